@@ -1,0 +1,42 @@
+"""Zero-shot out-of-distribution detection with pre-trained vision-language models.
+
+Give class *names*; a detector flags the images that those names do not cover.
+Importing this package is cheap: torch, open_clip and PyOD are imported at first use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it. Resolved at first access (PEP 562).
+_EXPORTS = {
+    "CLIPEmbedder": "dnm_sklearn.embedding",
+    "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
+    "EmbeddingTable": "dnm_sklearn.embedding",
+    "EnergyDetector": "dnm_sklearn.detectors",
+    "MCMDetector": "dnm_sklearn.detectors",
+    "MaxLogitDetector": "dnm_sklearn.detectors",
+    "NegLabelDetector": "dnm_sklearn.detectors",
+    "make_ood_pipeline": "dnm_sklearn.pipeline",
+}
+_SUBMODULES = (
+    "adapters", "bench", "corpus", "datasets", "detectors", "embedding", "labels",
+    "metrics", "mining", "pipeline", "scoring", "testing", "thresholds",
+)  # fmt: skip
+
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return import_module(f"dnm_sklearn.{name}")
+    raise AttributeError(f"module 'dnm_sklearn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -1,0 +1,16 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Reference data beside a developer's checkout; tests that need it skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    path = Path(os.environ.get("DNM_SKLEARN_SHARED", default))
+    if not path.is_dir():
+        pytest.skip("reference data (shared/) is not beside this checkout")
+    return path

@@ -82,8 +82,8 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
     rest = [i for i, name in enumerate(names) if name not in id_names]
     if not rest:
         raise SuiteError(
-            f"{text_file}: all {len(names)} names are ID class names, which leaves no candidate negative labels; "
-            "add other words with their embeddings."
+            f"{text_file}: all {len(names)} names are ID class names, which leaves no candidate "
+            "negative labels; add other words with their embeddings."
         )
     scale = head.get("logit_scale", 100.0)
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 < scale < float("inf"):
@@ -131,9 +131,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
             f"{where}: 'format' must be {FORMAT}, got {version!r}; add it or write the suite again."
         )
     if version > FORMAT:
-        raise SuiteError(
-            f"{where} has format {version}, this version of dnm_sklearn reads up to {FORMAT}; upgrade dnm_sklearn."
-        )
+        raise SuiteError(f"{where} has format {version}, this dnm_sklearn reads up to {FORMAT}; upgrade it.")
     return head
 
 
@@ -184,7 +182,8 @@ def _read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
             arrays = {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, AttributeError) as error:
         raise SuiteError(
-            f"{path} is not a readable npz file of plain arrays ({error}); it may be truncated: copy or write it again."
+            f"{path} is not a readable npz file of plain arrays ({error}); "
+            "it may be truncated: copy or write it again."
         ) from error
     for key in required:
         if key not in arrays:
@@ -200,7 +199,8 @@ def _read_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np.nd
         raise SuiteError(f"{path} has {len(rows)} rows, {SUITE_FILE} says n = {n}; correct 'n' or the file.")
     if width is not None and rows.shape[1] != width:
         raise SuiteError(
-            f"{path}: embeddings are {rows.shape[1]} wide, the text embeddings {width}; all must come from one model."
+            f"{path}: embeddings are {rows.shape[1]} wide, the text embeddings {width}; "
+            "all must come from one model."
         )
     if rows.shape[1] < 1:
         raise SuiteError(f"{path}: embeddings have no columns; write the file again.")
@@ -209,7 +209,8 @@ def _read_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np.nd
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
     if len(bad):
         raise SuiteError(
-            f"{path}: {len(bad)} embedding rows are NaN, infinite or zero (first: row {bad[0]}); leave them out."
+            f"{path}: {len(bad)} embedding rows are NaN, infinite or zero (first: row {bad[0]}); "
+            "leave them out."
         )
     return (rows / norm[:, None]).astype(np.float32)
 
@@ -253,7 +254,7 @@ def _read_text(path: Path, n: int) -> tuple[list[str], np.ndarray, np.ndarray | 
 def _read_class_names(
     where: Path, block: dict, text_names: list[str], text_file: str
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Unique class names, the map from stated to unique indices, and the names that were merged."""
+    """Return unique class names, the map from stated to unique indices, and the names that were merged."""
     stated = _get(where, block, "class_names", list, "id.")
     if not stated or not all(isinstance(name, str) and name.strip() for name in stated):
         raise SuiteError(
@@ -266,7 +267,8 @@ def _read_class_names(
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise SuiteError(
-            f"{where}: {len(missing)} of the ID class names have no embedding in {text_file}: {shown}; add them there."
+            f"{where}: {len(missing)} of the ID class names have no embedding in {text_file}: "
+            f"{shown}; add them there."
         )
     position = {name: i for i, name in enumerate(unique)}
     merged = [name for name in unique if names.count(name) > 1]
@@ -297,8 +299,8 @@ def _read_images(
         )
     if labels.min() < 0 or labels.max() >= len(index):
         raise SuiteError(
-            f"{path}: labels run from {labels.min()} to {labels.max()}, but there are {len(index)} class names "
-            f"(0 to {len(index) - 1}); correct the labels."
+            f"{path}: labels run from {labels.min()} to {labels.max()}, but there are {len(index)} class "
+            f"names (0 to {len(index) - 1}); correct the labels."
         )
     return ImageSet(name, rows, group, labels=index[labels])
 

@@ -135,7 +135,8 @@ def embed_image_folders(
         Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name with
         underscores read as spaces.
     embedder : CLIPEmbedder, str or None, default=None
-        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out, with a warning.
+        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out, with a
+        warning.
     corpus : Corpus, list of str, path or str, default="wordnet-neglabel"
         Candidate negative labels.
     prompt : str or list of str, default="the nice {}"
@@ -239,8 +240,8 @@ def _class_names(folder: Path, subfolders: Sequence[str], names: Mapping[str, st
         missing = [name for name in subfolders if name not in names]
         if missing:
             raise ValueError(
-                f"{len(missing)} subfolders of {folder} have no class name: {', '.join(map(repr, missing[:5]))}; "
-                "add them to names."
+                f"{len(missing)} subfolders of {folder} have no class name: "
+                f"{', '.join(map(repr, missing[:5]))}; add them to names."
             )
         found = [str(names[name]).strip() for name in subfolders]
     for name, subfolder in zip(found, subfolders, strict=True):
@@ -282,7 +283,7 @@ def _embed_words(
     prompt: str | list[str],
     adjective_prompt: str | list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows (m, D) and raw norms (m,) of the words, nouns and adjectives by their own template."""
+    """Return unit rows (m, D) and raw norms (m,) of the words, nouns and adjectives by their own template."""
     mask = np.asarray(adjective)
     vectors, norms = model.encode_text(
         [w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True

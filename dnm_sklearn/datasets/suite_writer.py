@@ -170,7 +170,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 def _unit(rows: Any, dtype: str) -> np.ndarray:
-    """Unit rows in `dtype`; what cannot be normalised is left for the check to name."""
+    """Return unit rows in `dtype`; what cannot be normalised is left for the check to name."""
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":
         return rows

@@ -80,7 +80,7 @@ def test_selections_are_pinned(name):
 
 
 def test_selections_against_the_authors_counts():
-    """Nouns within 1 %. Adjectives of CSP's list come out 9.8 % above the authors' 9,293 (Notes of load_corpus)."""
+    """Nouns within 1 %. CSP's adjectives are 9.8 % above the authors' 9,293: Notes of load_corpus."""
     csp = load_corpus("wordnet-csp")
     assert (~csp.is_adjective).sum() == pytest.approx(47_327, rel=0.01)
     assert csp.is_adjective.sum() == pytest.approx(9_293, rel=0.10)

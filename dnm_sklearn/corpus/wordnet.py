@@ -139,7 +139,7 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     The authors' lists were made in another way from the same WordNet (some of their words still carry a
     bracket of its source files), and which of a word's files counts depended on the order of a directory.
     Their ``wordnet-csp`` has 47,327 nouns and 9,293 adjectives; ours has 0.1 % fewer nouns and 9.8 % more
-    adjectives, as their adj.all is about 8 % shorter than the list of all first lemmas.
+    adjectives, as their adj.all is a text about 8 % shorter than that of all first lemmas.
 
     Examples
     --------

@@ -46,9 +46,7 @@ def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
     if not hasattr(matrix, "index_select"):
         matrix = np.asarray(matrix)
         if matrix.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{name} must hold real numbers, got dtype {matrix.dtype}: pass embeddings (n, width)."
-            )
+            raise ValueError(f"{name} must hold real numbers, got dtype {matrix.dtype}: pass embeddings (n, width).")
     shape = tuple(matrix.shape)
     if len(shape) != 2:
         hint = " Write it as x[None, :] for one row." if len(shape) == 1 else ""
@@ -102,9 +100,7 @@ def resolve_device(device: Any) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     resolved = torch.device(device)
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'device={str(device)!r} was asked for but torch finds no GPU: use device="auto" or "cpu".'
-        )
+        raise ValueError(f'device={str(device)!r} was asked for but torch finds no GPU: use device="auto" or "cpu".')
     return resolved
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "clamped_log_odds",
     "class_index",
     "debiased_id_scale",
     "dnm_log_confidence",
@@ -192,9 +193,7 @@ def dnm_log_confidence(
         image, id_text=id_text, negative_text=negative_text, positives=positives
     )
     temperature = check_positive("temperature", temperature)
-    negative_prior = check_positive("negative_prior", negative_prior)
-    if negative_prior > 1:
-        raise ValueError(f"negative_prior is a probability in (0, 1], got {negative_prior}.")
+    negative_prior = _check_prior(negative_prior)
     min_id_scale = check_positive("min_id_scale", min_id_scale)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
     work = _Work((id_text, negative_text, positives), temperature, batch_size, device)
@@ -212,9 +211,7 @@ def dnm_log_confidence(
         scale = negative_prior - torch.exp(log_weight + log_positive.double() - log_id)
         floored = scale < min_id_scale
         log_scale = torch.log(torch.where(floored, min_id_scale, scale))
-        score = log_prior + torch.logsumexp(
-            -torch.logaddexp(log_scale, log_negative.double() - log_id), dim=1
-        )
+        score = log_prior + torch.logsumexp(-torch.logaddexp(log_scale, log_negative.double() - log_id), dim=1)
         return torch.stack([score, floored.squeeze(1).double()], dim=1)
 
     out = np.empty((image.shape[0], 2))
@@ -224,6 +221,90 @@ def dnm_log_confidence(
         log_negative = work.group_lse(block, negative_text, order, n_groups)
         out[rows] = work.by_rows(finish, log_negative, log_id, log_positive)
     return np.ascontiguousarray(out[:, 0]), int(out[:, 1].sum())
+
+
+def clamped_log_odds(
+    image: Any,
+    id_text: Any,
+    negative_text: Any,
+    *,
+    temperature: float = 0.01,
+    n_groups: int = 1,
+    negative_prior: float = 0.5,
+    clamp: float = -1.0,
+    permutation: Any = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+) -> np.ndarray:
+    r"""Log-odds of DNM's score with the lower bound that debiased contrastive learning puts on the negatives.
+
+    The debiased negative mass of group j is :math:`\max(N_j / \tau - \frac{1 - \tau}{\tau} \frac QK S, Q e^{b / T})`,
+    and the result is the log-odds of the mean over groups of ``S / (S + mass)``. The bound ties the images it binds on.
+
+    Parameters
+    ----------
+    image, id_text, negative_text : array-like of shape (n, width), (K, width), (M, width)
+        Unit rows, as in :func:`negative_label_log_odds`.
+    temperature : float, default=0.01
+        Divides the cosines.
+    n_groups : int, default=1
+        G, in 1..M; a group holds ``Q = M // G`` labels.
+    negative_prior : float, default=0.5
+        tau, in (0, 1]: probability that a corpus label is truly negative.
+    clamp : float, default=-1.0
+        b, the smallest cosine a negative label may have.
+    permutation : array-like of shape (Q * G,), default=None
+        As in :func:`negative_label_log_odds`.
+    batch_size : int or "auto", default="auto"
+        Images in a tile of the product.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,), float64
+        Higher = more ID.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a parameter outside its range.
+
+    References
+    ----------
+    .. [1] Chuang et al., "Debiased Contrastive Learning", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring import clamped_log_odds
+    >>> labels = np.eye(3)
+    >>> clamped_log_odds(labels, labels[:1], labels[1:], temperature=0.5).round(2)
+    array([ 3.31, -2.69, -2.69])
+    """
+    image, id_text, negative_text = _check_banks(image, id_text=id_text, negative_text=negative_text)
+    temperature = check_positive("temperature", temperature)
+    negative_prior = _check_prior(negative_prior)
+    order = _check_groups(negative_text.shape[0], n_groups, permutation)
+    work = _Work((id_text, negative_text), temperature, batch_size, device)
+    group_size = negative_text.shape[0] // n_groups
+    id_share = (1 - negative_prior) * group_size / id_text.shape[0]
+    log_floor = math.log(group_size) + clamp / temperature
+
+    def finish(log_negative: torch.Tensor, log_id: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        log_id = log_id.double()
+        debiased = torch.exp(log_negative.double() - log_id) - id_share
+        log_mass = torch.log(debiased.clamp(min=0) / negative_prior) + log_id
+        return _mean_log_odds(torch.maximum(log_mass, torch.full_like(log_mass, log_floor)) - log_id)
+
+    out = np.empty(image.shape[0])
+    for rows, block in work.blocks(image, n_groups):
+        log_id = work.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+        log_negative = work.group_lse(block, negative_text, order, n_groups)
+        out[rows] = work.by_rows(finish, log_negative, log_id)
+    return out
 
 
 def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) -> float:
@@ -254,9 +335,7 @@ def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) ->
     return float(negative_prior - (1 - negative_prior) * group_size / n_classes)
 
 
-def max_logit(
-    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
+def max_logit(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
     """Largest cosine to an ID label.
 
     Parameters
@@ -333,9 +412,7 @@ def mcm(
 
     temperature = check_positive("temperature", temperature)
     if check_matrix("id_text", id_text).shape[0] == 1:
-        raise ValueError(
-            "mcm needs at least two ID labels (the softmax over one is always 1): use max_logit."
-        )
+        raise ValueError("mcm needs at least two ID labels (the softmax over one is always 1): use max_logit.")
 
     def log_softmax_of_largest(logits: torch.Tensor) -> torch.Tensor:
         largest, where = logits.max(dim=1, keepdim=True)
@@ -384,15 +461,11 @@ def energy(
     array([0.8127])
     """
     temperature = check_positive("temperature", temperature)
-    log_mass = _over_id_logits(
-        lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device
-    )
+    log_mass = _over_id_logits(lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device)
     return temperature * log_mass
 
 
-def class_index(
-    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
+def class_index(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
     """Index of the ID label with the largest cosine: zero-shot classification.
 
     Parameters
@@ -438,9 +511,7 @@ class _Work:
             rows = slice(start, start + size)
             yield rows, take(image, rows, self.dtype, self.device)
 
-    def group_lse(
-        self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int
-    ) -> torch.Tensor:
+    def group_lse(self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int) -> torch.Tensor:
         """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
 
         Label tiles are the outer loop: each is gathered from the bank once, and stays in cache for all row tiles.
@@ -453,9 +524,7 @@ class _Work:
         tile = torch.empty(tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
         out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
         for groups, labels in _label_tiles(n_groups, n_labels // n_groups, widest):
-            text = take(
-                bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device
-            ).T
+            text = take(bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device).T
             for start in range(0, image.shape[0], tile_rows):
                 rows = slice(start, min(start + tile_rows, image.shape[0]))
                 shape = (rows.stop - rows.start, text.shape[1])
@@ -475,10 +544,7 @@ class _Work:
         parts = [
             finish(
                 log_negative[start : start + step],
-                *(
-                    other[start : start + step] if isinstance(other, torch.Tensor) else other
-                    for other in others
-                ),
+                *(other[start : start + step] if isinstance(other, torch.Tensor) else other for other in others),
             )
             for start in range(0, log_negative.shape[0], step)
         ]
@@ -499,10 +565,14 @@ def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice,
 
 
 def _log_odds(log_negative: torch.Tensor, log_id: torch.Tensor, log_c: float) -> torch.Tensor:
-    """Log-odds of the mean over groups of ``sigmoid(-delta)``; ``-softplus(-delta) = delta - softplus(delta)``."""
+    """Log-odds of the mean over groups of ``cS / (cS + N_j)``."""
+    return _mean_log_odds(log_negative.double() - log_id.double() - log_c)
+
+
+def _mean_log_odds(delta: torch.Tensor) -> torch.Tensor:
+    """Log-odds of the row mean of ``sigmoid(-delta)``; ``-softplus(-delta) = delta - softplus(delta)``."""
     import torch
 
-    delta = log_negative.double() - log_id.double() - log_c
     log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
     return torch.logsumexp(log_sigmoid, dim=1) - torch.logsumexp(log_sigmoid + delta, dim=1)
 
@@ -529,6 +599,13 @@ def _check_banks(image: Any, **banks: Any) -> tuple[Any, ...]:
     banks = {name: check_matrix(name, bank) for name, bank in banks.items()}
     check_same_width(image=image, **banks)
     return image, *banks.values()
+
+
+def _check_prior(negative_prior: Any) -> float:
+    negative_prior = check_positive("negative_prior", negative_prior)
+    if negative_prior > 1:
+        raise ValueError(f"negative_prior is a probability in (0, 1], got {negative_prior}.")
+    return negative_prior
 
 
 def _check_groups(n_labels: int, n_groups: Any, permutation: Any) -> slice | np.ndarray:

@@ -34,9 +34,7 @@ def checked_names(names: Iterable[str]) -> list[str]:
     checked = []
     for i, word in enumerate(names):
         if not isinstance(word, str):
-            raise TypeError(
-                f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str."
-            )
+            raise TypeError(f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str.")
         stripped = str(word).strip()
         if not stripped:
             raise ValueError(f"names[{i}] is blank ({str(word)!r}); remove it.")
@@ -54,15 +52,11 @@ def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.n
         return np.full(n, str(values))
     column = list(values)
     if len(column) != n:
-        raise ValueError(
-            f"{parameter} has {len(column)} entries for {n} names; give one a name, or one for all."
-        )
+        raise ValueError(f"{parameter} has {len(column)} entries for {n} names; give one a name, or one for all.")
     column = [default if value is None else value for value in column]
     for i, value in enumerate(column):
         if not isinstance(value, str):
-            raise TypeError(
-                f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str."
-            )
+            raise TypeError(f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str.")
     return np.array(column, dtype=np.str_)
 
 
@@ -108,6 +102,5 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); "
-            "save the file as UTF-8."
+            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
         ) from error

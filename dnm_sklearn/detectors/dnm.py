@@ -193,6 +193,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     def _fit_text(self) -> None:
         if self.clamp is not None and self.positive_noise > 0:
             raise ValueError("clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0.")
+        if self.positive_noise > 0 and self.min_id_scale == 0:
+            raise ValueError("positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44.")
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0
@@ -201,13 +203,13 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     def _set_prior(self) -> None:
         """Compute c, and raise the prior where c is too small for the score to keep its direction."""
         prior = float(self.negative_prior)
-        ratio = (len(self.negative_labels_) // self.n_groups_) / len(self.class_names_)
-        scale = prior - (1 - prior) * ratio
-        if self.clamp is None and scale < self.min_id_scale:
-            raised = (self.min_id_scale + ratio) / (1 + ratio)
+        n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_
+        scale = scoring.debiased_id_scale(n_classes, group_size, prior)
+        if self.clamp is None and 0 < self.min_id_scale and scale < self.min_id_scale:
+            raised = (self.min_id_scale + group_size / n_classes) / (1 + group_size / n_classes)
             warnings.warn(
-                f"With {len(self.class_names_)} classes and groups of {len(self.negative_labels_) // self.n_groups_} "
-                f"negative labels, negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
+                f"With {n_classes} classes and groups of {group_size} negative labels, "
+                f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
                 f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a larger negative_prior "
                 "or n_groups to choose yourself.",
                 UserWarning,
@@ -216,7 +218,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             prior, scale = raised, float(self.min_id_scale)
         if self.clamp is None and scale <= 0:
             raise ValueError(
-                f"negative_prior={prior:g} with {len(self.class_names_)} classes gives c={scale:.3g} <= 0, where the "
+                f"negative_prior={prior:g} with {n_classes} classes gives c={scale:.3g} <= 0, where the "
                 "score inverts. Raise negative_prior or n_groups, or set min_id_scale above 0 (default 0.44)."
             )
         self.effective_negative_prior_, self.id_scale_ = prior, scale

@@ -205,7 +205,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         prior = float(self.negative_prior)
         n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
-        if self.clamp is None and 0 < self.min_id_scale and scale < self.min_id_scale:
+        if self.clamp is None and self.min_id_scale > 0 and scale < self.min_id_scale:
             raised = (self.min_id_scale + group_size / n_classes) / (1 + group_size / n_classes)
             warnings.warn(
                 f"With {n_classes} classes and groups of {group_size} negative labels, "

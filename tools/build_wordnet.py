@@ -1,7 +1,8 @@
 """Build the shipped WordNet 3.0 word list from the database files of Debian's ``wordnet-base``.
 
-Rule: the first lemma of every synset of ``data.noun`` and ``data.adj``, without the adjective markers ``(a)``,
-``(p)``, ``(ip)``, lower-cased, spaces for underscores, each word once per lexicographer file, in database order.
+Rule: the first lemma of every synset of ``data.noun`` and ``data.adj``, without the adjective markers
+``(a)``, ``(p)``, ``(ip)``, lower-cased, spaces for underscores, each word once per lexicographer file, in
+database order.
 The same inputs give the same list, and the same bytes with the same liblzma. Get the inputs with::
 
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
@@ -22,8 +23,8 @@ import click
 DATA = Path(__file__).resolve().parents[1] / "dnm_sklearn" / "corpus" / "data"
 # Number of the lexicographer file (second column of a synset line) -> its name; see lexnames(5WN).
 _NOUNS = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
-    "object person phenomenon plant possession process quantity relation shape state substance time"
+    "Tops act animal artifact attribute body cognition communication event feeling food group location "
+    "motive object person phenomenon plant possession process quantity relation shape state substance time"
 )
 FILES = {number: f"noun.{topic}" for number, topic in enumerate(_NOUNS.split(), start=3)}
 FILES |= {0: "adj.all", 1: "adj.pert", 44: "adj.ppl"}
@@ -46,7 +47,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def licence(folder: Path) -> str:
-    """The licence text at the top of ``data.noun``, without its line numbers."""
+    """Take the licence text at the top of ``data.noun``, without its line numbers."""
     with open(folder / "data.noun", encoding="utf-8") as lines:
         head = [line for line in lines if line.startswith("  ")]
     return "".join(re.sub(r"^\s+\d+ ?", "", line).rstrip() + "\n" for line in head)

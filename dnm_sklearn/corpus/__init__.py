@@ -3,7 +3,8 @@
 Importing this package is cheap; the shipped list is read when :func:`load_corpus` is first called.
 """
 
-from .corpus import Corpus, check_corpus
+from .check import check_corpus
+from .corpus import Corpus
 from .wordnet import corpus_names, lexicographer_files, load_corpus
 
 __all__ = ["Corpus", "check_corpus", "corpus_names", "lexicographer_files", "load_corpus"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,12 +10,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from .wordnet import LEXICOGRAPHER_FILES, corpus_names, load_corpus
-
-PARTS_OF_SPEECH = ("noun", "adjective")
-_HOW_TO_NAME = (
-    "Give a list of strings, a path to a text file with one name a line, or one of the shipped selections: {}"
-)
+from ._input import PARTS_OF_SPEECH, checked_column, checked_names, folded, format_rows, read_rows
+from .wordnet import LEXICOGRAPHER_FILES
 
 
 class Corpus:
@@ -90,9 +84,9 @@ class Corpus:
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name is the label of the corpus and must be a str, got {type(name).__name__}.")
-        given = _checked_names(names)
-        pos = _column("part_of_speech", part_of_speech, len(given), default="noun")
-        lex = _column("lexname", lexname, len(given), default="")
+        given = checked_names(names)
+        pos = checked_column("part_of_speech", part_of_speech, len(given), default="noun")
+        lex = checked_column("lexname", lexname, len(given), default="")
         unknown = np.flatnonzero(~np.isin(pos, PARTS_OF_SPEECH))
         if unknown.size:
             raise ValueError(
@@ -113,7 +107,7 @@ class Corpus:
 
     def __setattr__(self, key: str, value: Any) -> None:
         raise AttributeError(
-            f"A Corpus is immutable: {key!r} cannot be set. Make a new one with Corpus(...), filter or without."
+            f"A Corpus is immutable: {key!r} cannot be set; make a new one with Corpus(...) or filter."
         )
 
     def __delattr__(self, key: str) -> None:
@@ -121,7 +115,10 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the content (names, parts of speech, lexicographer files), the same in every process."""
+        """Hex digest of the content, the same in every process.
+
+        Names, parts of speech and lexicographer files count; the label does not.
+        """
         if self._fingerprint is None:
             digest = blake2b(digest_size=16)
             for column in (self.names, self.part_of_speech.tolist(), self.lexname.tolist()):
@@ -174,7 +171,7 @@ class Corpus:
     def _take(self, where: np.ndarray, how: str) -> Corpus:
         if not len(where):
             raise ValueError(
-                f"Corpus {self.name!r}: {how} keeps none of its {len(self)} names, and a corpus cannot be empty."
+                f"Corpus {self.name!r}: {how} keeps none of its {len(self)} names; a corpus cannot be empty."
             )
         if len(where) == len(self) and np.array_equal(where, np.arange(len(self))):
             return self
@@ -249,7 +246,7 @@ class Corpus:
         --------
         >>> from dnm_sklearn.corpus import load_corpus
         >>> load_corpus("wordnet").filter(lexname="noun.motive", where=lambda word: " " in word).names[:2]
-        ('rational motive', 'ethical motive')
+        ('rational motive', 'moral force')
         """
         keep = np.ones(len(self), dtype=bool)
         if part_of_speech is not None:
@@ -309,7 +306,7 @@ class Corpus:
         >>> Corpus(["fig", "Plum"]).without(["FIG"]).names
         ('Plum',)
         """
-        key = _folded if ignore_case else str.strip
+        key = folded if ignore_case else str.strip
         drop = {key(word) for word in ([names] if isinstance(names, str) else names)}
         keep = [i for i, word in enumerate(self.names) if key(word) not in drop]
         return self._take(np.asarray(keep, dtype=np.intp), "without(names)")
@@ -352,24 +349,7 @@ class Corpus:
         Corpus('words.txt', 2 names: 1 noun, 1 adjective)
         """
         path = Path(path)
-        rows: list[tuple[str, str, str]] = []
-        for number, raw in enumerate(_read_text(path).replace("\r\n", "\n").split("\n"), start=1):
-            line = raw.strip()
-            if not line or line.startswith("#"):
-                continue
-            word, pos, lex, *rest = [cell.strip() for cell in line.split("\t")] + [""] * 2
-            if pos not in ("", *PARTS_OF_SPEECH) or any(rest):
-                raise ValueError(
-                    f"{path}, line {number}: after the name, the columns parted by tabs are the part of speech "
-                    f"{PARTS_OF_SPEECH} and the lexicographer file, got {line.split(chr(9))[1:]}."
-                )
-            word = word[1:] if word.startswith(("\\#", "\\\\")) else word
-            rows.append((word, pos or "noun", lex))
-        if not rows:
-            raise ValueError(
-                f"{path} holds no names; write one a line (lines that start with '#' are comments)."
-            )
-        words, parts, files = zip(*rows, strict=True)
+        words, parts, files = zip(*read_rows(path), strict=True)
         return cls(words, parts, files, name=path.name if name is None else name)
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
@@ -398,141 +378,12 @@ class Corpus:
         ...     Corpus.from_file(path) == corpus
         True
         """
-        lines = []
-        for word, pos, lex in zip(
-            self.names, self.part_of_speech.tolist(), self.lexname.tolist(), strict=True
-        ):
-            if any(mark in cell for cell in (word, lex) for mark in "\t\n\r"):
-                raise ValueError(
-                    f"{word!r} holds a tab or a line break and cannot be written one name a line."
-                )
-            cells = ["\\" + word if word.startswith(("#", "\\#", "\\\\")) else word]
-            if lex:
-                cells += [pos, lex]
-            elif pos != "noun":
-                cells += [pos]
-            lines.append("\t".join(cells) + "\n")
-        Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
-def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Corpus:
-    """Make a `Corpus` of anything that stands for one.
-
-    Parameters
-    ----------
-    corpus : Corpus, iterable of str, path-like or str
-        A corpus (returned as it is), names, a text file with one name a line, or the name of a shipped
-        selection (see :func:`load_corpus`). A string that is such a name is never taken as a file.
-
-    Returns
-    -------
-    Corpus
-        The corpus.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    ValueError
-        If a string is neither a shipped selection nor a file, or the names are not valid.
-    FileNotFoundError
-        If a path does not exist.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus import check_corpus
-    >>> check_corpus(["oak", "teapot"])
-    Corpus('custom', 2 names: 2 nouns, 0 adjectives)
-    """
-    if isinstance(corpus, Corpus):
-        return corpus
-    if isinstance(corpus, str):
-        if corpus in corpus_names():
-            return load_corpus(corpus)
-        if os.path.isfile(corpus):
-            return Corpus.from_file(corpus)
-        if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):
-            raise FileNotFoundError(f"There is no corpus file {corpus!r}. {_how_to_name()}.")
-        return load_corpus(corpus)
-    if isinstance(corpus, os.PathLike):
-        if not os.path.isfile(corpus):
-            raise FileNotFoundError(f"There is no corpus file {os.fspath(corpus)!r}. {_how_to_name()}.")
-        return Corpus.from_file(corpus)
-    if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
-        return Corpus(corpus)
-    raise TypeError(f"corpus cannot be {type(corpus).__name__}. {_how_to_name()}.")
-
-
-def _how_to_name() -> str:
-    return _HOW_TO_NAME.format(", ".join(map(repr, corpus_names())))
+        rows = zip(self.names, self.part_of_speech.tolist(), self.lexname.tolist(), strict=True)
+        Path(path).write_text(format_rows(rows), encoding="utf-8", newline="\n")
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
-def _folded(word: str) -> str:
-    return unicodedata.normalize("NFC", word.strip()).casefold()
-
-
-def _checked_names(names: Iterable[str]) -> list[str]:
-    """List the names, stripped; refuse what is not a sequence of non-blank strings."""
-    if isinstance(names, (str, bytes, bytearray)):
-        raise TypeError(
-            f"names must be a list of strings, got the single {type(names).__name__} {names!r}: write "
-            "[name] for a corpus of one, load_corpus(name) for a shipped selection, "
-            "Corpus.from_file(path) for a file."
-        )
-    if isinstance(names, (set, frozenset)):
-        raise TypeError("names is a set, whose order differs from run to run; give sorted(names).")
-    if not isinstance(names, Iterable):
-        raise TypeError(f"names must be a list of strings, got {type(names).__name__}.")
-    checked = []
-    for i, word in enumerate(names):
-        if not isinstance(word, str):
-            raise TypeError(
-                f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str."
-            )
-        stripped = str(word).strip()
-        if not stripped:
-            raise ValueError(f"names[{i}] is blank ({str(word)!r}); remove it.")
-        checked.append(stripped)
-    if not checked:
-        raise ValueError("names is empty; a corpus needs at least one name.")
-    return checked
-
-
-def _column(parameter: str, values: Any, n: int, *, default: str) -> np.ndarray:
-    """Spread one value over n names, or check that there is one a name."""
-    if values is None:
-        values = default
-    if isinstance(values, str):
-        return np.full(n, str(values))
-    column = list(values)
-    if len(column) != n:
-        raise ValueError(
-            f"{parameter} has {len(column)} entries for {n} names; give one a name, or one for all."
-        )
-    column = [default if value is None else value for value in column]
-    for i, value in enumerate(column):
-        if not isinstance(value, str):
-            raise TypeError(
-                f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str."
-            )
-    return np.array(column, dtype=np.str_)
-
-
-def _read_text(path: Path) -> str:
-    raw = path.read_bytes()
-    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return raw.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); "
-            "save the file as UTF-8."
-        ) from error
 
 
 def _restore(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .corpus import Corpus
 
 _NOUN_FILES = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
-    "object person phenomenon plant possession process quantity relation shape state substance time"
+    "Tops act animal artifact attribute body cognition communication event feeling food group location "
+    "motive object person phenomenon plant possession process quantity relation shape state substance time"
 )
 #: Lexicographer files in the order of a corpus: nouns first, then adjectives, each by WordNet's file number.
 LEXICOGRAPHER_FILES = (
@@ -71,10 +71,10 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
     --------
     >>> from dnm_sklearn.corpus import lexicographer_files
     >>> lexicographer_files()["noun.shape"][:3]
-    ('space', 'round shape', 'form')
+    ('solid', 'plane', 'cartesian plane')
     """
     try:
-        packed = resources.files(__package__).joinpath("data", "wordnet30.txt.xz").read_bytes()
+        packed = resources.files(__package__).joinpath("data").joinpath("wordnet30.txt.xz").read_bytes()
         blocks = lzma.decompress(packed).decode("utf-8").strip("\n").split("\n\n")
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise RuntimeError(
@@ -114,8 +114,8 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
 
     Names are ordered by lexicographer file (nouns first, then adjectives, by WordNet's file number), within
     a file by the database. A word of several files *of the selection* stands once, under the first of them;
-    a word that is a noun and an adjective is therefore a noun, unless the selection leaves its noun files out.
-    (So a selection can hold words that ``load_corpus("wordnet").filter(exclude_lexname=...)`` drops.)
+    a word that is a noun and an adjective is therefore a noun, unless the selection leaves out its noun
+    files. (So a selection can hold words that ``load_corpus("wordnet").filter(exclude_lexname=...)`` drops.)
 
     Parameters
     ----------
@@ -131,6 +131,15 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     ------
     ValueError
         If there is no such selection.
+    TypeError
+        If `name` is not a string.
+
+    Notes
+    -----
+    The authors' lists were made in another way from the same WordNet (some of their words still carry a
+    bracket of its source files), and which of a word's files counts depended on the order of a directory.
+    Their ``wordnet-csp`` has 47,327 nouns and 9,293 adjectives; ours has 0.1 % fewer nouns and 9.8 % more
+    adjectives, as their adj.all is a text about 8 % shorter than that of all first lemmas.
 
     Examples
     --------

@@ -97,13 +97,13 @@ def run(
     output: str | None,
     wide: bool,
 ) -> None:
-    r"""Run detectors and baselines on a suite and print one table.
+    """Run detectors and baselines on a suite and print one table.
 
     \b
     dnm-bench run
     dnm-bench run --suite my-suite -d NegLabel -d DNM --param DNM.n_groups=10 -o results
     dnm-bench run --suite glyphs-symbols --no-baselines --wide
-    """
+    """  # noqa: D301
     from dnm_sklearn.bench import prepare, registry, report, runner
     from dnm_sklearn.bench.records import write_text
 
@@ -130,15 +130,20 @@ def run(
                     f"The suite {suite.name} has no id_train images: baselines are left out.", err=True
                 )
             methods = [m for m in methods if m.kind != "baseline"]
+            if not methods:
+                raise BadInput(f"Nothing to run: {suite.name} has no ID images for the baselines.")
         _say(f"Embedding the images of {suite.name} ...")
         embedded = prepare.embed_suite(suite, memory=cache)
         plan = prepare.Plan(seed=seed, prompt=prompt, id_per_class=id_per_class, overrides=overrides)
         records = runner.run(embedded, methods, plan, on_start=lambda label: _say(f"Running {label} ..."))
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
-    done = _collect(records, folder)
-    if folder is not None:
-        write_text(folder / "table.csv", report.to_csv(done))
+    try:
+        done = _collect(records, folder)
+        if folder is not None:
+            write_text(folder / "table.csv", report.to_csv(done))
+    except OSError as error:
+        raise BadInput(f"Cannot write to {folder}: {error}; what is there is complete.") from error
     report.render(done, _console(), wide=wide)
     if folder is not None:
         click.echo(f"Wrote {len(done)} records and table.csv to {folder}")
@@ -215,12 +220,12 @@ def embed(
     cache: str | None,
     overwrite: bool,
 ) -> None:
-    r"""Embed image folders once and write them as a suite into FOLDER.
+    """Embed image folders once and write them as a suite into FOLDER.
 
     \b
     dnm-bench embed my-suite --id val --id-train train --near birds=birds --far dtd=dtd/images
     dnm-bench run --suite my-suite
-    """
+    """  # noqa: D301
     from dnm_sklearn.datasets import embed_image_folders
     from dnm_sklearn.embedding import CLIPEmbedder
 

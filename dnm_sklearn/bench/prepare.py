@@ -217,9 +217,8 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
         if prompt is not None:
             given["prompt"] = prompt
     made = cls(**{key: value for key, value in {**given, **overrides}.items() if key in known})
-    validate = getattr(made, "_validate_params", None)
-    if validate is not None:
-        validate()
+    if hasattr(made, "_parameter_constraints"):
+        made._validate_params()
     return made
 
 

@@ -26,8 +26,8 @@ METRICS = {
 }
 GROUPS = ("near", "far")
 LEGEND = (
-    "All in percent. FPR95 ID+ (ID positive, the papers'): share of OOD accepted when 95 % of ID is accepted. "
-    "FPR95 OOD+ (OOD positive): share of ID flagged when 95 % of OOD is flagged. AUPR by the positive class. "
+    "All in percent. FPR95 ID+ (ID positive, the papers'): share of OOD accepted where 95 % of ID is. "
+    "FPR95 OOD+ (OOD positive): share of ID flagged where 95 % of OOD is. AUPR by the positive class. "
     "near, far: means over the sets of that group. ID images: seen at fit. Stream: whether an image's score "
     "depends on other test images. Seconds: fit and scoring, without encoding images and texts."
 )
@@ -263,7 +263,7 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
         columns += [
             (_lines(*head, group), [_percent(row.mean(metric, group)) for row in rows]) for group in groups
         ]
-    columns.append(("s", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
+    columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
     return columns
 
 
@@ -294,9 +294,7 @@ def _notes(rows: Sequence[Row], first: Record) -> list[str]:
         {_percent(r.id_accuracy) for row in rows for r in row.records if r.id_accuracy is not None}
     )
     if accuracy:
-        notes.append(
-            f"Zero-shot accuracy on the ID images: {' to '.join(dict.fromkeys([accuracy[0], accuracy[-1]]))} %."
-        )
+        notes.append(f"Zero-shot accuracy on the ID images: {' or '.join(accuracy)} %.")
     text = sum(row.records[0].seconds.get("encode_text", 0.0) for row in rows)
     embed = first.seconds.get("embed_images", 0.0)
     notes.append(f"Once for all detectors: images embedded in {embed:.1f} s, texts in {text:.1f} s.")

@@ -45,12 +45,8 @@ def main() -> None:
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
-@click.option(
-    "-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated."
-)
-@click.option(
-    "-b", "--baseline", "baseline_names", multiple=True, help="Only this baseline; may be repeated."
-)
+@click.option("-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated.")
+@click.option("-b", "--baseline", "baseline_names", multiple=True, help="Only this baseline; may be repeated.")
 @click.option("--no-baselines", is_flag=True, help="Leave the PyOD baselines out.")
 @click.option("--no-detectors", is_flag=True, help="Run the baselines only.")
 @click.option(
@@ -60,12 +56,8 @@ def main() -> None:
     metavar="METHOD.NAME=VALUE",
     help="Set a parameter, e.g. NegLabelDetector.n_groups=10; may be repeated.",
 )
-@click.option(
-    "--prompt", help="Prompt of the class names with a {}; default: the suite's, else each detector's."
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is random."
-)
+@click.option("--prompt", help="Prompt of the class names with a {}; default: the suite's, else each detector's.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is random.")
 @click.option(
     "--id-per-class",
     type=click.IntRange(min=0),
@@ -73,9 +65,7 @@ def main() -> None:
     show_default=True,
     help="ID images a class that the baselines are fitted on; 0 = all that the suite has.",
 )
-@click.option(
-    "--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs."
-)
+@click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs.")
 @click.option(
     "-o",
     "--output",
@@ -108,9 +98,7 @@ def run(
     from dnm_sklearn.bench.records import write_text
 
     if prompt is not None and "{}" not in prompt:
-        raise BadInput(
-            f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
-        )
+        raise BadInput(f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'.")
     if no_baselines and baseline_names:
         raise BadInput("--no-baselines and --baseline contradict each other; give one of them.")
     if no_detectors and detector_names:
@@ -126,9 +114,7 @@ def run(
         suite = registry.load_suite(suite_name)
         if suite.id_train is None and not baseline_names:
             if any(m.kind == "baseline" for m in methods):
-                click.echo(
-                    f"The suite {suite.name} has no id_train images: baselines are left out.", err=True
-                )
+                click.echo(f"The suite {suite.name} has no id_train images: baselines are left out.", err=True)
             methods = [m for m in methods if m.kind != "baseline"]
             if not methods:
                 raise BadInput(f"Nothing to run: {suite.name} has no ID images for the baselines.")
@@ -179,28 +165,20 @@ def list_(what: str) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path())
-@click.option(
-    "--id", "id_folder", required=True, type=click.Path(), help="ID test images, one subfolder a class."
-)
+@click.option("--id", "id_folder", required=True, type=click.Path(), help="ID test images, one subfolder a class.")
 @click.option("--id-train", type=click.Path(), help="ID images for the baselines, the same subfolders.")
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
 @click.option("--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means.")
 @click.option("--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one a line.")
-@click.option(
-    "--corpus", default="wordnet-neglabel", show_default=True, help="A corpus's name, or a file of words."
-)
+@click.option("--corpus", default="wordnet-neglabel", show_default=True, help="A corpus's name, or a file of words.")
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option("--prompt", default="the nice {}", show_default=True, help="Prompt of class names and nouns.")
-@click.option(
-    "--adjective-prompt", default="This is a {} photo", show_default=True, help="Prompt of adjectives."
-)
+@click.option("--adjective-prompt", default="This is a {} photo", show_default=True, help="Prompt of adjectives.")
 @click.option("--name", help="Name of the suite; default: the folder's.")
 @click.option("--note", default="", help="What a reader of the table must know.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of stopping.")
-@click.option(
-    "--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs."
-)
+@click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs.")
 @click.option("--overwrite", is_flag=True, help="Replace a suite that is there.")
 def embed(
     folder: str,
@@ -299,9 +277,7 @@ def _output_folder(output: str) -> Path:
     try:
         (folder / "records").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"Cannot write to {folder}: {error.strerror}; choose another folder with -o."
-        ) from error
+        raise BadInput(f"Cannot write to {folder}: {error.strerror}; choose another folder with -o.") from error
     if not os.access(folder / "records", os.W_OK):
         raise BadInput(f"Cannot write to {folder}: permission denied; choose another folder with -o.")
     return folder

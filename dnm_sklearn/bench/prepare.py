@@ -206,9 +206,7 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
             free = sorted(k for k in known if k not in SUITE_PARAMS)
             close = difflib.get_close_matches(key, free, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(
-                f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}."
-            )
+            raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
     given: dict[str, Any] = {"random_state": plan.seed}
     if method.kind == "detector":
         suite = embedded.suite

@@ -114,9 +114,7 @@ class Record:
         text = json.dumps([self.method, self.seed, *what], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
         parts = (self.suite["name"], self.method, self.ood["name"])
-        stem = "--".join(
-            "".join(c if c.isalnum() or c in "-_." else "-" for c in part)[:60] for part in parts
-        )
+        stem = "--".join("".join(c if c.isalnum() or c in "-_." else "-" for c in part)[:60] for part in parts)
         return f"{stem}--seed{self.seed}--{digest}.json"
 
 
@@ -141,9 +139,7 @@ def write_record(folder: str | os.PathLike[str], record: Record) -> Path:
     >>> write_record("results", record)  # doctest: +SKIP
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return write_text(
-        Path(folder) / record.file_name, json.dumps(asdict(record), indent=1, default=str) + "\n"
-    )
+    return write_text(Path(folder) / record.file_name, json.dumps(asdict(record), indent=1, default=str) + "\n")
 
 
 def read_records(folder: str | os.PathLike[str]) -> list[Record]:
@@ -177,14 +173,10 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data["format"]
             if version > FORMAT:
-                raise RecordError(
-                    f"{path} was written by a newer version (format {version}); upgrade dnm_sklearn."
-                )
+                raise RecordError(f"{path} was written by a newer version (format {version}); upgrade dnm_sklearn.")
             found.append(Record(**{key: value for key, value in data.items() if key in known}))
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(
-                f"{path} is not a readable record ({error}); delete it and run again."
-            ) from error
+            raise RecordError(f"{path} is not a readable record ({error}); delete it and run again.") from error
     return sorted(found, key=lambda record: record.created)
 
 

@@ -201,9 +201,7 @@ def resolve(name: str, methods: dict[str, Method]) -> Method:
         if wanted in (_key(method.name), _key(method.label)):
             return method
     kind = next(iter(methods.values())).kind if methods else "method"
-    raise UnknownNameError(
-        f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}."
-    )
+    raise UnknownNameError(f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}.")
 
 
 def _key(name: str) -> str:

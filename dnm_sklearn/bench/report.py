@@ -211,7 +211,10 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
             for metric in METRICS
             for name, _ in sets
         ]
-        console.print(_table(title, rows, columns), width=max(console.width, 60 + 20 * len(columns)))
+        width = console.width
+        console.width = max(width, 60 + 20 * len(columns))
+        console.print(_table(title, rows, columns))
+        console.width = width
     else:
         console.print(_table(title, rows, columns))
         for part in _set_tables(rows, sets, console.width):
@@ -239,9 +242,7 @@ def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Detector", overflow="fold", max_width=30)
     for head, _ in columns:
         table.add_column(Text(head), justify="right", vertical="bottom", no_wrap=True)
@@ -260,9 +261,7 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
         ),
     ]
     for metric, head in METRICS.items():
-        columns += [
-            (_lines(*head, group), [_percent(row.mean(metric, group)) for row in rows]) for group in groups
-        ]
+        columns += [(_lines(*head, group), [_percent(row.mean(metric, group)) for row in rows]) for group in groups]
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
     return columns
 
@@ -274,8 +273,7 @@ def _set_tables(rows: Sequence[Row], sets: Sequence[tuple[str, str]], width: int
     left = 0
     for name, group in sets:
         cells = [
-            f"{_percent(row.value('auroc', name))} / {_percent(row.value('fpr95_id_positive', name))}"
-            for row in rows
+            f"{_percent(row.value('auroc', name))} / {_percent(row.value('fpr95_id_positive', name))}" for row in rows
         ]
         column = (_lines(name, group), cells)
         needed = max(len(name), *map(len, cells)) + 2
@@ -290,18 +288,14 @@ def _set_tables(rows: Sequence[Row], sets: Sequence[tuple[str, str]], width: int
 
 def _notes(rows: Sequence[Row], first: Record) -> list[str]:
     notes = [LEGEND]
-    accuracy = sorted(
-        {_percent(r.id_accuracy) for row in rows for r in row.records if r.id_accuracy is not None}
-    )
+    accuracy = sorted({_percent(r.id_accuracy) for row in rows for r in row.records if r.id_accuracy is not None})
     if accuracy:
         notes.append(f"Zero-shot accuracy on the ID images: {' or '.join(accuracy)} %.")
     text = sum(row.records[0].seconds.get("encode_text", 0.0) for row in rows)
     embed = first.seconds.get("embed_images", 0.0)
     notes.append(f"Once for all detectors: images embedded in {embed:.1f} s, texts in {text:.1f} s.")
     notes += [
-        f"{row.label}: rows are scored {row.records[0].scoring}."
-        for row in rows
-        if row.records[0].scoring != EACH_ROW
+        f"{row.label}: rows are scored {row.records[0].scoring}." for row in rows if row.records[0].scoring != EACH_ROW
     ]
     notes += [f"{row.label}: {said}" for row in rows for said in row.records[0].warnings]
     if first.suite["note"]:

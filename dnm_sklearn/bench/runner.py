@@ -141,9 +141,7 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
     )
 
 
-def _run_one(
-    embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, blank: Record
-) -> Iterator[Record]:
+def _run_one(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, blank: Record) -> Iterator[Record]:
     """Fit a method and score every OOD set."""
     suite = embedded.suite
     text_before = embedded.embedder.seconds
@@ -187,9 +185,7 @@ def _score(made: Any, rows: np.ndarray, kind: str) -> tuple[np.ndarray, float]:
     return scores, time.perf_counter() - start
 
 
-def _score_stream(
-    made: Any, id_rows: np.ndarray, ood_rows: np.ndarray, seed: int
-) -> tuple[np.ndarray, float]:
+def _score_stream(made: Any, id_rows: np.ndarray, ood_rows: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """Score ID and OOD rows as one stream in seeded random order; scores come back ID first."""
     rows = np.concatenate([id_rows, ood_rows])
     order = np.random.default_rng(seed).permutation(len(rows))

@@ -89,11 +89,14 @@ def _run(
             try:
                 done = list(_run_one(embedded, method, made, plan, blank))
             except Exception as error:
-                failed = {"status": "failed", "error": _describe(error)}
-                done = [replace(blank, ood=_of(images), **failed) for images in embedded.suite.ood]
-        said = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+                said = _describe(error)
+                done = [
+                    replace(blank, ood=_of(images), status="failed", error=said)
+                    for images in embedded.suite.ood
+                ]
+        warned = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
         for record in done:
-            yield replace(record, warnings=said, created=now())
+            yield replace(record, warnings=warned, created=now())
 
 
 def _describe(error: Exception) -> str:

@@ -90,10 +90,7 @@ def _run(
                 done = list(_run_one(embedded, method, made, plan, blank))
             except Exception as error:
                 said = _describe(error)
-                done = [
-                    replace(blank, ood=_of(images), status="failed", error=said)
-                    for images in embedded.suite.ood
-                ]
+                done = [replace(blank, ood=_of(images), status="failed", error=said) for images in embedded.suite.ood]
         warned = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
         for record in done:
             yield replace(record, warnings=warned, created=now())

@@ -120,16 +120,12 @@ def _read_head(folder: Path) -> dict[str, Any]:
     try:
         head = json.loads(where.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise SuiteError(
-            f"{where} is not readable JSON ({error}); restore it or write the suite again."
-        ) from error
+        raise SuiteError(f"{where} is not readable JSON ({error}); restore it or write the suite again.") from error
     if not isinstance(head, dict):
         raise SuiteError(f"{where} must hold a JSON object, got {type(head).__name__}.")
     version = head.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise SuiteError(
-            f"{where}: 'format' must be {FORMAT}, got {version!r}; add it or write the suite again."
-        )
+        raise SuiteError(f"{where}: 'format' must be {FORMAT}, got {version!r}; add it or write the suite again.")
     if version > FORMAT:
         raise SuiteError(f"{where} has format {version}, this dnm_sklearn reads up to {FORMAT}; upgrade it.")
     return head
@@ -140,7 +136,7 @@ def _get(where: Path, block: dict, key: str, kind: type, prefix: str = "") -> An
     if (
         not isinstance(value, kind)
         or (kind is int and isinstance(value, bool))
-        or (kind is str and not value.strip())
+        or (isinstance(value, str) and not value.strip())
     ):
         said = f"got {value!r}" if key in block else "it is missing"
         what = {str: "a non-empty string", dict: "an object", list: "a list", int: "an integer"}[kind]
@@ -166,24 +162,19 @@ def _member(folder: Path, where: Path, key: str, file: str) -> Path:
     """Path of a suite's file, which must lie inside the suite's folder."""
     relative = Path(file)
     if relative.is_absolute() or ".." in relative.parts:
-        raise SuiteError(
-            f"{where}: '{key}' must be a file inside the suite's folder, got {file!r}; move it there."
-        )
+        raise SuiteError(f"{where}: '{key}' must be a file inside the suite's folder, got {file!r}; move it there.")
     return folder / relative
 
 
 def _read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise SuiteError(
-            f"{path} is missing, but {SUITE_FILE} names it; restore the file or write the suite again."
-        )
+        raise SuiteError(f"{path} is missing, but {SUITE_FILE} names it; restore the file or write the suite again.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, AttributeError) as error:
         raise SuiteError(
-            f"{path} is not a readable npz file of plain arrays ({error}); "
-            "it may be truncated: copy or write it again."
+            f"{path} is not a readable npz file of plain arrays ({error}); it may be truncated: copy or write it again."
         ) from error
     for key in required:
         if key not in arrays:
@@ -199,8 +190,7 @@ def _read_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np.nd
         raise SuiteError(f"{path} has {len(rows)} rows, {SUITE_FILE} says n = {n}; correct 'n' or the file.")
     if width is not None and rows.shape[1] != width:
         raise SuiteError(
-            f"{path}: embeddings are {rows.shape[1]} wide, the text embeddings {width}; "
-            "all must come from one model."
+            f"{path}: embeddings are {rows.shape[1]} wide, the text embeddings {width}; all must come from one model."
         )
     if rows.shape[1] < 1:
         raise SuiteError(f"{path}: embeddings have no columns; write the file again.")
@@ -209,8 +199,7 @@ def _read_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np.nd
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
     if len(bad):
         raise SuiteError(
-            f"{path}: {len(bad)} embedding rows are NaN, infinite or zero (first: row {bad[0]}); "
-            "leave them out."
+            f"{path}: {len(bad)} embedding rows are NaN, infinite or zero (first: row {bad[0]}); leave them out."
         )
     return (rows / norm[:, None]).astype(np.float32)
 
@@ -229,9 +218,7 @@ def _read_text(path: Path, n: int) -> tuple[list[str], np.ndarray, np.ndarray | 
         raise SuiteError(f"{path}: 'norm' must hold {n} positive finite numbers; correct it or leave it out.")
     pos = arrays.get("part_of_speech")
     if pos is not None and (pos.shape != (n,) or not np.isin(pos, ("noun", "adjective")).all()):
-        raise SuiteError(
-            f"{path}: 'part_of_speech' must hold {n} of 'noun' and 'adjective'; correct or drop it."
-        )
+        raise SuiteError(f"{path}: 'part_of_speech' must hold {n} of 'noun' and 'adjective'; correct or drop it.")
     stripped = [str(name).strip() for name in names]
     first: dict[str, int] = {}
     for i, name in enumerate(stripped):
@@ -239,9 +226,7 @@ def _read_text(path: Path, n: int) -> tuple[list[str], np.ndarray, np.ndarray | 
             raise SuiteError(f"{path}: name {i} is blank; leave it out.")
         j = first.setdefault(name, i)
         if j != i and not np.allclose(rows[i], rows[j], atol=1e-2):
-            raise SuiteError(
-                f"{path}: {name!r} occurs twice (rows {j}, {i}) with different embeddings; keep one."
-            )
+            raise SuiteError(f"{path}: {name!r} occurs twice (rows {j}, {i}) with different embeddings; keep one.")
     keep = list(first.values())
     return (
         list(first),
@@ -257,9 +242,7 @@ def _read_class_names(
     """Return unique class names, the map from stated to unique indices, and the names that were merged."""
     stated = _get(where, block, "class_names", list, "id.")
     if not stated or not all(isinstance(name, str) and name.strip() for name in stated):
-        raise SuiteError(
-            f"{where}: 'id.class_names' must be a non-empty list of non-blank strings; correct it."
-        )
+        raise SuiteError(f"{where}: 'id.class_names' must be a non-empty list of non-blank strings; correct it.")
     names = [name.strip() for name in stated]
     unique = list(dict.fromkeys(names))
     known = set(text_names)
@@ -267,8 +250,7 @@ def _read_class_names(
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise SuiteError(
-            f"{where}: {len(missing)} of the ID class names have no embedding in {text_file}: "
-            f"{shown}; add them there."
+            f"{where}: {len(missing)} of the ID class names have no embedding in {text_file}: {shown}; add them there."
         )
     position = {name: i for i, name in enumerate(unique)}
     merged = [name for name in unique if names.count(name) > 1]
@@ -294,9 +276,7 @@ def _read_images(
     if labels is None or index is None:
         return ImageSet(name, rows, group)
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise SuiteError(
-            f"{path}: 'label' must hold {n} integers, got {labels.dtype} of shape {labels.shape}."
-        )
+        raise SuiteError(f"{path}: 'label' must hold {n} integers, got {labels.dtype} of shape {labels.shape}.")
     if labels.min() < 0 or labels.max() >= len(index):
         raise SuiteError(
             f"{path}: labels run from {labels.min()} to {labels.max()}, but there are {len(index)} class "
@@ -316,14 +296,10 @@ def _read_ood(folder: Path, where: Path, head: dict, width: int) -> list[ImageSe
             raise SuiteError(f"{where}: '{key}' must be an object, got {block!r}; correct the file.")
         group = block.get("group")
         if group not in _OOD_GROUPS:
-            raise SuiteError(
-                f"{where}: '{key}.group' must be one of {', '.join(_OOD_GROUPS)}, got {group!r}."
-            )
+            raise SuiteError(f"{where}: '{key}.group' must be one of {', '.join(_OOD_GROUPS)}, got {group!r}.")
         sets.append(_read_images(folder, where, block, key, group, width, None))
     names = [images.name for images in sets]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
-        raise SuiteError(
-            f"{where}: the OOD set name {double[0]!r} is used twice; give each set its own name."
-        )
+        raise SuiteError(f"{where}: the OOD set name {double[0]!r} is used twice; give each set its own name.")
     return sets

@@ -48,9 +48,7 @@ def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = I
     found = []
     for here, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(here, name) for name in files if not name.startswith(".") and name.lower().endswith(endings)
-        ]
+        found += [Path(here, name) for name in files if not name.startswith(".") and name.lower().endswith(endings)]
     if not found:
         raise ValueError(f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders.")
     return [str(path) for path in sorted(found, key=lambda path: path.relative_to(root).parts)]
@@ -191,9 +189,7 @@ def embed_image_folders(
     model = check_embedder(embedder)
     left_out: list[str] = []
     id_set = _embed(model, ImageSet("id", id_paths, "id", labels=id_labels), left_out)
-    train_set = (
-        None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
-    )
+    train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
     ood_sets = [_embed(model, ImageSet(n, paths, group), left_out) for n, group, paths in ood_paths]
     if left_out:
         warnings.warn(
@@ -258,9 +254,7 @@ def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> tuple
             f"{folder} has class folders that {id_folder} has not: {', '.join(map(repr, unknown[:5]))}; "
             "remove or rename them."
         )
-    paths, labels, used = list_class_folders(
-        folder, subfolders=[name for name in subfolders if name in there]
-    )
+    paths, labels, used = list_class_folders(folder, subfolders=[name for name in subfolders if name in there])
     position = np.array([subfolders.index(name) for name in used])
     return paths, position[labels]
 
@@ -285,9 +279,7 @@ def _embed_words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return unit rows (m, D) and raw norms (m,) of the words, nouns and adjectives by their own template."""
     mask = np.asarray(adjective)
-    vectors, norms = model.encode_text(
-        [w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True
-    )
+    vectors, norms = model.encode_text([w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True)
     if not mask.any():
         return vectors, norms
     more, more_norms = model.encode_text(

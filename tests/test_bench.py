@@ -272,6 +272,18 @@ def test_embed_bad_input(tmp_path):
     assert "line 1" in result.output
 
 
+def test_embed_without_weights(tmp_path, monkeypatch):
+    from dnm_sklearn.embedding.loading import WeightsUnavailableError
+
+    def fail(*args, **kwargs):
+        raise WeightsUnavailableError("download them")
+
+    monkeypatch.setattr("dnm_sklearn.datasets.embed_image_folders", fail)
+    result = invoke("embed", tmp_path / "s", "--id", tmp_path, "--far", f"x={tmp_path}")
+    assert result.exit_code == 2
+    assert "download them" in result.output
+
+
 def test_embed_then_run(tmp_path, monkeypatch):
     from dnm_sklearn.testing import FakeEmbedder
 

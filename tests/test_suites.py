@@ -350,6 +350,8 @@ def test_embed_errors_come_before_the_work(photos):
         embed(photos, id_train=None, ood=[("x", "far", photos / "nowhere")], embedder=model)
     with pytest.raises(ValueError, match="ood is empty"):
         embed(photos, id_train=None, ood=[], embedder=model)
+    with pytest.raises(ValueError, match="bad"):
+        embed(photos, id_train=None, prompt="bad", embedder=model)
     (photos / "suite").mkdir()
     with pytest.raises(FileExistsError, match="exists"):
         embed(photos, id_train=None, embedder=model)

@@ -122,7 +122,7 @@ def run(
         embedded = prepare.embed_suite(suite, memory=cache)
         plan = prepare.Plan(seed=seed, prompt=prompt, id_per_class=id_per_class, overrides=overrides)
         records = runner.run(embedded, methods, plan, on_start=lambda label: _say(f"Running {label} ..."))
-    except (ValueError, OSError) as error:
+    except _user_errors() as error:
         raise BadInput(str(error)) from error
     try:
         done = _collect(records, folder)
@@ -228,9 +228,16 @@ def embed(
             note=note,
             overwrite=overwrite,
         )
-    except (ValueError, OSError) as error:
+    except _user_errors() as error:
         raise BadInput(str(error)) from error
     click.echo(f"Wrote the suite to {path}. Next: dnm-bench run --suite {path}")
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message tells the user what to change; anything else keeps its traceback."""
+    from dnm_sklearn.embedding.loading import WeightsUnavailableError
+
+    return (ValueError, OSError, ImportError, WeightsUnavailableError)
 
 
 def _choose(methods: dict[str, Method], names: tuple[str, ...]) -> list[Method]:

@@ -187,6 +187,9 @@ def embed_image_folders(
     adjective = [bool(words.is_adjective[i]) for i in keep]
 
     model = check_embedder(embedder)
+    vectors, norms = _embed_words(
+        model, [*class_names, *rest], [False] * len(class_names) + adjective, prompt, adjective_prompt
+    )
     left_out: list[str] = []
     id_set = _embed(model, ImageSet("id", id_paths, "id", labels=id_labels), left_out)
     train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
@@ -199,9 +202,6 @@ def embed_image_folders(
             stacklevel=2,
         )
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
-    vectors, norms = _embed_words(
-        model, [*class_names, *rest], [False] * len(class_names) + adjective, prompt, adjective_prompt
-    )
     return write_embedding_suite(
         target,
         name=name or target.name,

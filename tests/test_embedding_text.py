@@ -183,5 +183,3 @@ class TestMemory:
         for _ in range(2):
             with pytest.warns(TruncatedPromptWarning, match="1 prompt"):
                 CLIPEmbedder("tiny-clip/", memory=str(tmp_path)).encode_text(["w " * 40])
-
-

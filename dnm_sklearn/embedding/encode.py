@@ -193,15 +193,31 @@ class _Run:
             rows[known] = store.get_or_compute(
                 digests, lambda indices: self.blocks(known[indices]), chunk_size=None
             )
-        first: dict[bytes, UnreadableImageError] = {}
-        for index, error in self.failures.items():
-            digest = source.digests[index]
-            if digest is not None:
-                first[digest] = error
-        for index, digest in enumerate(source.digests):
-            if digest in first:
-                self.failures[index] = first[digest]
+        self._repeat_failures(source.digests)
         return rows
+
+    def directly(self) -> np.ndarray:
+        """Encode all images, each file once however often it is given."""
+        source = self.source
+        keys: list[Any] = list(range(len(source)))
+        if source.is_plain:
+            keys = [os.fspath(x) if _is_path(x) else i for i, x in enumerate(source.items)]
+        position = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        first = np.full(len(position), len(keys), dtype=np.intp)
+        inverse = np.fromiter((position[key] for key in keys), np.intp, len(keys))
+        np.minimum.at(first, inverse, np.arange(len(keys)))
+        rows = np.empty((len(first), self.width), dtype=np.float32)
+        done = 0
+        for block in self.blocks(first) if len(first) else ():
+            rows[done : done + len(block)] = block
+            done += len(block)
+        self._repeat_failures(keys)
+        return rows if len(first) == len(keys) else rows[inverse]
+
+    def _repeat_failures(self, keys: list[Any]) -> None:
+        """Let what failed once fail wherever it is given."""
+        failed = {keys[i]: error for i, error in self.failures.items() if keys[i] is not None}
+        self.failures.update((i, failed[key]) for i, key in enumerate(keys) if key in failed)
 
     def _digest(self, store: RowStore) -> None:
         from dnm_sklearn.embedding.store import FileDigests
@@ -276,10 +292,5 @@ def encode_images(
     """
     source = _Source(X, None)
     run = _Run(source, make_encoder, width, batch_size, num_workers, on_error, verbose)
-    if store is not None:
-        rows = run.through_store(store)
-    elif len(source):
-        rows = np.concatenate(list(run.blocks(np.arange(len(source)))))
-    else:
-        rows = np.empty((0, width), dtype=np.float32)
+    rows = run.directly() if store is None else run.through_store(store)
     return rows, [(i, source.label(i), str(run.failures[i])) for i in sorted(run.failures)]

@@ -81,8 +81,9 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
         In (0, 1].
     positive : {"id", "ood"}
         Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest to `tpr`
-        (of thresholds with that same share the loosest, as in NegLabel's released code; with all ID rows accepted
-        the tightest). "ood": ID rows flagged at the first threshold that flags at least `tpr` of the OOD rows.
+        (of thresholds with that same share the loosest, as in NegLabel's released code; with all ID rows
+        accepted the tightest). "ood": ID rows flagged at the first threshold that flags at least `tpr` of the
+        OOD rows.
 
     Returns
     -------
@@ -300,7 +301,7 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(missing):
         raise ValueError(
             f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} (images "
-            "that could not be read score NaN): take these rows out of score and is_ood, and report how many there were."
+            "that could not be read score NaN): take these rows out of both, and report how many they are."
         )
     is_ood = is_ood.astype(bool)
     n_ood = int(is_ood.sum())

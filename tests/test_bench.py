@@ -253,6 +253,20 @@ def test_help_is_cheap():
     assert out.stdout.splitlines()[-1] == "[]"
 
 
+def test_shipped_suite(tmp_path):
+    pytest.importorskip("dnm_sklearn.datasets.glyphs")
+    arguments = ("-d", "MaxLogit", "-d", "NegLabel", "-b", "KNN", "-o", tmp_path)
+    result = invoke("run", *arguments)
+    assert result.exit_code == 0, result.output
+    records = read_records(tmp_path / "records")
+    assert {r.suite["name"] for r in records} == {"glyphs-letters"}
+    assert {r.id_images_used for r in records} == {0, 16 * 52}
+    assert {r.prompt for r in records} == {"{}", None}
+    accuracy = {r.id_accuracy for r in records if r.method == "MaxLogitDetector"}
+    assert min(accuracy) > 0.8
+    assert registry.load_suite("glyphs-letters").name == "glyphs-letters"
+
+
 # -- embed ----------------------------------------------------------------------------------------
 
 
@@ -351,6 +365,22 @@ def test_a_failure_is_recorded_and_the_run_goes_on(embedded, folder, tmp_path, m
         line = next(csv.DictReader(file))
     assert line["status"] == "failed"
     assert line["auroc:far"] == ""
+
+
+class Interrupted(Broken):
+    """Ctrl-C while it fits."""
+
+    def fit(self, X=None, y=None):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_leaves_valid_records(folder, tmp_path, monkeypatch):
+    methods = [resolve("MCM", detectors()), method_of(Interrupted)]
+    monkeypatch.setattr(registry, "detectors", lambda: {m.name: m for m in methods})
+    result = invoke("run", "--suite", folder, "--no-baselines", "-o", tmp_path)
+    assert result.exit_code == 1
+    assert [r.method for r in read_records(tmp_path / "records")] == ["MCMDetector"] * 4
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
 class Stream(BaseEstimator):

@@ -1,4 +1,4 @@
-"""Content digests of image files and arrays, and a cache of the digests of unchanged files."""
+"""Content digests of many files, and a cache of the digests of unchanged ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn.embedding.digest import DIGEST_BYTES, PathLike, digest_open_file
 from dnm_sklearn.embedding.recordlog import (
     HEADER_BYTES,
     CacheFormatError,
@@ -33,12 +33,10 @@ from dnm_sklearn.embedding.recordlog import (
     write_at,
 )
 
-__all__ = ["DIGEST_BYTES", "FileDigests", "digest_array", "digest_bytes", "digest_file", "digest_files"]
+__all__ = ["FileDigests", "digest_files"]
 
-DIGEST_BYTES = 32
 # A file younger than this when it was hashed may change again without its times showing it.
 _SETTLED_NS = 2_000_000_000
-_READ_BYTES = 1 << 20
 FOLDER_NAME = "file_digests"
 FILE_NAME = "digests.bin"
 _KEY_WORDS = 5  # size, mtime, ctime, inode, device
@@ -49,95 +47,6 @@ _MIX = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F],
     np.uint64,
 )
-
-PathLike = str | os.PathLike[str]
-
-
-def digest_bytes(data: bytes | bytearray | memoryview) -> bytes:
-    """BLAKE2b digest of an image file's bytes, equal to `digest_file` of that file.
-
-    Parameters
-    ----------
-    data : bytes-like
-        Content of the file.
-
-    Returns
-    -------
-    bytes
-        32 bytes.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.store import digest_bytes
-    >>> digest_bytes(b"").hex()[:8]
-    '0e5751c0'
-    """
-    return blake2b(data, digest_size=DIGEST_BYTES).digest()
-
-
-def digest_file(path: PathLike) -> bytes:
-    """BLAKE2b digest of a file's bytes.
-
-    Parameters
-    ----------
-    path : path-like
-        A readable file.
-
-    Returns
-    -------
-    bytes
-        32 bytes.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from dnm_sklearn.embedding.store import digest_bytes, digest_file
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"pixels"), file.flush()
-    ...     digest_file(file.name) == digest_bytes(b"pixels")
-    True
-    """
-    with opened(Path(path), os.O_RDONLY) as fd:
-        return _digest_open_file(fd)
-
-
-def digest_array(array: Any) -> bytes:
-    """BLAKE2b digest of an array's type, shape and numbers.
-
-    Parameters
-    ----------
-    array : array-like
-        For example one image as uint8, shape (height, width, channels).
-
-    Returns
-    -------
-    bytes
-        32 bytes; never equal to a file's digest.
-
-    Raises
-    ------
-    TypeError
-        If the array holds Python objects.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.embedding.store import digest_array
-    >>> digest_array(np.zeros(4, "uint8")) == digest_array(np.zeros((2, 2), "uint8"))
-    False
-    """
-    array = np.asarray(array)
-    if array.dtype.hasobject:
-        raise TypeError("cannot digest an array of Python objects; give a numeric array")
-    state = blake2b(digest_size=DIGEST_BYTES, person=b"dnm_sklearn arr")
-    state.update(f"{array.dtype.str}{array.shape}".encode())
-    state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return state.digest()
 
 
 def digest_files(
@@ -243,7 +152,7 @@ class FileDigests:
         result = [next(known) if is_hit else None for is_hit in hit.tolist()]
         misses = np.flatnonzero(~hit)
         if len(misses):
-            hashed = _hash_all([paths[i] for i in misses], unreadable, n_threads)
+            hashed = _hash_all([paths[i] for i in misses.tolist()], unreadable, n_threads)
             for i, (digest, _) in zip(misses, hashed, strict=True):
                 result[i] = digest
             self._save([(key, digest) for digest, key in hashed if digest is not None and key is not None])
@@ -357,15 +266,6 @@ def _checked(header: Header, path: Path) -> Header:
     return header
 
 
-def _digest_open_file(fd: int) -> bytes:
-    data = os.read(fd, _READ_BYTES)
-    state = blake2b(data, digest_size=DIGEST_BYTES)
-    while len(data):
-        data = os.read(fd, _READ_BYTES)
-        state.update(data)
-    return state.digest()
-
-
 def _stat_key(stat: os.stat_result) -> tuple[int, int, int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
@@ -378,7 +278,7 @@ def _as_uint64(values: Iterable[tuple[int, ...]], n_rows: int) -> np.ndarray:
 
 def _file_keys(paths: Sequence[PathLike]) -> tuple[np.ndarray, np.ndarray]:
     """Stat every file: (n, 5) words and whether the file could be looked at."""
-    stat, nothing = os.stat, (0,) * _KEY_WORDS
+    stat, nothing = os.stat, (0, 0, 0, 0, 0)
     keys = []
     for path in paths:
         try:
@@ -386,7 +286,7 @@ def _file_keys(paths: Sequence[PathLike]) -> tuple[np.ndarray, np.ndarray]:
         except OSError:
             keys.append(nothing)
     words = _as_uint64(keys, len(keys))
-    return words, words.any(axis=1)
+    return words, np.asarray(words.any(axis=1))
 
 
 def _hash_settled(path: PathLike) -> tuple[bytes, np.ndarray | None]:
@@ -394,7 +294,7 @@ def _hash_settled(path: PathLike) -> tuple[bytes, np.ndarray | None]:
     with opened(Path(path), os.O_RDONLY) as fd:
         now = time.time_ns()
         before = os.fstat(fd)
-        digest = _digest_open_file(fd)
+        digest = digest_open_file(fd)
         after = os.fstat(fd)
     young = max(before.st_mtime_ns, before.st_ctime_ns) > now - _SETTLED_NS
     if young or _stat_key(before) != _stat_key(after):

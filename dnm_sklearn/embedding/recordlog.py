@@ -7,7 +7,6 @@ only once it is complete, and its owner checks its checksum before trusting it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import struct
@@ -247,10 +246,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def warn_unsaved(folder: Path, error: OSError, what: str) -> None:
     """Say that results are right but not cached."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    fix = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
     warnings.warn(
         f"{what} could not be saved in the cache folder {folder} ({reason}); results are complete but will "
-        f"be computed again next time: {fix}, or point memory= elsewhere",
+        "be computed again next time: free some space, make the folder writable, or point memory= elsewhere",
         CacheWriteWarning,
         stacklevel=4,
     )

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -24,34 +22,27 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.embedding.filehash import (
-    DIGEST_BYTES,
-    FileDigests,
-    digest_array,
-    digest_bytes,
-    digest_file,
-    digest_files,
-)
+from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
+from dnm_sklearn.embedding.filehash import FileDigests, digest_files
 from dnm_sklearn.embedding.recordlog import (
     HEADER_BYTES,
     CacheFormatError,
     CacheWriteWarning,
     DamagedFile,
-    Header,
-    SortedKeys,
-    count_records,
-    create_file,
     folder_lock,
     logger,
     opened,
-    read_at,
     read_header,
-    remove_leftovers,
-    remove_own_file,
     require_locks,
-    shrink_to,
     warn_unsaved,
-    write_at,
+)
+from dnm_sklearn.embedding.rowfiles import (
+    INDEX_NAME,
+    RECORD_BYTES,
+    RowFiles,
+    as_words,
+    clear_store,
+    store_bytes,
 )
 
 __all__ = [
@@ -68,29 +59,8 @@ __all__ = [
 ]
 
 ROOT_NAME = "image_rows"
-INDEX_NAME = "index.bin"
-ROWS_NAME = "rows.bin"
-_RECORD_BYTES = DIGEST_BYTES + 8
-_RECORD_WORDS = _RECORD_BYTES // 8
-_CHUNK = 1024
 
 Blocks = np.ndarray | Iterable[np.ndarray]
-
-
-class _View:
-    """What one reader knows of the files: committed records, and the rows mapped into memory."""
-
-    def __init__(self, header: Header, records: np.ndarray, rows: np.ndarray) -> None:
-        self.header = header
-        self.records = records  # (n, 5) uint64: digest in four words, checksum
-        self.rows = rows  # mapped, (<= n, width)
-        self.keys = SortedKeys(records[: len(rows), 0])
-
-    def find(self, digests: np.ndarray) -> np.ndarray:
-        at = self.keys.find(digests[:, 0])
-        known = at >= 0
-        known[known] = (self.records[at[known], :4] == digests[known]).all(axis=1)
-        return np.where(known, at, -1)
 
 
 class RowStore:
@@ -152,11 +122,8 @@ class RowStore:
         if self.dtype.kind != "f":
             raise ValueError(f"rows are floating point, got dtype {self.dtype}")
         self.max_bytes = max_bytes
-        Header.new("index", self.width, self.dtype.str, key)
         self.path = self.folder / ROOT_NAME / blake2b(key.encode(), digest_size=16).hexdigest()
-        self._stride = self.width * self.dtype.itemsize
-        self._view: _View | None = None
-        self._mutex = threading.Lock()
+        self._files = RowFiles(self.path, key, self.width, self.dtype)
         self._full = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -167,19 +134,14 @@ class RowStore:
 
     def __len__(self) -> int:
         """Distinct digests with a committed row (rows are checked when read, or by `verify`)."""
-        with self._mutex:
-            view = self._refresh()
-            if view is None:
-                return 0
-            digests = view.records[: len(view.rows), 0]
-            return len(np.unique(digests[digests != 0]))
+        return self._files.count()
 
     def get_or_compute(
         self,
         digests: Sequence[bytes],
         compute: Callable[[np.ndarray], Blocks],
         *,
-        chunk_size: int | None = _CHUNK,
+        chunk_size: int | None = 1024,
     ) -> np.ndarray:
         """Return the rows of these digests, computing and storing those that are missing.
 
@@ -214,22 +176,22 @@ class RowStore:
             If rows could not be stored (disk full, folder not writable, cap reached); they are returned all
             the same.
         """
-        wanted = _as_words(digests)
+        wanted = as_words(digests)
         out = np.empty((len(wanted), self.width), self.dtype)
-        with self._mutex:
-            found = np.zeros(len(wanted), bool)
-            self._read_into(out, found, wanted)
-            if found.all():
-                return out
-            with contextlib.ExitStack() as stack:
-                writable = True
-                try:
-                    stack.enter_context(folder_lock(self.path))
-                except OSError as error:
-                    warn_unsaved(self.folder, error, "embedded images")
-                    writable = False
-                self._read_into(out, found, wanted)
-                self._compute_missing(out, found, digests, compute, chunk_size, writable)
+        found = np.zeros(len(wanted), bool)
+        self._files.read_into(out, found, wanted)
+        if found.all():
+            return out
+        with contextlib.ExitStack() as stack:
+            writable = True
+            try:
+                stack.enter_context(folder_lock(self.path))
+                self._files.repair()
+            except OSError as error:
+                warn_unsaved(self.folder, error, "embedded images")
+                writable = False
+            self._files.read_into(out, found, wanted)
+            self._compute_missing(out, found, digests, compute, chunk_size, writable)
         return out
 
     def verify(self) -> dict[str, int]:
@@ -245,35 +207,16 @@ class RowStore:
         CacheFormatError
             If a file of the store is foreign or of another format.
         """
-        with self._mutex:
-            if not self.path.is_dir():
-                return {"rows": 0, "dropped": 0}
-            self._view = None
-            with folder_lock(self.path):
-                lost = self._repair()
-                view = self._refresh()
-                if view is None:
-                    return {"rows": 0, "dropped": lost}
-                bad = [
-                    start + np.flatnonzero(~_intact(view.records[start : start + _CHUNK], block))
-                    for start in range(0, len(view.rows), _CHUNK)
-                    for block in [view.rows[start : start + _CHUNK].copy()]
-                ]
-                dead = view.records[:, 0] == 0
-                drop = [int(i) for i in np.concatenate(bad or [np.empty(0, int)]) if not dead[i]]
-                with opened(self.path / INDEX_NAME, os.O_RDWR) as fd:
-                    for i in drop:
-                        write_at(fd, HEADER_BYTES + i * _RECORD_BYTES, bytes(_RECORD_BYTES))
-                    os.fsync(fd)
-                self._view = None
-        return {"rows": len(self), "dropped": lost + len(drop)}
+        if not self.path.is_dir():
+            return {"rows": 0, "dropped": 0}
+        with folder_lock(self.path):
+            dropped = self._files.repair() + self._files.drop_bad()
+        return {"rows": len(self), "dropped": dropped}
 
     def clear(self) -> None:
         """Remove all rows of this key; files that are not the store's stay. Safe beside readers."""
-        with self._mutex:
-            _clear_store(self.path)
-            self._view = None
-            self._full = False
+        clear_store(self.path)
+        self._full = False
 
     def info(self) -> dict[str, Any]:
         """Describe the store: key, path, rows, width, dtype, bytes on disk and the cap.
@@ -289,79 +232,9 @@ class RowStore:
             "rows": len(self),
             "width": self.width,
             "dtype": self.dtype.name,
-            "bytes": _store_bytes(self.path),
+            "bytes": store_bytes(self.path),
             "max_bytes": self.max_bytes,
         }
-
-    # Reading, without a lock
-
-    def _refresh(self) -> _View | None:
-        """Bring the view up to the files' present state; None where there is nothing to read."""
-        try:
-            with opened(self.path / INDEX_NAME, os.O_RDONLY) as index:
-                header = self._checked(read_header(index, self.path / INDEX_NAME), "index", INDEX_NAME)
-                n_records = count_records(index, _RECORD_BYTES)
-                view = self._view
-                if view is None or view.header != header or n_records < len(view.records):
-                    view = _View(header, np.empty((0, _RECORD_WORDS), np.uint64), self._no_rows())
-                known = len(view.records)
-                raw = read_at(
-                    index, HEADER_BYTES + known * _RECORD_BYTES, (n_records - known) * _RECORD_BYTES
-                )
-            raw = raw[: len(raw) // _RECORD_BYTES * _RECORD_BYTES]
-            new = np.frombuffer(raw, "<u8").reshape(-1, _RECORD_WORDS)
-            with opened(self.path / ROWS_NAME, os.O_RDONLY) as rows:
-                row_header = self._checked(read_header(rows, self.path / ROWS_NAME), "rows", ROWS_NAME)
-                if row_header.uid != header.uid:
-                    raise DamagedFile(f"{self.path}: index and rows do not belong together")
-                n_rows = min(known + len(new), count_records(rows, self._stride))
-            if len(new) or n_rows != len(view.rows):
-                records = np.concatenate([view.records, new])
-                view = _View(header, records, self._map_rows(n_rows))
-            self._view = view
-        except FileNotFoundError:
-            self._view = None
-        except DamagedFile as damage:
-            logger.warning("cache: %s; its rows will be computed again", damage)
-            self._view = None
-        return self._view
-
-    def _no_rows(self) -> np.ndarray:
-        return np.empty((0, self.width), self.dtype)
-
-    def _map_rows(self, n_rows: int) -> np.ndarray:
-        if n_rows == 0:
-            return self._no_rows()
-        shape = (n_rows, self.width)
-        mapped = np.memmap(self.path / ROWS_NAME, self.dtype, "r", offset=HEADER_BYTES, shape=shape)
-        return mapped.view(np.ndarray)
-
-    def _checked(self, header: Header, kind: str, name: str) -> Header:
-        expected = Header(kind, self.width, self.dtype.str, self.key, header.uid)
-        if header != expected:
-            raise CacheFormatError(
-                f"{self.path / name} holds {header.kind} of width {header.width}, dtype {header.dtype}, key "
-                f"{header.key!r}; expected {kind} of width {self.width}, dtype {self.dtype.str}, key "
-                f"{self.key!r}: the fingerprint must change with the model; clear the cache "
-                "(dnm-bench cache clear) or choose another cache folder"
-            )
-        return header
-
-    def _read_into(self, out: np.ndarray, found: np.ndarray, wanted: np.ndarray) -> None:
-        """Copy the rows that are stored, each checked after copying, and mark them found."""
-        view = self._refresh()
-        if view is None:
-            return
-        at = view.find(wanted)
-        todo = np.flatnonzero((at >= 0) & ~found)
-        for start in range(0, len(todo), _CHUNK):
-            part = todo[start : start + _CHUNK]
-            block = view.rows[at[part]]
-            ok = _intact(view.records[at[part]], block)
-            out[part] = block
-            found[part] = ok
-
-    # Writing, under the lock
 
     def _compute_missing(
         self,
@@ -411,7 +284,7 @@ class RowStore:
         fits = self._room(len(rows))
         try:
             if fits:
-                self._append(digests[:fits], rows[:fits])
+                self._files.append(digests[:fits], rows[:fits])
         except OSError as error:
             warn_unsaved(self.folder, error, "embedded images")
             return False
@@ -421,9 +294,9 @@ class RowStore:
         """How many of `n_rows` fit under the cap."""
         if self.max_bytes is None:
             return n_rows
-        used = sum(_store_bytes(path) for path in _store_folders(self.folder))
+        used = sum(store_bytes(path) for path in _store_folders(self.folder))
         used += 0 if (self.path / INDEX_NAME).exists() else 2 * HEADER_BYTES
-        fits = max(0, min(n_rows, (self.max_bytes - used) // (self._stride + _RECORD_BYTES)))
+        fits = max(0, min(n_rows, (self.max_bytes - used) // (self._files.stride + RECORD_BYTES)))
         if fits < n_rows and not self._full:
             self._full = True
             warnings.warn(
@@ -433,56 +306,6 @@ class RowStore:
                 stacklevel=6,
             )
         return fits
-
-    def _append(self, digests: list[bytes], rows: np.ndarray) -> None:
-        records = np.zeros((len(rows), _RECORD_WORDS), "<u8")
-        records[:, :4] = _as_words(digests)
-        rows = np.ascontiguousarray(rows)
-        records[:, 4] = _checksums(records, rows)
-        self._repair()
-        index_path, rows_path = self.path / INDEX_NAME, self.path / ROWS_NAME
-        if not index_path.exists():
-            header = Header.new("index", self.width, self.dtype.str, self.key)
-            create_file(rows_path, Header("rows", header.width, header.dtype, header.key, header.uid))
-            create_file(index_path, header)
-        with opened(index_path, os.O_RDWR) as index_fd, opened(rows_path, os.O_RDWR) as rows_fd:
-            n_committed = count_records(index_fd, _RECORD_BYTES)
-            try:
-                write_at(rows_fd, HEADER_BYTES + n_committed * self._stride, rows.data)
-                os.fsync(rows_fd)
-                write_at(index_fd, HEADER_BYTES + n_committed * _RECORD_BYTES, records.data)
-                os.fsync(index_fd)
-            except OSError:
-                self._cut_tails(index_fd, rows_fd)
-                raise
-
-    def _cut_tails(self, index_fd: int, rows_fd: int) -> None:
-        """Cut what no complete record commits; a committed row is never cut from under a reader."""
-        n_committed = count_records(index_fd, _RECORD_BYTES)
-        with contextlib.suppress(OSError):
-            shrink_to(index_fd, HEADER_BYTES + n_committed * _RECORD_BYTES)
-            shrink_to(rows_fd, HEADER_BYTES + n_committed * self._stride)
-
-    def _repair(self) -> int:
-        """Make the pair of files consistent again; return the number of committed rows found lost."""
-        index_path, rows_path = self.path / INDEX_NAME, self.path / ROWS_NAME
-        n_records = 0
-        try:
-            with opened(index_path, os.O_RDWR) as index_fd:
-                n_records = count_records(index_fd, _RECORD_BYTES)
-                header = self._checked(read_header(index_fd, index_path), "index", INDEX_NAME)
-                with opened(rows_path, os.O_RDWR) as rows_fd:
-                    row_header = self._checked(read_header(rows_fd, rows_path), "rows", ROWS_NAME)
-                    if row_header.uid != header.uid:
-                        raise DamagedFile(f"{self.path}: index and rows do not belong together")
-                    n_kept = min(n_records, count_records(rows_fd, self._stride))
-                    if n_kept < n_records:
-                        shrink_to(index_fd, HEADER_BYTES + n_kept * _RECORD_BYTES)
-                    return n_records - n_kept
-        except (DamagedFile, FileNotFoundError):
-            remove_own_file(index_path)
-            remove_own_file(rows_path)
-            return n_records
 
 
 def list_stores(folder: str | os.PathLike[str]) -> list[RowStore]:
@@ -541,7 +364,7 @@ def clear_cache(folder: str | os.PathLike[str]) -> None:
     ...     clear_cache(folder)
     """
     for path in _store_folders(Path(folder)):
-        _clear_store(path)
+        clear_store(path)
     FileDigests(folder).clear()
 
 
@@ -550,43 +373,3 @@ def _store_folders(folder: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if len(path.name) == 32 and path.is_dir())
-
-
-def _clear_store(path: Path) -> None:
-    if not path.is_dir():
-        return
-    with folder_lock(path):
-        for name in (INDEX_NAME, ROWS_NAME):
-            remove_leftovers(path / name)
-            remove_own_file(path / name)
-
-
-def _store_bytes(path: Path) -> int:
-    total = 0
-    for name in (INDEX_NAME, ROWS_NAME):
-        with contextlib.suppress(FileNotFoundError):
-            total += (path / name).stat().st_size
-    return total
-
-
-def _as_words(digests: Sequence[bytes]) -> np.ndarray:
-    """Digests as an (n, 4) array of 64-bit words."""
-    for i, digest in enumerate(digests):
-        if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
-            raise ValueError(
-                f"digests[{i}] must be {DIGEST_BYTES} bytes, as digest_file and digest_array make, "
-                f"got {digest!r:.60}"
-            )
-    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, DIGEST_BYTES // 8)
-
-
-def _checksums(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """CRC-32 of each digest followed by its row."""
-    crc32 = zlib.crc32
-    digests = np.ascontiguousarray(records[:, :4])
-    values = (crc32(row, crc32(digest)) for digest, row in zip(digests, rows, strict=True))
-    return np.fromiter(values, "<u8", len(rows))
-
-
-def _intact(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return _checksums(records, rows) == records[:, 4]

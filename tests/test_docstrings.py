@@ -46,12 +46,16 @@ def with_methods(value):
     return found
 
 
+def public_names(module):
+    names = getattr(module, "__all__", None) or [n for n in vars(module) if f"{module.__name__}.{n}" in OBJECTS]
+    return [name for name in names if not name.startswith("_")]
+
+
 def public_objects():
     """What users call: exports of the packages, everything in the modules of functions, inherited methods."""
     found = {}
     for module in (import_module(f"dnm_sklearn{name}") for name in PACKAGES + FUNCTION_MODULES):
-        names = getattr(module, "__all__", None) or [n for n in vars(module) if f"{module.__name__}.{n}" in OBJECTS]
-        for value in (getattr(module, name) for name in names):
+        for value in (getattr(module, name) for name in public_names(module)):
             ours = inspect.getmro(value) if inspect.isclass(value) else (value,)
             for base in ours:
                 if getattr(base, "__module__", "").startswith("dnm_sklearn"):
@@ -105,8 +109,7 @@ def test_public_parameters_are_the_signature(name):
 @pytest.mark.parametrize("name", sorted(set(OBJECTS) - set(PUBLIC)))
 def test_internal_parameters_if_documented_are_the_signature(name):
     value = OBJECTS[name]
-    assert inspect.getdoc(value), f"{name} has no docstring"
-    documented = documented_parameters(value)
+    documented = documented_parameters(value) if inspect.getdoc(value) else []
     assert not documented or documented == signature_parameters(value)
 
 
@@ -124,12 +127,10 @@ def test_reference_page_lists_every_public_name():
     page = set((Path(__file__).resolve().parents[1] / "docs" / "api.rst").read_text(encoding="utf-8").split())
     missing = []
     for package in PACKAGES + FUNCTION_MODULES:
-        module = import_module(f"dnm_sklearn{package}")
-        names = getattr(module, "__all__", None) or [n for n in vars(module) if f"{module.__name__}.{n}" in OBJECTS]
-        for name in names:
+        for name in public_names(import_module(f"dnm_sklearn{package}")):
             listed = {f"{package}.{name}".lstrip("."), name if hasattr(dnm_sklearn, name) else None}
-            if not name.startswith("_") and not listed & page:
-                missing.append(f"{module.__name__}.{name}")
+            if not listed & page:
+                missing.append(f"dnm_sklearn{package}.{name}")
     assert missing == []
 
 

@@ -49,7 +49,7 @@ def test_folder_of_the_user(tmp_path):
     Image.new("RGB", (80, 60), "white").save(photos / "one.png")
     (photos / "broken.png").write_bytes(b"no image")
     arguments = ["-c", "latin small letter a", "--names", str(names), "--model", "glyphclip", "--corpus", str(corpus)]
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="n_groups"):
         result = run("zero_shot_folder.py", str(photos), *arguments, "-o", "out.csv")
     assert result.exit_code == 0, result.output
     rows = {Path(row["path"]).name: row for row in read_scores("out.csv")}

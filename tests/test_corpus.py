@@ -180,9 +180,7 @@ def test_import_is_cheap_and_fingerprint_is_the_same_in_every_process():
 
 
 def test_duplicates_are_removed_keeping_the_first():
-    corpus = Corpus(
-        [" oak", "iron", "oak ", "iron"], ["noun", "adjective", "noun", "noun"], ["a", "b", "c", "d"]
-    )
+    corpus = Corpus([" oak", "iron", "oak ", "iron"], ["noun", "adjective", "noun", "noun"], ["a", "b", "c", "d"])
     assert corpus.names == ("oak", "iron")
     assert corpus.part_of_speech.tolist() == ["noun", "adjective"]
     assert corpus.lexname.tolist() == ["a", "b"]

@@ -222,7 +222,7 @@ def test_contamination_flags_that_share_of_the_rows_not_known_to_be_ood():
     assert det.labels_[y == 0].mean() == 0.25
     with pytest.raises(ValueError, match=r"needs images"):
         det.fit()
-    with pytest.raises(ValueError, match="every row of X is known to be OOD"):
+    with pytest.raises(ValueError, match=r"every row of X \(n_samples=80\) is known to be OOD"):
         det.fit(X, np.ones(len(X), dtype=int))
 
 

@@ -80,14 +80,10 @@ def main(folder: Path, output: Path, check: bool) -> None:
     """Build the word list from data.noun and data.adj in FOLDER."""
     missing = [name for name in INPUTS if not (folder / name).is_file()]
     if missing:
-        raise click.UsageError(
-            f"{folder} holds no {missing[0]}; the top of this script says where to get it."
-        )
+        raise click.UsageError(f"{folder} holds no {missing[0]}; the top of this script says where to get it.")
     shipped = build(folder)
     if check:
-        stale = [
-            n for n, b in shipped.items() if not (output / n).is_file() or (output / n).read_bytes() != b
-        ]
+        stale = [n for n, b in shipped.items() if not (output / n).is_file() or (output / n).read_bytes() != b]
         click.echo(f"differ: {', '.join(stale)}" if stale else "all files are what this script makes")
         sys.exit(bool(stale))
     output.mkdir(parents=True, exist_ok=True)

@@ -41,8 +41,8 @@ class DecisionMixin:
                 return zero_shot
         if not keep.any():
             raise ValueError(
-                "No usable row sets the threshold: every row of X is known to be OOD or unreadable. "
-                "Add ID rows, or fit without X and call calibrate(X_id)."
+                f"No usable row sets the threshold: every row of X (n_samples={len(scores)}) is known to be OOD or "
+                "unreadable. Add ID rows, or fit without X and call calibrate(X_id)."
             )
         share = _PYOD_CONTAMINATION if self.contamination == "auto" else self.contamination
         return thresholds.contamination_threshold(scores[keep], share)

@@ -78,9 +78,7 @@ def text_bank(
         lengths = np.sqrt(np.einsum("ij,ij->i", raw, raw))
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
-            raise RuntimeError(
-                f"The text tower gave no direction for {names[row]!r} under the prompt {template!r}."
-            )
+            raise RuntimeError(f"The text tower gave no direction for {names[row]!r} under the prompt {template!r}.")
         raw /= lengths[:, None]
         norms += lengths / len(templates)
         total = raw if total is None else total + raw

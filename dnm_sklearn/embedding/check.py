@@ -44,17 +44,11 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
         return CLIPEmbedder(memory=memory) if embedder is None else CLIPEmbedder(embedder, memory=memory)
     missing = [name for name in _NEEDED if not callable(getattr(embedder, name, None))]
     if missing or isinstance(embedder, type):
-        what = (
-            f"the class {embedder.__name__}" if isinstance(embedder, type) else f"a {type(embedder).__name__}"
-        )
+        what = f"the class {embedder.__name__}" if isinstance(embedder, type) else f"a {type(embedder).__name__}"
         raise TypeError(
             f"embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an EmbeddingTable, or "
             f"an object with {', '.join(_NEEDED)}; got {what}"
-            + (
-                " (give an instance)."
-                if isinstance(embedder, type)
-                else f", which lacks {', '.join(missing)}."
-            )
+            + (" (give an instance)." if isinstance(embedder, type) else f", which lacks {', '.join(missing)}.")
         )
     own = clone(embedder, safe=False)
     if memory is not None and hasattr(own, "get_params"):

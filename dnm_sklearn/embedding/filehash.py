@@ -333,9 +333,7 @@ def _mixed(keys: np.ndarray) -> np.ndarray:
 
 
 def _checksums(records: np.ndarray) -> np.ndarray:
-    return np.fromiter(
-        (zlib.crc32(row) for row in np.ascontiguousarray(records[:, :-1])), "<u8", len(records)
-    )
+    return np.fromiter((zlib.crc32(row) for row in np.ascontiguousarray(records[:, :-1])), "<u8", len(records))
 
 
 def _intact(records: np.ndarray) -> np.ndarray:

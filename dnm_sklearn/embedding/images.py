@@ -206,9 +206,7 @@ def to_rgb(image: Any) -> Any:
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-            raise UnreadableImageError(
-                f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}"
-            )
+            raise UnreadableImageError(f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}")
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
         if image.ndim == 3 and image.shape[2] not in (3, 4):
@@ -254,9 +252,7 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
     from PIL import Image
 
     if not is_one_image(item):
-        raise TypeError(
-            f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: {_IMAGE_FIX}."
-        )
+        raise TypeError(f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: {_IMAGE_FIX}.")
     try:
         if isinstance(item, (str, os.PathLike)):
             with Image.open(item if content is None else BytesIO(content)) as image:
@@ -265,9 +261,7 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
-        reason = (
-            "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
-        )
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise UnreadableImageError(reason) from error
 
 
@@ -337,9 +331,7 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
     if X.dtype.kind == "O":
         X = X.astype(np.float64)
     if X.ndim != 2 or X.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{name} must be a 2-D numeric array of embeddings, got {X.dtype} of shape {X.shape}."
-        )
+        raise ValueError(f"{name} must be a 2-D numeric array of embeddings, got {X.dtype} of shape {X.shape}.")
     if width is not None and X.shape[1] != width:
         raise ValueError(
             f"{name} has rows of {X.shape[1]} numbers, but this encoder's embeddings have {width}: were they made by "
@@ -390,7 +382,5 @@ def as_image_sequence(X: Any) -> Sequence[Any]:
     try:
         len(X)
     except TypeError as error:
-        raise TypeError(
-            "X must have a length: an iterable dataset cannot be scored, give a map-style one."
-        ) from error
+        raise TypeError("X must have a length: an iterable dataset cannot be scored, give a map-style one.") from error
     return X

@@ -224,11 +224,7 @@ class _CausalTower:
         dtype = tower.transformer.get_cast_dtype()
         x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        position = (
-            tokens.argmax(dim=-1)
-            if self.pool_type == "argmax"
-            else (tokens == self.eos_id).int().argmax(dim=-1)
-        )
+        position = tokens.argmax(dim=-1) if self.pool_type == "argmax" else (tokens == self.eos_id).int().argmax(dim=-1)
         x = tower.ln_final(x[torch.arange(len(x), device=x.device), position])
         if tower.text_projection is None:
             return x

@@ -76,9 +76,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
     for scheme in _SCHEMES:
         if model.startswith(scheme):
             if not model[len(scheme) :].strip():
-                raise ValueError(
-                    f"model={model!r} has nothing behind {scheme!r}: write {scheme}org/repo or a folder."
-                )
+                raise ValueError(f"model={model!r} has nothing behind {scheme!r}: write {scheme}org/repo or a folder.")
             return model, None
     name, slash, tag = model.partition("/")
     if not slash or not name:
@@ -193,9 +191,7 @@ def resolve_device(device: str) -> str:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = parsed.index if parsed.index is not None else (torch.cuda.current_device() if count else 0)
         if index >= count:
-            raise ValueError(
-                f"device={device!r} does not exist here ({count} CUDA devices): use device='auto'."
-            )
+            raise ValueError(f"device={device!r} does not exist here ({count} CUDA devices): use device='auto'.")
         return f"cuda:{index}"
     return str(parsed)
 
@@ -292,9 +288,7 @@ def _tag_record(name: str, tag: str) -> dict[str, Any]:
     if not tag or record or os.path.isfile(os.path.expanduser(tag)):
         return dict(record)
     if "/" in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
-        raise ValueError(
-            f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path."
-        )
+        raise ValueError(f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path.")
     plain = name.removesuffix("-quickgelu")
     if plain != name and open_clip.get_pretrained_cfg(plain, tag):
         raise ValueError(
@@ -412,8 +406,7 @@ def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
         return False
     text = str(error).lower()
     return isinstance(error, OSError) or any(
-        part in text
-        for part in ("failed to download", "failed initial config", "could not be loaded", "offline")
+        part in text for part in ("failed to download", "failed initial config", "could not be loaded", "offline")
     )
 
 

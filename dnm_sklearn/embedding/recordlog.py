@@ -70,9 +70,7 @@ class Header:
 
     def pack(self) -> bytes:
         key = self.key.encode()
-        fixed = _FIXED.pack(
-            MAGIC, VERSION, self.width, self.kind.encode(), self.dtype.encode(), self.uid, len(key)
-        )
+        fixed = _FIXED.pack(MAGIC, VERSION, self.width, self.kind.encode(), self.dtype.encode(), self.uid, len(key))
         body = (fixed + key).ljust(HEADER_BYTES - 4, b"\0")
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -177,9 +175,7 @@ def remove_own_file(path: Path) -> None:
         with opened(path, os.O_RDONLY) as fd:
             raw = os.pread(fd, len(MAGIC), 0)
         if raw != MAGIC[: len(raw)]:
-            raise CacheFormatError(
-                f"{path} is not a dnm_sklearn cache file; it was left alone, remove it by hand"
-            )
+            raise CacheFormatError(f"{path} is not a dnm_sklearn cache file; it was left alone, remove it by hand")
         path.unlink()
 
 

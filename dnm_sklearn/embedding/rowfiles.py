@@ -43,8 +43,7 @@ def as_words(digests: Sequence[bytes]) -> np.ndarray:
     for i, digest in enumerate(digests):
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise ValueError(
-                f"digests[{i}] must be {DIGEST_BYTES} bytes, as digest_file and digest_array make, "
-                f"got {digest!r:.60}"
+                f"digests[{i}] must be {DIGEST_BYTES} bytes, as digest_file and digest_array make, got {digest!r:.60}"
             )
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, _DIGEST_WORDS)
 

@@ -250,9 +250,7 @@ class _Source:
         except UnreadableImageError as error:
             return error
         except OSError as error:
-            return UnreadableImageError(
-                "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            )
+            return UnreadableImageError("no such file" if isinstance(error, FileNotFoundError) else str(error))
 
     def label(self, index: int) -> Any:
         """Give what names the image in a message."""

@@ -68,9 +68,7 @@ class EmbeddingTable:
             raise ValueError("An EmbeddingTable needs at least one name.")
         raw = np.asarray(embeddings)
         if raw.ndim != 2 or len(raw) != len(self.names):
-            raise ValueError(
-                f"embeddings must have one row a name: shape ({len(self.names)}, d), got {raw.shape}."
-            )
+            raise ValueError(f"embeddings must have one row a name: shape ({len(self.names)}, d), got {raw.shape}.")
         self._row = {text: i for i, text in enumerate(self.names)}
         if len(self._row) < len(self.names):
             repeated = next(text for i, text in enumerate(self.names) if self._row[text] != i)

@@ -41,9 +41,7 @@ def check_names(names: Iterable[str], what: str = "names") -> list[str]:
         If `names` is a single string or holds something that is no string.
     """
     if isinstance(names, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}]."
-        )
+        raise TypeError(f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}].")
     listed = names.tolist() if isinstance(names, np.ndarray) else list(names)
     for index, name in enumerate(listed):
         if not isinstance(name, str):
@@ -80,9 +78,7 @@ def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:
     """
     templates = (prompt,) if isinstance(prompt, str) else tuple(prompt)
     if not templates:
-        raise ValueError(
-            "prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none."
-        )
+        raise ValueError("prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none.")
     for template in templates:
         if not isinstance(template, str) or PLACEHOLDER not in template:
             raise ValueError(
@@ -254,8 +250,6 @@ def hub_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.n
                 return canonicalize_text(basic_clean(text))
 
         clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"
-        ids = inner(
-            [clean(p) for p in prompts], add_special_tokens=not clips, padding=False, truncation=False
-        )
+        ids = inner([clean(p) for p in prompts], add_special_tokens=not clips, padding=False, truncation=False)
         lengths = [len(row) + (3 if clips else 0) for row in ids["input_ids"]]
     return tokens, np.asarray(lengths, dtype=np.int64).reshape(len(prompts)) > context

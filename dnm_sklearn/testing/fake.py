@@ -88,9 +88,7 @@ class FakeEmbedder(BaseEmbedder):
     @property
     def fingerprint_(self) -> str:
         """Digest of width and seed."""
-        return hashlib.blake2b(
-            f"fake {self.embedding_dim_} {self.random_state}".encode(), digest_size=20
-        ).hexdigest()
+        return hashlib.blake2b(f"fake {self.embedding_dim_} {self.random_state}".encode(), digest_size=20).hexdigest()
 
     @property
     def logit_scale_(self) -> float:

@@ -32,10 +32,11 @@ def fitted_detectors(suite, embedder, id_train):
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--n-images", default=500, show_default=True, help="At most so many images of each set.")
 @click.option("--task", default="letters", show_default=True, type=click.Choice(["letters", "symbols"]))
-def main(n_images, task):
+@click.option("--memory", type=click.Path(file_okay=False), help="A folder that keeps embeddings between runs.")
+def main(n_images, task, memory):
     """Print a table of AUROC in per cent: ID against each OOD set, means over near and far sets."""
     suite = load_glyphs(task)
-    embedder = check_embedder(suite.embedder)
+    embedder = check_embedder(suite.embedder, memory=memory)
     rng = np.random.default_rng(0)
 
     def embed(images):

@@ -17,20 +17,17 @@ import click
 import numpy as np
 
 from dnm_sklearn import CLIPEmbedder, NegLabelDetector
-from dnm_sklearn.datasets import list_images, load_glyphs
-from dnm_sklearn.embedding.images import to_rgb
+from dnm_sklearn.datasets import extract_glyphs, list_images
 
 
-def glyph_folder(folder, n_images):
-    """Write some shipped images as PNG files: ID letters, and a far OOD set; return the suite."""
-    suite = load_glyphs()
-    far = next(images for images in suite.ood if images.group == "far")
+def demo(folder, n_images, memory):
+    """Write the shipped images as files; return a detector of the 52 letters, and paths of letters and arrows."""
+    suite = extract_glyphs(folder)
+    arrows = next(images for images in suite.ood if images.name == "arrows")
+    detector = NegLabelDetector(embedder=suite.embedder, prompt=suite.prompt, corpus=suite.corpus, memory=memory)
     rng = np.random.default_rng(0)
-    for images in (suite.id, far):
-        chosen = rng.choice(len(images), size=min(n_images, len(images)), replace=False)
-        for number in sorted(chosen):
-            to_rgb(images.images[number]).save(folder / f"{images.name}_{number:04d}.png".replace(" ", "_"))
-    return suite
+    paths = [path for images in (suite.id, arrows) for path in sorted(rng.permutation(images.images)[:n_images])]
+    return detector.fit(suite.class_names), paths
 
 
 def score_folder(detector, paths, output):
@@ -45,7 +42,7 @@ def score_folder(detector, paths, output):
         rows.writerows([paths[i], f"{scores[i]:.6g}", flags[i], names[i]] for i in order)
     click.echo(f"{len(paths)} images, {int(flags.sum())} flagged as OOD; written to {output}. The most OOD:")
     for i in order[:5]:
-        click.echo(f"{scores[i]:10.3f}  {names[i]:30s}  {Path(paths[i]).name}")
+        click.echo(f"{scores[i]:10.3f}  {names[i]:30s}  {Path(*Path(paths[i]).parts[-2:])}")
 
 
 @click.command(help=__doc__.split("\n")[0])
@@ -61,9 +58,7 @@ def main(folder, classes, names, model, corpus, memory, n_images, output):
     """Run the demo, or score the user's folder."""
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
-            suite = glyph_folder(Path(scratch), n_images)
-            detector = NegLabelDetector(embedder=suite.embedder, prompt=suite.prompt, corpus=suite.corpus)
-            score_folder(detector.set_params(memory=memory).fit(suite.class_names), list_images(scratch), output)
+            score_folder(*demo(scratch, n_images, memory), output)
         return
     classes = [*classes, *(line.strip() for line in names or () if line.strip())]
     if not classes:

@@ -12,16 +12,12 @@ from dnm_sklearn.detectors import all_detectors
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
+pytestmark = pytest.mark.usefixtures("offline_folder")
+
 
 def run(file, *arguments):
     main = runpy.run_path(str(EXAMPLES / file))["main"]
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-
-@pytest.fixture(autouse=True)
-def _offline(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 def read_scores(path):
@@ -30,7 +26,7 @@ def read_scores(path):
 
 
 def test_folder_demo_writes_scores_labels_and_names():
-    result = run("zero_shot_folder.py", "--n-images", "40")
+    result = run("zero_shot_folder.py", "--n-images", "40", "--memory", "cache")
     assert result.exit_code == 0, result.output
     rows = read_scores("scores.csv")
     assert len(rows) == 80
@@ -68,7 +64,7 @@ def test_folder_without_names_or_images_says_so(tmp_path):
 
 
 def test_against_pyod_shows_every_detector():
-    result = run("against_pyod.py", "--n-images", "60")
+    result = run("against_pyod.py", "--n-images", "60", "--memory", "cache")
     assert result.exit_code == 0, result.output
     table = {line[:16].strip(): line[16:].split() for line in result.output.splitlines()[1:]}
     assert {cls.info.name for cls in all_detectors().values()} < set(table)

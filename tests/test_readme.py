@@ -28,9 +28,8 @@ def test_table_of_detectors_is_their_info():
 
 
 @pytest.mark.parametrize("code", OFFLINE, ids=range(len(OFFLINE)))
-def test_python_blocks_run_offline(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.usefixtures("offline_folder")
+def test_python_blocks_run_offline(code):
     exec(compile(code, "README.md", "exec"), {})
 
 

@@ -38,12 +38,12 @@ def write_detector_table(app):
     folder.mkdir(exist_ok=True)
     with open(folder / "detectors.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["Detector", "Method", "Paper", "Year", "Needs", "Scores of an image"])
+        rows.writerow(["Detector", "Method", "Paper", "Year", "Needs", "Test-time"])
         for name, detector in all_detectors().items():
             info = detector.info
             paper = f"`{info.title} <{info.url}>`__, {info.venue}" if info.url else "this toolkit's own"
-            scores = "may depend on other test images" if info.test_time else "are its own"
-            rows.writerow([f":class:`~dnm_sklearn.{name}`", info.name, paper, info.year, ", ".join(info.needs), scores])
+            needs, test_time = ", ".join(info.needs), "yes" if info.test_time else "no"
+            rows.writerow([f":class:`~dnm_sklearn.{name}`", info.name, paper, info.year, needs, test_time])
 
 
 def markdown_to_rst(app, relative_path, parent_docname, content):

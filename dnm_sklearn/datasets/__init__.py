@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnm_sklearn.datasets.embedding_suite import load_embedding_suite
     from dnm_sklearn.datasets.folders import embed_image_folders, list_class_folders, list_images
-    from dnm_sklearn.datasets.glyphs import load_glyphs
+    from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
     from dnm_sklearn.datasets.suite import ImageSet, Suite
     from dnm_sklearn.datasets.suite_writer import write_embedding_suite
 
@@ -19,6 +19,8 @@ _EXPORTS = {
     "ImageSet": "suite",
     "Suite": "suite",
     "embed_image_folders": "folders",
+    "extract_glyphs": "glyphs",
+    "glyph_corpus": "glyphs",
     "list_class_folders": "folders",
     "list_images": "folders",
     "load_embedding_suite": "embedding_suite",
@@ -30,6 +32,8 @@ __all__ = [
     "ImageSet",
     "Suite",
     "embed_image_folders",
+    "extract_glyphs",
+    "glyph_corpus",
     "list_class_folders",
     "list_images",
     "load_embedding_suite",

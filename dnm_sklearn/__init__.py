@@ -25,7 +25,7 @@ _SUBMODULES = (
     "metrics", "mining", "pipeline", "scoring", "testing", "thresholds",
 )  # fmt: skip
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+__all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

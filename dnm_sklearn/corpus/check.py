@@ -1,0 +1,62 @@
+"""Anything that stands for a corpus, to a :class:`Corpus`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from .corpus import Corpus
+from .wordnet import corpus_names, load_corpus
+
+_HOW_TO_NAME = (
+    "Give a list of strings, a path to a text file with one name a line, or one of the shipped selections: "
+    f"{', '.join(map(repr, corpus_names()))}."
+)
+
+
+def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Corpus:
+    """Make a `Corpus` of anything that stands for one.
+
+    Parameters
+    ----------
+    corpus : Corpus, iterable of str, path-like or str
+        A corpus (returned as it is), names, a text file with one name a line, or the name of a shipped
+        selection (see :func:`load_corpus`). A string that is such a name is never taken as a file.
+
+    Returns
+    -------
+    Corpus
+        The corpus.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    ValueError
+        If a string is neither a shipped selection nor a file, or the names are not valid.
+    FileNotFoundError
+        If a path does not exist.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.corpus import check_corpus
+    >>> check_corpus(["oak", "teapot"])
+    Corpus('custom', 2 names: 2 nouns, 0 adjectives)
+    """
+    if isinstance(corpus, Corpus):
+        return corpus
+    if isinstance(corpus, str):
+        if corpus in corpus_names():
+            return load_corpus(corpus)
+        if os.path.isfile(corpus):
+            return Corpus.from_file(corpus)
+        if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):
+            raise FileNotFoundError(f"There is no corpus file {corpus!r}. {_HOW_TO_NAME}")
+        return load_corpus(corpus)
+    if isinstance(corpus, os.PathLike):
+        if not os.path.isfile(corpus):
+            raise FileNotFoundError(f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}")
+        return Corpus.from_file(corpus)
+    if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
+        return Corpus(corpus)
+    raise TypeError(f"corpus cannot be {type(corpus).__name__}. {_HOW_TO_NAME}")

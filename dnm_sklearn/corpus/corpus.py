@@ -1,0 +1,395 @@
+"""An immutable list of names with their part of speech and lexicographer file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from ._input import PARTS_OF_SPEECH, checked_column, checked_names, folded, format_rows, read_rows
+from .wordnet import LEXICOGRAPHER_FILES
+
+
+class Corpus:
+    """Names to mine negative labels from; immutable.
+
+    Repeated names are removed, the first occurrence (with its part of speech and lexicographer file) stays.
+    Names are stripped of white space at both ends and otherwise kept as given.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names, in the order in which they are kept. At least one; none may be blank.
+    part_of_speech : {"noun", "adjective"} or sequence of these of shape (n_given,), default=None
+        One value for all names, or one a name. None means that all are nouns.
+    lexname : str or sequence of str of shape (n_given,), default=None
+        WordNet lexicographer file (``"noun.artifact"``) of each name; ``""`` or None where it is not known.
+    name : str, default="custom"
+        Label shown to people. It is not part of the content, nor of the fingerprint.
+
+    Attributes
+    ----------
+    names : tuple of str of length n
+        The names.
+    part_of_speech : ndarray of str of shape (n,)
+        ``"noun"`` or ``"adjective"``; read-only.
+    lexname : ndarray of str of shape (n,)
+        Lexicographer file, ``""`` where not known; read-only.
+    name : str
+        The label.
+
+    Raises
+    ------
+    TypeError
+        If `names` is one string, a set (it has no order), or holds anything but strings.
+    ValueError
+        If there is no name, a blank name, an unknown part of speech, or a column of another length.
+
+    Notes
+    -----
+    A corpus is a value: ``copy``, ``deepcopy`` and ``sklearn.base.clone`` return the object itself, and two
+    corpora are equal when their :attr:`fingerprint` is.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.corpus import Corpus
+    >>> corpus = Corpus(["oak", "teapot", "rusty", "oak"], ["noun", "noun", "adjective", "noun"])
+    >>> corpus.names
+    ('oak', 'teapot', 'rusty')
+    >>> corpus.without(["Teapot"]).names
+    ('oak', 'rusty')
+    >>> corpus[corpus.is_adjective]
+    Corpus('custom (part)', 1 name: 0 nouns, 1 adjective)
+    """
+
+    __slots__ = ("__weakref__", "_fingerprint", "lexname", "name", "names", "part_of_speech")
+
+    names: tuple[str, ...]
+    part_of_speech: np.ndarray
+    lexname: np.ndarray
+    name: str
+    _fingerprint: str | None
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        part_of_speech: str | Sequence[str] | np.ndarray | None = None,
+        lexname: str | Sequence[str] | np.ndarray | None = None,
+        *,
+        name: str = "custom",
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is the label of the corpus and must be a str, got {type(name).__name__}.")
+        given = checked_names(names)
+        pos = checked_column("part_of_speech", part_of_speech, len(given), default="noun")
+        lex = checked_column("lexname", lexname, len(given), default="")
+        unknown = np.flatnonzero(~np.isin(pos, PARTS_OF_SPEECH))
+        if unknown.size:
+            raise ValueError(
+                f"part_of_speech[{unknown[0]}] is {str(pos[unknown[0]])!r} (name {given[unknown[0]]!r}); "
+                f"it must be one of {PARTS_OF_SPEECH}."
+            )
+        first = {word: i for i, word in reversed(list(enumerate(given)))}
+        keep = np.sort(np.fromiter(first.values(), dtype=np.intp, count=len(first)))
+        self._set(tuple(given[i] for i in keep), pos[keep], lex[keep], name)
+
+    def _set(self, names: tuple[str, ...], pos: np.ndarray, lex: np.ndarray, name: str) -> None:
+        pos, lex = pos.astype(np.str_), lex.astype(np.str_)
+        pos.setflags(write=False)
+        lex.setflags(write=False)
+        for key, value in (("names", names), ("part_of_speech", pos), ("lexname", lex), ("name", name)):
+            object.__setattr__(self, key, value)
+        object.__setattr__(self, "_fingerprint", None)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(
+            f"A Corpus is immutable: {key!r} cannot be set; make a new one with Corpus(...) or filter."
+        )
+
+    def __delattr__(self, key: str) -> None:
+        raise AttributeError(f"A Corpus is immutable: {key!r} cannot be deleted.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the content, the same in every process.
+
+        Names, parts of speech and lexicographer files count; the label does not.
+        """
+        if self._fingerprint is None:
+            digest = blake2b(digest_size=16)
+            for column in (self.names, self.part_of_speech.tolist(), self.lexname.tolist()):
+                for word in column:
+                    raw = word.encode("utf-8", "surrogatepass")
+                    digest.update(len(raw).to_bytes(8, "little") + raw)
+            object.__setattr__(self, "_fingerprint", digest.hexdigest())
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+    @property
+    def is_adjective(self) -> np.ndarray:
+        """Mask of the adjectives, bool of shape (n,)."""
+        return self.part_of_speech == "adjective"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    @overload
+    def __getitem__(self, index: int | np.integer) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Corpus: ...
+
+    def __getitem__(self, index: Any) -> str | Corpus:
+        """Give the name at an integer, or the corpus of a slice, a mask or an array of positions."""
+        if isinstance(index, slice):
+            return self._take(np.arange(len(self))[index], "this slice")
+        if isinstance(index, (int, np.integer)) and not isinstance(index, (bool, np.bool_)):
+            return self.names[index]
+        where = np.asarray(index)
+        if where.ndim != 1 or (where.size and where.dtype.kind not in "biu"):
+            raise TypeError(
+                "A Corpus is indexed by an integer, a slice, a bool mask or a 1-D array of positions, "
+                f"got {type(index).__name__}; to select by name use filter(where=...) or without(names)."
+            )
+        if where.dtype.kind == "b":
+            if len(where) != len(self):
+                raise IndexError(f"The mask has {len(where)} entries for a corpus of {len(self)} names.")
+            where = np.flatnonzero(where)
+        where = where.astype(np.intp)
+        if where.size and (where.min() < -len(self) or where.max() >= len(self)):
+            raise IndexError(f"Position out of range for a corpus of {len(self)} names.")
+        _, first = np.unique(where % len(self), return_index=True)
+        return self._take(where[np.sort(first)], "this index")
+
+    def _take(self, where: np.ndarray, how: str) -> Corpus:
+        if not len(where):
+            raise ValueError(
+                f"Corpus {self.name!r}: {how} keeps none of its {len(self)} names; a corpus cannot be empty."
+            )
+        if len(where) == len(self) and np.array_equal(where, np.arange(len(self))):
+            return self
+        part = object.__new__(type(self))
+        name = self.name if self.name.endswith(" (part)") else f"{self.name} (part)"
+        names = tuple(self.names[i] for i in where.tolist())
+        part._set(names, self.part_of_speech[where], self.lexname[where], name)
+        return part
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Corpus):
+            return NotImplemented
+        return self is other or (len(self) == len(other) and self.fingerprint == other.fingerprint)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        n_adjectives = int(self.is_adjective.sum())
+        n_nouns = len(self) - n_adjectives
+        return (
+            f"Corpus({self.name!r}, {_count(len(self), 'name')}: {_count(n_nouns, 'noun')}, "
+            f"{_count(n_adjectives, 'adjective')})"
+        )
+
+    def __copy__(self) -> Corpus:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Corpus:
+        return self
+
+    def __sklearn_clone__(self) -> Corpus:
+        return self
+
+    def __reduce__(self) -> tuple:
+        files, code = np.unique(self.lexname, return_inverse=True)
+        code = code.astype(np.min_scalar_type(len(files)))
+        return _restore, (self.names, self.is_adjective, tuple(files.tolist()), code, self.name)
+
+    def filter(
+        self,
+        *,
+        part_of_speech: str | None = None,
+        lexname: str | Sequence[str] | None = None,
+        exclude_lexname: str | Sequence[str] | None = None,
+        where: Callable[[str], bool] | np.ndarray | Sequence[bool] | None = None,
+    ) -> Corpus:
+        """Keep the names that meet all conditions given, in the same order.
+
+        Parameters
+        ----------
+        part_of_speech : {"noun", "adjective"}, default=None
+            Keep only these.
+        lexname : str or sequence of str, default=None
+            Keep only names of these lexicographer files.
+        exclude_lexname : str or sequence of str, default=None
+            Drop names of these lexicographer files.
+        where : callable or mask of shape (n,), default=None
+            Keep the names for which ``where(name)`` is true, or where the mask is.
+
+        Returns
+        -------
+        Corpus
+            The part that is left; the corpus itself when nothing was dropped.
+
+        Raises
+        ------
+        ValueError
+            If no name is left, or a part of speech or lexicographer file does not exist.
+
+        Examples
+        --------
+        >>> from dnm_sklearn.corpus import load_corpus
+        >>> load_corpus("wordnet").filter(lexname="noun.motive", where=lambda word: " " in word).names[:2]
+        ('rational motive', 'moral force')
+        """
+        keep = np.ones(len(self), dtype=bool)
+        if part_of_speech is not None:
+            if part_of_speech not in PARTS_OF_SPEECH:
+                raise ValueError(f"part_of_speech must be one of {PARTS_OF_SPEECH}, got {part_of_speech!r}.")
+            keep &= self.part_of_speech == part_of_speech
+        if lexname is not None:
+            keep &= np.isin(self.lexname, self._files("lexname", lexname))
+        if exclude_lexname is not None:
+            keep &= ~np.isin(self.lexname, self._files("exclude_lexname", exclude_lexname))
+        if callable(where):
+            keep &= np.fromiter((bool(where(word)) for word in self.names), dtype=bool, count=len(self))
+        elif where is not None:
+            mask = np.asarray(where)
+            if mask.dtype != bool or mask.shape != (len(self),):
+                raise ValueError(
+                    f"where must be a function of one name or a bool mask of shape ({len(self)},), "
+                    f"got {mask.dtype} of shape {mask.shape}."
+                )
+            keep &= mask
+        return self._take(np.flatnonzero(keep), "this filter")
+
+    def _files(self, parameter: str, files: str | Sequence[str]) -> list[str]:
+        wanted = [files] if isinstance(files, str) else list(files)
+        known = set(LEXICOGRAPHER_FILES) | set(np.unique(self.lexname).tolist())
+        unknown = [file for file in wanted if file not in known]
+        if unknown:
+            raise ValueError(
+                f"{parameter} holds {unknown[0]!r}, which is no lexicographer file of this corpus; "
+                f"there are {sorted(known)}."
+            )
+        return wanted
+
+    def without(self, names: Iterable[str], *, ignore_case: bool = True) -> Corpus:
+        """Drop names, for instance those of the ID classes.
+
+        Parameters
+        ----------
+        names : iterable of str, or str
+            What to drop; names that the corpus does not hold are ignored.
+        ignore_case : bool, default=True
+            Compare without regard to upper and lower case (and Unicode composition).
+
+        Returns
+        -------
+        Corpus
+            The part that is left; the corpus itself when nothing was dropped.
+
+        Raises
+        ------
+        ValueError
+            If no name is left.
+
+        Examples
+        --------
+        >>> from dnm_sklearn.corpus import Corpus
+        >>> Corpus(["fig", "Plum"]).without(["FIG"]).names
+        ('Plum',)
+        """
+        key = folded if ignore_case else str.strip
+        drop = {key(word) for word in ([names] if isinstance(names, str) else names)}
+        keep = [i for i, word in enumerate(self.names) if key(word) not in drop]
+        return self._take(np.asarray(keep, dtype=np.intp), "without(names)")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, name: str | None = None) -> Corpus:
+        r"""Read a text file with one name a line.
+
+        Blank lines and lines that start with ``#`` are skipped (a name that starts with ``#`` is written
+        ``\#``). After the name, two more columns may follow, parted by tabs: the part of speech and the
+        lexicographer file. UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        name : str, default=None
+            Label of the corpus; None takes the file's name.
+
+        Returns
+        -------
+        Corpus
+            The names in the order of the file, repeated ones removed.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is not text in UTF-8, holds no name, or a line has a wrong column.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from dnm_sklearn.corpus import Corpus
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "words.txt")
+        ...     _ = path.write_text("# my words\nteapot\nrusty\tadjective\n", encoding="utf-8")
+        ...     Corpus.from_file(path)
+        Corpus('words.txt', 2 names: 1 noun, 1 adjective)
+        """
+        path = Path(path)
+        words, parts, files = zip(*read_rows(path), strict=True)
+        return cls(words, parts, files, name=path.name if name is None else name)
+
+    def to_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the text file that :meth:`from_file` reads (UTF-8, one name a line).
+
+        The columns for part of speech and lexicographer file are written only where they say something.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; an existing one is replaced.
+
+        Raises
+        ------
+        ValueError
+            If a name holds a tab or a line break, which the format cannot express.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from dnm_sklearn.corpus import Corpus
+        >>> corpus = Corpus(["oak", "rusty"], ["noun", "adjective"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "words.txt")
+        ...     corpus.to_file(path)
+        ...     Corpus.from_file(path) == corpus
+        True
+        """
+        rows = zip(self.names, self.part_of_speech.tolist(), self.lexname.tolist(), strict=True)
+        Path(path).write_text(format_rows(rows), encoding="utf-8", newline="\n")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _restore(
+    names: tuple[str, ...], adjective: np.ndarray, files: tuple[str, ...], code: np.ndarray, name: str
+) -> Corpus:
+    """Rebuild an unpickled corpus, whose names were checked when it was made."""
+    corpus = object.__new__(Corpus)
+    corpus._set(names, np.where(adjective, "adjective", "noun"), np.array(files, dtype=np.str_)[code], name)
+    return corpus

@@ -1,0 +1,243 @@
+"""What all detectors share: names in, embeddings, scores, and the PyOD registration."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from pyod.models.base import BaseDetector as PyODBaseDetector
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dnm_sklearn import scoring
+from dnm_sklearn.detectors.decisions import DecisionMixin
+from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.embedding import check_embedder, input_kind
+from dnm_sklearn.labels import ResolvedLabels, resolve_labels
+
+
+class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
+    """Base class of the zero-shot OOD detectors.
+
+    A subclass names its method in ``info``, prepares fitted arrays in :meth:`_fit_text` and scores
+    embeddings in :meth:`_score_embeddings`; names, prompts, images, thresholds and the sign live here.
+
+    Parameters
+    ----------
+    classes : list of str, dict or None, default=None
+        ID class names. A dict maps a name to synonyms (put through `prompt`) or templates (strings with
+        ``{}``) whose embeddings are averaged. None = names from `y` or `X` in :meth:`fit`.
+    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
+        What turns names and images into vectors; a string is a model name ``"name/tag"``.
+    prompt : str or list of str
+        Template for class names; a list is an ensemble (mean of unit embeddings, renormalised).
+    temperature : float or "auto", default="auto"
+        Divides cosines; "auto" = 1 / the model's logit scale (0.01 for CLIP).
+    memory : str, joblib.Memory or None, default=None
+        Cache for embeddings and mining results.
+    contamination : float or "auto", default="auto"
+        A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows known to be
+        ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1.
+    ood_label : str, default="ood"
+        The string in `y` that marks OOD rows, and that :meth:`predict_class` returns for them.
+    """
+
+    info: ClassVar[DetectorInfo]
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "classes": ["array-like", dict, None],
+        "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
+        "prompt": [str, list, tuple],
+        "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), HasMethods(["eval"])],
+        "ood_label": [str],
+    }
+
+    def __init__(
+        self,
+        classes=None,
+        *,
+        embedder=None,
+        prompt="a photo of a {}",
+        temperature="auto",
+        memory=None,
+        contamination="auto",
+        ood_label="ood",
+    ):
+        self.classes = classes
+        self.embedder = embedder
+        self.prompt = prompt
+        self.temperature = temperature
+        self.memory = memory
+        self.contamination = contamination
+        self.ood_label = ood_label
+
+    # -- what a method defines ------------------------------------------------------------------
+
+    @abstractmethod
+    def _fit_text(self) -> None:
+        """Prepare fitted arrays from ``id_text_``, ``embedder_`` and the parameters."""
+
+    @abstractmethod
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        """Score unit rows (n, D); float64 (n,), higher = more ID."""
+
+    def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
+        """Use the readable images given to ``fit`` (most methods need none)."""
+
+    def _zero_shot_threshold(self) -> float | None:
+        """Threshold on ``decision_function`` that needs no images, or None."""
+        return None
+
+    # -- fit --------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X=None, y=None):
+        """Fit on class names, and optionally on images that set the threshold.
+
+        Parameters
+        ----------
+        X : images, array-like of shape (n, D), sequence of str or None, default=None
+            Images or embeddings: they only set ``decision_scores_``, ``labels_`` and ``threshold_``. Or, with
+            neither `classes` nor string `y`, the class names.
+        y : array-like of shape (n,) or None, default=None
+            Strings = class names or `ood_label`; bool or {0, 1} = ID / OOD; integers in ``0..K-1`` that include
+            others, with `classes` given = class indices; other numbers are ignored. Without X, the class names.
+
+        Returns
+        -------
+        self : object
+            Fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If there are no names, a parameter or an image is bad, or widths differ.
+        """
+        labels = resolve_labels(X, y, self.classes, self.ood_label)
+        self.embedder_ = check_embedder(self.embedder, memory=self.memory)
+        rows, failed = None, None
+        if labels.images is not None:
+            rows, failed = self._embed(labels.images, reset=True)
+        self.class_names_ = np.asarray(labels.class_names)
+        self.temperature_ = self._temperature()
+        self.id_text_ = self._encode_classes(labels)
+        if rows is None:
+            self.n_features_in_ = self.id_text_.shape[1]
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif rows.shape[1] != self.id_text_.shape[1]:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but the embedder's text vectors have {self.id_text_.shape[1]}; "
+                "give embeddings of the same model."
+            )
+        self._fit_text()
+        if rows is not None and not failed.all():
+            self._fit_images(rows[~failed], labels.take(~failed))
+        self._set_threshold(rows, failed, labels)
+        return self
+
+    def _temperature(self) -> float:
+        if self.temperature != "auto":
+            return float(self.temperature)
+        return 1.0 / float(self.embedder_.logit_scale_)
+
+    def _encode_classes(self, labels: ResolvedLabels) -> np.ndarray:
+        """Unit text rows (K, D); several texts of a class are averaged and renormalised."""
+        plain = [(i, text) for i, texts in enumerate(labels.prompts) for text in texts if "{}" not in text]
+        owner = [i for i, _ in plain]
+        vectors = [self.embedder_.encode_text([text for _, text in plain], self.prompt)] if plain else []
+        for i, texts in enumerate(labels.prompts):
+            for template in (text for text in texts if "{}" in text):
+                owner.append(i)
+                vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
+        stacked = np.concatenate(vectors)
+        if owner == list(range(len(labels.class_names))):
+            return stacked
+        total = np.zeros((len(labels.class_names), stacked.shape[1]))
+        np.add.at(total, owner, stacked)
+        return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+
+    # -- images to rows ---------------------------------------------------------------------------
+
+    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
+        if input_kind(X) == "embeddings":
+            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_samples=1 if reset else 0)
+            if reset:
+                self.embedder_.fit(X)
+            rows = self.embedder_.encode_image(X)
+            return rows, np.zeros(len(rows), dtype=bool)
+        rows = self.embedder_.encode_image(X)
+        if reset:
+            self.n_features_in_ = rows.shape[1]
+        return rows, np.isnan(rows).any(axis=1)
+
+    # -- scores -------------------------------------------------------------------------------------
+
+    def score_samples(self, X):
+        """ID score of each row.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images, or embeddings (normalised by us).
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Higher = more ID; exactly ``-decision_function(X)``. NaN where an image could not be read
+            (only with the embedder's ``on_error="nan"``).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the detector is not fitted.
+        ValueError
+            If X has NaN or zero rows or the wrong width.
+        """
+        check_is_fitted(self, "id_text_")
+        rows, failed = self._embed(X, reset=False)
+        return self._score_rows(rows, failed)
+
+    def _score_rows(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
+        if not failed.any():
+            return self._score_embeddings(rows)
+        scores = np.full(len(rows), np.nan)
+        if not failed.all():
+            scores[~failed] = self._score_embeddings(rows[~failed])
+        return scores
+
+    def decision_function(self, X):
+        """OOD score of each row (PyOD's sign).
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images, or embeddings (normalised by us).
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Higher = more OOD. Never changes the detector.
+        """
+        return -self.score_samples(X)
+
+    def _nearest_class(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
+        names = np.full(len(rows), self.ood_label, dtype=object)
+        if not failed.all():
+            names[~failed] = self.class_names_[scoring.class_index(rows[~failed], self.id_text_)]
+        return names
+
+    @property
+    def failures_(self) -> list:
+        """Images that the embedder could not read in its last call, as (index, image, message)."""
+        check_is_fitted(self, "embedder_")
+        return getattr(self.embedder_, "failures_", [])
+
+
+PyODBaseDetector.register(BaseOODDetector)

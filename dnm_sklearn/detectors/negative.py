@@ -1,0 +1,230 @@
+"""What the negative-label family shares: a corpus, its embeddings, mining and groups."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_memory
+
+from dnm_sklearn import mining, scoring
+from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
+from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.store import digest_array
+
+
+class CorpusDetector(BaseOODDetector):
+    """A detector with candidate negative labels: the corpus without the class names, and its embeddings.
+
+    Parameters are those of :class:`BaseOODDetector`, and `corpus`, `adjective_prompt`,
+    `exclude_class_names` of the subclass.
+    """
+
+    _default_corpus: ClassVar[str] = "wordnet-neglabel"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseOODDetector._parameter_constraints,
+        "corpus": [Corpus, "array-like", str, None],
+        "adjective_prompt": [str, list, tuple],
+    }
+
+    def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
+        """Return the corpus the detector chooses from."""
+        if self.corpus is not None:
+            corpus = check_corpus(self.corpus)
+        elif isinstance(self.embedder_, EmbeddingTable):
+            others = set(self.class_names_.tolist())
+            names = [name for name in self.embedder_.names if name not in others]
+            if not names:
+                raise ValueError(
+                    "The EmbeddingTable holds the class names and nothing else, so no candidate negative label is "
+                    "left. Add more names to the table, or give corpus=."
+                )
+            corpus = Corpus(names, name="table")
+        else:
+            corpus = load_corpus(self._default_corpus)
+        if not exclude_class_names:
+            return corpus
+        try:
+            return corpus.without(self.class_names_.tolist(), ignore_case=ignore_case)
+        except ValueError as error:
+            raise ValueError(
+                f"The class names cover the whole corpus ({len(corpus)} labels), so no negative label is left. "
+                "Give a larger corpus=."
+            ) from error
+
+    def _encode_corpus(self, corpus: Corpus, *, return_norm: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """Unit rows (N, D) float32, nouns and adjectives each through their prompt, and raw norms (N,)."""
+        text, norms = None, np.empty(len(corpus), dtype=np.float32)
+        for adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
+            index = np.flatnonzero(corpus.is_adjective == adjective)
+            if not len(index):
+                continue
+            names = [corpus.names[i] for i in index]
+            encoded = self.embedder_.encode_text(names, prompt, return_norm=return_norm)
+            rows, norms[index] = encoded if return_norm else (encoded, 1.0)
+            if len(index) == len(corpus):
+                text = rows
+                break
+            if text is None:
+                text = np.empty((len(corpus), rows.shape[1]), dtype=np.float32)
+            text[index] = rows
+        return text, (norms if return_norm else None)
+
+
+class NegativeLabelDetector(CorpusDetector):
+    """Base class of the detectors that compare the ID names with mined negative labels.
+
+    A subclass defines :meth:`_mine` (which labels to keep, in order) and :meth:`_score_embeddings`.
+
+    Attributes
+    ----------
+    negative_corpus_ : Corpus
+        The kept labels, in order of the criterion; given back as ``corpus`` with ``mining="none"`` it
+        reproduces the scores.
+    negative_labels_ : ndarray of shape (M,)
+        Their names.
+    negative_text_ : ndarray of shape (M, D)
+        Their unit text embeddings.
+    n_groups_ : int
+        Groups after reduction to the number of kept labels.
+    permutation_ : ndarray of shape (Q * G,)
+        The order in which kept labels are dealt into groups, drawn once at fit.
+    id_scale_ : float
+        The ``c`` of the score ``mean_j 1 / (c + r_j)``.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **CorpusDetector._parameter_constraints,
+        "quantile": [Interval(Real, 0, 1, closed="both")],
+        "n_groups": [Interval(Integral, 1, None, closed="left")],
+        "exclude_class_names": ["boolean"],
+        "random_state": ["random_state"],
+    }
+    id_scale_ = 1.0
+
+    @abstractmethod
+    def _mining_params(self) -> dict[str, Any]:
+        """Arguments of :func:`mine` that this method's parameters stand for."""
+
+    def _fit_text(self) -> None:
+        corpus = self._candidates(exclude_class_names=self.exclude_class_names)
+        params = self._mining_params()
+        text, norms = self._encode_corpus(corpus, return_norm=params["method"] == "norm")
+        kept = check_memory(self.memory).cache(mine, ignore=["corpus_text", "id_text", "norms", "is_adjective"])(
+            corpus_text=text,
+            id_text=self.id_text_,
+            norms=norms,
+            is_adjective=corpus.is_adjective,
+            key=(
+                self.embedder_.fingerprint_,
+                corpus.fingerprint,
+                digest_array(self.id_text_).hex(),
+                repr(self.prompt),
+                repr(self.adjective_prompt),
+            ),
+            **params,
+        )
+        if not len(kept):
+            raise ValueError(
+                f"No negative label is left of {len(corpus)}: every one is closer than "
+                f"max_similarity={params['max_similarity']:g} to a class name. Raise max_similarity or give another "
+                "corpus=."
+            )
+        self.negative_corpus_ = corpus[kept]
+        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
+        self.negative_text_ = text[kept]
+        self._fit_groups()
+
+    def _fit_groups(self) -> None:
+        n_labels = len(self.negative_labels_)
+        self.n_groups_ = min(self.n_groups, n_labels)
+        if self.n_groups_ < self.n_groups:
+            warnings.warn(
+                f"n_groups={self.n_groups} is more than the {n_labels} kept negative labels; "
+                f"n_groups_={self.n_groups_} is used.",
+                UserWarning,
+                stacklevel=6,
+            )
+        self.permutation_ = mining.group_permutation(n_labels, self.n_groups_, self.random_state)
+
+    def _zero_shot_threshold(self) -> float | None:
+        return float(-np.log(self.n_groups_ * self.id_scale_))
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        return scoring.negative_label_log_odds(
+            embeddings,
+            self.id_text_,
+            self.negative_text_,
+            temperature=self.temperature_,
+            n_groups=self.n_groups_,
+            id_scale=self.id_scale_,
+            permutation=self.permutation_,
+        )
+
+
+def mine(
+    *,
+    corpus_text,
+    id_text,
+    norms,
+    is_adjective,
+    key,
+    method,
+    quantile,
+    noun_fraction,
+    adjective_fraction,
+    n_neighbors,
+    max_similarity,
+) -> np.ndarray:
+    """Choose negative labels; cached by `key` and the numbers, never by the arrays.
+
+    Parameters
+    ----------
+    corpus_text : ndarray of shape (N, D)
+        Unit text embeddings of the candidates.
+    id_text : ndarray of shape (K, D)
+        Unit text embeddings of the classes.
+    norms : ndarray of shape (N,) or None
+        Raw embedding norms, for ``method="norm"``.
+    is_adjective : ndarray of bool of shape (N,)
+        Part of speech; nouns and adjectives are chosen separately.
+    key : tuple of str
+        Fingerprints of the embedder, the corpus and the class vectors, and the prompts.
+    method : {"percentile", "density", "norm", "none"}
+        Criterion.
+    quantile : float
+        Quantile over the classes for "percentile".
+    noun_fraction, adjective_fraction : float
+        Shares to keep.
+    n_neighbors : int
+        Neighbours for "density" and "norm".
+    max_similarity : float or None
+        Drop candidates with a larger cosine to a class name first.
+
+    Returns
+    -------
+    ndarray of int
+        Indices of the kept candidates, ordered by criterion, nouns then adjectives ("none": as given).
+    """
+    candidates = np.arange(len(corpus_text))
+    if max_similarity is not None:
+        candidates = np.flatnonzero(mining.max_similarity(corpus_text, id_text) <= max_similarity)
+    if method == "none" or not len(candidates):
+        return candidates
+    text, adjective = corpus_text[candidates], is_adjective[candidates]
+    if method == "percentile":
+        criterion = mining.percentile_similarity(text, id_text, quantile=quantile)
+    elif method == "density":
+        criterion = mining.knn_density(text, n_neighbors=n_neighbors)
+    else:
+        criterion = mining.norm_representativeness(text, norms[candidates], n_neighbors=n_neighbors)
+    chosen = mining.select_fraction(
+        criterion, adjective, noun_fraction, adjective_fraction, largest=method != "percentile"
+    )
+    return candidates[chosen]

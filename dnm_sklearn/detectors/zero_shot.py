@@ -1,0 +1,217 @@
+"""Baselines that use class names alone: MCM, max-logit and energy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dnm_sklearn import scoring
+from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.detectors.info import DetectorInfo
+
+
+class _NamesOnlyDetector(BaseOODDetector):
+    """A detector whose only fitted array is the class embeddings."""
+
+    def _fit_text(self) -> None:
+        """Nothing beyond the class embeddings."""
+
+
+class MCMDetector(_NamesOnlyDetector):
+    """Maximum concept matching: the largest softmax probability over the class names.
+
+    Parameters
+    ----------
+    classes : list of str, dict or None, default=None
+        ID class names; see :class:`BaseOODDetector`. At least two.
+    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
+        What turns names and images into vectors.
+    prompt : str or list of str, default="a photo of a {}"
+        Template for class names; a list is an ensemble.
+    temperature : float or "auto", default=1.0
+        The paper's 1.0; "auto" = 1 / the model's logit scale.
+    memory : str, joblib.Memory or None, default=None
+        Cache for embeddings.
+    contamination : float or "auto", default="auto"
+        See :class:`BaseOODDetector`; MCM has no zero-shot threshold.
+    ood_label : str, default="ood"
+        The string that marks OOD.
+
+    Attributes
+    ----------
+    class_names_ : ndarray of shape (K,)
+        Class names.
+    id_text_ : ndarray of shape (K, D)
+        Unit text embeddings of the classes.
+    threshold_ : float or None
+        Threshold on ``decision_function``; None until images set it.
+
+    Notes
+    -----
+    ``score_samples`` is the log of the largest softmax probability, higher = more ID.
+
+    References
+    ----------
+    Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language Representations",
+    NeurIPS 2022, arXiv:2211.13445.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, MCMDetector
+    >>> table = EmbeddingTable(["cat", "dog"], np.eye(2, 3))
+    >>> det = MCMDetector(["cat", "dog"], embedder=table, temperature=0.1).fit()
+    >>> scores = det.decision_function(np.array([[1.0, 0.1, 0.0], [0.1, 0.1, 1.0]]))
+    >>> bool(scores[1] > scores[0])
+    True
+    """
+
+    info = DetectorInfo(
+        name="MCM",
+        title="Delving into Out-of-Distribution Detection with Vision-Language Representations",
+        year=2022,
+        venue="NeurIPS",
+        url="https://arxiv.org/abs/2211.13445",
+        needs=("class names",),
+    )
+
+    def __init__(
+        self,
+        classes=None,
+        *,
+        embedder=None,
+        prompt="a photo of a {}",
+        temperature=1.0,
+        memory=None,
+        contamination="auto",
+        ood_label="ood",
+    ):
+        super().__init__(
+            classes,
+            embedder=embedder,
+            prompt=prompt,
+            temperature=temperature,
+            memory=memory,
+            contamination=contamination,
+            ood_label=ood_label,
+        )
+
+    def _fit_text(self) -> None:
+        if len(self.class_names_) < 2:
+            raise ValueError(
+                f"MCM needs at least two classes, got only {self.class_names_[0]!r}: the softmax over one name is "
+                "always 1. Use MaxLogitDetector for a single class."
+            )
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        return scoring.mcm(embeddings, self.id_text_, temperature=self.temperature_)
+
+
+class MaxLogitDetector(_NamesOnlyDetector):
+    """Largest cosine to a class name.
+
+    Parameters
+    ----------
+    classes : list of str, dict or None, default=None
+        ID class names; see :class:`BaseOODDetector`.
+    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
+        What turns names and images into vectors.
+    prompt : str or list of str, default="a photo of a {}"
+        Template for class names; a list is an ensemble.
+    temperature : float or "auto", default="auto"
+        Has no effect on this score; kept so that all detectors share their parameters.
+    memory : str, joblib.Memory or None, default=None
+        Cache for embeddings.
+    contamination : float or "auto", default="auto"
+        See :class:`BaseOODDetector`; max-logit has no zero-shot threshold.
+    ood_label : str, default="ood"
+        The string that marks OOD.
+
+    Attributes
+    ----------
+    class_names_ : ndarray of shape (K,)
+        Class names.
+    id_text_ : ndarray of shape (K, D)
+        Unit text embeddings of the classes.
+
+    Notes
+    -----
+    ``score_samples`` is the largest cosine, in [-1, 1].
+
+    References
+    ----------
+    Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022,
+    arXiv:1911.11132.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, MaxLogitDetector
+    >>> det = MaxLogitDetector(["cat"], embedder=EmbeddingTable(["cat"], np.eye(1, 2))).fit()
+    >>> det.decision_function(np.array([[2.0, 0.0], [0.0, 1.0]])).tolist()
+    [-1.0, 0.0]
+    """
+
+    info = DetectorInfo(
+        name="MaxLogit",
+        title="Scaling Out-of-Distribution Detection for Real-World Settings",
+        year=2022,
+        venue="ICML",
+        url="https://arxiv.org/abs/1911.11132",
+        needs=("class names",),
+    )
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        return 0.0 + scoring.max_logit(embeddings, self.id_text_)
+
+
+class EnergyDetector(_NamesOnlyDetector):
+    """Free energy of the class logits: ``T * logsumexp(cos / T)``.
+
+    Parameters
+    ----------
+    classes : list of str, dict or None, default=None
+        ID class names; see :class:`BaseOODDetector`.
+    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
+        What turns names and images into vectors.
+    prompt : str or list of str, default="a photo of a {}"
+        Template for class names; a list is an ensemble.
+    temperature : float or "auto", default="auto"
+        "auto" = 1 / the model's logit scale. A model's logit bias (SigLIP) shifts all energies alike and is left out.
+    memory : str, joblib.Memory or None, default=None
+        Cache for embeddings.
+    contamination : float or "auto", default="auto"
+        See :class:`BaseOODDetector`; energy has no zero-shot threshold.
+    ood_label : str, default="ood"
+        The string that marks OOD.
+
+    Attributes
+    ----------
+    class_names_ : ndarray of shape (K,)
+        Class names.
+    id_text_ : ndarray of shape (K, D)
+        Unit text embeddings of the classes.
+
+    References
+    ----------
+    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, arXiv:2010.03759.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, EnergyDetector
+    >>> det = EnergyDetector(["cat"], embedder=EmbeddingTable(["cat"], np.eye(1, 2))).fit()
+    >>> bool(np.diff(det.decision_function(np.array([[1.0, 0.0], [0.0, 1.0]])))[0] > 0)
+    True
+    """
+
+    info = DetectorInfo(
+        name="Energy",
+        title="Energy-based Out-of-distribution Detection",
+        year=2020,
+        venue="NeurIPS",
+        url="https://arxiv.org/abs/2010.03759",
+        needs=("class names",),
+    )
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        return scoring.energy(embeddings, self.id_text_, temperature=self.temperature_)

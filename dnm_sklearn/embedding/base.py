@@ -1,0 +1,307 @@
+"""What all encoders share: validation, prompts, caching and the scikit-learn surface."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_memory, validate_data
+
+from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.stream import ImageEncoder, encode_images, resolve_workers
+from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
+
+__all__ = ["BaseEmbedder", "names_digest"]
+
+TextEncoder = Callable[[Sequence[str]], tuple[np.ndarray, list[str]]]
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Digest a sequence of texts, so that a cache key need not hold them.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Texts, in order.
+
+    Returns
+    -------
+    str
+        Hexadecimal blake2b.
+    """
+    digest = hashlib.blake2b(digest_size=20)
+    for name in names:
+        data = name.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def text_bank(
+    digest: str, templates: tuple[str, ...], fingerprint: str, names: list[str], encode: TextEncoder
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Encode names under one template or an ensemble; the function that `joblib.Memory` caches.
+
+    Parameters
+    ----------
+    digest : str
+        Stands for `names` in the cache's key.
+    templates : tuple of str
+        Prompt templates.
+    fingerprint : str
+        Stands for the encoder in the cache's key.
+    names : list of str
+        Distinct names.
+    encode : callable
+        Prompts to (raw rows, truncated prompts).
+
+    Returns
+    -------
+    rows : ndarray of shape (m, d), float32
+        Unit rows.
+    norms : ndarray of shape (m,), float32
+        Raw norms, averaged over the templates.
+    truncated : list of str
+        Prompts that were cut.
+    """
+    total: np.ndarray | None = None
+    norms = np.zeros(len(names))
+    truncated: list[str] = []
+    for template in templates:
+        raw, cut = encode(fill(template, names))
+        truncated += cut
+        raw = np.asarray(raw, dtype=np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", raw, raw))
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+            raise RuntimeError(f"The text tower gave no direction for {names[row]!r} under the prompt {template!r}.")
+        raw /= lengths[:, None]
+        norms += lengths / len(templates)
+        total = raw if total is None else total + raw
+    rows = embedding_rows(total, name="The mean over the prompts")
+    return rows, norms.astype(np.float32), truncated
+
+
+class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of encoders; a subclass gives the model, this class everything around it.
+
+    A subclass has the parameters ``memory``, ``on_error``, ``batch_size``, ``num_workers`` and
+    ``verbose`` (or class attributes of these names) and defines `_image_encoder`, `_encode_prompts`,
+    `fingerprint_`, `embedding_dim_`, `logit_scale_` and `logit_bias_`.
+    """
+
+    memory: Any = None
+    on_error: str = "raise"
+    batch_size: Any = "auto"
+    num_workers: Any = 0
+    verbose: Any = False
+
+    def _image_encoder(self) -> ImageEncoder:
+        raise NotImplementedError
+
+    def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        raise NotImplementedError
+
+    def _context_length(self) -> int | None:
+        return None
+
+    @property
+    def fingerprint_(self) -> str:
+        """Identity of everything that decides the embeddings."""
+        raise NotImplementedError
+
+    @property
+    def embedding_dim_(self) -> int:
+        """Width of the embeddings."""
+        raise NotImplementedError
+
+    @property
+    def logit_scale_(self) -> float:
+        """The model's logit scale, exponentiated."""
+        raise NotImplementedError
+
+    @property
+    def logit_bias_(self) -> float | None:
+        """The model's logit bias, None where it has none."""
+        return None
+
+    def fit(self, X: Any = None, y: Any = None) -> BaseEmbedder:
+        """Check the parameters; nothing is learned and no model is loaded.
+
+        Parameters
+        ----------
+        X : images, array-like of shape (n, d), or None, default=None
+            Of a 2-D numeric array the width is recorded; everything else is ignored.
+        y : ignored
+            Present for scikit-learn's API.
+
+        Returns
+        -------
+        self : object
+            The embedder.
+        """
+        self._validate_params()
+        if X is not None and input_kind(X) == "embeddings":
+            validate_data(self, X, dtype="numeric", ensure_all_finite=True)
+        else:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Encode images; the same as `encode_image`.
+
+        Parameters
+        ----------
+        X : sequence of images, Dataset, or array-like of shape (n, d)
+            See `encode_image`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows.
+        """
+        return self.encode_image(X)
+
+    def encode_image(self, X: Any) -> np.ndarray:
+        """Encode images to unit rows; embeddings ready-made pass through, normalised.
+
+        Parameters
+        ----------
+        X : sequence of images, Dataset, or array-like of shape (n, d)
+            Paths (a ``str`` is always a file), PIL images, uint8 arrays, a uint8 array of shape
+            (n, height, width[, 3]), a torch Dataset (items may be ``(image, target)``), or a 2-D
+            numeric array of any dtype but uint8 = embeddings. Images are converted as a viewer
+            would: EXIF orientation, transparency on white, palettes, grey, 16 bits, CMYK.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows. With ``on_error="nan"`` an unreadable image is a row of NaN, and
+            ``failures_`` lists it.
+
+        Raises
+        ------
+        ValueError
+            If an image is unreadable and ``on_error="raise"``, if an array holds NaN, infinity or a
+            row of zeros, or if its width is not the one given to `fit`.
+        """
+        self._validate_params()
+        if input_kind(X) == "embeddings":
+            X = validate_data(self, X, dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
+            return embedding_rows(X)
+        encoder = self._image_encoder()
+        if self._has_width() and self.n_features_in_ != encoder.width:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but its model "
+                f"gives {encoder.width}: fit it on the images, or use the model the embeddings came from."
+            )
+        rows, self.failures_ = encode_images(
+            X,
+            encoder,
+            batch_size=None if self.batch_size == "auto" else self.batch_size,
+            num_workers=resolve_workers(self.num_workers),
+            on_error=self.on_error,
+            verbose=bool(self.verbose),
+            store=self._row_store(),
+        )
+        return rows
+
+    def encode_text(
+        self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Encode names under a prompt to unit rows.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Texts, repetitions allowed (each distinct one is encoded once); a `Corpus` is one.
+        prompt : str or sequence of str, default="{}"
+            Template with ``{}`` where the name goes. Of several templates the unit embeddings are
+            averaged and normalised again.
+        return_norm : bool, default=False
+            Also return the norms before normalisation.
+
+        Returns
+        -------
+        rows : ndarray of shape (m, d), float32
+            Unit rows, in the order of `names`.
+        norms : ndarray of shape (m,), float32
+            Raw norms, of several templates their mean. Only if `return_norm`.
+
+        Raises
+        ------
+        TypeError
+            If `names` is a string or holds something else than strings.
+        ValueError
+            If a template has no ``{}``.
+        """
+        self._validate_params()
+        listed = check_names(names)
+        templates = check_prompt(prompt)
+        position = {name: i for i, name in enumerate(dict.fromkeys(listed))}
+        distinct = list(position)
+        if distinct:
+            bank = text_bank
+            memory = None if self.memory is None else check_memory(self.memory)
+            if memory is not None and memory.location is not None:
+                bank = memory.cache(text_bank, ignore=["names", "encode"])
+            rows, norms, truncated = bank(
+                digest=names_digest(distinct),
+                templates=templates,
+                fingerprint=self.fingerprint_,
+                names=distinct,
+                encode=self._encode_prompts,
+            )
+            warn_truncated(truncated, self._context_length() if truncated else None)
+        else:
+            rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
+        if len(distinct) < len(listed):
+            index = np.fromiter((position[name] for name in listed), np.intp, len(listed))
+            rows, norms = rows[index], norms[index]
+        return (rows, norms) if return_norm else rows
+
+    def cache_info(self) -> dict[str, Any]:
+        """Say what the image cache in ``memory`` holds.
+
+        Returns
+        -------
+        dict
+            ``location`` (None without a cache), and what the row store reports of this encoder's
+            rows.
+        """
+        store = self._row_store()
+        if store is None:
+            return {"location": None}
+        return {"location": str(self._cache_folder()), **store.info()}
+
+    def _has_width(self) -> bool:
+        return "n_features_in_" in self.__dict__
+
+    def _cache_folder(self) -> Path | None:
+        if self.memory is None:
+            return None
+        location = check_memory(self.memory).location
+        return None if location is None else Path(location)
+
+    def _row_store(self) -> Any:
+        folder = self._cache_folder()
+        if folder is None:
+            return None
+        from dnm_sklearn.embedding.store import RowStore
+
+        return RowStore(folder / "image-rows", self.fingerprint_, self.embedding_dim_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_in_ if self._has_width() else self.embedding_dim_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,130 @@
+"""The CLIP-style encoder as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.models import get_model
+
+if TYPE_CHECKING:
+    from dnm_sklearn.embedding.loaded import LoadedModel
+
+__all__ = ["CLIPEmbedder"]
+
+
+class CLIPEmbedder(BaseEmbedder):
+    """Encode images and names with an open_clip model.
+
+    The model is loaded at first use and shared by all embedders of the process (clones, the
+    candidates of a grid search); it never enters a pickle.
+
+    Parameters
+    ----------
+    model : str, default="ViT-B-16-quickgelu/openai"
+        ``"name/tag"`` of open_clip; ``"name/"`` for random weights (with a warning);
+        ``"name//path/to/checkpoint"``; ``"hf-hub:org/repo"``; ``"local-dir:/path"``; or
+        ``"glyphclip"``, a small model that is shipped with this package. Weights trained with
+        QuickGELU get it even where the name lacks ``-quickgelu``.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    precision : {"auto", "fp32", "fp16", "bf16"}, default="auto"
+        "auto" is float32 on the CPU and float16 autocast on CUDA; embeddings are float32 always.
+    batch_size : int or "auto", default="auto"
+        Images, and prompts at most, in a batch; halved when memory runs out.
+    num_workers : int or "auto", default="auto"
+        Threads that decode images ahead of the model; "auto" is one a CPU, 0 decodes in line.
+    memory : str, path, joblib.Memory or None, default=None
+        Where text banks and image rows are kept. An image whose bytes were seen before, in any
+        process, is not encoded again.
+    on_error : {"raise", "nan"}, default="raise"
+        What an unreadable image does: an error, or a row of NaN and an entry in ``failures_``.
+    verbose : bool, default=False
+        Show a progress bar on a terminal when the work is long.
+
+    Attributes
+    ----------
+    failures_ : list of (int, str, str)
+        Position, description and reason of the images that could not be read in the last call of
+        `encode_image` on images.
+    n_features_in_ : int
+        Width of the embeddings given to `fit`; absent if it was given none.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.embedding import CLIPEmbedder
+    >>> embedder = CLIPEmbedder("ViT-B-16-quickgelu/openai")
+    >>> embedder.transform([[3.0, 4.0]])  # embeddings ready-made: no model is needed
+    array([[0.6, 0.8]], dtype=float32)
+    """
+
+    _parameter_constraints: dict = {
+        "model": [str],
+        "device": [str],
+        "precision": [StrOptions({"auto", "fp32", "fp16", "bf16"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model: str = "ViT-B-16-quickgelu/openai",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int | str = "auto",
+        num_workers: int | str = "auto",
+        memory: Any = None,
+        on_error: str = "raise",
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.memory = memory
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def _loaded(self) -> LoadedModel:
+        self._validate_params()
+        return get_model(self.model, self.device, self.precision)
+
+    def _image_encoder(self) -> LoadedModel:
+        return self._loaded()
+
+    def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        limit = None if self.batch_size == "auto" else int(self.batch_size)
+        return self._loaded().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
+
+    def _context_length(self) -> int | None:
+        return self._loaded().context_length
+
+    @property
+    def fingerprint_(self) -> str:
+        """blake2b of the weights, preprocessing, tokenizer and precision; loads the model."""
+        return self._loaded().fingerprint
+
+    @property
+    def embedding_dim_(self) -> int:
+        """Width of the embeddings; loads the model."""
+        return self._loaded().width
+
+    @property
+    def logit_scale_(self) -> float:
+        """The model's logit scale, exponentiated (100 for CLIP); loads the model."""
+        return self._loaded().logit_scale
+
+    @property
+    def logit_bias_(self) -> float | None:
+        """The model's logit bias (SigLIP), else None; loads the model."""
+        return self._loaded().logit_bias

@@ -1,0 +1,256 @@
+"""Text vectors by name, for users who bring their own embeddings."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn.embedding.base import names_digest
+from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.text import check_names, check_prompt
+
+__all__ = ["EmbeddingTable"]
+
+
+class EmbeddingTable:
+    """An encoder that looks text vectors up by name; images are given as arrays.
+
+    Immutable: cloning and copying give the same object.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Distinct names, stripped of surrounding blanks by nobody: they are looked up as they are.
+    embeddings : array-like of shape (m, d)
+        One text embedding a name, prompt included; any length, NaN and zero rows refused.
+    logit_scale : float, default=100.0
+        The logit scale of the model that made them, exponentiated; detectors take their temperature
+        from it.
+    norms : array-like of shape (m,), optional
+        Norms before normalisation; by default those of `embeddings`.
+    name : str, default="table"
+        What to call it.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The names.
+    fingerprint_ : str
+        blake2b of the contents.
+    embedding_dim_ : int
+        d.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.embedding import EmbeddingTable
+    >>> table = EmbeddingTable(["cat", "dog"], [[1.0, 0.0], [0.0, 2.0]])
+    >>> table.encode_text(["dog"])
+    array([[0., 1.]], dtype=float32)
+    """
+
+    logit_bias_ = None
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        embeddings: Any,
+        *,
+        logit_scale: float = 100.0,
+        norms: Any = None,
+        name: str = "table",
+    ) -> None:
+        self.names = tuple(check_names(names))
+        if not self.names:
+            raise ValueError("An EmbeddingTable needs at least one name.")
+        raw = np.asarray(embeddings)
+        if raw.ndim != 2 or len(raw) != len(self.names):
+            raise ValueError(f"embeddings must have one row a name: shape ({len(self.names)}, d), got {raw.shape}.")
+        self._row = {text: i for i, text in enumerate(self.names)}
+        if len(self._row) < len(self.names):
+            repeated = next(text for i, text in enumerate(self.names) if self._row[text] != i)
+            raise ValueError(f"The name {repeated!r} occurs more than once: keep one row of each name.")
+        self._rows = embedding_rows(raw, name="embeddings")
+        if norms is None:
+            self._norms = np.linalg.norm(raw.astype(np.float64), axis=1).astype(np.float32)
+        else:
+            self._norms = np.array(norms, dtype=np.float32)
+            if self._norms.shape != (len(self.names),) or not (self._norms > 0).all():
+                raise ValueError(f"norms must be {len(self.names)} positive numbers, one a name.")
+        if not (np.isfinite(logit_scale) and logit_scale > 0):
+            raise ValueError(f"logit_scale must be a positive number, got {logit_scale!r}.")
+        self._rows.setflags(write=False)
+        self._norms.setflags(write=False)
+        self.logit_scale_ = float(logit_scale)
+        self.name = name
+        digest = hashlib.blake2b(names_digest(self.names).encode(), digest_size=20)
+        digest.update(self._rows.tobytes())
+        digest.update(self._norms.tobytes())
+        digest.update(repr(self.logit_scale_).encode())
+        self.fingerprint_ = digest.hexdigest()
+
+    @property
+    def embedding_dim_(self) -> int:
+        """Width of the embeddings."""
+        return int(self._rows.shape[1])
+
+    @property
+    def n_features_in_(self) -> int:
+        """Width of the arrays that `encode_image` takes."""
+        return self.embedding_dim_
+
+    def fit(self, X: Any = None, y: Any = None) -> EmbeddingTable:
+        """Do nothing: the table is complete.
+
+        Parameters
+        ----------
+        X, y : ignored
+            Present for scikit-learn's API.
+
+        Returns
+        -------
+        self : EmbeddingTable
+            The table.
+        """
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Normalise image embeddings; the same as `encode_image`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Image embeddings of the model that made the table.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows.
+        """
+        return self.encode_image(X)
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Normalise image embeddings; the same as `encode_image`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Image embeddings of the model that made the table.
+        y : ignored
+            Present for scikit-learn's API.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows.
+        """
+        return self.encode_image(X)
+
+    def encode_image(self, X: Any) -> np.ndarray:
+        """Normalise image embeddings.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Image embeddings of the model that made the table.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows.
+
+        Raises
+        ------
+        TypeError
+            If X holds raw images, which a table cannot encode.
+        ValueError
+            If the width is wrong or a row holds NaN, infinity or only zeros.
+        """
+        if input_kind(X) == "images":
+            raise TypeError(
+                "An EmbeddingTable cannot encode images: give their embeddings as an array of shape "
+                f"(n, {self.embedding_dim_}), made by the model that made the table, or use a CLIPEmbedder."
+            )
+        return embedding_rows(X, width=self.embedding_dim_)
+
+    def encode_text(
+        self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Look names up.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names in the table, repetitions allowed.
+        prompt : str or sequence of str, default="{}"
+            Checked and ignored: the table's vectors have their prompt already.
+        return_norm : bool, default=False
+            Also return the raw norms.
+
+        Returns
+        -------
+        rows : ndarray of shape (m, d), float32
+            Unit rows.
+        norms : ndarray of shape (m,), float32
+            Raw norms. Only if `return_norm`.
+
+        Raises
+        ------
+        ValueError
+            If a name is not in the table.
+        """
+        check_prompt(prompt)
+        listed = check_names(names)
+        missing = list(dict.fromkeys(text for text in listed if text not in self._row))
+        if missing:
+            near = difflib.get_close_matches(missing[0], self.names, 1, 0.6)
+            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            count = f"{len(missing)} names are" if len(missing) > 1 else "The name is"
+            raise ValueError(
+                f"{count} not in the EmbeddingTable {self.name!r} of {len(self)} names: "
+                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. Add their "
+                "embeddings to the table, or correct the names."
+            )
+        index = np.fromiter((self._row[text] for text in listed), np.intp, len(listed))
+        return (self._rows[index], self._norms[index]) if return_norm else self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._row
+
+    def __sklearn_clone__(self) -> EmbeddingTable:
+        return self
+
+    def __copy__(self) -> EmbeddingTable:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> EmbeddingTable:
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type="transformer",
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(preserves_dtype=["float32"]),
+            input_tags=InputTags(),
+            requires_fit=False,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EmbeddingTable) and self.fingerprint_ == other.fingerprint_
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint_)
+
+    def __repr__(self) -> str:
+        return f"EmbeddingTable({len(self)} names, d={self.embedding_dim_}, name={self.name!r})"

@@ -1,0 +1,400 @@
+"""Choosing negative labels out of a corpus, as pure functions of text embeddings.
+
+Criteria (one number a label), then :func:`select_fraction` keeps the best of them and :func:`group_permutation` deals
+those into groups. Everything takes and returns numpy arrays (torch tensors are taken too); products are cut into
+chunks, so that extra memory stays under 1 GB whatever the size of the corpus. NaN never passes silently:
+:func:`select_fraction` refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dnm_sklearn._tiles import (
+    BLOCK_NUMBERS,
+    Device,
+    check_integer,
+    check_matrix,
+    check_same_width,
+    compute_dtype,
+    resolve_device,
+    take,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "group_permutation",
+    "knn_density",
+    "max_similarity",
+    "norm_representativeness",
+    "percentile_similarity",
+    "select_fraction",
+]
+
+# Neighbours are searched in runs of this many labels: first the best runs, then the best labels inside them.
+_RUN = 32
+# Similarities held at once by the neighbour search (256 MB of float32).
+_SEARCH_NUMBERS = 2**26
+_TINY_DISTANCE = 1e-12
+
+
+def percentile_similarity(
+    corpus_text: Any, id_text: Any, *, quantile: float = 0.95, device: Device = "auto"
+) -> np.ndarray:
+    """Quantile over the ID labels of each corpus label's cosine (NegLabel's criterion).
+
+    Parameters
+    ----------
+    corpus_text : array-like of shape (N, width)
+        Unit text embeddings of the corpus.
+    id_text : array-like of shape (K, width)
+        Unit text embeddings of the ID labels.
+    quantile : float, default=0.95
+        In [0, 1]; between two labels it is interpolated linearly, as ``numpy.quantile`` does.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N,), float64
+        Cosines; the labels with the **smallest** are farthest from the ID names.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a quantile outside [0, 1].
+
+    References
+    ----------
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.mining import percentile_similarity
+    >>> percentile_similarity(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.8, 0.6]]), quantile=0.5)
+    array([0.7])
+    """
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile must be in [0, 1], got {quantile!r}.")
+
+    def reduce(cosines: torch.Tensor) -> torch.Tensor:
+        position = quantile * (cosines.shape[1] - 1)
+        below = math.floor(position)
+        largest = cosines.topk(cosines.shape[1] - below, dim=1).values.double()
+        low, high = largest[:, -1], largest[:, max(-2, -largest.shape[1])]
+        return low + (high - low) * (position - below)
+
+    return _over_id_labels(reduce, corpus_text, id_text, device)
+
+
+def max_similarity(corpus_text: Any, id_text: Any, *, device: Device = "auto") -> np.ndarray:
+    """Largest cosine of each corpus label to an ID label (CSP drops those above 0.95 as duplicates).
+
+    Parameters
+    ----------
+    corpus_text, id_text : array-like of shape (N, width) and (K, width)
+        Unit text embeddings.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N,), float64
+        Cosines.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.mining import max_similarity
+    >>> max_similarity(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.8, 0.6]]))
+    array([0.8])
+    """
+    return _over_id_labels(lambda cosines: cosines.amax(dim=1), corpus_text, id_text, device)
+
+
+def knn_density(corpus_text: Any, *, n_neighbors: int = 100, device: Device = "auto") -> np.ndarray:
+    """Representativeness ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels (DNM, as in the paper).
+
+    The label itself is left out, exactly once: other labels with the same embedding count as neighbours at distance 0.
+    Exact search: a chunked product, the `n_neighbors` runs of labels with the largest maxima, the largest in them.
+
+    Parameters
+    ----------
+    corpus_text : array-like of shape (N, width)
+        Unit text embeddings of the corpus.
+    n_neighbors : int, default=100
+        k; more than the N - 1 others warns and takes all of them.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N,), float64
+        Larger = denser; ``inf`` where all neighbours coincide with the label. DNM keeps the **largest**.
+
+    Raises
+    ------
+    ValueError
+        A shape or `n_neighbors` that does not fit.
+
+    References
+    ----------
+    .. [1] "Debiased Negative Mining", arXiv 2605.23797, KDD 2026.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.mining import knn_density
+    >>> knn_density(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), n_neighbors=1).round(4)
+    array([-0.6931, -0.6931, -0.6931])
+    """
+    corpus_text = check_matrix("corpus_text", corpus_text)
+    n_labels = corpus_text.shape[0]
+    n_neighbors = _check_neighbors(n_neighbors, n_labels - 1, "other labels")
+    out = np.full(n_labels, np.inf)
+    if n_neighbors == 0:
+        return out
+    for rows, cosine in _nearest(corpus_text, n_neighbors, None, True, device):
+        out[rows] = -(2 - 2 * cosine.double()).clamp_(min=0).sum(dim=1).log_().cpu().numpy()
+    return out
+
+
+def norm_representativeness(
+    corpus_text: Any, norms: Any, *, n_neighbors: int = 100, device: Device = "auto"
+) -> np.ndarray:
+    """Representativeness as DNM's released code computes it, which ranks labels by their raw embedding norm.
+
+    ``-mean log(n_y + n_j - 2 cos)`` over the `n_neighbors` labels with the smallest such "distance", the label itself
+    included, with raw norms n. On CLIP text it keeps the labels with the smallest norm (concrete, visual words).
+    Distances below 1e-12 (possible where norms are about 1 or less) count as 1e-12.
+
+    Parameters
+    ----------
+    corpus_text : array-like of shape (N, width)
+        Unit text embeddings of the corpus.
+    norms : array-like of shape (N,)
+        Norms of the text embeddings before normalisation (``encode_text(..., return_norm=True)``).
+    n_neighbors : int, default=100
+        k; more than N warns and takes all.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N,), float64
+        DNM's released code keeps the **largest**.
+
+    Raises
+    ------
+    ValueError
+        A shape or `n_neighbors` that does not fit, or norms that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.mining import norm_representativeness
+    >>> norm_representativeness(np.eye(2), [9.0, 8.0], n_neighbors=1).round(4)
+    array([-2.7081, -2.6391])
+    """
+    corpus_text = check_matrix("corpus_text", corpus_text)
+    norms = np.asarray(norms, dtype=np.float64)
+    if norms.shape != (corpus_text.shape[0],):
+        raise ValueError(f"norms must have shape ({corpus_text.shape[0]},), one a label, got {norms.shape}.")
+    if not np.isfinite(norms).all():
+        bad = np.flatnonzero(~np.isfinite(norms))
+        raise ValueError(f"norms must be finite: {len(bad)} are not, the first at row {bad[0]}.")
+    n_neighbors = _check_neighbors(n_neighbors, len(norms), "labels")
+    out = np.empty(len(norms))
+    for rows, similarity in _nearest(corpus_text, n_neighbors, norms / 2, False, device):
+        distance = norms[rows, None] - 2 * similarity.double().cpu().numpy()
+        out[rows] = -np.log(np.maximum(distance, _TINY_DISTANCE)).mean(axis=1)
+    return out
+
+
+def select_fraction(
+    criterion: Any,
+    is_adjective: Any,
+    noun_fraction: float,
+    adjective_fraction: float,
+    *,
+    largest: bool,
+) -> np.ndarray:
+    """Labels with the best criterion, a fraction of the nouns and a fraction of the adjectives.
+
+    Each part keeps ``floor(fraction * size)``. If both come to none, the one best label is kept (of the parts with a
+    fraction above 0, if there is one).
+
+    Parameters
+    ----------
+    criterion : array-like of shape (N,)
+        One number a label; infinities are fine.
+    is_adjective : array-like of shape (N,), bool
+        Which labels are adjectives; the others are nouns.
+    noun_fraction, adjective_fraction : float
+        In [0, 1].
+    largest : bool
+        Whether the best are the largest (density, norm) or the smallest (percentile).
+
+    Returns
+    -------
+    numpy.ndarray of shape (M,), int64
+        Row numbers: nouns best first, then adjectives best first. Ties keep corpus order.
+
+    Raises
+    ------
+    ValueError
+        NaN, shapes that differ, an empty corpus, or a fraction outside [0, 1].
+
+    Examples
+    --------
+    >>> from dnm_sklearn.mining import select_fraction
+    >>> select_fraction([0.3, 0.1, 0.2, 0.4], [False, False, False, True], 0.7, 1.0, largest=False)
+    array([1, 2, 3])
+    """
+    criterion = np.asarray(criterion, dtype=np.float64)
+    is_adjective = np.asarray(is_adjective, dtype=bool)
+    if criterion.ndim != 1 or criterion.size == 0 or is_adjective.shape != criterion.shape:
+        raise ValueError(
+            "criterion and is_adjective must be 1-D, of one length and not empty, "
+            f"got shapes {criterion.shape} and {is_adjective.shape}."
+        )
+    for name, fraction in (("noun_fraction", noun_fraction), ("adjective_fraction", adjective_fraction)):
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {fraction!r}.")
+    if np.isnan(criterion).any():
+        bad = np.flatnonzero(np.isnan(criterion))
+        raise ValueError(
+            f"criterion is NaN for {len(bad)} of {len(criterion)} labels, the first at row {bad[0]}: "
+            "check their text embeddings for NaN."
+        )
+    best_first = np.argsort(-criterion if largest else criterion, kind="stable")
+    parts = []
+    for part, fraction in ((~is_adjective, noun_fraction), (is_adjective, adjective_fraction)):
+        candidates = best_first[part[best_first]]
+        # The margin keeps 0.29 * 100 at 29 although it is 28.999... in binary.
+        parts.append(candidates[: math.floor(fraction * len(candidates) + 1e-9)])
+    kept = np.concatenate(parts)
+    if len(kept) == 0:
+        wanted = np.where(is_adjective, adjective_fraction, noun_fraction)[best_first] > 0
+        kept = best_first[wanted][:1] if wanted.any() else best_first[:1]
+    return kept.astype(np.int64)
+
+
+def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) -> np.ndarray:
+    """Order in which ordered labels are dealt into groups of ``Q = n_labels // n_groups``, Q at a time.
+
+    Parameters
+    ----------
+    n_labels : int
+        M, labels kept by mining, best first within nouns and adjectives.
+    n_groups : int
+        G, in 1..M.
+    random_state : int, RandomState or None, default=None
+        Seed of the permutation. None deals in the order given.
+
+    Returns
+    -------
+    numpy.ndarray of shape (Q * G,), int64
+        A permutation of 0..Q*G-1: the ``M mod G`` last labels are dropped before it is drawn.
+
+    Raises
+    ------
+    ValueError
+        `n_groups` outside 1..M.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.mining import group_permutation
+    >>> group_permutation(7, 3)
+    array([0, 1, 2, 3, 4, 5])
+    >>> sorted(group_permutation(7, 3, random_state=0).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+    n_labels = check_integer("n_labels", n_labels, 1)
+    n_groups = check_integer("n_groups", n_groups, 1, n_labels, why=" (the number of labels)")
+    kept = n_labels // n_groups * n_groups
+    if random_state is None:
+        return np.arange(kept)
+    from sklearn.utils import check_random_state
+
+    return check_random_state(random_state).permutation(kept).astype(np.int64)
+
+
+def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:
+    n_neighbors = check_integer("n_neighbors", n_neighbors, 1)
+    if n_neighbors > available:
+        warnings.warn(
+            f"n_neighbors={n_neighbors} is more than the corpus has: all {available} {what} are taken.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return min(n_neighbors, available)
+
+
+def _over_id_labels(reduce: Any, corpus_text: Any, id_text: Any, device: Any) -> np.ndarray:
+    """Apply a row-wise reduction to the cosines of corpus and ID labels, a tile of corpus rows at a time."""
+    import torch
+
+    corpus_text, id_text = check_matrix("corpus_text", corpus_text), check_matrix("id_text", id_text)
+    check_same_width(corpus_text=corpus_text, id_text=id_text)
+    device, dtype = resolve_device(device), compute_dtype(id_text.shape[0] * id_text.shape[1])
+    columns = take(id_text, slice(None), dtype, device).T
+    step = max(1, min(BLOCK_NUMBERS // 2 // max(columns.shape), 4096))
+    out = np.empty(corpus_text.shape[0])
+    for start in range(0, len(out), step):
+        rows = slice(start, start + step)
+        out[rows] = reduce(torch.mm(take(corpus_text, rows, dtype, device), columns)).cpu().numpy()
+    return out
+
+
+def _nearest(
+    corpus_text: Any, n_neighbors: int, penalty: np.ndarray | None, skip_self: bool, device: Any
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield (rows, the `n_neighbors` largest of ``cosine - penalty`` of each row, unordered), a chunk at a time."""
+    import torch
+
+    device = resolve_device(device)
+    n_labels = corpus_text.shape[0]
+    bank = take(corpus_text, slice(None), compute_dtype(n_labels * corpus_text.shape[1]), device)
+    discount = None if penalty is None else torch.from_numpy(penalty).to(device=device, dtype=bank.dtype)
+    n_runs = -(-n_labels // _RUN)
+    step = max(1, min(_SEARCH_NUMBERS // (n_runs * _RUN), 1024, n_labels))
+    # The columns beyond the last label stay at -inf: every run is full.
+    similar = torch.full((step, n_runs * _RUN), -math.inf, dtype=bank.dtype, device=device)
+    for start in range(0, n_labels, step):
+        rows = slice(start, min(start + step, n_labels))
+        chunk = similar[: rows.stop - start]
+        inside = chunk[:, :n_labels]
+        torch.mm(bank[rows], bank.T, out=inside)
+        if discount is not None:
+            inside.sub_(discount)
+        if skip_self:
+            inside[:, rows].fill_diagonal_(-math.inf)
+        yield rows, _largest(chunk, n_neighbors)
+
+
+def _largest(similar: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k largest of each row: they all lie in the k runs of columns with the largest maxima."""
+    import torch
+
+    n_rows, n_columns = similar.shape
+    n_runs = n_columns // _RUN
+    if n_runs <= 2 * k:
+        return similar.topk(k, dim=1, sorted=False).values
+    runs = similar.view(n_rows * n_runs, _RUN)
+    best = runs.amax(dim=1).view(n_rows, n_runs).topk(k, dim=1, sorted=False).indices
+    best += torch.arange(n_rows, device=best.device)[:, None] * n_runs
+    return runs.index_select(0, best.view(-1)).view(n_rows, k * _RUN).topk(k, dim=1, sorted=False).values

@@ -1,0 +1,180 @@
+"""A pipeline in which the detector's embedder is the first step's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn.labels import is_string_sequence
+
+
+def _detector_has(name: str):
+    def check(pipeline: OODPipeline) -> bool:
+        getattr(pipeline.steps[-1][1], name)
+        return True
+
+    return check
+
+
+class OODPipeline(Pipeline):
+    """Embedder then detector, with one embedder for images and names.
+
+    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first step, also
+    after ``clone``, ``set_params(embedder__model=...)``, pickling and inside ``GridSearchCV``.
+
+    Parameters
+    ----------
+    steps : list of (str, estimator)
+        ``[("embedder", ...), ("detector", ...)]``, possibly with array transformers between them.
+    transform_input : list of str or None, default=None
+        As in :class:`sklearn.pipeline.Pipeline`.
+    memory : str, joblib.Memory or None, default=None
+        As in :class:`sklearn.pipeline.Pipeline`.
+    verbose : bool, default=False
+        As in :class:`sklearn.pipeline.Pipeline`.
+    """
+
+    def __init__(self, steps, *, transform_input=None, memory=None, verbose=False):
+        super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
+        self._link()
+
+    def _link(self) -> None:
+        """Make the detector use the first step's embedder (a slice of the pipeline may have no detector)."""
+        first, last = self.steps[0][1], self.steps[-1][1]
+        if last is not first and hasattr(last, "decision_function"):
+            last.set_params(embedder=first)
+
+    def __sklearn_clone__(self):
+        """Clone, keeping the one embedder."""
+        steps = [(name, clone(step)) for name, step in self.steps]
+        return type(self)(
+            steps,
+            transform_input=clone(self.transform_input, safe=False),
+            memory=clone(self.memory, safe=False),
+            verbose=self.verbose,
+        )
+
+    def set_params(self, **params):
+        """Set parameters, as in scikit-learn's ``Pipeline``, and keep the one embedder.
+
+        Parameters
+        ----------
+        **params : dict
+            ``embedder__model=...``, ``detector__n_groups=...`` and so on.
+
+        Returns
+        -------
+        self : object
+        """
+        super().set_params(**params)
+        self._link()
+        return self
+
+    def fit(self, X=None, y=None, **params):
+        """Fit on images and labels, or on names alone.
+
+        Parameters
+        ----------
+        X : images, array-like of shape (n, D), sequence of str or None, default=None
+            Images or embeddings; or the class names, if neither `y` nor the detector has any.
+        y : array-like or None, default=None
+            As in the detector's ``fit``.
+        **params : dict
+            Passed on by scikit-learn's ``Pipeline`` (only with images).
+
+        Returns
+        -------
+        self : object
+        """
+        self._link()
+        detector = self.steps[-1][1]
+        if self._names_only(X, y):
+            self.steps[0][1].fit()
+            detector.fit(X, y)
+            return self
+        return super().fit(X, y, **params)
+
+    def _names_only(self, X: Any, y: Any) -> bool:
+        if X is None:
+            return True
+        return self.steps[-1][1].classes is None and not is_string_sequence(y) and is_string_sequence(X)
+
+    def _rows(self, X: Any) -> Any:
+        return self[:-1].transform(X)
+
+    @property
+    def threshold_(self) -> float | None:
+        """Threshold of the detector."""
+        return self.steps[-1][1].threshold_
+
+    @available_if(_detector_has("predict_class"))
+    def predict_class(self, X):
+        """Zero-shot class names; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,), str
+        """
+        check_is_fitted(self.steps[-1][1])
+        return self.steps[-1][1].predict_class(self._rows(X))
+
+    @available_if(_detector_has("calibrate"))
+    def calibrate(self, X_id, id_tpr=0.95):
+        """Set the detector's threshold from ID images.
+
+        Parameters
+        ----------
+        X_id : images or array-like of shape (n, D)
+            ID images used for nothing else.
+        id_tpr : float, default=0.95
+            Share of ID images to keep.
+
+        Returns
+        -------
+        self : object
+        """
+        check_is_fitted(self.steps[-1][1])
+        self.steps[-1][1].calibrate(self._rows(X_id), id_tpr)
+        return self
+
+
+def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODPipeline:
+    """Join an embedder and a detector that share one model.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder or str
+        First step; a string is a model name.
+    detector : BaseOODDetector
+        Last step; its ``embedder`` parameter becomes the first step.
+    memory : str, joblib.Memory or None, default=None
+        As in scikit-learn's ``Pipeline``. Embeddings are cached by the embedder's own ``memory``.
+    verbose : bool, default=False
+        As in scikit-learn's ``Pipeline``.
+
+    Returns
+    -------
+    OODPipeline
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import NegLabelDetector, make_ood_pipeline
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> pipe = make_ood_pipeline(FakeEmbedder(dim=8), NegLabelDetector(corpus=["x", "y", "z"], n_groups=1))
+    >>> pipe.fit(["cat", "dog"]).decision_function(np.ones((2, 8))).shape
+    (2,)
+    """
+    if isinstance(embedder, str):
+        embedder = check_embedder(embedder)
+    return OODPipeline([("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose)

@@ -1,8 +1,10 @@
-"""What scoring and mining share: checked matrices, devices, and rows of a matrix as tensors, a tile at a time."""
+"""What scoring and mining share: checked matrices, devices, and products worked through in tiles."""
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,10 +18,10 @@ BatchSize = int | Literal["auto"]
 # Banks of at most this many numbers are multiplied in float64: it costs nothing, and the score of a row then
 # depends on the other rows of its batch by less than 1e-9.
 FLOAT64_NUMBERS = 2**18
-# A tile of logits that stays in the CPU's caches between the product and the reductions; a GPU wants it larger.
+# Logits of a tile: on a CPU they stay in its caches between product and reductions, a GPU wants more.
 TILE_NUMBERS = {"cpu": 5 * 2**18, "other": 2**24}
-# Rows copied or held at once, in numbers (64 MB of float32).
-BLOCK_NUMBERS = 2**24
+# Rows copied or held at once, in numbers (32 MB of float32).
+BLOCK_NUMBERS = 2**23
 
 
 def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
@@ -69,7 +71,7 @@ def check_same_width(**matrices: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Return `value` as a float, or raise a ValueError unless it is a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
         raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
     return float(value)
 
@@ -111,11 +113,6 @@ def compute_dtype(n_numbers: int) -> torch.dtype:
     return torch.float64 if n_numbers <= FLOAT64_NUMBERS else torch.float32
 
 
-def tile_numbers(device: torch.device) -> int:
-    """Return how many logits a tile holds on this device."""
-    return TILE_NUMBERS["cpu" if device.type == "cpu" else "other"]
-
-
 def take(matrix: Any, rows: slice | np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return rows of a matrix as a tensor, without a copy where numpy's memory can be used as it is."""
     import torch
@@ -129,3 +126,130 @@ def take(matrix: Any, rows: slice | np.ndarray, dtype: torch.dtype, device: torc
     if not isinstance(rows, slice):
         return matrix.index_select(0, torch.from_numpy(rows).to(matrix.device)).to(device=device, dtype=dtype)
     return matrix[rows].detach().to(device=device, dtype=dtype)
+
+
+class LogitTiles:
+    """Tiles of ``h = cos / temperature`` between image rows and label banks, reduced while they are in cache.
+
+    Parameters
+    ----------
+    banks : tuple of matrices
+        All label banks of the call; their size decides the dtype.
+    temperature : float
+    batch_size : int or "auto"
+        Image rows of a tile.
+    device : str or torch.device
+    """
+
+    def __init__(self, banks: tuple[Any, ...], temperature: float, batch_size: Any, device: Any) -> None:
+        self.device = resolve_device(device)
+        self.dtype = compute_dtype(sum(bank.shape[0] * bank.shape[1] for bank in banks))
+        self.inverse_temperature = 1 / temperature
+        self.width = banks[0].shape[1]
+        self.tile_numbers = TILE_NUMBERS["cpu" if self.device.type == "cpu" else "other"]
+        self.tile_rows = check_batch_size(batch_size) or 1024
+
+    def blocks(self, image: Any, numbers_a_row: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield blocks of image rows on the device; `numbers_a_row` results for each row fit too."""
+        size = max(1, BLOCK_NUMBERS // max(self.width, numbers_a_row))
+        for start in range(0, image.shape[0], size):
+            rows = slice(start, start + size)
+            yield rows, take(image, rows, self.dtype, self.device)
+
+    def group_lse(
+        self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int
+    ) -> torch.Tensor:
+        """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
+
+        Label tiles are the outer loop: each is gathered from the bank once for all row tiles.
+        """
+        import torch
+
+        n_labels = order.stop if isinstance(order, slice) else len(order)
+        tile_rows = min(self.tile_rows, image.shape[0])
+        widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width))
+        tile = torch.empty(tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
+        for groups, labels in _label_tiles(n_groups, n_labels // n_groups, widest):
+            text = take(
+                bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device
+            ).T
+            for start in range(0, image.shape[0], tile_rows):
+                rows = slice(start, min(start + tile_rows, image.shape[0]))
+                shape = (rows.stop - rows.start, text.shape[1])
+                logits = tile[: shape[0] * shape[1]].view(shape)
+                torch.addmm(logits, image[rows], text, beta=0, alpha=self.inverse_temperature, out=logits)
+                grouped = logits.view(shape[0], groups.stop - groups.start, -1)
+                largest = grouped.amax(dim=2, keepdim=True)
+                log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
+                out[rows, groups] = torch.logaddexp(out[rows, groups], log_mass)
+        return out
+
+    def by_rows(self, finish: Any, *arrays: torch.Tensor) -> np.ndarray:
+        """Apply `finish` to a few rows of all arrays at a time, which bounds its float64 temporaries."""
+        import torch
+
+        step = max(1, BLOCK_NUMBERS // 4 // max(array.shape[1] for array in arrays))
+        pieces = zip(*(array.split(step) for array in arrays), strict=True)
+        return torch.cat([finish(*piece) for piece in pieces]).cpu().numpy()
+
+
+def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice, slice]]:
+    """Yield (groups, labels): several whole groups, or a part of one that is wider than a tile."""
+    if size <= widest:
+        step = widest // size
+        for first in range(0, n_groups, step):
+            last = min(first + step, n_groups)
+            yield slice(first, last), slice(first * size, last * size)
+    else:
+        for group in range(n_groups):
+            for start in range(group * size, (group + 1) * size, widest):
+                yield slice(group, group + 1), slice(start, min(start + widest, (group + 1) * size))
+
+
+def reduce_products(
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+    rows: Any,
+    columns: Any,
+    *,
+    names: tuple[str, str],
+    temperature: float = 1.0,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+) -> np.ndarray:
+    """Reduce each row of ``rows @ columns.T / temperature`` to one number, a tile of rows at a time.
+
+    Parameters
+    ----------
+    reduce : callable
+        Tensor (n, n_columns), which it may overwrite, to tensor (n,).
+    rows, columns : matrices of shape (n, width), (n_columns, width)
+        `columns` must not be empty.
+    names : tuple of str
+        What to call the two in an error.
+    temperature : float, default=1.0
+    batch_size : int or "auto", default="auto"
+    device : str or torch.device, default="auto"
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,), float64
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+    """
+    import torch
+
+    rows = check_matrix(names[0], rows, allow_empty=True)
+    columns = check_matrix(names[1], columns)
+    check_same_width(**{names[0]: rows, names[1]: columns})
+    tiles = LogitTiles((columns,), temperature, batch_size, device)
+    bank = take(columns, slice(None), tiles.dtype, tiles.device).T
+    step = max(1, min(tiles.tile_rows, tiles.tile_numbers // bank.shape[1]))
+    out = np.empty(rows.shape[0])
+    for inside, block in tiles.blocks(rows, 1):
+        parts = [reduce(torch.mm(part, bank).mul_(tiles.inverse_temperature)) for part in block.split(step)]
+        out[inside] = torch.cat(parts).cpu().numpy()
+    return out

@@ -1,9 +1,9 @@
 """Choosing negative labels out of a corpus, as pure functions of text embeddings.
 
-Criteria (one number a label), then :func:`select_fraction` keeps the best of them and :func:`group_permutation` deals
-those into groups. Everything takes and returns numpy arrays (torch tensors are taken too); products are cut into
-chunks, so that extra memory stays under 1 GB whatever the size of the corpus. NaN never passes silently:
-:func:`select_fraction` refuses it.
+Criteria (one number a label), then :func:`select_fraction` keeps the best of them and
+:func:`group_permutation` deals those into groups. Everything takes and returns numpy arrays (torch tensors
+are taken too); products are cut into chunks, so that extra memory stays under 1 GB however large the corpus.
+NaN embeddings give NaN criteria, which :func:`select_fraction` refuses.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnm_sklearn._tiles import (
-    BLOCK_NUMBERS,
     Device,
     check_integer,
     check_matrix,
-    check_same_width,
     compute_dtype,
+    reduce_products,
     resolve_device,
     take,
 )
@@ -73,7 +72,8 @@ def percentile_similarity(
 
     References
     ----------
-    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024.
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models",
+       ICLR 2024.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def percentile_similarity(
         low, high = largest[:, -1], largest[:, max(-2, -largest.shape[1])]
         return low + (high - low) * (position - below)
 
-    return _over_id_labels(reduce, corpus_text, id_text, device)
+    return reduce_products(reduce, corpus_text, id_text, names=("corpus_text", "id_text"), device=device)
 
 
 def max_similarity(corpus_text: Any, id_text: Any, *, device: Device = "auto") -> np.ndarray:
@@ -122,14 +122,20 @@ def max_similarity(corpus_text: Any, id_text: Any, *, device: Device = "auto") -
     >>> max_similarity(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.8, 0.6]]))
     array([0.8])
     """
-    return _over_id_labels(lambda cosines: cosines.amax(dim=1), corpus_text, id_text, device)
+    return reduce_products(
+        lambda cosines: cosines.amax(dim=1),
+        corpus_text,
+        id_text,
+        names=("corpus_text", "id_text"),
+        device=device,
+    )
 
 
 def knn_density(corpus_text: Any, *, n_neighbors: int = 100, device: Device = "auto") -> np.ndarray:
-    """Representativeness ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels (DNM, as in the paper).
+    """Density ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels (DNM, as in the paper).
 
-    The label itself is left out, exactly once: other labels with the same embedding count as neighbours at distance 0.
-    Exact search: a chunked product, the `n_neighbors` runs of labels with the largest maxima, the largest in them.
+    The label itself is left out, exactly once: other labels with the same embedding are neighbours at
+    distance 0. The search is exact.
 
     Parameters
     ----------
@@ -175,11 +181,12 @@ def knn_density(corpus_text: Any, *, n_neighbors: int = 100, device: Device = "a
 def norm_representativeness(
     corpus_text: Any, norms: Any, *, n_neighbors: int = 100, device: Device = "auto"
 ) -> np.ndarray:
-    """Representativeness as DNM's released code computes it, which ranks labels by their raw embedding norm.
+    """Rank labels as DNM's released code does, which is by their raw embedding norm.
 
-    ``-mean log(n_y + n_j - 2 cos)`` over the `n_neighbors` labels with the smallest such "distance", the label itself
-    included, with raw norms n. On CLIP text it keeps the labels with the smallest norm (concrete, visual words).
-    Distances below 1e-12 (possible where norms are about 1 or less) count as 1e-12.
+    ``-mean log(n_y + n_j - 2 cos)`` over the `n_neighbors` labels with the smallest such "distance", the
+    label itself included, with raw norms n. On CLIP text it keeps the labels with the smallest norm
+    (concrete, visual words). Distances below 1e-12 (possible where norms are about 1 or less) count as
+    1e-12.
 
     Parameters
     ----------
@@ -207,7 +214,7 @@ def norm_representativeness(
     >>> import numpy as np
     >>> from dnm_sklearn.mining import norm_representativeness
     >>> norm_representativeness(np.eye(2), [9.0, 8.0], n_neighbors=1).round(4)
-    array([-2.7081, -2.6391])
+    array([-2.7726, -2.6391])
     """
     corpus_text = check_matrix("corpus_text", corpus_text)
     norms = np.asarray(norms, dtype=np.float64)
@@ -234,8 +241,8 @@ def select_fraction(
 ) -> np.ndarray:
     """Labels with the best criterion, a fraction of the nouns and a fraction of the adjectives.
 
-    Each part keeps ``floor(fraction * size)``. If both come to none, the one best label is kept (of the parts with a
-    fraction above 0, if there is one).
+    Each part keeps ``floor(fraction * size)``. If both come to none, the one best label is kept (of the parts
+    with a fraction above 0, if there is one).
 
     Parameters
     ----------
@@ -344,26 +351,10 @@ def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:
     return min(n_neighbors, available)
 
 
-def _over_id_labels(reduce: Any, corpus_text: Any, id_text: Any, device: Any) -> np.ndarray:
-    """Apply a row-wise reduction to the cosines of corpus and ID labels, a tile of corpus rows at a time."""
-    import torch
-
-    corpus_text, id_text = check_matrix("corpus_text", corpus_text), check_matrix("id_text", id_text)
-    check_same_width(corpus_text=corpus_text, id_text=id_text)
-    device, dtype = resolve_device(device), compute_dtype(id_text.shape[0] * id_text.shape[1])
-    columns = take(id_text, slice(None), dtype, device).T
-    step = max(1, min(BLOCK_NUMBERS // 2 // max(columns.shape), 4096))
-    out = np.empty(corpus_text.shape[0])
-    for start in range(0, len(out), step):
-        rows = slice(start, start + step)
-        out[rows] = reduce(torch.mm(take(corpus_text, rows, dtype, device), columns)).cpu().numpy()
-    return out
-
-
 def _nearest(
     corpus_text: Any, n_neighbors: int, penalty: np.ndarray | None, skip_self: bool, device: Any
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield (rows, the `n_neighbors` largest of ``cosine - penalty`` of each row, unordered), a chunk at a time."""
+    """Yield (rows, the `n_neighbors` largest ``cosine - penalty`` of each, unordered), a chunk at a time."""
     import torch
 
     device = resolve_device(device)

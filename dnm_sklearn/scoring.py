@@ -1,36 +1,31 @@
 """Scores of zero-shot OOD detectors as pure functions of embeddings; **higher = more in-distribution (ID)**.
 
 All functions take unit rows (numpy arrays of any float dtype, or torch tensors) and return numpy float64.
-``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken out, so that scores stay
-finite and strictly ordered where probabilities would round to 0 or 1. Rows and labels are worked through in
-tiles: extra memory stays under 256 MB whatever the number of images and labels. A row of `image` that holds NaN
-scores NaN.
+``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken out, so that scores
+stay finite and strictly ordered where probabilities would round to 0 or 1. Rows and labels are worked through
+in tiles: extra memory stays under 256 MB whatever the number of images and negative labels. A row of `image`
+that holds NaN scores NaN.
 
-The same code runs on CPU and GPU (`device`). Banks of at most 2**18 numbers are multiplied in float64, larger ones in
-float32; from the groups' log sums on, all is float64.
+The same code runs on CPU and GPU (`device`). Banks of at most 2**18 numbers are multiplied in float64, larger
+ones in float32; from the groups' log sums on, all is float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dnm_sklearn._tiles import (
-    BLOCK_NUMBERS,
     BatchSize,
     Device,
-    check_batch_size,
+    LogitTiles,
     check_integer,
     check_matrix,
     check_positive,
     check_same_width,
-    compute_dtype,
-    resolve_device,
-    take,
-    tile_numbers,
+    reduce_products,
 )
 
 if TYPE_CHECKING:
@@ -63,9 +58,9 @@ def negative_label_log_odds(
     r"""Log-odds that an image is ID, from ID labels against groups of negative labels (NegLabel, CSP, DNM).
 
     With :math:`S` the mass ``sum exp(h)`` of the ID labels and :math:`N_j` that of group j, the confidence is
-    :math:`p = \frac 1G \sum_j \frac{cS}{cS + N_j}` and the result is ``log(p / (1 - p))``, computed in log space.
-    c = 1 is the grouped NegLabel score. DNM's debiased score is ``negative_prior / (K * c) * expit(result)`` with c of
-    :func:`debiased_id_scale`. With one group the result is ``log S - log N + log c``.
+    :math:`p = \frac 1G \sum_j \frac{cS}{cS + N_j}` and the result is ``log(p / (1 - p))``, in log space.
+    c = 1 is the grouped NegLabel score. DNM's debiased score is ``negative_prior / (K * c) * expit(result)``
+    with c of :func:`debiased_id_scale`. With one group the result is ``log S - log N + log c``.
 
     Parameters
     ----------
@@ -82,8 +77,8 @@ def negative_label_log_odds(
     id_scale : float, default=1.0
         c, above 0.
     permutation : array-like of shape (Q * G,), default=None
-        Row numbers of `negative_text` in the order in which they are dealt into groups, Q at a time. None takes the
-        first Q * G rows as they come.
+        Row numbers of `negative_text` in the order in which they are dealt into groups, Q at a time. None
+        takes the first Q * G rows as they come.
     batch_size : int or "auto", default="auto"
         Images in a tile of the product. It changes results by rounding only.
     device : str or torch.device, default="auto"
@@ -101,7 +96,8 @@ def negative_label_log_odds(
 
     References
     ----------
-    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024.
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models",
+       ICLR 2024.
     .. [2] "Debiased Negative Mining", arXiv 2605.23797, KDD 2026.
 
     Examples
@@ -116,13 +112,16 @@ def negative_label_log_odds(
     temperature = check_positive("temperature", temperature)
     log_c = math.log(check_positive("id_scale", id_scale))
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    work = _Work((id_text, negative_text), temperature, batch_size, device)
+    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
+
+    def finish(log_negative: torch.Tensor, log_id: torch.Tensor) -> torch.Tensor:
+        return _mean_log_odds(log_negative.double() - log_id.double() - log_c)
 
     out = np.empty(image.shape[0])
-    for rows, block in work.blocks(image, n_groups):
-        log_id = work.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = work.group_lse(block, negative_text, order, n_groups)
-        out[rows] = work.by_rows(_log_odds, log_negative, log_id, log_c)
+    for rows, block in tiles.blocks(image, n_groups):
+        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+        out[rows] = tiles.by_rows(finish, log_negative, log_id)
     return out
 
 
@@ -143,7 +142,7 @@ def dnm_log_confidence(
     r"""Log of DNM's debiased score with noisy positives, where the constant c depends on the image.
 
     ``log(tau / K) + log mean_j 1 / (c(x) + N_j / S)`` with ``tau = negative_prior`` and
-    ``c(x) = tau - (1 - tau) * Q * mean_i exp(h(x, v_i)) / S(x)``. Where c(x) falls below `min_id_scale` it is set to it:
+    ``c(x) = tau - (1 - tau) * Q * mean_i exp(h(x, v_i)) / S(x)``. A c(x) below `min_id_scale` is set to it:
     at c <= 0 the score would turn negative for the most confident ID images.
 
     Parameters
@@ -187,7 +186,7 @@ def dnm_log_confidence(
     >>> score, n_floored = dnm_log_confidence(labels, labels[:1], labels[1:], labels[:1], temperature=0.1,
     ...                                       negative_prior=0.9)
     >>> score.round(2), n_floored
-    (array([ 0.25, -10.11, -10.11]), 0)
+    (array([  0.25, -10.11, -10.11]), 0)
     """
     image, id_text, negative_text, positives = _check_banks(
         image, id_text=id_text, negative_text=negative_text, positives=positives
@@ -196,7 +195,7 @@ def dnm_log_confidence(
     negative_prior = _check_prior(negative_prior)
     min_id_scale = check_positive("min_id_scale", min_id_scale)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    work = _Work((id_text, negative_text, positives), temperature, batch_size, device)
+    tiles = LogitTiles((id_text, negative_text, positives), temperature, batch_size, device)
 
     # c(x) = negative_prior - exp(log_weight + LSE(positives) - LSE(ID))
     group_size = negative_text.shape[0] // n_groups
@@ -211,15 +210,16 @@ def dnm_log_confidence(
         scale = negative_prior - torch.exp(log_weight + log_positive.double() - log_id)
         floored = scale < min_id_scale
         log_scale = torch.log(torch.where(floored, min_id_scale, scale))
-        score = log_prior + torch.logsumexp(-torch.logaddexp(log_scale, log_negative.double() - log_id), dim=1)
+        log_inverse = -torch.logaddexp(log_scale, log_negative.double() - log_id)
+        score = log_prior + torch.logsumexp(log_inverse, dim=1)
         return torch.stack([score, floored.squeeze(1).double()], dim=1)
 
     out = np.empty((image.shape[0], 2))
-    for rows, block in work.blocks(image, n_groups):
-        log_id = work.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_positive = work.group_lse(block, positives, slice(0, positives.shape[0]), 1)
-        log_negative = work.group_lse(block, negative_text, order, n_groups)
-        out[rows] = work.by_rows(finish, log_negative, log_id, log_positive)
+    for rows, block in tiles.blocks(image, n_groups):
+        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+        log_positive = tiles.group_lse(block, positives, slice(0, positives.shape[0]), 1)
+        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+        out[rows] = tiles.by_rows(finish, log_negative, log_id, log_positive)
     return np.ascontiguousarray(out[:, 0]), int(out[:, 1].sum())
 
 
@@ -286,7 +286,7 @@ def clamped_log_odds(
     temperature = check_positive("temperature", temperature)
     negative_prior = _check_prior(negative_prior)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    work = _Work((id_text, negative_text), temperature, batch_size, device)
+    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
     group_size = negative_text.shape[0] // n_groups
     id_share = (1 - negative_prior) * group_size / id_text.shape[0]
     log_floor = math.log(group_size) + clamp / temperature
@@ -300,10 +300,10 @@ def clamped_log_odds(
         return _mean_log_odds(torch.maximum(log_mass, torch.full_like(log_mass, log_floor)) - log_id)
 
     out = np.empty(image.shape[0])
-    for rows, block in work.blocks(image, n_groups):
-        log_id = work.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = work.group_lse(block, negative_text, order, n_groups)
-        out[rows] = work.by_rows(finish, log_negative, log_id)
+    for rows, block in tiles.blocks(image, n_groups):
+        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+        out[rows] = tiles.by_rows(finish, log_negative, log_id)
     return out
 
 
@@ -335,7 +335,9 @@ def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) ->
     return float(negative_prior - (1 - negative_prior) * group_size / n_classes)
 
 
-def max_logit(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
+def max_logit(
+    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
+) -> np.ndarray:
     """Largest cosine to an ID label.
 
     Parameters
@@ -359,7 +361,7 @@ def max_logit(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", devic
     >>> max_logit(np.array([[0.6, 0.8]]), np.eye(2))
     array([0.8])
     """
-    return _over_id_logits(lambda cosines: cosines.amax(dim=1), image, id_text, 1.0, batch_size, device)
+    return _over_classes(lambda cosines: cosines.amax(dim=1), image, id_text, 1.0, batch_size, device)
 
 
 def mcm(
@@ -372,8 +374,8 @@ def mcm(
 ) -> np.ndarray:
     """Log of the maximum softmax probability over the ID labels (maximum concept matching).
 
-    Computed as ``-softplus(LSE of the other labels - largest)``, so that images stay strictly ordered where the
-    probability itself rounds to 1.
+    Computed as ``-softplus(LSE of the other labels - largest)``, so that images stay strictly ordered where
+    the probability itself rounds to 1.
 
     Parameters
     ----------
@@ -412,7 +414,9 @@ def mcm(
 
     temperature = check_positive("temperature", temperature)
     if check_matrix("id_text", id_text).shape[0] == 1:
-        raise ValueError("mcm needs at least two ID labels (the softmax over one is always 1): use max_logit.")
+        raise ValueError(
+            "mcm needs at least two ID labels (the softmax over one is always 1): use max_logit."
+        )
 
     def log_softmax_of_largest(logits: torch.Tensor) -> torch.Tensor:
         largest, where = logits.max(dim=1, keepdim=True)
@@ -420,7 +424,7 @@ def mcm(
         gap = (rest.double() - largest.double()).squeeze(1)
         return -torch.nn.functional.softplus(gap, threshold=700)
 
-    return _over_id_logits(log_softmax_of_largest, image, id_text, temperature, batch_size, device)
+    return _over_classes(log_softmax_of_largest, image, id_text, temperature, batch_size, device)
 
 
 def energy(
@@ -461,11 +465,15 @@ def energy(
     array([0.8127])
     """
     temperature = check_positive("temperature", temperature)
-    log_mass = _over_id_logits(lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device)
+    log_mass = _over_classes(
+        lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device
+    )
     return temperature * log_mass
 
 
-def class_index(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
+def class_index(
+    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
+) -> np.ndarray:
     """Index of the ID label with the largest cosine: zero-shot classification.
 
     Parameters
@@ -489,109 +497,22 @@ def class_index(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", dev
     >>> class_index(np.array([[0.6, 0.8]]), np.eye(2))
     array([1])
     """
-    winner = _over_id_logits(lambda cosines: cosines.argmax(dim=1), image, id_text, 1.0, batch_size, device)
+    winner = _over_classes(lambda cosines: cosines.argmax(dim=1), image, id_text, 1.0, batch_size, device)
     return winner.astype(np.int64)
 
 
-class _Work:
-    """One call's dtype, device, temperature and tile sizes."""
-
-    def __init__(self, banks: tuple[Any, ...], temperature: float, batch_size: Any, device: Any) -> None:
-        self.device = resolve_device(device)
-        self.dtype = compute_dtype(sum(bank.shape[0] * bank.shape[1] for bank in banks))
-        self.inverse_temperature = 1 / temperature
-        self.width = banks[0].shape[1]
-        self.tile_numbers = tile_numbers(self.device)
-        self.tile_rows = check_batch_size(batch_size) or 1024
-
-    def blocks(self, image: Any, numbers_a_row: int) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield blocks of image rows on the device, small enough that `numbers_a_row` results a row fit too."""
-        size = max(1, BLOCK_NUMBERS // max(self.width, numbers_a_row))
-        for start in range(0, image.shape[0], size):
-            rows = slice(start, start + size)
-            yield rows, take(image, rows, self.dtype, self.device)
-
-    def group_lse(self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int) -> torch.Tensor:
-        """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
-
-        Label tiles are the outer loop: each is gathered from the bank once, and stays in cache for all row tiles.
-        """
-        import torch
-
-        n_labels = order.stop if isinstance(order, slice) else len(order)
-        tile_rows = min(self.tile_rows, image.shape[0])
-        widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width))
-        tile = torch.empty(tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
-        out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
-        for groups, labels in _label_tiles(n_groups, n_labels // n_groups, widest):
-            text = take(bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device).T
-            for start in range(0, image.shape[0], tile_rows):
-                rows = slice(start, min(start + tile_rows, image.shape[0]))
-                shape = (rows.stop - rows.start, text.shape[1])
-                logits = tile[: shape[0] * shape[1]].view(shape)
-                torch.addmm(logits, image[rows], text, beta=0, alpha=self.inverse_temperature, out=logits)
-                grouped = logits.view(shape[0], groups.stop - groups.start, -1)
-                largest = grouped.amax(dim=2, keepdim=True)
-                log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
-                out[rows, groups] = torch.logaddexp(out[rows, groups], log_mass)
-        return out
-
-    def by_rows(self, finish: Any, log_negative: torch.Tensor, *others: Any) -> np.ndarray:
-        """Apply `finish` to (rows, G) arrays a few rows at a time, which bounds its float64 temporaries."""
-        import torch
-
-        step = max(1, BLOCK_NUMBERS // 8 // log_negative.shape[1])
-        parts = [
-            finish(
-                log_negative[start : start + step],
-                *(other[start : start + step] if isinstance(other, torch.Tensor) else other for other in others),
-            )
-            for start in range(0, log_negative.shape[0], step)
-        ]
-        return torch.cat(parts).cpu().numpy()
-
-
-def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (groups, labels): several whole groups, or where a group is wider than a tile, a part of one group."""
-    if size <= widest:
-        step = widest // size
-        for first in range(0, n_groups, step):
-            last = min(first + step, n_groups)
-            yield slice(first, last), slice(first * size, last * size)
-    else:
-        for group in range(n_groups):
-            for start in range(group * size, (group + 1) * size, widest):
-                yield slice(group, group + 1), slice(start, min(start + widest, (group + 1) * size))
-
-
-def _log_odds(log_negative: torch.Tensor, log_id: torch.Tensor, log_c: float) -> torch.Tensor:
-    """Log-odds of the mean over groups of ``cS / (cS + N_j)``."""
-    return _mean_log_odds(log_negative.double() - log_id.double() - log_c)
-
-
-def _mean_log_odds(delta: torch.Tensor) -> torch.Tensor:
-    """Log-odds of the row mean of ``sigmoid(-delta)``; ``-softplus(-delta) = delta - softplus(delta)``."""
-    import torch
-
-    log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
-    return torch.logsumexp(log_sigmoid, dim=1) - torch.logsumexp(log_sigmoid + delta, dim=1)
-
-
-def _over_id_logits(
-    reduce: Any, image: Any, id_text: Any, temperature: float, batch_size: Any, device: Any
+def _over_classes(
+    reduce: Any, image: Any, id_text: Any, temperature: float, batch_size: BatchSize, device: Device
 ) -> np.ndarray:
-    """Apply a row-wise reduction to tiles of ``h = cos / temperature`` over all ID labels."""
-    import torch
-
-    image, id_text = _check_banks(image, id_text=id_text)
-    work = _Work((id_text,), temperature, batch_size, device)
-    text = take(id_text, slice(None), work.dtype, work.device).T
-    step = max(1, min(work.tile_rows, work.tile_numbers // text.shape[1]))
-    out = np.empty(image.shape[0])
-    for rows, block in work.blocks(image, 1):
-        parts = [reduce(torch.mm(part, text).mul_(work.inverse_temperature)) for part in block.split(step)]
-        out[rows] = torch.cat(parts).cpu().numpy()
-    return out
+    return reduce_products(
+        reduce,
+        image,
+        id_text,
+        names=("image", "id_text"),
+        temperature=temperature,
+        batch_size=batch_size,
+        device=device,
+    )
 
 
 def _check_banks(image: Any, **banks: Any) -> tuple[Any, ...]:
@@ -608,6 +529,14 @@ def _check_prior(negative_prior: Any) -> float:
     return negative_prior
 
 
+def _mean_log_odds(delta: torch.Tensor) -> torch.Tensor:
+    """Log-odds of the row mean of ``sigmoid(-delta)``; ``-softplus(-delta) = delta - softplus(delta)``."""
+    import torch
+
+    log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
+    return torch.logsumexp(log_sigmoid, dim=1) - torch.logsumexp(log_sigmoid + delta, dim=1)
+
+
 def _check_groups(n_labels: int, n_groups: Any, permutation: Any) -> slice | np.ndarray:
     """Return the label order: the first Q * G rows as a slice, or a checked permutation."""
     n_groups = check_integer("n_groups", n_groups, 1, n_labels, why=" (the number of negative labels)")
@@ -617,13 +546,15 @@ def _check_groups(n_labels: int, n_groups: Any, permutation: Any) -> slice | np.
     order = np.asarray(permutation)
     if order.shape != (kept,) or order.dtype.kind not in "iu":
         raise ValueError(
-            f"permutation must hold {kept} integers ({n_groups} groups of {n_labels // n_groups} out of {n_labels} "
-            f"negative labels), got shape {order.shape}, dtype {order.dtype}: see mining.group_permutation."
+            f"permutation must hold {kept} integers ({n_groups} groups of {n_labels // n_groups}, out of "
+            f"{n_labels} negative labels), got shape {order.shape}, dtype {order.dtype}: "
+            "see mining.group_permutation."
         )
     order = order.astype(np.int64)
-    if order.min() < 0 or order.max() >= n_labels or np.bincount(order, minlength=n_labels).max() > 1:
+    n_repeats = kept - len(np.unique(order))
+    if order.min() < 0 or order.max() >= n_labels or n_repeats:
         raise ValueError(
-            f"permutation must hold distinct row numbers in 0..{n_labels - 1}, got {order.min()}..{order.max()} with "
-            f"{kept - len(np.unique(order))} repeats: see mining.group_permutation."
+            f"permutation must hold distinct row numbers in 0..{n_labels - 1}, got {order.min()}.."
+            f"{order.max()} with {n_repeats} repeats: see mining.group_permutation."
         )
     return order

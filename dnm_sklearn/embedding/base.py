@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_memory, validate_data
 
+from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
-from dnm_sklearn.embedding.stream import ImageEncoder, encode_images, resolve_workers
+from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
 
 __all__ = ["BaseEmbedder", "names_digest"]
@@ -194,15 +195,17 @@ class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if input_kind(X) == "embeddings":
             X = validate_data(self, X, dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
             return embedding_rows(X)
-        encoder = self._image_encoder()
-        if self._has_width() and self.n_features_in_ != encoder.width:
+        width = self.embedding_dim_
+        if self._has_width() and self.n_features_in_ != width:
             raise ValueError(
-                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but its model "
-                f"gives {encoder.width}: fit it on the images, or use the model the embeddings came from."
+                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but "
+                f"its "
+                f"model gives {width}: fit it on the images, or use the model the embeddings came from."
             )
         rows, self.failures_ = encode_images(
             X,
-            encoder,
+            self._image_encoder,
+            width,
             batch_size=None if self.batch_size == "auto" else self.batch_size,
             num_workers=resolve_workers(self.num_workers),
             on_error=self.on_error,
@@ -294,7 +297,7 @@ class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return None
         from dnm_sklearn.embedding.store import RowStore
 
-        return RowStore(folder / "image-rows", self.fingerprint_, self.embedding_dim_)
+        return RowStore(folder, self.fingerprint_, self.embedding_dim_)
 
     @property
     def _n_features_out(self) -> int:

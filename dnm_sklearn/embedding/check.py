@@ -46,7 +46,8 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
     if missing or isinstance(embedder, type):
         what = f"the class {embedder.__name__}" if isinstance(embedder, type) else f"a {type(embedder).__name__}"
         raise TypeError(
-            f"embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an EmbeddingTable, or "
+            f"embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an "
+            f"EmbeddingTable, or "
             f"an object with {', '.join(_NEEDED)}; got {what}"
             + (" (give an instance)." if isinstance(embedder, type) else f", which lacks {', '.join(missing)}.")
         )

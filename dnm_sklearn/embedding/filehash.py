@@ -214,8 +214,8 @@ class FileDigests:
                     self._records = self._records[:0]
                 start = len(self._records)
                 raw = read_at(fd, HEADER_BYTES + start * _RECORD_BYTES, (n_records - start) * _RECORD_BYTES)
-        except (FileNotFoundError, DamagedFile) as error:
-            if isinstance(error, DamagedFile):
+        except (DamagedFile, OSError) as error:
+            if not isinstance(error, FileNotFoundError):
                 logger.warning("cache: %s; files will be read again", error)
             header, raw = None, b""
             self._records = self._records[:0]

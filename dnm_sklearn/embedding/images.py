@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Literal
 
@@ -65,13 +64,15 @@ def _array_kind(X: np.ndarray) -> Literal["embeddings", "images"]:
             return "images"
         if X.ndim in (2, 3):
             raise ValueError(
-                f"A uint8 array of shape {X.shape} is one image, not many: give a list [image] or an array of "
+                f"A uint8 array of shape {X.shape} is one image, not many: give a list [image] or an "
+                f"array of "
                 "shape (1, height, width[, 3]). Embeddings quantised to uint8 must be given as floats."
             )
         raise ValueError(f"A uint8 array of shape {X.shape} holds no images: {_IMAGE_FIX}.")
     if X.ndim > 2 and X.dtype.kind in "fiub":
         raise ValueError(
-            f"Images as an array must be uint8 of shape (n, height, width[, 3]), got {X.dtype} of shape {X.shape}: "
+            f"Images as an array must be uint8 of shape (n, height, width[, 3]), got {X.dtype} of shape "
+            f"{X.shape}: "
             "convert with (255 * X).round().astype('uint8') if the values are in [0, 1]."
         )
     return "embeddings"
@@ -117,7 +118,8 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
         if X.ndim == 2:
             return "embeddings"
         raise TypeError(
-            f"A torch tensor of shape {tuple(X.shape)} is not taken as images, since its layout and scale are "
+            f"A torch tensor of shape {tuple(X.shape)} is not taken as images, since its layout and scale "
+            f"are "
             f"unknown: {_IMAGE_FIX}."
         )
     if _is_torch(X, "Dataset"):
@@ -289,7 +291,8 @@ def unwrap_item(item: Any) -> Any:
         item = item["image"] if "image" in item else item["img"]
     if _is_torch(item, "Tensor"):
         raise TypeError(
-            "The dataset gives tensors; the embedder resizes and normalises images itself. Make the dataset give PIL "
+            "The dataset gives tensors; the embedder resizes and normalises images itself. Make the "
+            "dataset give PIL "
             "images: remove its transform (ToTensor, Normalize)."
         )
     return item
@@ -334,7 +337,8 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
         raise ValueError(f"{name} must be a 2-D numeric array of embeddings, got {X.dtype} of shape {X.shape}.")
     if width is not None and X.shape[1] != width:
         raise ValueError(
-            f"{name} has rows of {X.shape[1]} numbers, but this encoder's embeddings have {width}: were they made by "
+            f"{name} has rows of {X.shape[1]} numbers, but this encoder's embeddings have {width}: were "
+            f"they made by "
             "another model?"
         )
     rows = np.empty(X.shape, dtype=np.float32)
@@ -357,7 +361,7 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
     return rows
 
 
-def as_image_sequence(X: Any) -> Sequence[Any]:
+def as_image_sequence(X: Any) -> Any:
     """Make what `input_kind` calls images indexable by position.
 
     Parameters

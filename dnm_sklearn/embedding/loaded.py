@@ -87,7 +87,7 @@ class LoadedModel:
             "preprocess": self.preprocess_cfg,
             "precision": self.precision,
             "tokenizer": _tokenizer_identity(self.tokenizer),
-            **self._description,
+            "config": self._description,
         }
         digest.update(json.dumps(head, sort_keys=True, default=str).encode())
         for name, value in sorted(self.model.state_dict().items()):
@@ -109,7 +109,8 @@ class LoadedModel:
         rows = rows.float()
         if not bool(torch.isfinite(rows).all()):
             raise RuntimeError(
-                f"The model gave NaN or infinity for {what} in precision {self.precision!r}: use precision='fp32' or "
+                f"The model gave NaN or infinity for {what} in precision {self.precision!r}: use "
+                f"precision='fp32' or "
                 "'bf16'."
             )
         return rows.cpu().numpy()

@@ -202,6 +202,11 @@ def require_locks() -> None:
         )
 
 
+def _release(fd: int) -> None:
+    _held_locks.discard(fd)
+    os.close(fd)
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's advisory lock (``flock``); the kernel frees it when the holder dies.
@@ -214,6 +219,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _held_locks.add(fd)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -222,21 +228,19 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 fcntl.flock(fd, fcntl.LOCK_EX)
             held, there = os.fstat(fd), os.stat(path)
         except FileNotFoundError:  # the folder was removed while we waited
-            os.close(fd)
+            _release(fd)
             continue
         except BaseException:
-            os.close(fd)
+            _release(fd)
             raise
         if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
             break
-        os.close(fd)
-    _held_locks.add(fd)
+        _release(fd)
     try:
         yield
     finally:
         if os.getpid() == owner:
-            _held_locks.discard(fd)
-            os.close(fd)
+            _release(fd)
 
 
 def warn_unsaved(folder: Path, error: OSError, what: str) -> None:

@@ -135,8 +135,8 @@ class RowFiles:
                     view = _View(header, np.concatenate([view.records, new]), mapped)
         except FileNotFoundError:
             view = None
-        except DamagedFile as damage:
-            logger.warning("cache: %s; its rows will be computed again", damage)
+        except (DamagedFile, OSError) as error:
+            logger.warning("cache: %s; its rows will be computed again", error)
             view = None
         self._view = view
         return view

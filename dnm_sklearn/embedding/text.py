@@ -46,7 +46,8 @@ def check_names(names: Iterable[str], what: str = "names") -> list[str]:
     for index, name in enumerate(listed):
         if not isinstance(name, str):
             raise TypeError(
-                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. Images go to "
+                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. Images "
+                f"go to "
                 "encode_image or transform."
             )
     return [str(name) for name in listed]
@@ -122,7 +123,8 @@ def warn_truncated(prompts: Sequence[str], context_length: int | None) -> None:
     more = f" and {len(prompts) - 5} more" if len(prompts) > 5 else ""
     limit = "" if context_length is None else f" of {context_length} tokens"
     warnings.warn(
-        f"{len(prompts)} prompt(s) are longer than the model's context{limit} and were truncated: {shown}{more}. "
+        f"{len(prompts)} prompt(s) are longer than the model's context{limit} and were truncated: "
+        f"{shown}{more}. "
         "Shorten the names or the template.",
         TruncatedPromptWarning,
         stacklevel=3,

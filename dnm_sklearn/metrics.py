@@ -1,0 +1,374 @@
+"""OOD detection metrics on scikit-learn's functions, and scorers for model selection.
+
+``score``: **higher = more OOD** (a detector's ``decision_function``). Values are fractions, not percent. A
+metric depends on the order of the scores only, so infinities are fine; NaN is refused. Tied scores share a
+threshold.
+
+FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same scores. Say
+which one you report:
+
+* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold whose
+  share of accepted ID rows is nearest to 95 %;
+* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first threshold
+  that flags at least 95 % of the OOD rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+__all__ = [
+    "aupr",
+    "aupr_scorer",
+    "auroc",
+    "auroc_scorer",
+    "fpr95_scorer",
+    "fpr_at_tpr",
+    "ood_metrics",
+]
+
+Positive = Literal["id", "ood"]
+
+_SPLITTER_HINT = (
+    "Use a splitter that puts ID and OOD rows into every fold: StratifiedKFold(n_splits, shuffle=True) on y; "
+    "an unshuffled KFold on rows sorted ID-then-OOD makes folds of one kind."
+)
+
+
+def auroc(score: Any, is_ood: Any) -> float:
+    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row, ties counted half.
+
+    Parameters
+    ----------
+    score : array-like of shape (n,)
+        Higher = more OOD.
+    is_ood : array-like of shape (n,)
+        True or 1 = OOD, False or 0 = ID.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        NaN scores, shapes that differ, or rows of one kind only.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.metrics import auroc
+    >>> auroc([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])
+    1.0
+    """
+    score, is_ood = _check(score, is_ood)
+    return float(roc_auc_score(is_ood, score))
+
+
+def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive) -> float:
+    """FPR at a given TPR, by either definition (see the module's text).
+
+    Parameters
+    ----------
+    score : array-like of shape (n,)
+        Higher = more OOD.
+    is_ood : array-like of shape (n,)
+        True or 1 = OOD, False or 0 = ID.
+    tpr : float, default=0.95
+        In (0, 1].
+    positive : {"id", "ood"}
+        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest to `tpr`
+        (of thresholds with that same share the loosest, as in NegLabel's released code; with all ID rows
+        accepted the tightest). "ood": ID rows flagged at the first threshold that flags at least `tpr` of the
+        OOD rows.
+
+    Returns
+    -------
+    float
+        In [0, 1], lower = better.
+
+    Raises
+    ------
+    ValueError
+        NaN scores, shapes that differ, rows of one kind only, or a parameter outside its range.
+
+    References
+    ----------
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models",
+       ICLR 2024.
+    .. [2] Zhang et al., "OpenOOD v1.5: Enhanced Benchmark for Out-of-Distribution Detection", 2023.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.metrics import fpr_at_tpr
+    >>> score, is_ood = [0.1, 0.2, 0.6, 0.3, 0.4, 0.5, 0.7], [0, 0, 0, 1, 1, 1, 1]
+    >>> fpr_at_tpr(score, is_ood, positive="id"), round(fpr_at_tpr(score, is_ood, positive="ood"), 4)
+    (0.75, 0.3333)
+    """
+    score, is_ood = _check(score, is_ood)
+    _check_positive(positive)
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr must be in (0, 1], got {tpr!r}.")
+    if positive == "ood":
+        false_rate, true_rate, _ = roc_curve(is_ood, score, drop_intermediate=False)
+        return float(false_rate[np.argmax(true_rate >= tpr)])
+    false_rate, true_rate, _ = roc_curve(~is_ood, -score, drop_intermediate=False)
+    # Loosest threshold first, from the tightest that accepts all ID rows on, and without the curve's made-up
+    # first point, at which nothing is accepted.
+    loosest_first = slice(int(np.argmax(true_rate == 1)), 0, -1)
+    nearest = np.argmin(np.abs(true_rate[loosest_first] - tpr))
+    return float(false_rate[loosest_first][nearest])
+
+
+def aupr(score: Any, is_ood: Any, *, positive: Positive) -> float:
+    """Area under the precision-recall curve as average precision (no interpolation).
+
+    Parameters
+    ----------
+    score : array-like of shape (n,)
+        Higher = more OOD.
+    is_ood : array-like of shape (n,)
+        True or 1 = OOD, False or 0 = ID.
+    positive : {"id", "ood"}
+        Which kind is to be retrieved. The value of a random score is that kind's share of the rows.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        NaN scores, shapes that differ, rows of one kind only, or another `positive`.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.metrics import aupr
+    >>> aupr([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], positive="ood")
+    1.0
+    """
+    score, is_ood = _check(score, is_ood)
+    _check_positive(positive)
+    if positive == "ood":
+        return float(average_precision_score(is_ood, score))
+    return float(average_precision_score(~is_ood, -score))
+
+
+def ood_metrics(score: Any, is_ood: Any) -> dict[str, float]:
+    """All metrics of a table row at once.
+
+    Parameters
+    ----------
+    score : array-like of shape (n,)
+        Higher = more OOD.
+    is_ood : array-like of shape (n,)
+        True or 1 = OOD, False or 0 = ID.
+
+    Returns
+    -------
+    dict
+        Fractions under the keys "auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive" and
+        "aupr_ood_positive".
+
+    Raises
+    ------
+    ValueError
+        NaN scores, shapes that differ, or rows of one kind only.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.metrics import ood_metrics
+    >>> ood_metrics([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])["fpr95_id_positive"]
+    0.0
+    """
+    return {
+        "auroc": auroc(score, is_ood),
+        "fpr95_id_positive": fpr_at_tpr(score, is_ood, positive="id"),
+        "fpr95_ood_positive": fpr_at_tpr(score, is_ood, positive="ood"),
+        "aupr_id_positive": aupr(score, is_ood, positive="id"),
+        "aupr_ood_positive": aupr(score, is_ood, positive="ood"),
+    }
+
+
+def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """AUROC as a scorer: pass it as ``scoring=auroc_scorer``.
+
+    Parameters
+    ----------
+    estimator : fitted detector, or a Pipeline or search that ends in one
+        Its ``decision_function`` is higher for OOD rows; estimators that carry scikit-learn's
+        outlier-detector tag (higher for inliers) are turned round.
+    X : rows to score
+    y : array-like of shape (n,)
+        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means OOD.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        A fold with ID rows only or OOD rows only, another y, or NaN scores. Searches turn errors of scorers
+        into NaN with a warning that shows them, unless ``error_score="raise"``.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from dnm_sklearn.metrics import auroc_scorer
+    >>> forest = IsolationForest(random_state=0).fit([[0.0], [0.1], [0.2]])
+    >>> auroc_scorer(forest, [[0.1], [9.0]], ["cat", "ood"])
+    1.0
+    """
+    return auroc(*_score_and_truth(estimator, X, y))
+
+
+def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """**Minus** FPR95 with ID positive, so that greater is better as scikit-learn expects of a scorer.
+
+    Parameters
+    ----------
+    estimator, X, y
+        As in :func:`auroc_scorer`.
+
+    Returns
+    -------
+    float
+        In [-1, 0].
+
+    Raises
+    ------
+    ValueError
+        As in :func:`auroc_scorer`.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from dnm_sklearn.metrics import fpr95_scorer
+    >>> forest = IsolationForest(random_state=0).fit([[0.0], [0.1], [0.2]])
+    >>> fpr95_scorer(forest, [[0.1], [9.0]], [0, 1]) == 0
+    True
+    """
+    return -fpr_at_tpr(*_score_and_truth(estimator, X, y), positive="id")
+
+
+def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """Average precision with OOD positive, as a scorer.
+
+    Parameters
+    ----------
+    estimator, X, y
+        As in :func:`auroc_scorer`.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As in :func:`auroc_scorer`.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from dnm_sklearn.metrics import aupr_scorer
+    >>> forest = IsolationForest(random_state=0).fit([[0.0], [0.1], [0.2]])
+    >>> aupr_scorer(forest, [[0.1], [9.0]], [False, True])
+    1.0
+    """
+    return aupr(*_score_and_truth(estimator, X, y), positive="ood")
+
+
+def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores' ranks (ties kept, infinities made finite) and a bool array."""
+    score, is_ood = np.asarray(score), np.asarray(is_ood)
+    if score.ndim != 1 or score.shape != is_ood.shape:
+        raise ValueError(
+            f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and {is_ood.shape}."
+        )
+    if score.dtype.kind not in "fiub":
+        raise ValueError(f"score must hold real numbers, got dtype {score.dtype}.")
+    if is_ood.dtype.kind not in "fiub" or not np.isin(is_ood, (0, 1)).all():
+        raise ValueError("is_ood must hold booleans, or 0 (ID) and 1 (OOD) only.")
+    missing = np.flatnonzero(np.isnan(score))
+    if len(missing):
+        raise ValueError(
+            f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} (images "
+            "that could not be read score NaN): take these rows out of both, and report how many they are."
+        )
+    is_ood = is_ood.astype(bool)
+    n_ood = int(is_ood.sum())
+    if n_ood in (0, len(is_ood)):
+        kind, other = ("ID", "OOD") if n_ood == 0 else ("OOD", "ID")
+        raise ValueError(
+            f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without {other} rows. "
+            + _SPLITTER_HINT
+        )
+    return np.unique(score, return_inverse=True)[1].astype(np.int64), is_ood
+
+
+def _check_positive(positive: Any) -> None:
+    if positive not in ("id", "ood"):
+        raise ValueError(f'positive must be "id" or "ood", got {positive!r}.')
+
+
+def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.base import is_outlier_detector
+
+    # y first: a fold that cannot be judged is not worth scoring.
+    is_ood = _is_ood(y, _ood_label(estimator))
+    _check(np.zeros(len(is_ood)), is_ood)
+    if not hasattr(estimator, "decision_function"):
+        raise TypeError(f"{type(estimator).__name__} has no decision_function, which this scorer ranks by.")
+    score = np.asarray(estimator.decision_function(X))
+    return (-score if is_outlier_detector(estimator) else score), is_ood
+
+
+def _ood_label(estimator: Any) -> str:
+    """Return the `ood_label` of a detector, of a pipeline's last step, or of what a meta-estimator wraps."""
+    while estimator is not None:
+        if isinstance(getattr(estimator, "ood_label", None), str):
+            return estimator.ood_label
+        steps = getattr(estimator, "steps", None)
+        inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
+        estimator = (
+            steps[-1][1]
+            if steps
+            else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
+        )
+    return "ood"
+
+
+def _is_ood(y: Any, ood_label: str) -> np.ndarray:
+    if y is None:
+        raise ValueError(
+            f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
+        )
+    y = np.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"y must be 1-D, one entry a row, got shape {y.shape}.")
+    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y):
+        y = y.astype(str)
+    if y.dtype.kind in "UT":
+        is_ood = y == ood_label
+        if not is_ood.any():
+            raise ValueError(
+                f'None of the {len(y)} rows is labelled "{ood_label}" (the estimator\'s ood_label); y holds '
+                f"{', '.join(map(repr, np.unique(y)[:5].tolist()))}, ... {_SPLITTER_HINT}"
+            )
+        return is_ood
+    values = list(dict.fromkeys(y.tolist()))
+    if not all(value in (0, 1) for value in values):
+        hint = " For y in {-1, +1} (scikit-learn: -1 = outlier) pass y == -1." if -1 in values else ""
+        raise ValueError(
+            f'y must be 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD; '
+            f"got values such as {values[:5]}.{hint}"
+        )
+    return y.astype(bool)

@@ -36,6 +36,12 @@ class Method:
         One line for lists.
     batch_note : str
         How rows are scored, where that is not simply row by row.
+    params : tuple of (str, object)
+        Parameters that were asked for together with the name.
+    defaults : tuple of (str, object)
+        Parameters that must differ from the class's own defaults.
+    check_rows : bool
+        Whether to find out if the scores of a row depend on the rows beside it.
     """
 
     name: str
@@ -44,6 +50,9 @@ class Method:
     load: Callable[[], type]
     summary: str
     batch_note: str = ""
+    params: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
+    check_rows: bool = False
 
 
 # name -> (module, class, summary, how rows are scored where that is special)

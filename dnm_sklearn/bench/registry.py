@@ -182,7 +182,7 @@ def load_suite(name: str) -> Suite:
 
         return load_embedding_suite(name)
     raise UnknownNameError(
-        f"{name!r} is neither a suite nor a folder that exists.{_nearest(name, _SUITES)} "
+        f"{name!r} is neither a suite nor a folder that exists.{nearest(name, _SUITES)} "
         f"Suites: {', '.join(_SUITES)}; or give a folder with a suite.json."
     )
 
@@ -217,7 +217,7 @@ def resolve(name: str, methods: dict[str, Method]) -> Method:
         if wanted in (_key(method.name), _key(method.label)):
             return method
     kind = next(iter(methods.values())).kind if methods else "method"
-    raise UnknownNameError(f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}.")
+    raise UnknownNameError(f"There is no {kind} {name!r}.{nearest(name, methods)} Known: {', '.join(methods)}.")
 
 
 def _key(name: str) -> str:
@@ -225,7 +225,27 @@ def _key(name: str) -> str:
     return key.removesuffix("detector") or key
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names are nearest to one that is not known.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+    known : iterable of str
+        Names there are.
+
+    Returns
+    -------
+    str
+        " Did you mean A or B?", or nothing.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import nearest
+    >>> nearest("IForrest", ["KNN", "IForest"])
+    ' Did you mean IForest?'
+    """
     by_key = {_key(k): k for k in known}
     close = difflib.get_close_matches(_key(name), by_key, n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(by_key[k] for k in close)}?" if close else ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import pkgutil
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines
+from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, nearest
 
 # Outlier detectors of scikit-learn, by module; other estimators are looked up among all of them.
 _SKLEARN = {
@@ -151,7 +150,7 @@ def _pyod_class(name: str) -> type:
     }
     found = modules.get(name.replace("_", "").lower())
     if found is None:
-        raise UnknownNameError(f"PyOD has no detector {name!r}.{_nearest(name, modules)}")
+        raise UnknownNameError(f"PyOD has no detector {name!r}.{nearest(name, modules)}")
     module = import_module(f"pyod.models.{found}")
     for key, value in vars(module).items():
         if isinstance(value, type) and key.lower() == found.replace("_", "").lower():
@@ -169,15 +168,9 @@ def _sklearn_class(name: str) -> type:
     if name in scoring:
         return scoring[name]
     raise UnknownNameError(
-        f"scikit-learn has no outlier or density estimator {name!r}.{_nearest(name, [*_SKLEARN, *scoring])} "
+        f"scikit-learn has no outlier or density estimator {name!r}.{nearest(name, [*_SKLEARN, *scoring])} "
         f"For example: {', '.join(_SKLEARN)}."
     )
-
-
-def _nearest(name: str, known: Any) -> str:
-    by_key = {key.lower(): key for key in known}
-    close = difflib.get_close_matches(name.lower(), by_key, n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(by_key[key] for key in close)}?" if close else ""
 
 
 def _sign_turned(cls: type) -> type:

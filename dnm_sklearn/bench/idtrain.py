@@ -40,7 +40,9 @@ def with_id_train(suite: Suite, path: str) -> Suite:
     where = Path(path)
     if not where.exists():
         raise ValueError(f"--id-train {path}: there is no such folder or file.")
-    of_rows = isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2 and suite.id.images.dtype != np.uint8
+    of_rows = (
+        isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2 and suite.id.images.dtype != np.uint8
+    )
     if where.is_file():
         return replace(suite, id_train=_rows(suite, where, of_rows))
     if of_rows:
@@ -69,7 +71,9 @@ def _rows(suite: Suite, path: Path, of_rows: bool) -> ImageSet:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"--id-train {path} is no npz file with an array 'embedding' ({error}).") from error
     if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
-        raise ValueError(f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got shape {rows.shape}.")
+        raise ValueError(
+            f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got shape {rows.shape}."
+        )
     if of_rows and rows.shape[1] != suite.id.images.shape[1]:
         raise ValueError(
             f"--id-train {path} is {rows.shape[1]} wide, the suite {suite.name!r} {suite.id.images.shape[1]}: the rows "

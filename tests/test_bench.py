@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
 from dnm_sklearn.bench.cli import main
-from dnm_sklearn.bench.prepare import Plan, SharedText, build, draw_id_images, embed_suite
+from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, load_suite, resolve
 from dnm_sklearn.datasets import ImageSet, load_embedding_suite, write_embedding_suite

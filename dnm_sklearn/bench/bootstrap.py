@@ -1,4 +1,4 @@
-"""Paired bootstrap: is the difference of two detectors on the same images more than chance?"""
+"""Paired bootstrap of the difference of two detectors on the same images."""
 
 from __future__ import annotations
 

@@ -207,8 +207,8 @@ class Job:
             write_text(job, identity)
         elif job.read_text(encoding="utf-8") != identity:
             raise ValueError(
-                f"{self.parts} holds an interrupted job of other images or settings; finish that one, or give --restart "
-                "to throw it away."
+                f"{self.parts} holds an interrupted job of other images or settings; finish that one, or give "
+                "--restart to throw it away."
             )
 
     def run(self, detector: Any, calibration: Sequence[str] | None = None) -> int:
@@ -295,7 +295,7 @@ def _score(detector: Any, paths: Sequence[str], streaming: bool) -> list[list[An
     return lines
 
 
-def _top_negatives(detector: Any, rows: np.ndarray) -> Sequence[str]:
+def _top_negatives(detector: Any, rows: np.ndarray) -> list[str]:
     names = getattr(detector, "negative_labels_", None)
     text = getattr(detector, "negative_text_", None)
     if names is None or text is None:

@@ -114,17 +114,18 @@ def main() -> None:
             f"{os.cpu_count()} CPUs, medians of {args.repeats} interleaved repeats\n"
         )
         print(
-            "| way | median s | best s | worst s | ratio to the product | peak memory MB |\n|---|---|---|---|---|---|"
+            "| way | median s | best s | worst s | ratio to the product | peak memory MB |\n"
+            "|---|---|---|---|---|---|"
         )
         base = in_child(lambda: None)
         for arm, work in arms.items():
             best, worst, peak = min(times[arm]), max(times[arm]), in_child(work) - base
-            print(
-                f"| {arm} | {medians[arm]:.3f} | {best:.3f} | {worst:.3f} | {medians[arm] / ours:.2f} | {peak:.0f} |"
-            )
+            ratio = medians[arm] / ours
+            print(f"| {arm} | {medians[arm]:.3f} | {best:.3f} | {worst:.3f} | {ratio:.2f} | {peak:.0f} |")
         hashing = min(value for arm, value in medians.items() if arm.startswith("hash"))
         print(
-            f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); product {ours:.2f} s (goal <= 1.5)"
+            f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); "
+            f"product {ours:.2f} s (goal <= 1.5)"
         )
 
         sizes = [args.rows // 16, args.rows // 4, args.rows]

@@ -14,3 +14,13 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip("reference data (shared/) is not beside this checkout")
     return path
+
+
+@pytest.fixture
+def offline_folder(tmp_path_factory, monkeypatch) -> Path:
+    """Work offline in one folder for the whole session, so that what is cached below it is computed once."""
+    folder = tmp_path_factory.getbasetemp() / "offline"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder

@@ -1,5 +1,6 @@
 """CLIPEmbedder as an estimator, model names, sharing, errors; FakeEmbedder."""
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import warnings
 import numpy as np
 import pytest
 from embedding_models import registered
+from PIL import Image
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dnm_sklearn.embedding import CLIPEmbedder, loading, release_models
+from dnm_sklearn.embedding import CLIPEmbedder, loading, records, release_models
 from dnm_sklearn.embedding.loading import RandomWeightsWarning, WeightsUnavailableError
 from dnm_sklearn.embedding.models import get_model, parse_model_name
 from dnm_sklearn.testing import FakeEmbedder
@@ -121,7 +123,7 @@ class TestLoading:
         for thread in threads:
             thread.join()
         assert len(loads) == 1
-        assert embedder._loaded() is others[0]._loaded()
+        assert embedder._image_encoder() is others[0]._image_encoder()
         assert len(pickle.dumps(embedder)) < 2000
         assert release_models() == 1
 
@@ -230,6 +232,74 @@ class TestLoading:
         assert CLIPEmbedder("tiny-clip/").logit_scale_ == pytest.approx(1 / 0.07)
         assert CLIPEmbedder("tiny-clip/").logit_bias_ is None
         assert CLIPEmbedder("tiny-sigmoid/").logit_bias_ == -10
+
+
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.loading.RandomWeightsWarning")
+class TestRecords:
+    @pytest.fixture
+    def checkpoint(self, tmp_path):
+        import torch
+
+        path = tmp_path / "weights.pt"
+        torch.save(get_model("tiny-clip/").model.state_dict(), path)
+        return path
+
+    def test_hits_import_no_torch(self, tmp_path, checkpoint):
+        """A second process finds everything in the cache; there the model does not even exist."""
+        images = [str(tmp_path / f"{i}.png") for i in range(3)]
+        for i, path in enumerate(images):
+            Image.fromarray(np.roll(IMAGE, i)).save(path)
+        cache, model = str(tmp_path / "cache"), f"tiny-clip/{checkpoint}"
+        embedder = CLIPEmbedder(model, memory=cache)
+        rows, text = embedder.transform(images), embedder.encode_text(["cat", "dog"], "a {}")
+        code = (
+            "import sys, numpy as np\n"
+            "from dnm_sklearn.embedding import CLIPEmbedder\n"
+            f"e = CLIPEmbedder({model!r}, memory={cache!r})\n"
+            f"np.savez({str(tmp_path / 'out.npz')!r}, rows=e.transform({images!r}),\n"
+            "         text=e.encode_text(['cat', 'dog'], 'a {}'), scale=e.logit_scale_)\n"
+            "sys.exit(str({'torch', 'open_clip'} & set(sys.modules) or ''))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stderr.strip() == ""
+        out = np.load(tmp_path / "out.npz")
+        np.testing.assert_array_equal(out["rows"], rows)
+        np.testing.assert_array_equal(out["text"], text)
+        assert out["scale"] == embedder.logit_scale_
+
+    def test_changed_weights_are_noticed(self, tmp_path, checkpoint):
+        import torch
+
+        embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
+        before = embedder.transform([IMAGE])
+        torch.save({k: v * 1.5 for k, v in torch.load(checkpoint).items()}, checkpoint)
+        assert np.abs(embedder.transform([IMAGE]) - before).max() > 1e-4
+
+    def test_a_wrong_record_writes_no_wrong_row(self, tmp_path, checkpoint):
+        embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
+        right = embedder._facts()
+        wrong = dataclasses.replace(right, fingerprint="0" * 40)
+        records.remember(tmp_path / "cache", embedder._setting(), wrong)
+        assert embedder.fingerprint_ == wrong.fingerprint
+        expected = CLIPEmbedder("tiny-clip/").transform([IMAGE])
+        np.testing.assert_array_equal(embedder.transform([IMAGE]), expected)
+        assert embedder.fingerprint_ == right.fingerprint
+        assert embedder.cache_info()["rows"] == 1
+        records.remember(tmp_path / "cache", embedder._setting(), wrong)
+        embedder.encode_text(["cat"])
+        assert embedder.fingerprint_ == right.fingerprint
+
+    @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"files": [[]], "facts": {}}'])
+    def test_damaged_record(self, tmp_path, checkpoint, damage):
+        embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
+        fingerprint = embedder.fingerprint_
+        (record,) = (tmp_path / "cache" / records.FOLDER_NAME).iterdir()
+        record.write_text(damage)
+        assert embedder.fingerprint_ == fingerprint
+
+    def test_random_weights_have_none(self, tmp_path):
+        assert CLIPEmbedder("tiny-clip/", memory=str(tmp_path / "cache")).embedding_dim_ == 24
+        assert not (tmp_path / "cache" / records.FOLDER_NAME).exists()
 
 
 class TestEstimator:

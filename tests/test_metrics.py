@@ -26,7 +26,7 @@ def naive_fpr(score, is_ood, tpr, positive):
     for threshold in sorted(set(score)):
         kept = (id_ <= threshold).mean()
         gap, accepted = abs(kept - tpr), (ood <= threshold).mean()
-        # Ties: the larger share of ID kept (looser), then the loosest; once all ID are kept, nothing looser counts.
+        # Ties: the looser threshold; once all ID rows are kept, nothing looser counts.
         if best is None or gap <= best[0]:
             best = (gap, accepted)
         if kept == 1:

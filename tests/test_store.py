@@ -258,6 +258,15 @@ def test_verify_drops_bad_rows_only(filled):
     assert RowStore(filled.folder, "no such store", WIDTH).verify() == {"rows": 0, "dropped": 0}
 
 
+def test_store_cleared_and_refilled_by_another_process(store):
+    store.get_or_compute(DIGESTS[:100], Compute(DIGESTS))
+    assert len(store) == 100
+    twin = RowStore(store.folder, "model-a", WIDTH)
+    twin.clear()
+    twin.get_or_compute(DIGESTS[::-1], Compute(DIGESTS[::-1]))
+    np.testing.assert_array_equal(store.get_or_compute(DIGESTS, never), rows_of(DIGESTS))
+
+
 @pytest.mark.parametrize("name", ["index.bin", "rows.bin"])
 def test_one_file_removed(filled, name):
     (filled.path / name).unlink()

@@ -233,7 +233,7 @@ def test_lock_is_free_when_its_holder_dies_though_its_worker_lives(tmp_path):
     try:
         os.kill(worker, 0)
         start = time.monotonic()
-        waiter = fork(lambda: RowStore(tmp_path, "k", WIDTH) and folder_lock(tmp_path).__enter__())
+        waiter = fork(lambda: folder_lock(tmp_path).__enter__())
         while os.waitpid(waiter, os.WNOHANG) == (0, 0):
             assert time.monotonic() - start < 20, "the lock is still held"
             time.sleep(0.01)

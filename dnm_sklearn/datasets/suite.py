@@ -62,6 +62,8 @@ class Suite:
         ID images for baselines that need them.
     note : str
         What a reader of the table must know.
+    meta : dict, optional
+        What else a maker of suites wants to say of it.
     """
 
     name: str

@@ -147,8 +147,8 @@ class MaxLogitDetector(_NamesOnlyDetector):
     >>> import numpy as np
     >>> from dnm_sklearn import EmbeddingTable, MaxLogitDetector
     >>> det = MaxLogitDetector(["cat"], embedder=EmbeddingTable(["cat"], np.eye(1, 2))).fit()
-    >>> det.decision_function(np.array([[2.0, 0.0], [0.0, 1.0]])).tolist()
-    [-1.0, 0.0]
+    >>> det.decision_function(np.array([[2.0, 0.0], [-1.0, 0.0]])).tolist()
+    [-1.0, 1.0]
     """
 
     info = DetectorInfo(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.models import get_model
+from dnm_sklearn.embedding.records import ModelFacts, StaleRecordError, forget, recall, remember
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.loaded import LoadedModel
@@ -95,36 +97,74 @@ class CLIPEmbedder(BaseEmbedder):
         self.on_error = on_error
         self.verbose = verbose
 
-    def _loaded(self) -> LoadedModel:
+    def encode_image(self, X: Any) -> np.ndarray:  # noqa: D102 (inherited)
+        with contextlib.suppress(StaleRecordError):
+            return super().encode_image(X)
+        return super().encode_image(X)
+
+    def encode_text(  # noqa: D102 (inherited)
+        self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
+    ) -> Any:
+        with contextlib.suppress(StaleRecordError):
+            return super().encode_text(names, prompt, return_norm=return_norm)
+        return super().encode_text(names, prompt, return_norm=return_norm)
+
+    def _setting(self) -> tuple[str, str, str]:
+        return self.model, self.device, self.precision
+
+    def _facts(self) -> ModelFacts:
         self._validate_params()
-        return get_model(self.model, self.device, self.precision)
+        folder = self._cache_folder()
+        known = None if folder is None else recall(folder, self._setting())
+        if known is not None:
+            return known
+        facts = _facts_of(get_model(*self._setting()))
+        if folder is not None:
+            remember(folder, self._setting(), facts)
+        return facts
 
     def _image_encoder(self) -> LoadedModel:
-        return self._loaded()
+        self._validate_params()
+        loaded = get_model(*self._setting())
+        folder = self._cache_folder()
+        known = None if folder is None else recall(folder, self._setting())
+        if folder is not None and known is not None and known != _facts_of(loaded):
+            forget(folder, self._setting())
+            raise StaleRecordError(f"The record of {self.model!r} in {folder} was stale; call again.")
+        return loaded
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
-        return self._loaded().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
+        return self._image_encoder().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
 
     def _context_length(self) -> int | None:
-        return self._loaded().context_length
+        return self._facts().context_length
 
     @property
     def fingerprint_(self) -> str:
-        """blake2b of the weights, preprocessing, tokenizer and precision; loads the model."""
-        return self._loaded().fingerprint
+        """blake2b of the weights, preprocessing, tokenizer and precision.
+
+        This and the other facts of the model load it, unless ``memory`` remembers them.
+        """
+        return self._facts().fingerprint
 
     @property
     def embedding_dim_(self) -> int:
-        """Width of the embeddings; loads the model."""
-        return self._loaded().width
+        """Width of the embeddings."""
+        return self._facts().width
 
     @property
     def logit_scale_(self) -> float:
-        """The model's logit scale, exponentiated (100 for CLIP); loads the model."""
-        return self._loaded().logit_scale
+        """The model's logit scale, exponentiated (100 for CLIP)."""
+        return self._facts().logit_scale
 
     @property
     def logit_bias_(self) -> float | None:
-        """The model's logit bias (SigLIP), else None; loads the model."""
-        return self._loaded().logit_bias
+        """The model's logit bias (SigLIP), else None."""
+        return self._facts().logit_bias
+
+
+def _facts_of(loaded: LoadedModel) -> ModelFacts:
+    return ModelFacts(
+        loaded.fingerprint, loaded.width, loaded.logit_scale, loaded.logit_bias, loaded.context_length
+    )

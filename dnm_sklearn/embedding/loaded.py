@@ -63,7 +63,7 @@ class LoadedModel:
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
         pixels = (256 if self.device.type != "cpu" else 32) * 224 * 224
         self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
-        self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 10)
+        self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
 
     @property
     def fingerprint(self) -> str:

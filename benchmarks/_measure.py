@@ -1,0 +1,75 @@
+"""Side-by-side timing, peak memory in a child process, and growth exponents, for the benchmarks of this folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
+    """Median seconds of each function: warmed up, then run in turn `repeats` times."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_extra_mb(module: str, **parameters: object) -> float:
+    """MB by which `python -m module --peak JSON` says its work raised its peak memory.
+
+    Call it before this process grows: a child's peak starts at its parent's size.
+    """
+    command = [sys.executable, "-m", module, "--peak", json.dumps(parameters)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return float(done.stdout)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Slope of log seconds over log size: 1 = linear."""
+    import numpy as np
+
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def unit_rows(n: int, width: int, seed: int):
+    """Random float32 unit rows, made without temporaries of their size."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    rows = np.empty((n, width), dtype=np.float32)
+    for start in range(0, n, 1024):
+        part = rng.standard_normal((min(1024, n - start), width), dtype=np.float32)
+        rows[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return rows
+
+
+def machine(device: str = "cpu") -> str:
+    """Describe what the numbers were measured on."""
+    import numpy as np
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    if device != "cpu":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}"

@@ -1,0 +1,109 @@
+"""k-NN density of a corpus against its chunked bare product, in one run, and the other mining criteria.
+
+The product writes into one resident buffer, in the best of several chunk sizes, in torch and in numpy; ours
+searches exact neighbours on top. Run from the project's root:
+python -m benchmarks.bench_mining [--labels 8192] [--device cpu] [--repeats 7] [--growth]
+(the corpus of the papers has 56620 labels; 140000 must fit in the same memory).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from benchmarks._measure import exponent, interleaved, machine, peak_extra_mb, peak_mb, unit_rows
+
+MODULE = "benchmarks.bench_mining"
+WIDTH, N_CLASSES = 512, 1000
+
+
+def density(corpus, device="cpu"):
+    from dnm_sklearn.mining import knn_density
+
+    return knn_density(corpus, device=device)
+
+
+def peak(parameters):
+    """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
+    corpus = unit_rows(parameters["n_labels"], WIDTH, 0)
+    density(corpus[:1000])
+    before = peak_mb()
+    density(corpus)
+    print(max(0.0, peak_mb() - before))
+
+
+def candidates(corpus, device, chunks):
+    import numpy as np
+    import torch
+
+    from dnm_sklearn.mining import percentile_similarity
+
+    bank = torch.from_numpy(corpus).to(device)
+    id_text = torch.from_numpy(unit_rows(N_CLASSES, WIDTH, 1)).to(device)
+    buffer = torch.empty(max(chunks), len(corpus), device=device)
+
+    def torch_product(chunk):
+        for start in range(0, len(corpus), chunk):
+            rows = bank[start : start + chunk]
+            torch.mm(rows, bank.T, out=buffer[: len(rows)])
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    def numpy_product(chunk):
+        out = buffer.numpy()
+        for start in range(0, len(corpus), chunk):
+            rows = corpus[start : start + chunk]
+            np.matmul(rows, corpus.T, out=out[: len(rows)])
+
+    functions = {}
+    for chunk in chunks:
+        functions[f"product, torch, chunks of {chunk}"] = lambda chunk=chunk: torch_product(chunk)
+        if device == "cpu":
+            functions[f"product, numpy, chunks of {chunk}"] = lambda chunk=chunk: numpy_product(chunk)
+    functions["knn_density"] = lambda: density(bank, device)
+    functions["percentile_similarity"] = lambda: percentile_similarity(bank, id_text, device=device)
+    return functions
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--labels", type=int, default=8192)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        peak(args.peak)
+        return
+
+    sizes = [args.labels // 16, args.labels // 4, args.labels] if args.growth else [args.labels]
+    memory = [peak_extra_mb(MODULE, n_labels=size) for size in sizes]
+
+    import torch
+
+    torch.set_num_threads(args.threads)
+    print(machine(args.device))
+    print(f"{args.labels} labels, width {WIDTH}, 100 neighbours, {N_CLASSES} classes")
+    corpus = unit_rows(args.labels, WIDTH, 0)
+    seconds = interleaved(candidates(corpus, args.device, args.chunks), args.repeats)
+    bare = min(value for name, value in seconds.items() if name.startswith("product"))
+    for name, value in seconds.items():
+        print(f"{name:34s} {value:8.3f} s  {value / bare:5.2f}x the bare product")
+    print(f"peak extra memory of knn_density {memory[-1]:6.0f} MB")
+    if args.growth:
+        times = [
+            interleaved({"density": lambda n=n: density(corpus[:n], args.device)}, args.repeats)["density"]
+            for n in sizes
+        ]
+        print(f"growth with labels (the product is quadratic): exponent {exponent(sizes, times):.2f}")
+        for size, value, extra in zip(sizes, times, memory, strict=True):
+            print(f"  {size:8d} {value:8.3f} s {extra:6.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Before a run: images embedded once, texts shared, methods built."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn.bench.registry import Method
+from dnm_sklearn.datasets.suite import ImageSet, Suite
+
+SUITE_PARAMS = ("classes", "embedder", "corpus", "memory")
+
+
+class SharedText:
+    """An embedder that encodes a bank of texts once, for all methods of a run, and keeps the time.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder, EmbeddingTable or the like
+        What does the work.
+    """
+
+    def __init__(self, embedder: Any):
+        self._embedder = embedder
+        self._banks: dict[Any, Any] = {}
+        self.seconds = 0.0
+
+    def __sklearn_clone__(self) -> SharedText:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> SharedText:
+        return self
+
+    def fit(self, X: Any = None, y: Any = None) -> SharedText:
+        """Return self; the embedder is ready."""
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return unit rows of images or embeddings."""
+        return self.encode_image(X)
+
+    def encode_image(self, X: Any) -> np.ndarray:
+        """Return unit rows of images or embeddings."""
+        return self._embedder.encode_image(X)
+
+    def encode_text(self, names: Sequence[str], prompt: Any = "{}", *, return_norm: bool = False) -> Any:
+        """Return unit rows of texts, from the bank where these texts were asked for before."""
+        key = (tuple(names), prompt if isinstance(prompt, str) else tuple(prompt), return_norm)
+        if key not in self._banks:
+            start = time.perf_counter()
+            self._banks[key] = self._embedder.encode_text(names, prompt, return_norm=return_norm)
+            self.seconds += time.perf_counter() - start
+        return self._banks[key]
+
+    @property
+    def fingerprint_(self) -> str:
+        """Fingerprint of the model."""
+        return self._embedder.fingerprint_
+
+    @property
+    def logit_scale_(self) -> float:
+        """Logit scale of the model."""
+        return self._embedder.logit_scale_
+
+    @property
+    def logit_bias_(self) -> float | None:
+        """Logit bias of the model, if it has one."""
+        return getattr(self._embedder, "logit_bias_", None)
+
+
+@dataclass(frozen=True)
+class EmbeddedSuite:
+    """A suite whose images are float32 unit rows, with the embedder that made them.
+
+    Parameters
+    ----------
+    suite : Suite
+        With arrays as images.
+    embedder : SharedText
+        For the texts.
+    seconds : float
+        What embedding the images took.
+    n_images : int
+        Images embedded.
+    """
+
+    suite: Suite
+    embedder: SharedText
+    seconds: float
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run the methods.
+
+    Parameters
+    ----------
+    seed : int, default=0
+        ``random_state`` of every method that has one, and of the draw of ID images.
+    prompt : str or None, default=None
+        Prompt of the class names; None = the suite's, else each detector's own.
+    id_per_class : int, default=16
+        ID images a class that baselines see; 0 = all of the suite's.
+    overrides : mapping of str to dict
+        Parameters by method name.
+    """
+
+    seed: int = 0
+    prompt: str | None = None
+    id_per_class: int = 16
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, method: Method) -> dict[str, Any]:
+        """Return the overrides of a method."""
+        return dict(self.overrides.get(method.name, {}))
+
+
+def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
+    """Embed all images of a suite.
+
+    Parameters
+    ----------
+    suite : Suite
+        Images or embeddings.
+    memory : str, joblib.Memory or None, default=None
+        Cache of the embedder.
+
+    Returns
+    -------
+    EmbeddedSuite
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import load_suite
+    >>> from dnm_sklearn.bench.prepare import embed_suite
+    >>> embedded = embed_suite(load_suite("glyphs"))  # doctest: +SKIP
+    """
+    from dnm_sklearn.embedding import check_embedder
+
+    model = check_embedder(suite.embedder, memory=memory)
+    start = time.perf_counter()
+
+    def embed(images: ImageSet) -> ImageSet:
+        rows = np.asarray(model.encode_image(images.images))
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"{len(bad)} images of the set {images.name!r} could not be read (first: number {bad[0]}); "
+                "remove them from the suite."
+            )
+        return replace(images, images=rows)
+
+    done = replace(
+        suite,
+        id=embed(suite.id),
+        ood=[embed(images) for images in suite.ood],
+        id_train=None if suite.id_train is None else embed(suite.id_train),
+    )
+    n_images = len(done.id) + sum(map(len, done.ood)) + (0 if done.id_train is None else len(done.id_train))
+    return EmbeddedSuite(done, SharedText(model), time.perf_counter() - start, n_images)
+
+
+def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
+    """Make an unfitted detector or baseline for a suite.
+
+    Parameters
+    ----------
+    method : Method
+        What to make.
+    embedded : EmbeddedSuite
+        Gives classes, embedder, corpus and prompt to a detector, as far as its class has these parameters.
+    plan : Plan
+        Seed, prompt and overrides.
+
+    Returns
+    -------
+    object
+        With ``fit`` and ``decision_function``.
+
+    Raises
+    ------
+    ValueError
+        If an override names no parameter of the class, or has a bad value.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.prepare import Plan, build
+    >>> build(method, embedded, Plan(seed=1))  # doctest: +SKIP
+    """
+    cls = method.load()
+    known = cls().get_params(deep=False)
+    overrides = plan.of(method)
+    for key in overrides:
+        if key not in known or key in SUITE_PARAMS:
+            free = sorted(k for k in known if k not in SUITE_PARAMS)
+            close = difflib.get_close_matches(key, free, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
+    given: dict[str, Any] = {"random_state": plan.seed}
+    if method.kind == "detector":
+        suite = embedded.suite
+        given |= {"classes": suite.class_names, "embedder": embedded.embedder, "corpus": suite.corpus}
+        prompt = plan.prompt if plan.prompt is not None else suite.prompt
+        if prompt is not None:
+            given["prompt"] = prompt
+    made = cls(**{key: value for key, value in {**given, **overrides}.items() if key in known})
+    if hasattr(made, "_parameter_constraints"):
+        made._validate_params()
+    return made
+
+
+def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
+    """Rows for the baselines: up to `per_class` of each class.
+
+    Parameters
+    ----------
+    images : ImageSet
+        ID training images as embeddings.
+    per_class : int
+        How many of each class; 0 = all. Without labels, all.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of shape (m, d), float64
+        In the order of the set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.bench.prepare import draw_id_images
+    >>> from dnm_sklearn.datasets import ImageSet
+    >>> draw_id_images(ImageSet("t", np.eye(4), "id", np.array([0, 0, 0, 1])), 2, seed=0).shape
+    (3, 4)
+    """
+    rows = np.asarray(images.images, dtype=np.float64)
+    if per_class == 0 or images.labels is None:
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    taken: list[int] = []
+    for label in np.unique(images.labels):
+        taken += order[images.labels[order] == label][:per_class].tolist()
+    return rows[sorted(taken)]

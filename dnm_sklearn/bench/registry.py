@@ -1,0 +1,230 @@
+"""What ``dnm-bench`` can run, by name: detectors, baselines and suites."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from dnm_sklearn.datasets.suite import Suite
+
+Kind = Literal["detector", "baseline"]
+
+
+class UnknownNameError(ValueError):
+    """A name that the registry does not hold; the message gives the nearest ones."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that can be fitted and gives OOD scores.
+
+    Parameters
+    ----------
+    name : str
+        Name on the command line and in records.
+    label : str
+        Short name, as shown in tables.
+    kind : {"detector", "baseline"}
+        A detector is fitted on class names, a baseline on ID images.
+    load : callable
+        Returns the class; called at first use, because it may import torch or PyOD.
+    summary : str
+        One line for lists.
+    batch_note : str
+        How rows are scored, where that is not simply row by row.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    load: Callable[[], type]
+    summary: str
+    batch_note: str = ""
+
+
+# name -> (module, class, summary, how rows are scored where that is special)
+_BASELINES = {
+    "KNN": ("pyod.models.knn", "KNN", "distance to the k-th nearest ID image", ""),
+    "LOF": ("pyod.models.lof", "LOF", "local outlier factor", ""),
+    "IForest": ("pyod.models.iforest", "IForest", "isolation forest", ""),
+    "ECOD": (
+        "dnm_sklearn.bench.baselines",
+        "RowwiseECOD",
+        "empirical tail probabilities, every row ranked alone among the ID images",
+        "each row alone, ranked among the ID images used at fit",
+    ),
+    "PCA": ("pyod.models.pca", "PCA", "weighted distance along the principal components", ""),
+    "HBOS": ("pyod.models.hbos", "HBOS", "histogram of every dimension", ""),
+}
+
+# name -> (arguments of load_glyphs, summary)
+_SUITES: dict[str, tuple[dict[str, Any], str]] = {
+    "glyphs": ({"task": "letters"}, "52 Latin letters against other scripts, symbols, digits and noise"),
+    "glyphs-contaminated": (
+        {"task": "letters", "contaminate": True},
+        "the same with near-synonyms of the ID names in the corpus (false negatives)",
+    ),
+    "glyphs-symbols": ({"task": "symbols"}, "100 symbols against other symbols, alphabets, digits and noise"),
+    "glyphs-symbols-contaminated": (
+        {"task": "symbols", "contaminate": True},
+        "the same with near-synonyms of the ID names in the corpus",
+    ),
+}
+# The suites' own names, as records and tables show them.
+_ALIASES = {"glyphs-letters": "glyphs", "glyphs-letters-contaminated": "glyphs-contaminated"}
+DEFAULT_SUITE = "glyphs"
+
+
+def detectors() -> dict[str, Method]:
+    """Every detector of the toolkit.
+
+    Returns
+    -------
+    dict of str to Method
+        In the order of the tables.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import detectors
+    >>> "MCMDetector" in detectors()
+    True
+    """
+    from dnm_sklearn.detectors import all_detectors
+
+    found = {}
+    for name, cls in all_detectors().items():
+        info = cls.info
+        source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
+        summary = f"{info.title} ({source})"
+        found[name] = Method(name, info.name, "detector", _constant(cls), summary)
+    return found
+
+
+def baselines() -> dict[str, Method]:
+    """Every PyOD baseline, fitted on ID image embeddings.
+
+    Returns
+    -------
+    dict of str to Method
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import baselines
+    >>> list(baselines())
+    ['KNN', 'LOF', 'IForest', 'ECOD', 'PCA', 'HBOS']
+    """
+    return {
+        name: Method(name, f"PyOD {name}", "baseline", _import(module, cls), f"PyOD: {summary}", note)
+        for name, (module, cls, summary, note) in _BASELINES.items()
+    }
+
+
+def suites() -> dict[str, str]:
+    """Names of the shipped suites with a line on each.
+
+    Returns
+    -------
+    dict of str to str
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import suites
+    >>> list(suites())[0]
+    'glyphs'
+    """
+    return {name: summary for name, (_, summary) in _SUITES.items()}
+
+
+def load_suite(name: str) -> Suite:
+    """Load a shipped suite by name, or an embedding suite from a folder.
+
+    Parameters
+    ----------
+    name : str
+        A name of :func:`suites`, or a folder (or its ``suite.json``).
+
+    Returns
+    -------
+    Suite
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither.
+    SuiteError
+        If the folder is not a valid embedding suite.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import load_suite
+    >>> suite = load_suite("glyphs")  # doctest: +SKIP
+    """
+    shipped = _ALIASES.get(name.lower(), name.lower())
+    if shipped in _SUITES:
+        from dnm_sklearn.datasets.glyphs import load_glyphs
+
+        return load_glyphs(**_SUITES[shipped][0])
+    if Path(name).exists():
+        from dnm_sklearn.datasets.embedding_suite import load_embedding_suite
+
+        return load_embedding_suite(name)
+    raise UnknownNameError(
+        f"{name!r} is neither a suite nor a folder that exists.{_nearest(name, _SUITES)} "
+        f"Suites: {', '.join(_SUITES)}; or give a folder with a suite.json."
+    )
+
+
+def resolve(name: str, methods: dict[str, Method]) -> Method:
+    """Find a method by name, ignoring case and a trailing "Detector".
+
+    Parameters
+    ----------
+    name : str
+        As typed: "neglabel", "NegLabelDetector", "pyod:KNN", or the label shown in tables.
+    methods : dict of str to Method
+        Where to look.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import baselines, resolve
+    >>> resolve("iforest", baselines()).name
+    'IForest'
+    """
+    wanted = _key(name)
+    for method in methods.values():
+        if wanted in (_key(method.name), _key(method.label)):
+            return method
+    kind = next(iter(methods.values())).kind if methods else "method"
+    raise UnknownNameError(f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}.")
+
+
+def _key(name: str) -> str:
+    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
+    return key.removesuffix("detector") or key
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_key = {_key(k): k for k in known}
+    close = difflib.get_close_matches(_key(name), by_key, n=2, cutoff=0.5)
+    return f" Did you mean {' or '.join(by_key[k] for k in close)}?" if close else ""
+
+
+def _constant(cls: type) -> Callable[[], type]:
+    return lambda: cls
+
+
+def _import(module: str, cls: str) -> Callable[[], type]:
+    return lambda: getattr(import_module(module), cls)

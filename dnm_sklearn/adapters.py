@@ -242,7 +242,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"OODClassifier needs rows of 2 classes, ID and OOD, and y holds {self.classes_.tolist()} only. A detector "
+                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A detector "
                 "alone needs no OOD rows."
             )
         self.ood_class_ = self._ood_class()

@@ -181,12 +181,13 @@ def save(estimator: Any, path: Any) -> None:
                 "save the detector (pipe[-1].save(path)), or the whole with joblib."
             )
         steps, detector = [name for name, _ in estimator.steps], estimator.steps[-1][1]
-    if not isinstance(detector, BaseOODDetector) or type(detector).__name__ not in all_detectors():
+    if isinstance(detector, BaseOODDetector):
+        check_is_fitted(detector, "id_text_")
+    if all_detectors().get(type(detector).__name__) is not type(detector):
         raise TypeError(
             f"save writes the detectors of dnm_sklearn and their pipelines, not {type(detector).__name__}; use joblib "
             "for other estimators."
         )
-    check_is_fitted(detector, "id_text_")
     params = detector.get_params(deep=False)
     fitted = {k: v for k, v in vars(detector).items() if k not in params and k != "embedder_"}
     envelope = {

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from dnm_sklearn.embedding import CLIPEmbedder, input_kind
+from dnm_sklearn.embedding.base import UnreadableImageWarning
 from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, to_rgb
 from dnm_sklearn.embedding.models import get_model
 from dnm_sklearn.testing import FakeEmbedder
@@ -209,7 +210,8 @@ class TestEncode:
         ]
         embedder = FakeEmbedder(on_error="nan", memory=str(folder / "cache") if memory else None)
         for _ in range(2):
-            rows = embedder.encode_image(X)
+            with pytest.warns(UnreadableImageWarning, match=r"3 of 5 images.*image 1 \(.*cut\.png\)"):
+                rows = embedder.encode_image(X)
             assert np.isnan(rows).all(axis=1).tolist() == [False, True, False, True, True]
             assert [(i, os.path.basename(name)) for i, name, _ in embedder.failures_] == [
                 (1, "cut.png"), (3, "missing.png"), (4, "cut.png"),
@@ -220,7 +222,8 @@ class TestEncode:
         assert embedder.failures_ == []
 
     def test_broken_item_of_a_dataset(self):
-        rows = FakeEmbedder(on_error="nan").encode_image(Pairs(kind="broken"))
+        with pytest.warns(UnreadableImageWarning, match="item 1 of Pairs"):
+            rows = FakeEmbedder(on_error="nan").encode_image(Pairs(kind="broken"))
         assert np.isnan(rows[:, 0]).tolist() == [False, True, False, False]
         with pytest.raises(TypeError, match="remove its transform"):
             FakeEmbedder().encode_image(Pairs(kind="tensor"))

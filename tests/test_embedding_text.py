@@ -2,6 +2,7 @@
 
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from embedding_models import KINDS, registered
@@ -177,6 +178,17 @@ class TestMemory:
         FakeEmbedder(memory=str(tmp_path)).encode_text(["a", "b"], "y {}")
         FakeEmbedder(dim=5, memory=str(tmp_path)).encode_text(["a", "b"], "x {}")
         assert len(calls) == 4
+
+    @pytest.mark.parametrize("kind", ["path", "joblib", "off"])
+    def test_kinds_of_memory(self, tmp_path, kind, monkeypatch):
+        memory = {"path": tmp_path, "joblib": joblib.Memory(tmp_path, verbose=0), "off": joblib.Memory(None)}[
+            kind
+        ]
+        embedder = FakeEmbedder(memory=memory)
+        rows = embedder.encode_text(["a"])
+        assert embedder.cache_info()["location"] == (None if kind == "off" else str(tmp_path))
+        monkeypatch.setattr(FakeEmbedder, "_encode_prompts", lambda self, p: (np.ones((1, 32)), []))
+        assert np.array_equal(embedder.encode_text(["a"]), rows) is (kind != "off")
 
     @pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.loading.RandomWeightsWarning")
     def test_truncation_is_told_again_on_a_hit(self, tmp_path):

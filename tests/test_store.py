@@ -98,6 +98,23 @@ def test_only_missing_rows_are_computed_each_once(store):
     assert store.get_or_compute([], never).shape == (0, WIDTH)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="names open files through /proc")
+def test_rows_are_synced_before_the_records_that_commit_them(filled, monkeypatch):
+    calls = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def name(fd):
+        return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, *args: calls.append(("write", name(fd))) or pwrite(fd, *args)
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(("sync", name(fd))) or fsync(fd))
+    new = [digest_bytes(b"new")]
+    filled.get_or_compute(new, Compute(new))
+    assert calls == [(what, file) for file in ("rows.bin", "index.bin") for what in ("write", "sync")]
+
+
 def test_chunks_and_blocks(store):
     compute = Compute(DIGESTS)
     store.get_or_compute(DIGESTS[:50], compute, chunk_size=20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
 
-__all__ = ["BaseEmbedder", "names_digest"]
+__all__ = ["BaseEmbedder", "UnreadableImageWarning", "names_digest", "text_bank"]
 
 TextEncoder = Callable[[Sequence[str]], tuple[np.ndarray, list[str]]]
 
@@ -87,6 +89,10 @@ def text_bank(
         total = raw if total is None else total + raw
     rows = embedding_rows(total, name="The mean over the prompts")
     return rows, norms.astype(np.float32), truncated
+
+
+class UnreadableImageWarning(UserWarning):
+    """Images that could not be read and became rows of NaN."""
 
 
 class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -197,24 +203,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         if input_kind(X) == "embeddings":
             X = validate_data(self, X, dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
             return embedding_rows(X)
-        width = self.embedding_dim_
-        if self._has_width() and self.n_features_in_ != width:
-            raise ValueError(
-                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but "
-                f"its "
-                f"model gives {width}: fit it on the images, or use the model the embeddings came from."
-            )
-        rows, self.failures_ = encode_images(
-            X,
-            self._image_encoder,
-            width,
-            batch_size=None if self.batch_size == "auto" else self.batch_size,
-            num_workers=resolve_workers(self.num_workers),
-            on_error=self.on_error,
-            verbose=bool(self.verbose),
-            store=self._row_store(),
-        )
-        return rows
+        return self._encode_pictures(X)
 
     def encode_text(
         self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
@@ -252,17 +241,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         distinct = list(position)
         if distinct:
             self._check_identity()
-            bank = text_bank
-            memory = None if self.memory is None else check_memory(self.memory)
-            if memory is not None and memory.location is not None:
-                bank = memory.cache(text_bank, ignore=["names", "encode"])
-            rows, norms, truncated = bank(
-                digest=names_digest(distinct),
-                templates=templates,
-                fingerprint=self.fingerprint_,
-                names=distinct,
-                encode=self._encode_prompts,
-            )
+            rows, norms, truncated = self._text_bank(distinct, templates)
             warn_truncated(truncated, self._context_length() if truncated else None)
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
@@ -290,19 +269,67 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         expected = self.__dict__.get("expected_fingerprint_")
         if expected is not None and encoder_identity(self) != expected:
             raise ValueError(
-                f"This detector was fitted and saved with another model than {self!r} loads here (fingerprint "
-                f"{expected[:12]}..., here {encoder_identity(self)[:12]}...): its text vectors do not fit these images. "
-                "Give load(path, embedder=...) the model it was fitted with, or fit again."
+                f"This detector was fitted and saved with another model than {self!r} is here (fingerprint "
+                f"{expected[:12]}..., here {encoder_identity(self)[:12]}...): its text vectors do not fit. Give "
+                "load(path, embedder=...) the model it was fitted with, or fit again."
             )
+
+    def _encode_pictures(self, X: Any) -> np.ndarray:
+        self._check_identity()
+        width = self.embedding_dim_
+        if self._has_width() and self.n_features_in_ != width:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but "
+                f"its "
+                f"model gives {width}: fit it on the images, or use the model the embeddings came from."
+            )
+        rows, self.failures_ = encode_images(
+            X,
+            self._image_encoder,
+            width,
+            batch_size=None if self.batch_size == "auto" else self.batch_size,
+            num_workers=resolve_workers(self.num_workers),
+            on_error=self.on_error,
+            verbose=bool(self.verbose),
+            store=self._row_store(),
+        )
+        if self.failures_:
+            index, name, reason = self.failures_[0]
+            warnings.warn(
+                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of NaN; the "
+                f"first is "
+                f"image {index} ({name}): {reason}. The attribute failures_ lists them all.",
+                UnreadableImageWarning,
+                stacklevel=4,
+            )
+        return rows
+
+    def _text_bank(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        memory = self._joblib_memory()
+        bank = text_bank if memory is None else memory.cache(text_bank, ignore=["names", "encode"])
+        return bank(
+            digest=names_digest(names),
+            templates=templates,
+            fingerprint=self.fingerprint_,
+            names=names,
+            encode=self._encode_prompts,
+        )
+
+    def _joblib_memory(self) -> Any:
+        """Give the cache, None where there is none."""
+        if self.memory is None:
+            return None
+        memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
+        return None if memory.location is None else memory
 
     def _has_width(self) -> bool:
         return "n_features_in_" in self.__dict__
 
     def _cache_folder(self) -> Path | None:
-        if self.memory is None:
-            return None
-        location = check_memory(self.memory).location
-        return None if location is None else Path(location)
+        memory = self._joblib_memory()
+        return None if memory is None else Path(memory.location)
 
     def _row_store(self) -> Any:
         folder = self._cache_folder()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ class CLIPEmbedder(BaseEmbedder):
         Where text banks and image rows are kept. An image whose bytes were seen before, in any
         process, is not encoded again.
     on_error : {"raise", "nan"}, default="raise"
-        What an unreadable image does: an error, or a row of NaN and an entry in ``failures_``.
+        What an unreadable image does: an error, or a row of NaN, an entry in
+        ``failures_`` and one warning.
     verbose : bool, default=False
         Show a progress bar on a terminal when the work is long.
 
@@ -97,17 +98,17 @@ class CLIPEmbedder(BaseEmbedder):
         self.on_error = on_error
         self.verbose = verbose
 
-    def encode_image(self, X: Any) -> np.ndarray:  # noqa: D102 (inherited)
+    def _encode_pictures(self, X: Any) -> np.ndarray:
         with contextlib.suppress(StaleRecordError):
-            return super().encode_image(X)
-        return super().encode_image(X)
+            return super()._encode_pictures(X)
+        return super()._encode_pictures(X)
 
-    def encode_text(  # noqa: D102 (inherited)
-        self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
-    ) -> Any:
+    def _text_bank(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         with contextlib.suppress(StaleRecordError):
-            return super().encode_text(names, prompt, return_norm=return_norm)
-        return super().encode_text(names, prompt, return_norm=return_norm)
+            return super()._text_bank(names, templates)
+        return super()._text_bank(names, templates)
 
     def _setting(self) -> tuple[str, str, str]:
         return self.model, self.device, self.precision
@@ -124,6 +125,10 @@ class CLIPEmbedder(BaseEmbedder):
         return facts
 
     def _image_encoder(self) -> LoadedModel:
+        return self._checked_model()
+
+    def _checked_model(self) -> LoadedModel:
+        """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
         loaded = get_model(*self._setting())
         folder = self._cache_folder()
@@ -135,7 +140,7 @@ class CLIPEmbedder(BaseEmbedder):
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
-        return self._image_encoder().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
+        return self._checked_model().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
 
     def _context_length(self) -> int | None:
         return self._facts().context_length

@@ -292,7 +292,9 @@ def load(path: Any, embedder: Any = None) -> Any:
     name, record = envelope["detector"], envelope["embedder"]
     classes = all_detectors()
     if name not in classes:
-        raise ValueError(f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn.")
+        raise ValueError(
+            f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn."
+        )
     own, given = _restored_embedder(record, embedder)
     try:
         params = {key: _restored(value) for key, value in envelope["params"].items()}

@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_memory, validate_data
 
-from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.check import encoder_identity
+from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers

@@ -16,7 +16,7 @@ _EXPORTS = {
     "yield_ood_checks": "dnm_sklearn.testing.checks",
 }
 
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -90,9 +90,7 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
     world = make_embedding_world()
     want = _prepare(detector, world).fit().decision_function(world.X)
     repeated = [*world.names, world.names[0], f" {world.names[1]} "]
-    np.testing.assert_array_equal(
-        _prepare(detector, world, classes=repeated).fit().decision_function(world.X), want
-    )
+    np.testing.assert_array_equal(_prepare(detector, world, classes=repeated).fit().decision_function(world.X), want)
     reordered = world.names[::-1]
     got = _prepare(detector, world, classes=reordered).fit().decision_function(world.X)
     np.testing.assert_allclose(got, want, atol=1e-4)
@@ -370,7 +368,12 @@ def check_ood_detector(
     results = []
     for own, check in yield_ood_checks(detector):
         reason = (expected_failed_checks or {}).get(check.__name__)
-        result = {"check_name": check.__name__, "status": "passed", "exception": None, "expected_to_fail_reason": reason}
+        result = {
+            "check_name": check.__name__,
+            "status": "passed",
+            "exception": None,
+            "expected_to_fail_reason": reason,
+        }
         try:
             check(clone(own))
         except Exception as error:

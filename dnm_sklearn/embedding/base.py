@@ -304,9 +304,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
             )
         return rows
 
-    def _text_bank(
-        self, names: list[str], templates: tuple[str, ...]
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         memory = self._joblib_memory()
         bank = text_bank if memory is None else memory.cache(text_bank, ignore=["names", "encode"])
         return bank(

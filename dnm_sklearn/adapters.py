@@ -332,7 +332,11 @@ class OODClassifier(ClassifierMixin, _Adapter):
         """
         check_is_fitted(self, "detector_")
         proba = self.detector_.predict_proba(X)
-        return proba if self.ood_class_ == self.classes_[1] else proba[:, ::-1]
+        if self.ood_class_ == self.classes_[1]:
+            return proba
+        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the first.
+        tie = proba[:, :1] == 0.5
+        return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -260,10 +260,15 @@ def _read(path: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
-    if content["version"] > VERSION:
+    if content.get("version", VERSION + 1) > VERSION:
         raise ValueError(
-            f"{path} has format {content['version']}, written by dnm_sklearn {content['written_by']}; this is "
+            f"{path} has format {content.get('version')}, written by dnm_sklearn {content.get('written_by')}; this is "
             f"{__version__}, which reads up to format {VERSION}. Update dnm_sklearn."
+        )
+    missing = {"detector", "embedder", "params", "fitted", "steps"} - set(content)
+    if missing:
+        raise ValueError(
+            f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}. Save again."
         )
     return content
 

@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
+    "AdaNegDetector": "dnm_sklearn.detectors",
     "CLIPEmbedder": "dnm_sklearn.embedding",
+    "CSPDetector": "dnm_sklearn.detectors",
     "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
     "EmbeddingTable": "dnm_sklearn.embedding",
     "EnergyDetector": "dnm_sklearn.detectors",
@@ -22,6 +24,7 @@ _EXPORTS = {
     "OODClassifier": "dnm_sklearn.adapters",
     "SklearnOutlierAdapter": "dnm_sklearn.adapters",
     "StratifiedBySourceKFold": "dnm_sklearn.model_selection",
+    "TANLDetector": "dnm_sklearn.detectors",
     "all_detectors": "dnm_sklearn.detectors",
     "load": "dnm_sklearn.persistence",
     "make_ood_pipeline": "dnm_sklearn.pipeline",

@@ -59,6 +59,36 @@ def keep_threshold(scores_id: Any, keep: float = 0.95) -> float:
     return float(ordered[max(ceil(keep * len(ordered) - 1e-9), 1) - 1])
 
 
+def halfway_up(threshold: float, scores: Any) -> float:
+    """Move a threshold half-way to the next larger score, so that rounding cannot flip the row it was taken from.
+
+    The score of a row may differ in its last digits with the other rows of a batch; the rows above and below stay the
+    same.
+
+    Parameters
+    ----------
+    threshold : float
+        One of the scores.
+    scores : array-like of shape (n,)
+        OOD scores.
+
+    Returns
+    -------
+    float
+        Where no score is larger, ``threshold + 1e-5 * max(1, |threshold|)``.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.thresholds import halfway_up
+    >>> halfway_up(2.0, [1.0, 2.0, 3.0])
+    2.5
+    """
+    values = np.asarray(scores, dtype=float)
+    larger = values[values > threshold]
+    step = (larger.min() - threshold) / 2 if len(larger) else 1e-5 * max(1.0, abs(threshold))
+    return float(threshold + step)
+
+
 def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
     """Split-conformal threshold: a new ID row is flagged with probability at most ``1 - id_tpr``.
 

@@ -105,9 +105,7 @@ def test_calibrated_probabilities(method):
 
 
 def test_tuned_threshold_and_stratified_by_default():
-    tuned = TunedThresholdClassifierCV(
-        OODClassifier(neglabel()), scoring="f1", response_method="decision_function"
-    )
+    tuned = TunedThresholdClassifierCV(OODClassifier(neglabel()), scoring="f1", response_method="decision_function")
     assert tuned.fit(WORLD.X, WORLD.y).score(WORLD.X, WORLD.y) > 0.9
     # cv=3 means stratified folds for a classifier: no fold is of one kind, though rows are sorted ID-then-OOD.
     scores = cross_val_score(OODClassifier(neglabel()), WORLD.X, WORLD.y, cv=3, scoring="roc_auc", error_score="raise")

@@ -43,7 +43,7 @@ class DecisionMixin:
         auto = isinstance(self.contamination, str)
         if auto:
             if is_ood is not None and keep.any():
-                return thresholds.keep_threshold(scores[keep], keep=0.95)
+                return thresholds.halfway_up(thresholds.keep_threshold(scores[keep], keep=0.95), scores[keep])
             zero_shot = self._zero_shot_threshold()
             if zero_shot is not None:
                 return zero_shot

@@ -10,7 +10,7 @@ from dnm_sklearn.testing.fake import FakeEmbedder
 __all__ = ["make_detectors", "make_estimators", "sklearn_exemptions"]
 
 _SMALL = {"corpus": Corpus([f"word {i}" for i in range(30)]), "n_groups": 3, "n_neighbors": 5, "negative_prior": 0.95}
-_SMALL["n_activated"] = 20
+_SMALL |= {"n_activated": 20, "max_similarity": None}
 
 _TRANSDUCTIVE = {
     "check_methods_subset_invariance": (
@@ -51,7 +51,9 @@ def make_detectors(**params: Any) -> list[Any]:
         values = {"classes": ["cat", "dog", "owl"], "embedder": FakeEmbedder(), **_SMALL, **params}
         chosen = {key: value for key, value in values.items() if key in known}
         for mode in ("frozen", "transductive") if "adaptation" in known else (None,):
-            instances.append(cls(**chosen) if mode is None else cls(**{**chosen, "adaptation": mode}))
+            # Small batches, so that the order of a stream shows in the few rows of a check.
+            stream = {} if mode is None else {"adaptation": mode, "batch_size": 4}
+            instances.append(cls(**{**chosen, **stream}))
     return instances
 
 

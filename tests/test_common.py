@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dnm_sklearn import MaxLogitDetector
+from dnm_sklearn.bench.cli import main
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.testing import (
     check_ood_detector,
@@ -73,3 +75,10 @@ def test_checks_find_a_detector_with_the_wrong_sign():
     assert [r["check_name"] for r in results if r["status"] == "failed"] == ["check_sign"]
     results = check_ood_detector(WrongWay(), expected_failed_checks={"check_sign": "turned round on purpose"})
     assert {r["status"] for r in results} == {"passed", "xfail"}
+
+
+def test_bench_lists_every_detector():
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 0, result.output
+    for cls in all_detectors().values():
+        assert cls.info.name in result.output

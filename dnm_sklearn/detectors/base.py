@@ -142,7 +142,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             )
         self.embedder_fingerprint_ = encoder_identity(self.embedder_)
         self._fit_text()
-        if rows is not None and not failed.all():
+        if rows is not None and failed is not None and not failed.all():
             self._fit_images(rows[~failed], labels.take(~failed))
         self._set_threshold(rows, failed, labels)
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -21,10 +22,22 @@ class CalibrationWarning(UserWarning):
 class DecisionMixin:
     """Thresholds, labels and class predictions on top of ``decision_function``."""
 
+    # What the detector brings.
+    contamination: Any
+    ood_label: str
+    fit: Any
+    decision_function: Any
+    _embed: Any
+    _score_rows: Any
+    _nearest_class: Any
+    _zero_shot_threshold: Any
+
+    calibration_scores_: np.ndarray | None
+
     def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
         self.calibration_scores_ = self.calibration_n_seen_ = None
-        if rows is None:
+        if rows is None or failed is None:
             if not isinstance(self.contamination, str):
                 raise ValueError(
                     f"contamination={self.contamination!r} needs images: fit(X, y) with X images or embeddings, "
@@ -232,7 +245,7 @@ class DecisionMixin:
         self._warn_uncalibrated()
         rows, failed = self._embed(X, reset=False)
         flagged = self._flag(-self._score_rows(rows, failed)) == 1
-        names = np.where(flagged, self.ood_label, self._nearest_class(rows, failed))
+        names = np.asarray(np.where(flagged, self.ood_label, self._nearest_class(rows, failed)))
         return names.astype(str)
 
     def calibrate(self, X_id, id_tpr=0.95):

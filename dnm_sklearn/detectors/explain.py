@@ -77,6 +77,14 @@ def top_labels(cosine: np.ndarray, top_k: int | None) -> np.ndarray:
 class ExplainMixin:
     """Adds ``explain`` to a detector with ``id_text_`` and, where it has them, ``negative_text_``."""
 
+    # What the detector brings.
+    class_names_: np.ndarray
+    id_text_: np.ndarray
+    temperature_: float
+    negative_labels_: np.ndarray
+    n_groups_: int
+    _embed: Any
+
     def _negative_side(self) -> dict[str, Any] | None:
         """Negative labels as {"label", "text", "part_of_speech", "group"}, or None where there are none."""
         text = getattr(self, "negative_text_", None)

@@ -73,7 +73,7 @@ def check_ood_detector(
     results = []
     for own, check in yield_ood_checks(detector):
         reason = (expected_failed_checks or {}).get(check.__name__)
-        result = {"check_name": check.__name__, "status": "passed", "exception": None}
+        result: dict[str, Any] = {"check_name": check.__name__, "status": "passed", "exception": None}
         result["expected_to_fail_reason"] = reason
         try:
             check(clone(own))

@@ -75,9 +75,7 @@ def naive_stream(id_text, negative, batches, *, temperature, n_groups, length, p
     gap=st.floats(0, 1),
     batch_sizes=st.lists(st.integers(1, 14), min_size=1, max_size=3),
 )
-def test_stream_is_the_naive_twin(
-    seed, n_classes, group_size, n_groups, length, proxy, beta, weight, gap, batch_sizes
-):
+def test_stream_is_the_naive_twin(seed, n_classes, group_size, n_groups, length, proxy, beta, weight, gap, batch_sizes):
     rng, temperature = np.random.default_rng(seed), 0.05
     id_text, negative = (unit(rng.normal(size=(n, 10))) for n in (n_classes, group_size * n_groups))
     banks = np.concatenate([id_text, negative])

@@ -69,7 +69,7 @@ class StreamingDetector(BaseOODDetector):
         return {name: getattr(self, name) for name in self._state_names}
 
     def _keep(self, state: dict[str, Any]) -> None:
-        vars(self).update({name: state[name] for name in self._state_names})
+        self.__dict__.update({name: state[name] for name in self._state_names})
 
     def _loaded_stream(self) -> Stream:
         stream = self._open_stream()

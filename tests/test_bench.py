@@ -19,6 +19,7 @@ from dnm_sklearn.bench.records import RecordError, read_records, write_record, w
 from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, load_suite, resolve
 from dnm_sklearn.datasets import ImageSet, load_embedding_suite
 
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     return suite_folder(tmp_path_factory.mktemp("suites") / "tiny")

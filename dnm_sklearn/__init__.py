@@ -25,7 +25,6 @@ _EXPORTS = {
     "SklearnOutlierAdapter": "dnm_sklearn.adapters",
     "StratifiedBySourceKFold": "dnm_sklearn.model_selection",
     "TANLDetector": "dnm_sklearn.detectors",
-    "all_detectors": "dnm_sklearn.detectors",
     "load": "dnm_sklearn.persistence",
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }

@@ -67,11 +67,11 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of the weights, preprocessing, tokenizer and precision."""
+        """blake2b of the weights, preprocessing and tokenizer, a hyphen, and the precision."""
         with self._lock:
             if self._fingerprint is None:
                 self._fingerprint = self._compute_fingerprint()
-            return self._fingerprint
+            return f"{self._fingerprint}-{self.precision}"
 
     @property
     def cuts_context(self) -> bool:
@@ -85,7 +85,6 @@ class LoadedModel:
         head = {
             "format": 1,
             "preprocess": self.preprocess_cfg,
-            "precision": self.precision,
             "tokenizer": _tokenizer_identity(self.tokenizer),
             "config": self._description,
         }

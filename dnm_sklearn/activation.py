@@ -88,7 +88,7 @@ def activation_log_odds(
     >>> from dnm_sklearn.activation import activation_log_odds
     >>> labels = np.eye(3)
     >>> activation_log_odds(labels, labels[:1], labels[1:], temperature=0.1).round(2)
-    array([ 9.59, -9.99, -0.69])
+    array([  9.59, -10.  ,  -1.1 ])
     """
     import torch
 

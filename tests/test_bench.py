@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
@@ -411,24 +411,24 @@ def test_test_time_methods_see_one_stream_a_set(embedded, adaptation, stream):
     assert records[0].metrics["auroc"] > 0.99
 
 
-def test_texts_are_encoded_once(embedded):
+def test_texts_are_encoded_once():
     class Counting:
-        logit_scale_, fingerprint_ = 100.0, "x"
-        calls = 0
+        asked = []
 
         def encode_text(self, names, prompt="{}", *, return_norm=False):
-            self.calls += 1
-            rows = np.eye(len(names))
-            return (rows, np.ones(len(names))) if return_norm else rows
+            assert return_norm
+            self.asked.append((list(names), prompt))
+            return np.array([[len(name), 1.0] for name in names]), np.arange(1.0, len(names) + 1)
 
     counting = Counting()
     shared = SharedText(counting)
-    for _ in range(3):
-        shared.encode_text(["a", "b"], "the {}")
-        shared.encode_text(["a", "b"], ["the {}", "a {}"], return_norm=True)
-    assert counting.calls == 2
-    shared.encode_text(["b", "a"], "the {}")
-    assert counting.calls == 3
+    for _ in range(2):
+        assert shared.encode_text(["a", "bb", "a"], "the {}").tolist() == [[1, 1], [2, 1], [1, 1]]
+    rows, norms = shared.encode_text(["ccc", "bb"], "the {}", return_norm=True)
+    assert (rows.tolist(), norms.tolist()) == ([[3, 1], [2, 1]], [1, 2])
+    shared.encode_text(["a"], ["the {}", "a {}"])
+    assert counting.asked == [(["a", "bb"], "the {}"), (["ccc"], "the {}"), (["a"], ["the {}", "a {}"])]
+    assert clone(shared) is shared
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")

@@ -27,7 +27,7 @@ class SharedText:
 
     def __init__(self, embedder: Any):
         self._embedder = embedder
-        self._banks: dict[Any, Any] = {}
+        self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
 
     def __sklearn_clone__(self) -> SharedText:
@@ -49,13 +49,18 @@ class SharedText:
         return self._embedder.encode_image(X)
 
     def encode_text(self, names: Sequence[str], prompt: Any = "{}", *, return_norm: bool = False) -> Any:
-        """Return unit rows of texts, from the bank where these texts were asked for before."""
-        key = (tuple(names), prompt if isinstance(prompt, str) else tuple(prompt), return_norm)
-        if key not in self._banks:
-            start = time.perf_counter()
-            self._banks[key] = self._embedder.encode_text(names, prompt, return_norm=return_norm)
-            self.seconds += time.perf_counter() - start
-        return self._banks[key]
+        """Return unit rows of texts; each text is encoded once for each prompt."""
+        start = time.perf_counter()
+        key = prompt if isinstance(prompt, str) else tuple(prompt)
+        bank = self._banks.setdefault(key, {})
+        missing = [name for name in dict.fromkeys(names) if name not in bank]
+        if missing:
+            rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
+            bank.update(zip(missing, zip(rows, norms, strict=True), strict=True))
+        found = [bank[name] for name in names]
+        rows = np.stack([row for row, _ in found])
+        self.seconds += time.perf_counter() - start
+        return (rows, np.array([norm for _, norm in found], dtype=np.float32)) if return_norm else rows
 
     @property
     def fingerprint_(self) -> str:

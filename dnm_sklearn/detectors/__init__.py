@@ -20,7 +20,12 @@ _DETECTORS = {
     "ENLDetector": "enl",
     "AdaNegDetector": "adaneg",
 }
-_OTHER = {"BaseOODDetector": "base", "NegativeLabelDetector": "negative", "StreamingDetector": "streaming", "DetectorInfo": "info"}
+_OTHER = {
+    "BaseOODDetector": "base",
+    "NegativeLabelDetector": "negative",
+    "StreamingDetector": "streaming",
+    "DetectorInfo": "info",
+}
 
 __all__ = ["all_detectors", *_DETECTORS, *_OTHER]
 

@@ -170,7 +170,9 @@ class StreamingDetector(BaseOODDetector):
         return rows[~failed], failed
 
     def _advance(self, stream: Stream, rows: np.ndarray) -> np.ndarray:
-        parts = [stream.advance(rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)]
+        parts = [
+            stream.advance(rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)
+        ]
         return np.concatenate(parts) if parts else np.empty(0)
 
     # -- scores ---------------------------------------------------------------------------------------

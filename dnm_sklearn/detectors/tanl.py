@@ -72,10 +72,11 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     batch_size : int, default=256
         Images scored at once in a stream. It changes results, and takes ``4 * batch_size * N`` bytes for N labels.
     initial_ood : "noise" or array-like of shape (n, D), default="noise"
-        What the OOD queue starts with. "noise" = 15 noise images of five kinds (:func:`~dnm_sklearn.noise.noise_images`,
-        seeded) through the image tower with its own normalisation. An ``EmbeddingTable`` has no image tower: there
-        "noise" = 15 seeded isotropic random unit vectors, which look much less like images; give the embeddings of
-        noise images of the same model if there are any. An array = embeddings.
+        What the OOD queue starts with. "noise" = 15 seeded noise images of five kinds
+        (:func:`~dnm_sklearn.noise.noise_images`) through the image tower with its own normalisation. An
+        ``EmbeddingTable`` has no image tower: there "noise" = 15 seeded isotropic random unit vectors, which are much
+        less like images; give the embeddings of noise images of the same model if there are any. An array =
+        embeddings.
     adaptation : {"transductive", "frozen"}, default="transductive"
         "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the state.
         "frozen": it scores with the labels activated at present. Neither changes the detector.

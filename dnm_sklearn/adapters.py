@@ -242,8 +242,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A detector "
-                "alone needs no OOD rows."
+                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A "
+                "detector alone needs no OOD rows."
             )
         self.ood_class_ = self._ood_class()
         self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
@@ -275,8 +275,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
             return marker
         if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
             warnings.warn(
-                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In the "
-                "coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
+                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In "
+                "the coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -332,7 +332,11 @@ class OODClassifier(ClassifierMixin, _Adapter):
         """
         check_is_fitted(self, "detector_")
         proba = self.detector_.predict_proba(X)
-        return proba if self.ood_class_ == self.classes_[1] else proba[:, ::-1]
+        if self.ood_class_ == self.classes_[1]:
+            return proba
+        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the first.
+        tie = proba[:, :1] == 0.5
+        return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,4 +1,4 @@
-"""Save fitted detectors and load them again: plain parameters, names and arrays in a skops file; no weights, no code."""
+"""Save fitted detectors and load them: plain parameters, names and arrays in a skops file; no weights, no code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import __version__
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
 from dnm_sklearn.embedding import check_embedder, encoder_identity
+from dnm_sklearn.embedding.absent import AbsentEmbedder
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
@@ -31,116 +31,6 @@ _EMBEDDERS = {"CLIPEmbedder": "dnm_sklearn.embedding", "FakeEmbedder": "dnm_skle
 _TYPES = {"builtins.dict", "builtins.list", "builtins.tuple", "builtins.str", "numpy.ndarray"}
 _LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "TypeNode"}
 _CORPUS = "__corpus__"
-
-
-class AbsentEmbedder(BaseEstimator):
-    """Stands for an encoder that a file cannot hold; embeddings pass through, images and texts need the real one.
-
-    Parameters
-    ----------
-    name : str
-        Class of the encoder that the detector was fitted with.
-    fingerprint : str
-        Its identity.
-    width : int
-        Width of the embeddings.
-    logit_scale : float
-        Its logit scale.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.persistence import AbsentEmbedder
-    >>> AbsentEmbedder("EmbeddingTable", "0f", 2).encode_image([[0.0, 2.0]]).tolist()
-    [[0.0, 1.0]]
-    """
-
-    def __init__(self, name: str, fingerprint: str, width: int, logit_scale: float = 100.0) -> None:
-        self.name = name
-        self.fingerprint = fingerprint
-        self.width = width
-        self.logit_scale = logit_scale
-
-    @property
-    def fingerprint_(self) -> str:
-        """Identity of the encoder it stands for."""
-        return self.fingerprint
-
-    @property
-    def logit_scale_(self) -> float:
-        """Logit scale of the encoder it stands for."""
-        return float(self.logit_scale)
-
-    def fit(self, X: Any = None, y: Any = None) -> AbsentEmbedder:
-        """Do nothing.
-
-        Parameters
-        ----------
-        X, y : ignored
-            Present for scikit-learn's API.
-
-        Returns
-        -------
-        self : object
-        """
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Normalise embeddings; the same as `encode_image`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, D)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, D), float32
-        """
-        return self.encode_image(X)
-
-    def encode_image(self, X: Any) -> np.ndarray:
-        """Normalise embeddings.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, D)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, D), float32
-
-        Raises
-        ------
-        ValueError
-            If X holds raw images.
-        """
-        from dnm_sklearn.embedding.images import embedding_rows, input_kind
-
-        if input_kind(X) == "images":
-            raise ValueError(self._missing("images"))
-        return embedding_rows(X, width=self.width)
-
-    def encode_text(self, names: Any, prompt: Any = "{}", *, return_norm: bool = False) -> np.ndarray:
-        """Refuse: the vectors of texts are with the encoder it stands for.
-
-        Parameters
-        ----------
-        names, prompt, return_norm
-            As in `CLIPEmbedder`.
-
-        Raises
-        ------
-        ValueError
-            Always.
-        """
-        raise ValueError(self._missing("texts"))
-
-    def _missing(self, what: str) -> str:
-        return (
-            f"The detector was saved with a {self.name}, which is not in the file, so it takes embeddings only, no "
-            f"{what}. Load it with load(path, embedder=...) and the {self.name} it was fitted with."
-        )
 
 
 def save(estimator: Any, path: Any) -> None:
@@ -177,8 +67,8 @@ def save(estimator: Any, path: Any) -> None:
     if isinstance(estimator, OODPipeline):
         if len(estimator.steps) != 2:
             raise TypeError(
-                f"A file holds a pipeline of an embedder and a detector, and this one has {len(estimator.steps)} steps: "
-                "save the detector (pipe[-1].save(path)), or the whole with joblib."
+                f"A file holds a pipeline of an embedder and a detector, and this one has {len(estimator.steps)} "
+                "steps: save the detector (pipe[-1].save(path)), or the whole with joblib."
             )
         steps, detector = [name for name, _ in estimator.steps], estimator.steps[-1][1]
     if isinstance(detector, BaseOODDetector):
@@ -257,9 +147,9 @@ def _plain(value: Any, what: str) -> Any:
     if type(value).__module__.startswith("pandas") and hasattr(value, "tolist"):
         return _plain(value.tolist(), what)
     raise TypeError(
-        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: names, numbers, arrays and "
-        "corpora only. Set it to a plain value with set_params first (random_state: an int; contamination: 'auto', the "
-        "fitted threshold_ is kept), or use joblib."
+        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: names, numbers, arrays "
+        "and corpora only. Set it to a plain value with set_params first (random_state: an int; contamination: 'auto', "
+        "the fitted threshold_ is kept), or use joblib."
     )
 
 
@@ -292,7 +182,9 @@ def load(path: Any, embedder: Any = None) -> Any:
     name, record = envelope["detector"], envelope["embedder"]
     classes = all_detectors()
     if name not in classes:
-        raise ValueError(f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn.")
+        raise ValueError(
+            f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn."
+        )
     own, given = _restored_embedder(record, embedder)
     try:
         params = {key: _restored(value) for key, value in envelope["params"].items()}
@@ -332,8 +224,8 @@ def _restored_embedder(record: dict[str, Any], embedder: Any) -> tuple[Any, Any]
     elif encoder_identity(own) != expected:
         raise ValueError(
             f"The detector was fitted with a {record['name']} of fingerprint {expected[:12]}..., and the "
-            f"{type(own).__name__} given as embedder= has {encoder_identity(own)[:12]}...: its text vectors do not fit. "
-            "Give the embedder of fit, or fit again."
+            f"{type(own).__name__} given as embedder= has {encoder_identity(own)[:12]}...: its text vectors do not "
+            "fit. Give the embedder of fit, or fit again."
         )
     return own, given
 
@@ -363,15 +255,20 @@ def _read(path: Any) -> dict[str, Any]:
         content = skops.io.loads(data, trusted=[])
     except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; {type(error).__name__}: {error}). It was cut "
-            "or is something else; copy it again, or save again."
+            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; {type(error).__name__}: {error}). It was "
+            "cut or is something else; copy it again, or save again."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
-    if content["version"] > VERSION:
+    if content.get("version", VERSION + 1) > VERSION:
         raise ValueError(
-            f"{path} has format {content['version']}, written by dnm_sklearn {content['written_by']}; this is "
+            f"{path} has format {content.get('version')}, written by dnm_sklearn {content.get('written_by')}; this is "
             f"{__version__}, which reads up to format {VERSION}. Update dnm_sklearn."
+        )
+    missing = {"detector", "embedder", "params", "fitted", "steps"} - set(content)
+    if missing:
+        raise ValueError(
+            f"{path} is no complete file of dnm_sklearn: it lacks {", ".join(sorted(missing))}."
         )
     return content
 

@@ -7,16 +7,16 @@ from typing import Any
 _EXPORTS = {
     "EmbeddingWorld": "dnm_sklearn.testing.world",
     "FakeEmbedder": "dnm_sklearn.testing.fake",
-    "check_ood_detector": "dnm_sklearn.testing.checks",
+    "check_ood_detector": "dnm_sklearn.testing.runner",
     "make_detectors": "dnm_sklearn.testing.instances",
     "make_embedding_world": "dnm_sklearn.testing.world",
     "make_estimators": "dnm_sklearn.testing.instances",
-    "parametrize_with_ood_checks": "dnm_sklearn.testing.checks",
+    "parametrize_with_ood_checks": "dnm_sklearn.testing.runner",
     "sklearn_exemptions": "dnm_sklearn.testing.instances",
-    "yield_ood_checks": "dnm_sklearn.testing.checks",
+    "yield_ood_checks": "dnm_sklearn.testing.runner",
 }
 
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The library's own contract as checks, in the manner of scikit-learn's: usable on detectors of others.
 
 A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and embedder are those of
-the check. ``check_ood_detector(MyDetector())`` runs all; ``parametrize_with_ood_checks`` makes each one a pytest case.
+the check. :mod:`dnm_sklearn.testing.runner` runs them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import contextlib
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from sklearn.exceptions import NotFittedError
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.testing.fake import FakeEmbedder
 from dnm_sklearn.testing.world import EmbeddingWorld, make_embedding_world
-
-__all__ = ["check_ood_detector", "parametrize_with_ood_checks", "yield_ood_checks"]
 
 _SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "adjective_fraction": 1.0, "n_neighbors": 5}
 
@@ -41,10 +38,6 @@ def _prepare(detector: Any, world: EmbeddingWorld, *, frozen: bool = True, small
     if frozen:
         _set(own, adaptation="frozen")
     return _set(own, **params)
-
-
-def _is_transductive(detector: Any) -> bool:
-    return getattr(detector, "adaptation", None) == "transductive"
 
 
 def _state(detector: Any) -> dict[str, bytes]:
@@ -69,7 +62,7 @@ def check_images_are_embeddings(detector: Any) -> None:
     """Raw images and their embeddings get the same scores."""
     world = make_embedding_world(n_images=2)
     embedder = FakeEmbedder(dim=16)
-    images = [image for image in np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8)]
+    images = list(np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8))
     fitted = _prepare(detector, world, frozen=False, embedder=embedder).fit()
     np.testing.assert_array_equal(
         fitted.decision_function(images), fitted.decision_function(embedder.transform(images))
@@ -90,9 +83,7 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
     world = make_embedding_world()
     want = _prepare(detector, world).fit().decision_function(world.X)
     repeated = [*world.names, world.names[0], f" {world.names[1]} "]
-    np.testing.assert_array_equal(
-        _prepare(detector, world, classes=repeated).fit().decision_function(world.X), want
-    )
+    np.testing.assert_array_equal(_prepare(detector, world, classes=repeated).fit().decision_function(world.X), want)
     reordered = world.names[::-1]
     got = _prepare(detector, world, classes=reordered).fit().decision_function(world.X)
     np.testing.assert_allclose(got, want, atol=1e-4)
@@ -289,7 +280,7 @@ def _raises(kind: type[Exception], what: str) -> Iterator[None]:
     raise AssertionError(f"{what} raised no {kind.__name__}")
 
 
-_CHECKS: tuple[Callable[[Any], None], ...] = (
+CHECKS: tuple[Callable[[Any], None], ...] = (
     check_sign,
     check_images_are_embeddings,
     check_ways_to_give_names,
@@ -308,115 +299,3 @@ _CHECKS: tuple[Callable[[Any], None], ...] = (
     check_subset_and_order,
     check_info,
 )
-
-
-def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-    """Yield the detector with each check that applies to it.
-
-    Parameters
-    ----------
-    detector : detector
-        Unfitted instance of a `BaseOODDetector`.
-
-    Yields
-    ------
-    detector, check
-        Run it as ``check(detector)``.
-
-    Examples
-    --------
-    >>> from dnm_sklearn import MCMDetector
-    >>> from dnm_sklearn.testing import yield_ood_checks
-    >>> len(list(yield_ood_checks(MCMDetector())))
-    17
-    """
-    from dnm_sklearn.detectors import all_detectors
-
-    for check in _CHECKS:
-        # A file holds the detectors of the library only, never a class of somebody else.
-        if check is not check_save_and_load or type(detector) in all_detectors().values():
-            yield detector, check
-    if _is_transductive(detector):
-        yield detector, check_transductive_is_repeatable
-
-
-def check_ood_detector(
-    detector: Any, *, expected_failed_checks: dict[str, str] | None = None, on_fail: str | None = "raise"
-) -> list[dict[str, Any]]:
-    """Run all checks on a detector, as scikit-learn's ``check_estimator`` does.
-
-    Parameters
-    ----------
-    detector : detector
-        Unfitted instance of a `BaseOODDetector`.
-    expected_failed_checks : dict of str to str, optional
-        Names of checks that may fail, with the reasons.
-    on_fail : {"raise", None}, default="raise"
-        Raise the first unexpected failure, or only record it.
-
-    Returns
-    -------
-    list of dict
-        With ``check_name``, ``status`` ("passed", "failed" or "xfail"), ``exception`` and
-        ``expected_to_fail_reason``.
-
-    Examples
-    --------
-    >>> from dnm_sklearn import MCMDetector
-    >>> from dnm_sklearn.testing import check_ood_detector
-    >>> {result["status"] for result in check_ood_detector(MCMDetector())}
-    {'passed'}
-    """
-    results = []
-    for own, check in yield_ood_checks(detector):
-        reason = (expected_failed_checks or {}).get(check.__name__)
-        result = {"check_name": check.__name__, "status": "passed", "exception": None, "expected_to_fail_reason": reason}
-        try:
-            check(clone(own))
-        except Exception as error:
-            if reason is None and on_fail == "raise":
-                raise
-            result.update(status="failed" if reason is None else "xfail", exception=error)
-        results.append(result)
-    return results
-
-
-def parametrize_with_ood_checks(
-    detectors: Sequence[Any], *, expected_failed_checks: Callable[[Any], dict[str, str]] | None = None
-) -> Callable:
-    """Pytest decorator: one case for each detector and check, with arguments `estimator` and `check`.
-
-    Parameters
-    ----------
-    detectors : list of detectors
-        Unfitted instances.
-    expected_failed_checks : callable, optional
-        Detector to the checks that may fail, with the reasons (marked xfail).
-
-    Returns
-    -------
-    decorator
-
-    Examples
-    --------
-    >>> from dnm_sklearn import MCMDetector
-    >>> from dnm_sklearn.testing import parametrize_with_ood_checks
-    >>> @parametrize_with_ood_checks([MCMDetector()])
-    ... def test_contract(estimator, check):
-    ...     check(estimator)
-    """
-    import pytest
-
-    cases = []
-    for detector in detectors:
-        exempt = expected_failed_checks(detector) if expected_failed_checks else {}
-        mode = getattr(detector, "adaptation", "")
-        for own, check in yield_ood_checks(detector):
-            marks = [pytest.mark.xfail(reason=exempt[check.__name__])] if check.__name__ in exempt else []
-            label = "-".join(part for part in (type(own).__name__, mode, check.__name__) if part)
-            cases.append(pytest.param(clone(own), partial(_run, check), marks=marks, id=label))
-    return pytest.mark.parametrize(("estimator", "check"), cases)
-
-
-def _run(check: Callable[[Any], None], detector: Any) -> None:
-    check(clone(detector))

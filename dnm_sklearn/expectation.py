@@ -265,7 +265,7 @@ def zero_shot_log_expectation(prior: ZeroShotPrior, corpus_text: Any, *, tempera
     >>> from dnm_sklearn.expectation import ZeroShotPrior, zero_shot_log_expectation
     >>> prior = ZeroShotPrior(np.eye(2, 3), np.zeros(3))
     >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
-    array([-0.123, -0.123, -0.332])
+    array([-0.219, -0.219, -0.499])
     """
     corpus = np.asarray(corpus_text)
     free = ZeroShotPrior(prior.id_text, prior.image_mean, prior.slope, prior.spread, None)

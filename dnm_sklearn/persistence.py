@@ -268,7 +268,7 @@ def _read(path: Any) -> dict[str, Any]:
     missing = {"detector", "embedder", "params", "fitted", "steps"} - set(content)
     if missing:
         raise ValueError(
-            f"{path} is no complete file of dnm_sklearn: it lacks {", ".join(sorted(missing))}."
+            f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}."
         )
     return content
 

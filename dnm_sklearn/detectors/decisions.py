@@ -23,7 +23,7 @@ class DecisionMixin:
 
     def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
-        self.calibration_scores_ = None
+        self.calibration_scores_ = self.calibration_n_seen_ = None
         if rows is None:
             if not isinstance(self.contamination, str):
                 raise ValueError(
@@ -72,13 +72,22 @@ class DecisionMixin:
         """Scores and labels of X, after the checks that every decision needs."""
         check_is_fitted(self, "decision_scores_")
         self._check_threshold()
-        self._warn_transductive()
+        self._warn_uncalibrated()
         scores = self.decision_function(X)
         return scores, self._flag(scores)
 
-    def _warn_transductive(self) -> None:
-        """Calibration holds for scores of one image alone, not for those that depend on the test batch."""
-        if self.calibration_scores_ is not None and getattr(self, "adaptation", None) == "transductive":
+    def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
+        """Calibration holds for the scoring rule that the calibration images met, and no other."""
+        if self.calibration_scores_ is None:
+            return
+        if getattr(self, "n_seen_", None) != self.calibration_n_seen_:
+            warnings.warn(
+                f"{type(self).__name__} has changed its state since calibrate (n_seen_={self.n_seen_}, then "
+                f"{self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call calibrate(X_id) again.",
+                CalibrationWarning,
+                stacklevel=4,
+            )
+        elif not frozen and getattr(self, "adaptation", None) == "transductive":
             warnings.warn(
                 f"{type(self).__name__} was calibrated with its state frozen, but adaptation='transductive' scores "
                 "every image together with the others of X: the share of ID images kept is not guaranteed. Use "
@@ -220,7 +229,7 @@ class DecisionMixin:
         """
         check_is_fitted(self, "decision_scores_")
         self._check_threshold()
-        self._warn_transductive()
+        self._warn_uncalibrated()
         rows, failed = self._embed(X, reset=False)
         flagged = self._flag(-self._score_rows(rows, failed)) == 1
         names = np.where(flagged, self.ood_label, self._nearest_class(rows, failed))
@@ -254,6 +263,7 @@ class DecisionMixin:
         scores = self._frozen_scores(X_id)
         threshold = thresholds.calibration_threshold(scores, id_tpr)
         self.calibration_scores_, self.threshold_ = np.sort(scores), threshold
+        self.calibration_n_seen_ = getattr(self, "n_seen_", None)
         self.labels_ = self._flag(self.decision_scores_)
         return self
 
@@ -289,6 +299,7 @@ class DecisionMixin:
                 "p_value needs calibration scores: call calibrate(X_id) first, with ID images that were used for "
                 "nothing else (images given to fit do not count)."
             )
+        self._warn_uncalibrated(frozen=True)
         return thresholds.conformal_p_values(self._frozen_scores(X), self.calibration_scores_)
 
     def _frozen_scores(self, X) -> np.ndarray:

@@ -270,6 +270,16 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         stream.load(self._state())
         return stream.activated()
 
+    def _negative_side(self) -> dict[str, Any]:
+        """Labels activated at present, for ``explain``; the score has no groups of them."""
+        index, _ = self._activated()
+        return {
+            "label": self.activated_labels_,
+            "text": self.corpus_text_[index],
+            "part_of_speech": self.corpus_.part_of_speech[index],
+            "group": np.full(len(index), -1),
+        }
+
     @property
     def activated_labels_(self) -> np.ndarray:
         """Names of the labels selected in the present state, most activated first; shape (M,)."""

@@ -23,6 +23,7 @@ from dnm_sklearn.testing.fake import FakeEmbedder
 from dnm_sklearn.testing.world import EmbeddingWorld, make_embedding_world
 
 _SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "adjective_fraction": 1.0, "n_neighbors": 5}
+_SMALL["n_activated"] = 40
 
 
 def _set(detector: Any, **params: Any) -> Any:
@@ -258,7 +259,12 @@ def check_transductive_is_repeatable(detector: Any) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted.predict(world.X)
-    assert any("not guaranteed" in str(warning.message) for warning in caught)
+        fitted.set_params(adaptation="frozen").partial_fit(world.X).p_value(world.X)
+    messages = [str(warning.message) for warning in caught]
+    assert any("together with the others" in message for message in messages)
+    assert any("changed its state since calibrate" in message for message in messages)
+    fitted.reset_adaptation()
+    np.testing.assert_array_equal(fitted.p_value(world.X), _prepare(detector, world).fit().calibrate(world.X_id).p_value(world.X))
 
 
 def check_info(detector: Any) -> None:

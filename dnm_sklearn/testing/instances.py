@@ -10,6 +10,7 @@ from dnm_sklearn.testing.fake import FakeEmbedder
 __all__ = ["make_detectors", "make_estimators", "sklearn_exemptions"]
 
 _SMALL = {"corpus": Corpus([f"word {i}" for i in range(30)]), "n_groups": 3, "n_neighbors": 5, "negative_prior": 0.95}
+_SMALL["n_activated"] = 20
 
 _TRANSDUCTIVE = {
     "check_methods_subset_invariance": (

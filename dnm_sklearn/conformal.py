@@ -180,16 +180,18 @@ def online_p_values(scores: Any, n_calibration: int, random_state: Any = 0) -> n
 class _Bets:
     """Capital of S players, each mixing the same experts, whose bets use past p-values only.
 
-    Experts: no bet; ``1 - a + a e p**(e - 1)`` for several shares a of OOD images and powers e; a histogram of past
-    p-values. The weights follow the experts' capital, with a small share moved back to the initial weights at each
-    step, so that a drift that begins late is followed.
+    Experts: no bet; steps ``1 - a + a [p <= c] / c`` and powers ``1 - a + a e p**(e - 1)`` for several shares a of OOD
+    images; a histogram of past p-values. The weights follow the experts' capital, with a small share moved back to the
+    initial weights at each step, so that a drift that begins late is followed. Each expert integrates to 1 over p.
     """
 
     def __init__(self, n_streams: int, switch: float) -> None:
-        share, power = np.meshgrid([0.02, 0.1, 0.4, 1.0], [0.03, 0.15, 0.4], indexing="ij")
+        step_share, level = np.meshgrid([0.02, 0.05, 0.1, 0.3], [0.005, 0.01, 0.02, 0.05, 0.1, 0.2], indexing="ij")
+        share, power = np.meshgrid([0.1, 0.4, 1.0], [0.15, 0.4], indexing="ij")
+        self.step_share, self.level = step_share.ravel(), level.ravel()
         self.share, self.power = share.ravel(), power.ravel()
-        n_power = len(self.share)
-        self.initial = np.r_[0.25, np.full(n_power, 0.5 / n_power), 0.25]
+        parts = ((0.1, 1), (0.7, self.level.size), (0.1, self.power.size), (0.1, 1))
+        self.initial = np.concatenate([np.full(size, whole / size) for whole, size in parts])
         self.weights = np.tile(self.initial, (n_streams, 1))
         self.counts = np.ones((n_streams, _N_BINS))
         self.log_capital = np.zeros(n_streams)
@@ -198,10 +200,16 @@ class _Bets:
     def step(self, p: np.ndarray) -> np.ndarray:
         """Bet on p-values of shape (S,); return the log capital."""
         rows, bins = np.arange(len(p)), np.minimum((p * _N_BINS).astype(int), _N_BINS - 1)
-        gain = np.empty_like(self.weights)
-        gain[:, 0] = 1
-        gain[:, 1:-1] = 1 - self.share + self.share * self.power * p[:, None] ** (self.power - 1)
-        gain[:, -1] = _N_BINS * self.counts[rows, bins] / self.counts.sum(axis=1)
+        column = p[:, None]
+        gain = np.concatenate(
+            [
+                np.ones_like(column),
+                1 - self.step_share + self.step_share * (column <= self.level) / self.level,
+                1 - self.share + self.share * self.power * column ** (self.power - 1),
+                (_N_BINS * self.counts[rows, bins] / self.counts.sum(axis=1))[:, None],
+            ],
+            axis=1,
+        )
         self.counts[rows, bins] += 1
         earned = self.weights * gain
         total = earned.sum(axis=1, keepdims=True)

@@ -25,6 +25,7 @@ from dnm_sklearn._tiles import take as take_rows
 __all__ = [
     "Expectation",
     "ZeroShotPrior",
+    "add_background",
     "class_prototypes",
     "expectation",
     "expectation_score",
@@ -464,6 +465,43 @@ def expectation_score(
         log_corpus = tiles.group_lse(block, corpus_text, slice(0, n_labels), 1, offset=added)
         scores[rows] = (log_id.double() - log_corpus.double()).squeeze(1).cpu().numpy()
     return scores + np.log(n_labels)
+
+
+def add_background(
+    scores: Any, largest_cosine: Any, log_expectation: float, *, weight: float, temperature: float
+) -> np.ndarray:
+    r"""Add a background label: one that every image would activate equally, were it not for the ID labels.
+
+    ``r_0(x) = exp(-max_k cos(x, t_k) / T)`` and its ID mean :math:`E_0` enter the mean with `weight` times the weight
+    of all corpus labels together: ``-log((exp(-score) + weight r_0 / E_0) / (1 + weight))``. It speaks against images
+    that are like no class and like no corpus label either.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        From :func:`expectation_score`.
+    largest_cosine : array-like of shape (n,)
+        Largest cosine to a class name.
+    log_expectation : float or array-like of shape (n,)
+        log E_0.
+    weight : float
+        Above 0.
+    temperature : float
+        T.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Higher = more ID.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.expectation import add_background
+    >>> add_background([0.0], [0.3], -30.0, weight=1.0, temperature=0.01).round(3).tolist()
+    [0.0]
+    """
+    log_ratio = -np.asarray(largest_cosine, dtype=float) / temperature - log_expectation
+    return -np.logaddexp(-np.asarray(scores, dtype=float), np.log(weight) + log_ratio) + np.log1p(weight)
 
 
 class _Sums:

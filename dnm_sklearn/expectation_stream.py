@@ -43,6 +43,8 @@ class ExpectationStream:
         Part of each weight that does not follow the stream.
     shrinkage : float
         Admitted images at which the weights are halfway between static and followed.
+    background : callable, optional
+        From unit rows (b, D) and their scores (b,) to the final scores: adds the background label.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
     """
@@ -58,12 +60,14 @@ class ExpectationStream:
         admit: Callable[[np.ndarray, np.ndarray], np.ndarray],
         floor: float,
         shrinkage: float,
+        background: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         device: Device = "auto",
     ) -> None:
         self._id_text, self._corpus_text = id_text, corpus_text
         self._log_expectation, self._log_weights = log_expectation, log_weights
         self._temperature, self._device = temperature, resolve_device(device)
         self._admit, self._floor, self._shrinkage = admit, floor, shrinkage
+        self._background = background or (lambda rows, scores: scores)
 
     def start(self, window: int) -> None:
         """Begin with nothing admitted.
@@ -151,12 +155,12 @@ class ExpectationStream:
         logits *= 1 / self._temperature
         log_id = (image @ take(self._id_text, slice(None), torch.float32, self._device).T) / self._temperature
         log_id = log_id.double().logsumexp(dim=1)
-        static = self._finish(logits, log_id, self._log_weights)
+        static = self._background(batch, self._finish(logits, log_id, self._log_weights))
         admitted = self._admit(batch, static)
         self._n_seen += len(batch)
         if admitted.any():
             self._remember(batch[admitted], logits[torch.from_numpy(admitted).to(self._device)])
-        return self._finish(logits, log_id, self.log_weights())
+        return self._background(batch, self._finish(logits, log_id, self.log_weights()))
 
     def _remember(self, rows: np.ndarray, logits: torch.Tensor) -> None:
         """Put admitted rows in the ring and their shares in the sums; those they push out leave both."""
@@ -198,7 +202,7 @@ class ExpectationStream:
         return (log_id - log_corpus).cpu().numpy() + np.log(len(self._corpus_text))
 
     def _score(self, rows: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
-        return expectation_score(
+        scores = expectation_score(
             rows,
             self._id_text,
             self._corpus_text,
@@ -207,3 +211,4 @@ class ExpectationStream:
             log_weights=log_weights,
             device=self._device,
         )
+        return self._background(rows, scores)

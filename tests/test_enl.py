@@ -264,3 +264,19 @@ def test_figures_on_real_embeddings(shared_dir):
     assert np.mean([fpr95(names, name) for name in ("dtd", "sun397", "pets")]) < 0.09
     assert np.mean([fpr95(shots, name) for name in ("dtd", "sun397", "pets")]) < 0.05
     assert fpr95(shots, "caltech-rest") < 0.34
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_background_label_is_one_more_label(with_images):
+    world = make_embedding_world(dim=16)
+    fit = labelled(world) if with_images else ()
+    params = {"image_mean": np.full(16, 0.1), "temperature": 0.1}
+    without, det = build(world, **params).fit(*fit), build(world, background=2.0, **params).fit(*fit)
+    log_mean = det.background_log_expectation_
+    r = np.exp(-(world.X @ det.id_text_.T.astype(float)).max(axis=1) / 0.1 - log_mean)
+    want = -np.log((np.exp(-without.score_samples(world.X)) + 2 * r) / 3)
+    np.testing.assert_allclose(det.score_samples(world.X), want, rtol=1e-5, atol=1e-6)
+    if with_images:
+        largest = (fit[0] @ det.id_text_.T.astype(float)).max(axis=1)
+        assert log_mean == pytest.approx(np.log(np.exp(-largest / 0.1).mean()), abs=1e-5)
+        assert np.isfinite(det.id_scores_).all()

@@ -72,6 +72,10 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         Of the guess, see :class:`~dnm_sklearn.expectation.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
     prototype_weight : float, default=0.1
         With ID images, weight of the cosine to a class's mean image beside that to its name; 0 = names only.
+    background : float, default=0.0
+        Weight of a background label against all corpus labels together, see
+        :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes, as happens with many
+        classes and a small corpus; 1 is a good value there. Without ID images and `image_mean` it is not used.
     trim : float, default=0.0
         Share of the ID images given to `fit`, those of the largest leave-one-out OOD scores, left out of E and the
         prototypes: against mislabelled images. It makes no use of calibration images.
@@ -105,6 +109,8 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         log E.
     log_weights_ : ndarray of shape (N,)
         Log of the static weights: 0 with ID images, else by names alone.
+    background_log_expectation_ : float
+        log E of the background label; inf where there is nothing to estimate it from.
     n_id_images_ : int
         ID images that E is made of.
     id_scores_ : ndarray of shape (n_id_images_,) or None
@@ -149,6 +155,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         "prior_slope": [Interval(Real, 0, None, closed="left")],
         "prior_spread": [Interval(Real, 0, None, closed="left")],
         "prototype_weight": [Interval(Real, 0, None, closed="left")],
+        "background": [Interval(Real, 0, None, closed="left")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "admission_level": [Interval(Real, 0, 1, closed="neither")],
         "window": [Interval(Integral, 1, None, closed="left")],
@@ -175,6 +182,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         prior_slope=0.5,
         prior_spread=0.035,
         prototype_weight=0.1,
+        background=0.0,
         trim=0.0,
         adaptation="frozen",
         admission_level=0.01,
@@ -201,6 +209,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.prior_slope = prior_slope
         self.prior_spread = prior_spread
         self.prototype_weight = prototype_weight
+        self.background = background
         self.trim = trim
         self.adaptation = adaptation
         self.admission_level = admission_level
@@ -222,6 +231,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.negative_text_, _ = self._encode_corpus(self.negative_corpus_)
         self.id_bank_ = self.id_text_
         self.id_scores_ = None
+        self.background_log_expectation_ = np.inf
         self.n_id_images_ = 0
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
@@ -268,11 +278,17 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         fitted = enl.expectation(*arguments, temperature=self.temperature_, **strata)
         self.log_expectation_ = fitted.log_mean
         self.log_weights_ = np.zeros(len(self.negative_text_))
+        background = -scoring.max_logit(image, self.id_text_) / self.temperature_
+        self.background_log_expectation_ = float(np.logaddexp.reduce(background) - np.log(len(image)))
         self.id_scores_ = None
-        if strata or len(image) > 1:
-            self.id_scores_ = -enl.leave_one_out_scores(
+        if len(image) > 1:
+            scores = enl.leave_one_out_scores(
                 *arguments, temperature=self.temperature_, shift=fitted.shift, **strata
             )
+            top = background.max()
+            others = np.exp(background - top).sum() - np.exp(background - top)
+            log_mean = np.log(np.maximum(others, 1e-280)) + top - np.log(len(image) - 1)
+            self.id_scores_ = -self._add_background(image, scores, log_mean)
 
     def _fit_names(self) -> None:
         """Set E and the weights from names alone."""
@@ -292,9 +308,13 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
             # A copy, so that the list of unreadable images of the fit stays.
             stock = copy.copy(self.embedder_).encode_image(list(noise_images()))
             image_mean = stock.mean(axis=0, dtype=float)
+        prior = self._prior(image_mean)
         self.log_expectation_ = enl.zero_shot_log_expectation(
-            self._prior(image_mean), self.negative_text_, temperature=self.temperature_
+            prior, self.negative_text_, temperature=self.temperature_
         )
+        own = np.einsum("kd,kd->k", self.id_text_, prior.class_means(self.negative_text_.mean(axis=0, dtype=float)))
+        moment = -own / self.temperature_ + (self.prior_spread / self.temperature_) ** 2 / 2
+        self.background_log_expectation_ = float(np.logaddexp.reduce(moment) - np.log(len(own)))
 
     def _given_image_mean(self) -> np.ndarray | None:
         if self.image_mean is None:
@@ -317,7 +337,16 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
             admit=self._admit,
             floor=self.weight_floor,
             shrinkage=self.shrinkage,
+            background=self._add_background,
         )
+
+    def _add_background(self, rows: np.ndarray, scores: np.ndarray, log_expectation: Any = None) -> np.ndarray:
+        """Scores with the background label, if there is one."""
+        log_mean = self.background_log_expectation_ if log_expectation is None else log_expectation
+        if self.background == 0 or np.isinf(log_mean).all():
+            return scores
+        largest = scoring.max_logit(rows, self.id_text_)
+        return enl.add_background(scores, largest, log_mean, weight=self.background, temperature=self.temperature_)
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -191,9 +192,8 @@ class LoadedModel:
 
         with torch.inference_mode(), self._autocast():
             batch = torch.from_numpy(tokens).to(self.device)
-            own = self._tower is None
-            rows = self.model.encode_text(batch, normalize=False) if own else self._tower(batch)
-            return self._to_rows(rows, "prompts")
+            tower = self._tower or partial(self.model.encode_text, normalize=False)
+            return self._to_rows(tower(batch), "prompts")
 
 
 class _CausalTower:

@@ -10,7 +10,7 @@ import contextlib
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -275,14 +275,6 @@ def check_transductive_is_repeatable(detector: Any) -> None:
     fitted.reset_adaptation()
     fresh = _prepare(detector, world).fit().calibrate(world.X_id)
     np.testing.assert_array_equal(fitted.p_value(world.X), fresh.p_value(world.X))
-
-
-def _message_of(call: Callable[[], Any]) -> list[str]:
-    try:
-        call()
-    except ValueError as error:
-        return [str(error)]
-    return []
 
 
 def check_info(detector: Any) -> None:

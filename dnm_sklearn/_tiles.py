@@ -168,21 +168,23 @@ class LogitTiles:
         n_labels = order.stop if isinstance(order, slice) else len(order)
         tile_rows = min(self.tile_rows, image.shape[0])
         widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width))
-        tile = torch.empty(tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        tile, scratch = torch.empty(2, tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        size = n_labels // n_groups
         out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
-        for groups, labels in _label_tiles(n_groups, n_labels // n_groups, widest):
-            text = take(
-                bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device
-            ).T
+        for groups, labels in _label_tiles(n_groups, size, widest):
+            text = take(bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device).T
             for start in range(0, image.shape[0], tile_rows):
                 rows = slice(start, min(start + tile_rows, image.shape[0]))
                 shape = (rows.stop - rows.start, text.shape[1])
                 logits = tile[: shape[0] * shape[1]].view(shape)
                 torch.addmm(logits, image[rows], text, beta=0, alpha=self.inverse_temperature, out=logits)
+                # h - log_softmax(h) is the group's log mass at any of its labels; the kernel for the softmax goes
+                # over the logits once where amax, exp and sum of our own would go over them five times.
                 grouped = logits.view(shape[0], groups.stop - groups.start, -1)
-                largest = grouped.amax(dim=2, keepdim=True)
-                log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
-                out[rows, groups] = torch.logaddexp(out[rows, groups], log_mass)
+                below = torch.log_softmax(grouped, 2, out=scratch[: logits.numel()].view(grouped.shape))
+                log_mass = grouped[..., 0] - below[..., 0]
+                whole = grouped.shape[2] == size
+                out[rows, groups] = log_mass if whole else torch.logaddexp(out[rows, groups], log_mass)
         return out
 
     def by_rows(self, finish: Any, *arrays: torch.Tensor) -> np.ndarray:

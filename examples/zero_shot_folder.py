@@ -33,8 +33,8 @@ def demo(folder, n_images, memory):
 def score_folder(detector, paths, output):
     """Score the images, most OOD first, and write them to a CSV file."""
     scores = detector.decision_function(paths)  # (n,), higher = more OOD; NaN = unreadable
-    flags = detector.predict(paths)  # (n,), 0 = ID, 1 = OOD
-    names = detector.predict_class(paths)  # (n,), class name, or "ood"
+    names = detector.predict_class(paths)  # (n,), class name, or "ood" where predict(paths) is 1
+    flags = (names == detector.ood_label).astype(int)  # (n,), 0 = ID, 1 = OOD
     order = np.argsort(-scores)
     with open(output, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

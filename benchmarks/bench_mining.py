@@ -66,9 +66,7 @@ def candidates(corpus, device, chunks):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, default=8192)
     parser.add_argument("--chunks", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--device", default="cpu")

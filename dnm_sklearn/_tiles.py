@@ -156,9 +156,7 @@ class LogitTiles:
             rows = slice(start, start + size)
             yield rows, take(image, rows, self.dtype, self.device)
 
-    def group_lse(
-        self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int
-    ) -> torch.Tensor:
+    def group_lse(self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int) -> torch.Tensor:
         """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
 
         Label tiles are the outer loop: each is gathered from the bank once for all row tiles.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -30,21 +30,20 @@ __all__ = ["ImageEncoder", "encode_images"]
 
 
 class ImageEncoder(Protocol):
-    """What a model offers to the image pipeline."""
+    """What a model offers to the image pipeline.
+
+    An encoder on a device of its own may also have ``runs_ahead = True`` and ``start_pixels(pixels)``, which begins a
+    batch and returns a function that waits for its rows.
+    """
 
     width: int
     image_batch_size: int
-    runs_ahead: bool
-    """Whether the encoder computes on a device of its own and has `start_pixels` too."""
 
     def prepare(self, image: Any) -> np.ndarray:
         """Turn an RGB picture into the array that `encode_pixels` takes; called from threads."""
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Encode a batch of prepared arrays to raw rows of shape (b, width)."""
-
-    def start_pixels(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
-        """Begin a batch, and return a function that waits for its rows."""
 
 
 def _why(error: OSError) -> str:
@@ -124,7 +123,7 @@ class _Source:
         )
 
 
-def _begin(encoder: ImageEncoder, pixels: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+def _begin(encoder: Any, pixels: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
     """Begin a batch; the result waits for it and gives its rows, in parts if memory ran out."""
     if not pixels:
         return list

@@ -194,10 +194,14 @@ class LoadedModel:
 
     def _forward_pixels(self, batch: Any) -> Any:
         """Raw embeddings, float32 on the device, of prepared pixels on the device."""
-        if self._mean is not None:
-            batch = batch.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
         with self._autocast():
-            return self.model.encode_image(batch, normalize=False).float()
+            return self.model.encode_image(self._normalised(batch), normalize=False).float()
+
+    def _normalised(self, batch: Any) -> Any:
+        """Float pixels (b, 3, h, w) as the model takes them, of prepared ones."""
+        if self._mean is None:
+            return batch
+        return batch.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
 
     def encode_prompts(
         self, prompts: Sequence[str], *, batch_size: int | None = None, verbose: bool = False

@@ -65,7 +65,7 @@ class LoadedModel:
         self._geometry, self._mean, self._std = _split_transform(transform, self.device)
         size = self.preprocess_cfg["size"]
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
-        pixels = (256 if self.device.type != "cpu" else 32) * 224 * 224
+        pixels = (256 if self.device.type != "cpu" else 4 * torch.get_num_threads()) * 224 * 224
         self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
         self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
 

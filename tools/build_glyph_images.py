@@ -40,6 +40,7 @@ from glyph_drawing import (
 )
 from PIL import Image, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
+from train_glyphclip import load_tokenizer
 
 DATA_DIR = Path(__file__).resolve().parents[1] / "dnm_sklearn" / "datasets" / "glyphs"
 TEST_FONTS = ["STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "STIXGeneralBolIta"]
@@ -52,6 +53,12 @@ HOMOGLYPHS = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧνοАВЕКМНОРСТХЅІЈаео
 # Further look-alikes of Latin letters: in no set at all.
 LOOKALIKES = "ϲϳϹϜıĸſŉѴѵ∨∪⊂⊤∣∘⋁⋃⋎○◌◯◦⚬⚪"
 UPRIGHT_ONLY = "птигд"  # italic forms are those of the Latin n, m, u, a small g ...
+# Blocks whose names only number the characters, beside those of glyph_drawing.algorithmic.
+NUMBERED = ("EGYPTIAN HIEROGLYPH", "ANATOLIAN HIEROGLYPH", "SIGNWRITING", "BAMUM LETTER PHASE", "VARIATION")
+# A name with one of these before the whole name of an ID character tells of a relation to it, not of a style.
+RELATIONS = frozenset(
+    ("with", "and", "to", "or", "but", "not", "nor", "over", "above", "below", "under", "of", "in", "on", "as")
+)
 
 # name: (group, first and last code point of the blocks, number of images)
 LETTER_SETS: dict[str, tuple[str, list[tuple[int, int]], int]] = {
@@ -184,48 +191,26 @@ def list_names() -> list[tuple[str, str]]:
     Returns
     -------
     list of (str, str)
-        Every Unicode name that is more than a code point or a syllable, in code order, with marks: "L" (or "S")
-        for a near-synonym of a name in task letters (or symbols). A near-synonym is a character whose
-        compatibility form (NFKC) is an ID character, or whose name is a style and the whole name of one
-        ("negative circled latin capital letter a"), no relation ("arrow to black diamond").
+        Every Unicode name that says more than a code point or a syllable and fits GlyphCLIP's context, in code
+        order, with marks: "L" (or "S") for a near-synonym of a name in task letters (or symbols). A near-synonym
+        is a character whose compatibility form (NFKC) is an ID character, or whose name is a style and the whole
+        name of one ("negative circled latin capital letter a"), no relation ("arrow to black diamond").
     """
-    rows = []
+    rows, tokenizer = [], load_tokenizer()
     tasks = {"L": LETTERS, "S": SYMBOLS}
     endings = {mark: tuple(" " + name_of(c) for c in chars) for mark, chars in tasks.items()}
-    relations = {
-        "with",
-        "and",
-        "to",
-        "or",
-        "but",
-        "not",
-        "nor",
-        "over",
-        "above",
-        "below",
-        "under",
-        "of",
-        "in",
-        "on",
-        "as",
-    }
-    hieroglyph = (
-        "EGYPTIAN HIEROGLYPH",
-        "ANATOLIAN HIEROGLYPH",
-        "SIGNWRITING",
-        "BAMUM LETTER PHASE",
-        "VARIATION",
-    )
     for code in range(sys.maxunicode + 1):
         char = chr(code)
         upper = unicodedata.name(char, "")
-        if not upper or algorithmic(upper) or upper.startswith(hieroglyph):
-            continue
         name, plain = upper.lower(), unicodedata.normalize("NFKC", char)
+        if not name or algorithmic(upper) or upper.startswith(NUMBERED):
+            continue
+        if len(tokenizer.encode(name)) + 2 > tokenizer.context_length:
+            continue
         marks = ""
         for mark, chars in tasks.items():
             style = next((name[: -len(e)] for e in endings[mark] if name.endswith(e)), "not")
-            styled = relations.isdisjoint(style.split())
+            styled = RELATIONS.isdisjoint(style.split())
             if char not in chars and ((len(plain) == 1 and plain in chars) or styled):
                 marks += mark
         rows.append((name, marks))

@@ -11,13 +11,16 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
+    "AdaNegDetector": "dnm_sklearn.detectors",
     "CLIPEmbedder": "dnm_sklearn.embedding",
+    "CSPDetector": "dnm_sklearn.detectors",
     "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
     "EmbeddingTable": "dnm_sklearn.embedding",
     "EnergyDetector": "dnm_sklearn.detectors",
     "MCMDetector": "dnm_sklearn.detectors",
     "MaxLogitDetector": "dnm_sklearn.detectors",
     "NegLabelDetector": "dnm_sklearn.detectors",
+    "TANLDetector": "dnm_sklearn.detectors",
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }
 _SUBMODULES = (

@@ -33,21 +33,24 @@ class CorpusDetector(BaseOODDetector):
         "adjective_prompt": [str, list, tuple],
     }
 
+    def _given_corpus(self) -> Corpus:
+        """Return the whole corpus, class names included (a table's class names are not)."""
+        if self.corpus is not None:
+            return check_corpus(self.corpus)
+        if not isinstance(self.embedder_, EmbeddingTable):
+            return load_corpus(self._default_corpus)
+        others = set(self.class_names_.tolist())
+        names = [name for name in self.embedder_.names if name not in others]
+        if not names:
+            raise ValueError(
+                "The EmbeddingTable holds the class names and nothing else, so no candidate negative label is "
+                "left. Add more names to the table, or give corpus=."
+            )
+        return Corpus(names, name="table")
+
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""
-        if self.corpus is not None:
-            corpus = check_corpus(self.corpus)
-        elif isinstance(self.embedder_, EmbeddingTable):
-            others = set(self.class_names_.tolist())
-            names = [name for name in self.embedder_.names if name not in others]
-            if not names:
-                raise ValueError(
-                    "The EmbeddingTable holds the class names and nothing else, so no candidate negative label is "
-                    "left. Add more names to the table, or give corpus=."
-                )
-            corpus = Corpus(names, name="table")
-        else:
-            corpus = load_corpus(self._default_corpus)
+        corpus = self._given_corpus()
         if not exclude_class_names:
             return corpus
         try:

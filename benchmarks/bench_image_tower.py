@@ -126,7 +126,7 @@ def main():
 
         score = unit_rows(args.images, loaded.width, 0)
         banks = unit_rows(1000, loaded.width, 1), unit_rows(12_000, loaded.width, 2)
-        functions = {f"model alone, batches of {batch}": lambda batch=batch: model_only(batch) for batch in args.batches}
+        functions = {f"model alone, batches of {b}": lambda b=b: model_only(b) for b in args.batches}
         functions["decoders alone"] = decoders_only
         functions["ours, pictures"] = lambda: embedder.encode_image(arrays)
         functions["ours, JPEG files"] = lambda: embedder.encode_image(paths)

@@ -16,6 +16,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    reset_peak,
     set_threads,
     unit_rows,
 )
@@ -42,6 +43,7 @@ def peak(parameters):
     detector, images = make({"images": 500, "corpus": 1000, "classes": 20}, name)
     detector.fit().decision_function(images)
     detector, images = make(parameters, name)
+    reset_peak()
     before = peak_mb()
     detector.fit()
     detector.decision_function(images)

@@ -14,7 +14,16 @@ import io
 import tempfile
 from pathlib import Path
 
-from benchmarks._measure import add_timing_options, interleaved, machine, peak_extra_mb, peak_mb, set_threads, unit_rows
+from benchmarks._measure import (
+    add_timing_options,
+    interleaved,
+    machine,
+    peak_extra_mb,
+    peak_mb,
+    reset_peak,
+    set_threads,
+    unit_rows,
+)
 
 MODULE = "benchmarks.bench_image_tower"
 JPEG_SIZE = (500, 375)  # ImageNet's most frequent
@@ -58,6 +67,7 @@ def peak(parameters):
     embedder, loaded = make(parameters["model"], "cpu", "auto")
     arrays = [array for _, array in pictures(parameters["images"], side_of(loaded))]
     embedder.encode_image(arrays[:2])
+    reset_peak()
     before = peak_mb()
     embedder.encode_image(arrays)
     print(max(0.0, peak_mb() - before))

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks._measure import add_timing_options, interleaved, machine, peak_extra_mb, peak_mb, set_threads
+from benchmarks._measure import (
+    add_timing_options,
+    interleaved,
+    machine,
+    peak_extra_mb,
+    peak_mb,
+    reset_peak,
+    set_threads,
+)
 
 MODULE = "benchmarks.bench_text_tower"
 
@@ -54,10 +62,12 @@ def peak(parameters):
     embedder, loaded = make(parameters["model"], "cpu")
     if parameters["way"] == "ours":
         embedder.encode_text(names[:8])
+        reset_peak()
         before = peak_mb()
         embedder.encode_text(names, parameters["template"])
     else:
         open_clip_rows(loaded, names[:8], 8)
+        reset_peak()
         before = peak_mb()
         open_clip_rows(loaded, names, parameters["batch"])
     print(max(0.0, peak_mb() - before))

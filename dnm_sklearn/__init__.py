@@ -15,17 +15,23 @@ _EXPORTS = {
     "CLIPEmbedder": "dnm_sklearn.embedding",
     "CSPDetector": "dnm_sklearn.detectors",
     "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
+    "ENLDetector": "dnm_sklearn.detectors",
     "EmbeddingTable": "dnm_sklearn.embedding",
     "EnergyDetector": "dnm_sklearn.detectors",
+    "LeaveOneOODSetOut": "dnm_sklearn.model_selection",
     "MCMDetector": "dnm_sklearn.detectors",
     "MaxLogitDetector": "dnm_sklearn.detectors",
     "NegLabelDetector": "dnm_sklearn.detectors",
+    "OODClassifier": "dnm_sklearn.adapters",
+    "SklearnOutlierAdapter": "dnm_sklearn.adapters",
+    "StratifiedBySourceKFold": "dnm_sklearn.model_selection",
     "TANLDetector": "dnm_sklearn.detectors",
+    "load": "dnm_sklearn.persistence",
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }
 _SUBMODULES = (
-    "adapters", "bench", "corpus", "datasets", "detectors", "embedding", "labels",
-    "metrics", "mining", "pipeline", "scoring", "testing", "thresholds",
+    "adapters", "bench", "conformal", "corpus", "datasets", "detectors", "embedding", "expectation", "labels",
+    "metrics", "mining", "model_selection", "persistence", "pipeline", "scoring", "testing", "thresholds",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

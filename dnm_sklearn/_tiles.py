@@ -22,6 +22,8 @@ FLOAT64_NUMBERS = 2**18
 TILE_NUMBERS = {"cpu": 5 * 2**18, "other": 2**24}
 # Rows copied or held at once, in numbers (32 MB of float32).
 BLOCK_NUMBERS = 2**23
+# Taken out of groups whose labels all have offset -inf, so that their mass is exp(-inf) and not NaN.
+_LEAST = -1e30
 
 
 def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
@@ -156,9 +158,17 @@ class LogitTiles:
             rows = slice(start, start + size)
             yield rows, take(image, rows, self.dtype, self.device)
 
-    def group_lse(self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int) -> torch.Tensor:
-        """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
+    def group_lse(
+        self,
+        image: torch.Tensor,
+        bank: Any,
+        order: slice | np.ndarray,
+        n_groups: int,
+        offset: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return ``log sum exp(h + offset)`` over the labels of each group, shape (rows, n_groups).
 
+        `offset` is one number a label, in the bank's order; None = 0.
         Label tiles are the outer loop: each is gathered from the bank once for all row tiles.
         """
         import torch
@@ -170,17 +180,21 @@ class LogitTiles:
         size = n_labels // n_groups
         out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
         for groups, labels in _label_tiles(n_groups, size, widest):
-            text = take(bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device).T
+            chosen = labels if isinstance(order, slice) else order[labels]
+            text = take(bank, chosen, self.dtype, self.device).T
+            added = None if offset is None else offset[chosen]
             for start in range(0, image.shape[0], tile_rows):
                 rows = slice(start, min(start + tile_rows, image.shape[0]))
                 shape = (rows.stop - rows.start, text.shape[1])
                 logits = tile[: shape[0] * shape[1]].view(shape)
-                torch.addmm(logits, image[rows], text, beta=0, alpha=self.inverse_temperature, out=logits)
-                # h - log_softmax(h) is the group's log mass at any of its labels; the kernel for the softmax goes
-                # over the logits once where amax, exp and sum of our own would go over them five times.
+                bias, beta = (logits, 0) if added is None else (added, 1)
+                torch.addmm(bias, image[rows], text, beta=beta, alpha=self.inverse_temperature, out=logits)
                 grouped = logits.view(shape[0], groups.stop - groups.start, -1)
-                below = torch.log_softmax(grouped, 2, out=scratch[: logits.numel()].view(grouped.shape))
-                log_mass = grouped[..., 0] - below[..., 0]
+                if added is None:
+                    log_mass = _log_mass(grouped, scratch)
+                else:
+                    largest = grouped.amax(dim=2, keepdim=True).clamp_(min=_LEAST)
+                    log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
                 whole = grouped.shape[2] == size
                 out[rows, groups] = log_mass if whole else torch.logaddexp(out[rows, groups], log_mass)
         return out
@@ -192,6 +206,17 @@ class LogitTiles:
         step = max(1, BLOCK_NUMBERS // 4 // max(array.shape[1] for array in arrays))
         pieces = zip(*(array.split(step) for array in arrays), strict=True)
         return torch.cat([finish(*piece) for piece in pieces]).cpu().numpy()
+
+
+def _log_mass(grouped: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """``log sum exp`` over the last axis of finite logits: h - log_softmax(h) is the same at every label.
+
+    The kernel for the softmax goes over the logits once, where amax, exp and sum of our own go over them five times.
+    """
+    import torch
+
+    below = torch.log_softmax(grouped, 2, out=scratch[: grouped.numel()].view(grouped.shape))
+    return grouped[..., 0] - below[..., 0]
 
 
 def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice, slice]]:

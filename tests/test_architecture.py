@@ -27,7 +27,18 @@ FLOORS = {
     "thresholds": 1,
     "_tiles": 1,
 }
-PURE = {"activation", "activation_stream", "label_memory", "noise", "labels", "metrics", "mining", "scoring", "thresholds", "_tiles"}
+PURE = {
+    "activation",
+    "activation_stream",
+    "label_memory",
+    "noise",
+    "labels",
+    "metrics",
+    "mining",
+    "scoring",
+    "thresholds",
+    "_tiles",
+}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 
 

@@ -36,6 +36,12 @@ class Method:
         One line for lists.
     batch_note : str
         How rows are scored, where that is not simply row by row.
+    params : tuple of (str, object)
+        Parameters that were asked for together with the name.
+    defaults : tuple of (str, object)
+        Parameters that must differ from the class's own defaults.
+    check_rows : bool
+        Whether to find out if the scores of a row depend on the rows beside it.
     """
 
     name: str
@@ -44,6 +50,9 @@ class Method:
     load: Callable[[], type]
     summary: str
     batch_note: str = ""
+    params: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
+    check_rows: bool = False
 
 
 # name -> (module, class, summary, how rows are scored where that is special)
@@ -173,7 +182,7 @@ def load_suite(name: str) -> Suite:
 
         return load_embedding_suite(name)
     raise UnknownNameError(
-        f"{name!r} is neither a suite nor a folder that exists.{_nearest(name, _SUITES)} "
+        f"{name!r} is neither a suite nor a folder that exists.{nearest(name, _SUITES)} "
         f"Suites: {', '.join(_SUITES)}; or give a folder with a suite.json."
     )
 
@@ -208,7 +217,7 @@ def resolve(name: str, methods: dict[str, Method]) -> Method:
         if wanted in (_key(method.name), _key(method.label)):
             return method
     kind = next(iter(methods.values())).kind if methods else "method"
-    raise UnknownNameError(f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}.")
+    raise UnknownNameError(f"There is no {kind} {name!r}.{nearest(name, methods)} Known: {', '.join(methods)}.")
 
 
 def _key(name: str) -> str:
@@ -216,7 +225,27 @@ def _key(name: str) -> str:
     return key.removesuffix("detector") or key
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names are nearest to one that is not known.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+    known : iterable of str
+        Names there are.
+
+    Returns
+    -------
+    str
+        " Did you mean A or B?", or nothing.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import nearest
+    >>> nearest("IForrest", ["KNN", "IForest"])
+    ' Did you mean IForest?'
+    """
     by_key = {_key(k): k for k in known}
     close = difflib.get_close_matches(_key(name), by_key, n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(by_key[k] for k in close)}?" if close else ""

@@ -64,20 +64,18 @@ class CorpusDetector(BaseOODDetector):
 
     def _encode_corpus(self, corpus: Corpus, *, return_norm: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Unit rows (N, D) float32, nouns and adjectives each through their prompt, and raw norms (N,)."""
-        text, norms = None, np.empty(len(corpus), dtype=np.float32)
+        parts: list[np.ndarray] = []
+        index: list[np.ndarray] = []
+        norms = np.empty(len(corpus), dtype=np.float32)
         for adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
-            index = np.flatnonzero(corpus.is_adjective == adjective)
-            if not len(index):
-                continue
-            names = [corpus.names[i] for i in index]
-            encoded = self.embedder_.encode_text(names, prompt, return_norm=return_norm)
-            rows, norms[index] = encoded if return_norm else (encoded, 1.0)
-            if len(index) == len(corpus):
-                text = rows
-                break
-            if text is None:
-                text = np.empty((len(corpus), rows.shape[1]), dtype=np.float32)
-            text[index] = rows
+            chosen = np.flatnonzero(corpus.is_adjective == adjective)
+            if len(chosen):
+                names = [corpus.names[i] for i in chosen]
+                encoded = self.embedder_.encode_text(names, prompt, return_norm=return_norm)
+                rows, norms[chosen] = encoded if return_norm else (encoded, 1.0)
+                parts.append(rows)
+                index.append(chosen)
+        text = parts[0] if len(parts) == 1 else np.concatenate(parts)[np.argsort(np.concatenate(index))]
         return text, (norms if return_norm else None)
 
 

@@ -121,7 +121,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     References
     ----------
-    "TANL", CVPR 2026, arXiv:2603.25250.
+    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language
+    Models", CVPR 2026, arXiv:2603.25250.
 
     Examples
     --------
@@ -139,7 +140,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     info = DetectorInfo(
         name="TANL",
-        title="TANL: test-time activated negative labels",
+        title="Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language Models",
         year=2026,
         venue="CVPR",
         url="https://arxiv.org/abs/2603.25250",
@@ -269,6 +270,16 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         stream = self._open_stream()
         stream.load(self._state())
         return stream.activated()
+
+    def _negative_side(self) -> dict[str, Any]:
+        """Labels activated at present, for ``explain``; the score has no groups of them."""
+        index, _ = self._activated()
+        return {
+            "label": self.activated_labels_,
+            "text": self.corpus_text_[index],
+            "part_of_speech": self.corpus_.part_of_speech[index],
+            "group": np.full(len(index), -1),
+        }
 
     @property
     def activated_labels_(self) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,11 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of the weights, preprocessing, tokenizer and precision."""
+        """blake2b of the weights, preprocessing and tokenizer, a hyphen, and the precision."""
         with self._lock:
             if self._fingerprint is None:
                 self._fingerprint = self._compute_fingerprint()
-            return self._fingerprint
+            return f"{self._fingerprint}-{self.precision}"
 
     @property
     def cuts_context(self) -> bool:
@@ -89,7 +90,6 @@ class LoadedModel:
         head = {
             "format": 1,
             "preprocess": self.preprocess_cfg,
-            "precision": self.precision,
             "tokenizer": _tokenizer_identity(self.tokenizer),
             "config": self._description,
         }
@@ -244,8 +244,8 @@ class LoadedModel:
 
         with torch.inference_mode(), self._autocast():
             batch = torch.from_numpy(tokens).to(self.device)
-            rows = self.model.encode_text(batch, normalize=False) if self._tower is None else self._tower(batch)
-            return self._check_rows(rows.float().cpu().numpy(), "prompts")
+            tower = self._tower or partial(self.model.encode_text, normalize=False)
+            return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")
 
 
 class _CausalTower:

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bench_suite import K, invoke, method_of, suite_folder
 from PIL import Image
 from sklearn.base import BaseEstimator, clone
 
-from bench_suite import K, invoke, method_of, suite_folder
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
 from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
-from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, load_suite, resolve
+from dnm_sklearn.bench.registry import UnknownNameError, baselines, detectors, load_suite, resolve
 from dnm_sklearn.datasets import ImageSet, load_embedding_suite
 
 

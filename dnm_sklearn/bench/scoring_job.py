@@ -285,13 +285,13 @@ def _score(detector: Any, paths: Sequence[str], streaming: bool) -> list[list[An
     if not len(good):
         return lines
     rows = rows[good]
-    nearest = detector.class_names_[np.argmax(rows @ detector.id_text_.T, axis=1)]
+    nearest = detector.class_names_[np.argmax(rows @ detector.id_text_.T, axis=1)].tolist()
     scores = next(iter(detector.score_stream([rows]))) if streaming else detector.decision_function(rows)
     negatives = _top_negatives(detector, rows)
     threshold = getattr(detector, "threshold_", None)
     if threshold is not None and not np.isfinite(threshold):
         threshold = None
-    for place, i in enumerate(good):
+    for place, i in enumerate(good.tolist()):
         is_ood: Any = "" if threshold is None else bool(scores[place] > threshold)
         label = "" if threshold is None else (detector.ood_label if is_ood else nearest[place])
         lines[i] = [paths[i], repr(float(scores[place])), is_ood, label, nearest[place], negatives[place], ""]

@@ -141,7 +141,7 @@ def _find(rows: Sequence[Row], name: str) -> int:
             return i
     labels = [row.label for row in rows]
     raise UnknownNameError(
-        f"--reference {name!r} is no row of the table.{nearest(name, labels)} Rows: {', '.join(labels)}."
+        f"--reference {name!r} is no row of the table.{nearest(name, [row.method for row in rows] + labels)} Rows: {', '.join(labels)}."
     )
 
 

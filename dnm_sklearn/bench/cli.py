@@ -45,6 +45,9 @@ def main() -> None:
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
+@click.option("--data-root", type=click.Path(file_okay=False), help="Folder with the images of a benchmark.")
+@click.option("--model", help="open_clip model for a benchmark's images, as name/tag; default: CLIPEmbedder's.")
+@click.option("--download", is_flag=True, help="Let torchvision download its own data sets into --data-root.")
 @click.option("-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated.")
 @click.option("-b", "--baseline", "baseline_names", multiple=True, help="Only this baseline; may be repeated.")
 @click.option("--no-baselines", is_flag=True, help="Leave the PyOD baselines out.")
@@ -75,6 +78,9 @@ def main() -> None:
 @click.option("--wide", is_flag=True, help="One table with every metric of every set.")
 def run(
     suite_name: str,
+    data_root: str | None,
+    model: str | None,
+    download: bool,
     detector_names: tuple[str, ...],
     baseline_names: tuple[str, ...],
     no_baselines: bool,
@@ -111,7 +117,7 @@ def run(
         if not methods:
             raise BadInput("Nothing to run: both detectors and baselines are left out.")
         overrides = _overrides(params, {m.name: m for m in methods})
-        suite = registry.load_suite(suite_name)
+        suite = registry.load_suite(suite_name, data_root=data_root, model=model, download=download)
         if suite.id_train is None and not baseline_names:
             if any(m.kind == "baseline" for m in methods):
                 click.echo(f"The suite {suite.name} has no id_train images: baselines are left out.", err=True)
@@ -138,7 +144,7 @@ def run(
 
 
 @main.command(name="list")
-@click.argument("what", type=click.Choice(["all", "detectors", "baselines", "suites"]), default="all")
+@click.argument("what", type=click.Choice(["all", "detectors", "baselines", "suites", "datasets"]), default="all")
 def list_(what: str) -> None:
     """List what can be run, by name."""
     from rich.table import Table
@@ -152,6 +158,8 @@ def list_(what: str) -> None:
         tables["baselines"] = [(m.name, m.summary) for m in registry.baselines().values()]
     if what in ("all", "suites"):
         tables["suites"] = list(registry.suites().items())
+    if what in ("all", "datasets"):
+        tables["datasets"] = registry.datasets()
     console = _console()
     for title, lines in tables.items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)

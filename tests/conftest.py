@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# One thread for each test worker: many small products on oversubscribed cores are slower with more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

@@ -311,7 +311,7 @@ def test_unicode_names():
 def test_mining_is_cached_by_setting(tmp_path, monkeypatch):
     from dnm_sklearn import mining
 
-    names, _, table, X, _ = world()
+    names, _, table, _, _ = world()
     calls = []
     original = mining.percentile_similarity
     monkeypatch.setattr(mining, "percentile_similarity", lambda *a, **k: calls.append(1) or original(*a, **k))

@@ -12,7 +12,11 @@ from dnm_sklearn.detectors import all_detectors
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
-pytestmark = pytest.mark.usefixtures("offline_folder")
+pytestmark = [
+    pytest.mark.usefixtures("offline_folder"),
+    pytest.mark.filterwarnings("ignore:.*prompt.* longer than the model's context", "ignore:.*could not be read"),
+    pytest.mark.filterwarnings("ignore:.*the prior is raised"),
+]
 
 
 def run(file, *arguments):

@@ -44,7 +44,7 @@ def test_blocks_that_need_weights_compile_and_import(code):
 def test_test_command_is_one_line_where_ci_looks_for_it():
     block = README.split("<!-- test command -->")[1].split("<!-- end -->")[0]
     (command,) = [line for line in block.splitlines() if line and not line.startswith("```")]
-    assert command == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest'
+    assert command == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest -n 2'
 
 
 def test_links_lead_to_files():

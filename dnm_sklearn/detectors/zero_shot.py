@@ -161,7 +161,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
     )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return 0.0 + scoring.max_logit(embeddings, self.id_text_)
+        return scoring.max_logit(embeddings, self.id_text_)
 
 
 class EnergyDetector(_NamesOnlyDetector):

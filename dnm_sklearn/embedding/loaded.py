@@ -192,10 +192,8 @@ class LoadedModel:
 
         with torch.inference_mode(), self._autocast():
             batch = torch.from_numpy(tokens).to(self.device)
-            if self._tower is None:
-                rows = self.model.encode_text(batch, normalize=False)
-            else:
-                rows = self._tower(batch)
+            own = self._tower is None
+            rows = self.model.encode_text(batch, normalize=False) if own else self._tower(batch)
             return self._to_rows(rows, "prompts")
 
 

@@ -56,9 +56,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
     for scheme in _SCHEMES:
         if model.startswith(scheme):
             if not model[len(scheme) :].strip():
-                raise ValueError(
-                    f"model={model!r} has nothing behind {scheme!r}: write {scheme}org/repo or a folder."
-                )
+                raise ValueError(f"model={model!r} has nothing behind {scheme!r}: write {scheme}org/repo or a folder.")
             return model, None
     name, slash, tag = model.partition("/")
     if not slash or not name:
@@ -85,6 +83,7 @@ def release_models() -> int:
     Examples
     --------
     >>> from dnm_sklearn.embedding import release_models
+    >>> forgotten = release_models()
     >>> release_models()
     0
     """
@@ -177,9 +176,7 @@ def resolve_device(device: str) -> str:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = parsed.index if parsed.index is not None else (torch.cuda.current_device() if count else 0)
         if index >= count:
-            raise ValueError(
-                f"device={device!r} does not exist here ({count} CUDA devices): use device='auto'."
-            )
+            raise ValueError(f"device={device!r} does not exist here ({count} CUDA devices): use device='auto'.")
         return f"cuda:{index}"
     return str(parsed)
 

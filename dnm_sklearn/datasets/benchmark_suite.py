@@ -240,7 +240,7 @@ def _id_set(
         if images.labels == "wnid":
             labels = _positions(folder, subfolders, wnids)[labels]
         elif images.labels == "index":
-            labels = _positions(folder, subfolders, sorted(subfolders, key=_number(folder)))[labels]
+            labels = np.array([_number(folder / name) for name in subfolders])[labels]
         elif class_names is not None:
             cleaned = [name.replace("_", " ").strip() for name in subfolders]
             labels = _positions(folder, cleaned, class_names)[labels]
@@ -271,13 +271,10 @@ class _Subset(Sequence):
         return self.images[self.keep[i]][0]
 
 
-def _number(folder: Path) -> Any:
-    def key(name: str) -> int:
-        if not name.isdecimal():
-            raise DefinitionError(f"{folder / name}: the subfolders should be class indices such as 0, 1, 2.")
-        return int(name)
-
-    return key
+def _number(folder: Path) -> int:
+    if not folder.name.isdecimal():
+        raise DefinitionError(f"{folder}: the subfolders should be class indices such as 0, 1, 2.")
+    return int(folder.name)
 
 
 def _positions(folder: Path, subfolders: list[str], order: list[str]) -> np.ndarray:

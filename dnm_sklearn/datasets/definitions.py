@@ -314,7 +314,7 @@ def _check_keys(where: str, prefix: str, data: Any, known: dict[str, type], requ
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise DefinitionError(f"{where}: unknown key '{prefix}{key}'.{hint} Known: {', '.join(known)}.")
         kind = known[key]
-        bad = not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0))
+        bad = not isinstance(value, kind) or (isinstance(value, int) and kind is int and (value is True or value < 0))
         if bad and not (key == "folder" and isinstance(value, str)):
             raise DefinitionError(f"{where}: '{prefix}{key}' must be {_said(kind)}, got {value!r}.")
     for key in required:

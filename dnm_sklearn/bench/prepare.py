@@ -6,12 +6,17 @@ import difflib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.bench.machine import limited_threads, threads_for
 from dnm_sklearn.bench.registry import Method
+from dnm_sklearn.bench.streams import Order
 from dnm_sklearn.datasets.suite import ImageSet, Suite
+from dnm_sklearn.embedding.base import names_digest
+from dnm_sklearn.embedding.digest import digest_array
 
 SUITE_PARAMS = ("classes", "embedder", "corpus", "memory")
 
@@ -23,10 +28,13 @@ class SharedText:
     ----------
     embedder : CLIPEmbedder, EmbeddingTable or the like
         What does the work.
+    threads : int, optional
+        Limit on its threads.
     """
 
-    def __init__(self, embedder: Any):
+    def __init__(self, embedder: Any, threads: int | None = None):
         self._embedder = embedder
+        self._threads = threads
         self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
 
@@ -55,7 +63,8 @@ class SharedText:
         bank = self._banks.setdefault(key, {})
         missing = [name for name in dict.fromkeys(names) if name not in bank]
         if missing:
-            rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
+            with limited_threads(self._threads):
+                rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
             bank.update(zip(missing, zip(rows, norms, strict=True), strict=True))
         found = [bank[name] for name in names]
         rows = np.stack([row for row, _ in found])
@@ -92,12 +101,21 @@ class EmbeddedSuite:
         What embedding the images took.
     n_images : int
         Images embedded.
+    model : str
+        The model's name, as far as it has one.
+    id_digest : str
+        Digest of the ID images.
+    ood_digests : tuple of str
+        Digests of the OOD sets.
     """
 
     suite: Suite
     embedder: SharedText
     seconds: float
     n_images: int
+    model: str = ""
+    id_digest: str = ""
+    ood_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,16 +132,22 @@ class Plan:
         ID images a class that baselines see; 0 = all of the suite's.
     overrides : mapping of str to dict
         Parameters by method name.
+    stream : str, default="shuffled"
+        Order in which test-time methods see a set; see :mod:`dnm_sklearn.bench.streams`.
+    repeats : int, default=3
+        Orders that a test-time method is scored in.
     """
 
     seed: int = 0
     prompt: str | None = None
     id_per_class: int = 16
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stream: Order = "shuffled"
+    repeats: int = 3
 
     def of(self, method: Method) -> dict[str, Any]:
-        """Return the overrides of a method."""
-        return dict(self.overrides.get(method.name, {}))
+        """Return the parameters of a method that were asked for."""
+        return {**dict(method.params), **self.overrides.get(method.name, {})}
 
 
 def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
@@ -156,8 +180,11 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     model = check_embedder(suite.embedder, memory=memory)
     start = time.perf_counter()
 
+    threads = threads_for(len(suite.corpus) + len(suite.class_names), getattr(model, "embedding_dim_", 0))
+
     def embed(images: ImageSet) -> ImageSet:
-        rows = np.asarray(model.encode_image(images.images))
+        with limited_threads(threads):
+            rows = np.asarray(model.encode_image(images.images))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -173,7 +200,47 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
         id_train=None if suite.id_train is None else embed(suite.id_train),
     )
     n_images = len(done.id) + sum(map(len, done.ood)) + (0 if done.id_train is None else len(done.id_train))
-    return EmbeddedSuite(done, SharedText(model), time.perf_counter() - start, n_images)
+    name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
+    return EmbeddedSuite(
+        done,
+        SharedText(model, threads),
+        time.perf_counter() - start,
+        n_images,
+        name,
+        images_digest(suite.id.images),
+        tuple(images_digest(images.images) for images in suite.ood),
+    )
+
+
+def images_digest(images: Any) -> str:
+    """Tell sets of images apart, without the model.
+
+    Parameters
+    ----------
+    images : sequence of images, or ndarray of shape (n, d)
+        Files are told apart by folder, name and size.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.bench.prepare import images_digest
+    >>> images_digest(np.eye(2)) == images_digest(np.eye(3))
+    False
+    """
+    if isinstance(images, np.ndarray):
+        return digest_array(images).hex()[:16]
+    parts = []
+    for image in images:
+        if isinstance(image, (str, Path)):
+            path = Path(image)
+            parts.append(f"{path.parent.name}/{path.name} {path.stat().st_size if path.exists() else -1}")
+        else:
+            parts.append(digest_array(np.asarray(image)).hex())
+    return names_digest(parts)[:16]
 
 
 def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
@@ -206,13 +273,13 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
     cls = method.load()
     known = cls().get_params(deep=False)
     overrides = plan.of(method)
+    given: dict[str, Any] = {"random_state": plan.seed, **dict(method.defaults)}
     for key in overrides:
         if key not in known or key in SUITE_PARAMS:
             free = sorted(k for k in known if k not in SUITE_PARAMS)
             close = difflib.get_close_matches(key, free, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
-    given: dict[str, Any] = {"random_state": plan.seed}
     if method.kind == "detector":
         suite = embedded.suite
         given |= {"classes": suite.class_names, "embedder": embedded.embedder, "corpus": suite.corpus}

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 EACH_ROW = "each row alone"
-_LIBRARIES = ("numpy", "scikit-learn", "torch", "open_clip_torch", "pyod")
 
 
 class RecordError(ValueError):
     """A record on disk cannot be read; the message names the file and the fix."""
+
+
+class NewerRecordError(RecordError):
+    """A record of a newer version of this package."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,17 @@ class Record:
         Versions, platform, processors.
     created : str
         When, in UTC.
+    stream : str
+        For a method that sees the test stream, the order in which it saw it (see :mod:`dnm_sklearn.bench.streams`);
+        empty for others.
+    repeats : list of dict
+        For such a method, the metrics of each order; `metrics` are their means.
+    n_repeats : int
+        How many orders were asked for; 0 for other methods.
+    scores : dict
+        ``file`` (relative to the record's folder) and ``digest`` of the scores of every image; empty if not kept.
+    peak_memory : dict of str to int
+        Bytes: ``process`` (the most that the process held while the method ran), ``device`` (on a GPU).
     format : int
         Version of this layout.
     """
@@ -105,13 +119,24 @@ class Record:
     error: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     created: str = ""
+    stream: str = ""
+    repeats: list[dict[str, float]] = field(default_factory=list)
+    n_repeats: int = 0
+    scores: dict[str, str] = field(default_factory=dict)
+    peak_memory: dict[str, int] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def runs(self) -> list[dict[str, float]]:
+        """Metrics of every order, or of the one way there is; empty for a failed record."""
+        return self.repeats or ([self.metrics] if self.metrics else [])
 
     @property
     def file_name(self) -> str:
         """Name of the record's file: the same for the same configuration, whatever the outcome."""
         what = (self.suite, self.id, self.ood, self.model, self.corpus, self.params, self.id_images_used)
-        text = json.dumps([self.method, self.seed, *what], sort_keys=True, default=str)
+        order = (self.stream, self.n_repeats)
+        text = json.dumps([self.method, self.seed, *what, *order], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
         parts = (self.suite["name"], self.method, self.ood["name"])
         stem = "--".join("".join(c if c.isalnum() or c in "-_." else "-" for c in part)[:60] for part in parts)
@@ -166,18 +191,46 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     """
     if not Path(folder).is_dir():
         raise RecordError(f"{folder}: no such folder of records; check the path.")
-    found = []
-    known = {f.name for f in fields(Record)}
-    for path in sorted(Path(folder).glob("*.json")):
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            version = data["format"]
-            if version > FORMAT:
-                raise RecordError(f"{path} was written by a newer version (format {version}); upgrade dnm_sklearn.")
-            found.append(Record(**{key: value for key, value in data.items() if key in known}))
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(f"{path} is not a readable record ({error}); delete it and run again.") from error
+    found = [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
     return sorted(found, key=lambda record: record.created)
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Read one record.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Its file.
+
+    Returns
+    -------
+    Record
+
+    Raises
+    ------
+    NewerRecordError
+        If a newer version wrote it.
+    RecordError
+        If it is damaged.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.records import read_record
+    >>> read_record("results/records/one.json")  # doctest: +SKIP
+    """
+    known = {f.name for f in fields(Record)}
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        version = data["format"]
+        if version > FORMAT:
+            raise NewerRecordError(
+                f"{path} was written by a newer version (format {version}, this one reads up to {FORMAT}); "
+                "upgrade dnm_sklearn, or use another folder."
+            )
+        return Record(**{key: value for key, value in data.items() if key in known})
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is not a readable record ({error}); delete it and run again.") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -200,52 +253,69 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     >>> from dnm_sklearn.bench.records import write_text
     >>> write_text("table.csv", "a,b")  # doctest: +SKIP
     """
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; replaced if it is there.
+    content : bytes
+        What to write.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.records import write_bytes
+    >>> write_bytes("table.csv", b"a,b")  # doctest: +SKIP
+    """
+    with whole_file(path) as scratch:
+        scratch.write_bytes(content)
+    return Path(path)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Let a file be written under another name; it takes its own name once it is complete and on disk.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; replaced if it is there, and left alone after an error.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.records import whole_file
+    >>> with whole_file("scores.csv") as scratch:  # doctest: +SKIP
+    ...     scratch.write_text("path,score")
+    """
     path = Path(path)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    os.close(handle)
+    scratch = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+        yield scratch
+        with open(scratch, "rb") as written:
+            os.fsync(written.fileno())
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(scratch, 0o666 & ~mask)
         os.replace(scratch, path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
-    return path
-
-
-def environment() -> dict[str, Any]:
-    """Describe what a run ran on.
-
-    Returns
-    -------
-    dict
-        ``python``, ``platform``, ``cpus``, ``versions``.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.records import environment
-    >>> "numpy" in environment()["versions"]
-    True
-    """
-    from dnm_sklearn import __version__
-
-    versions = {"dnm_sklearn": __version__}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "versions": versions,
-    }
 
 
 def now() -> str:

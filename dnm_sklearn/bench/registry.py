@@ -36,6 +36,12 @@ class Method:
         One line for lists.
     batch_note : str
         How rows are scored, where that is not simply row by row.
+    params : tuple of (str, object)
+        Parameters that were asked for together with the name.
+    defaults : tuple of (str, object)
+        Parameters that must differ from the class's own defaults.
+    check_rows : bool
+        Whether to find out if the scores of a row depend on the rows beside it.
     """
 
     name: str
@@ -44,6 +50,9 @@ class Method:
     load: Callable[[], type]
     summary: str
     batch_note: str = ""
+    params: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
+    check_rows: bool = False
 
 
 # name -> (module, class, summary, how rows are scored where that is special)
@@ -158,7 +167,7 @@ def datasets() -> list[tuple[str, str]]:
     return [*benchmark_names().items(), *made]
 
 
-def load_suite(name: str, *, data_root: str | None = None, model: str | None = None, download: bool = False) -> Suite:
+def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:
     """Load a shipped suite by name, an embedding suite from a folder, or a benchmark from its data.
 
     Parameters
@@ -168,8 +177,6 @@ def load_suite(name: str, *, data_root: str | None = None, model: str | None = N
         (:func:`dnm_sklearn.datasets.benchmark_names`) or a definition's TOML file.
     data_root : str, optional
         Folder that holds the images of a benchmark.
-    model : str, optional
-        Model for a benchmark's images, as open_clip name/tag; default: CLIPEmbedder's.
     download : bool, default=False
         Let torchvision download its own data sets.
 
@@ -186,7 +193,7 @@ def load_suite(name: str, *, data_root: str | None = None, model: str | None = N
     DataMissingError
         If images of a benchmark are not on disk; says what to download and where to put it.
     ValueError
-        If `model` or `data_root` is given for a suite that brings its own.
+        If `data_root` or `download` is given for a suite that brings its own images.
 
     Examples
     --------
@@ -200,9 +207,9 @@ def load_suite(name: str, *, data_root: str | None = None, model: str | None = N
     if shipped in benchmarks or name.lower().endswith(".toml"):
         from dnm_sklearn.datasets.benchmark_suite import load_benchmark
 
-        return load_benchmark(name, data_root, embedder=model, download=download)
-    if model is not None or data_root is not None or download:
-        raise ValueError(f"{name!r} brings its own images and model: leave out --model, --data-root and --download.")
+        return load_benchmark(name, data_root, download=download)
+    if data_root is not None or download:
+        raise ValueError(f"{name!r} brings its own images: leave out --data-root and --download.")
     if shipped in _SUITES:
         from dnm_sklearn.datasets.glyphs import load_glyphs
 
@@ -212,7 +219,7 @@ def load_suite(name: str, *, data_root: str | None = None, model: str | None = N
 
         return load_embedding_suite(name)
     raise UnknownNameError(
-        f"{name!r} is neither a suite nor a folder that exists.{_nearest(name, [*_SUITES, *benchmarks])} "
+        f"{name!r} is neither a suite nor a folder that exists.{nearest(name, [*_SUITES, *benchmarks])} "
         f"Suites: {', '.join([*_SUITES, *benchmarks])}; or give a folder with a suite.json, or a benchmark's TOML file."
     )
 
@@ -247,7 +254,7 @@ def resolve(name: str, methods: dict[str, Method]) -> Method:
         if wanted in (_key(method.name), _key(method.label)):
             return method
     kind = next(iter(methods.values())).kind if methods else "method"
-    raise UnknownNameError(f"There is no {kind} {name!r}.{_nearest(name, methods)} Known: {', '.join(methods)}.")
+    raise UnknownNameError(f"There is no {kind} {name!r}.{nearest(name, methods)} Known: {', '.join(methods)}.")
 
 
 def _key(name: str) -> str:
@@ -255,7 +262,27 @@ def _key(name: str) -> str:
     return key.removesuffix("detector") or key
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names are nearest to one that is not known.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+    known : iterable of str
+        Names there are.
+
+    Returns
+    -------
+    str
+        " Did you mean A or B?", or nothing.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import nearest
+    >>> nearest("IForrest", ["KNN", "IForest"])
+    ' Did you mean IForest?'
+    """
     by_key = {_key(k): k for k in known}
     close = difflib.get_close_matches(_key(name), by_key, n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(by_key[k] for k in close)}?" if close else ""

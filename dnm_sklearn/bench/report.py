@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.bench.records import EACH_ROW, Record
+from dnm_sklearn.bench.records import EACH_ROW, Record, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,23 +37,25 @@ LEGEND = (
 
 @dataclass
 class Row:
-    """One line of a table: a method under one configuration.
+    """One line of a table: a method under one configuration, with all its seeds.
 
     Parameters
     ----------
     label, method, kind : str
         As in the records.
-    seed : int
-        As in the records.
     records : list of Record
-        One for each OOD set.
+        One for each OOD set and seed.
     """
 
     label: str
     method: str
     kind: str
-    seed: int
     records: list[Record] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds, in order."""
+        return sorted({r.seed for r in self.records})
 
     @property
     def error(self) -> str:
@@ -60,20 +64,67 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Fit and scoring of all sets, without encoding images and texts."""
-        first = self.records[0].seconds
-        scoring = sum(r.seconds.get("score_ood", 0.0) for r in self.records)
-        return first.get("fit", 0.0) + first.get("score_id", 0.0) + scoring
+        """Fit and scoring of all sets, without encoding images and texts; the mean over the seeds."""
+        total = 0.0
+        for seed in self.seeds:
+            mine = [r.seconds for r in self.records if r.seed == seed]
+            total += mine[0].get("fit", 0.0) + mine[0].get("score_id", 0.0) + sum(s.get("score_ood", 0.0) for s in mine)
+        return total / max(1, len(self.seeds))
+
+    @property
+    def n_runs(self) -> int:
+        """Seeds times orders of the stream."""
+        return sum(max((len(r.runs) for r in self.records if r.seed == seed), default=0) for seed in self.seeds)
+
+    def values(self, metric: str, ood: str) -> list[float]:
+        """Return a metric on one OOD set for every seed and order, fractions."""
+        return [run[metric] for r in self.records if r.ood["name"] == ood for run in r.runs]
+
+    def group_values(self, metric: str, group: str) -> list[float]:
+        """Return the mean of a metric over the sets of a group for every seed and order, fractions."""
+        found = []
+        for seed in self.seeds:
+            runs = [
+                [run[metric] for run in r.runs]
+                for r in self.records
+                if r.seed == seed and r.ood["group"] == group and r.status == "ok"
+            ]
+            found += [float(np.mean(of_sets)) for of_sets in zip(*runs, strict=False)]
+        return found
 
     def value(self, metric: str, ood: str) -> float | None:
-        """Return a metric on one OOD set, a fraction, or None."""
-        found = (r.metrics.get(metric) for r in self.records if r.ood["name"] == ood)
-        return next(found, None)
+        """Return a metric on one OOD set, a fraction, or None; the mean over seeds and orders."""
+        return _mean(self.values(metric, ood))
 
     def mean(self, metric: str, group: str) -> float | None:
         """Return the mean of a metric over the sets of a group, a fraction, or None."""
-        values = [r.metrics[metric] for r in self.records if r.ood["group"] == group and r.status == "ok"]
-        return float(np.mean(values)) if values else None
+        return _mean(self.group_values(metric, group))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation over runs.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One for each run.
+
+    Returns
+    -------
+    float or None
+        With ``n - 1``; None for fewer than two runs.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.report import deviation
+    >>> deviation([1.0, 3.0]), deviation([1.0])
+    (1.4142135623730951, None)
+    """
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def build_rows(records: Sequence[Record]) -> list[Row]:
@@ -87,7 +138,7 @@ def build_rows(records: Sequence[Record]) -> list[Row]:
     Returns
     -------
     list of Row
-        In the order of the records.
+        In the order of the records; records that differ in the seed only share a row.
 
     Examples
     --------
@@ -97,9 +148,14 @@ def build_rows(records: Sequence[Record]) -> list[Row]:
     """
     rows: dict[Any, Row] = {}
     for r in records:
-        key = (r.method, r.label, r.seed, r.id_images_used, repr(r.params))
-        rows.setdefault(key, Row(r.label, r.method, r.kind, r.seed)).records.append(r)
+        params = {key: value for key, value in r.params.items() if key != "random_state"}
+        key = (r.method, r.label, r.id_images_used, r.stream, r.n_repeats, repr(params))
+        rows.setdefault(key, Row(_label(r), r.method, r.kind)).records.append(r)
     return list(rows.values())
+
+
+def _label(record: Record) -> str:
+    return record.label if record.stream in ("", "shuffled") else f"{record.label} [{record.stream}]"
 
 
 def ood_sets(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -145,39 +201,52 @@ def to_csv(records: Sequence[Record]) -> str:
     True
     """
     sets = [name for name, _ in ood_sets(records)]
-    head = [
-        "suite",
-        "method",
-        "label",
-        "kind",
-        "seed",
-        "status",
-        "error",
-        "id_images_used",
-        "sees_test_stream",
-    ]
-    head += ["scoring", "prompt", "id_accuracy", "seconds"]
-    head += [f"{metric}:{group}" for metric in METRICS for group in (*GROUPS, *sets)]
+    head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error", "id_images_used"]
+    head += ["sees_test_stream", "stream", "scoring", "prompt", "id_accuracy", "seconds"]
+    columns = [(metric, column) for metric in METRICS for column in (*GROUPS, *sets)]
+    head += [f"{metric}:{column}" for metric, column in columns]
+    head += [f"{metric}:{column}:sd" for metric, column in columns]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
     for row in build_rows(records):
         r = row.records[0]
-        line = [
-            r.suite["name"],
-            r.method,
-            row.label,
-            r.kind,
-            r.seed,
-            "failed" if row.error else "ok",
-            row.error,
+        status = "failed" if row.error else "ok"
+        line = [r.suite["name"], r.model.get("name", ""), r.method, row.label, r.kind, " ".join(map(str, row.seeds))]
+        line += [row.n_runs, status, row.error, r.id_images_used, r.sees_test_stream, r.stream]
+        line += [r.scoring, r.prompt, r.id_accuracy, row.seconds]
+        found = [
+            row.group_values(metric, column) if place < len(GROUPS) else row.values(metric, column)
+            for metric in METRICS
+            for place, column in enumerate((*GROUPS, *sets))
         ]
-        line += [r.id_images_used, r.sees_test_stream, r.scoring, r.prompt, r.id_accuracy, row.seconds]
-        for metric in METRICS:
-            line += [row.mean(metric, group) for group in GROUPS]
-            line += [row.value(metric, name) for name in sets]
+        line += [_mean(values) for values in found]
+        line += [deviation(values) for values in found]
         writer.writerow(["" if value is None else value for value in line])
     return out.getvalue()
+
+
+def write_csv(path: str | os.PathLike[str], records: Sequence[Record]) -> Path:
+    """Write :func:`to_csv` into a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    records : sequence of Record
+        Of one suite.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.report import write_csv
+    >>> write_csv("table.csv", records)  # doctest: +SKIP
+    """
+    return write_text(path, to_csv(records))
 
 
 def render(records: Sequence[Record], console: Console, *, wide: bool = False) -> None:
@@ -207,7 +276,7 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
     columns = _mean_columns(rows, groups)
     if wide:
         columns += [
-            (_lines(*METRICS[metric], name), [_percent(row.value(metric, name)) for row in rows])
+            (_lines(*METRICS[metric], name), [percent(row.values(metric, name)) for row in rows])
             for metric in METRICS
             for name, _ in sets
         ]
@@ -233,8 +302,30 @@ def _lines(*parts: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def percent(values: Sequence[float], plus_minus: str = "±") -> str:
+    """Write the mean of some runs in percent, with the standard deviation if there are several.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Fractions, one for each run.
+    plus_minus : str, default="±"
+        What stands between mean and deviation.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.report import percent
+    >>> percent([0.5]), percent([0.5, 0.6]), percent([])
+    ('50.0', '55.0±7.1', '-')
+    """
+    mean, spread = _mean(values), deviation(values)
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" + ("" if spread is None else f"{plus_minus}{100 * spread:.1f}")
 
 
 def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
@@ -261,7 +352,7 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
         ),
     ]
     for metric, head in METRICS.items():
-        columns += [(_lines(*head, group), [_percent(row.mean(metric, group)) for row in rows]) for group in groups]
+        columns += [(_lines(*head, group), [percent(row.group_values(metric, group)) for row in rows]) for group in groups]
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
     return columns
 
@@ -273,7 +364,7 @@ def _set_tables(rows: Sequence[Row], sets: Sequence[tuple[str, str]], width: int
     left = 0
     for name, group in sets:
         cells = [
-            f"{_percent(row.value('auroc', name))} / {_percent(row.value('fpr95_id_positive', name))}" for row in rows
+            f"{percent(row.values('auroc', name))} / {percent(row.values('fpr95_id_positive', name))}" for row in rows
         ]
         column = (_lines(name, group), cells)
         needed = max(len(name), *map(len, cells)) + 2
@@ -288,7 +379,7 @@ def _set_tables(rows: Sequence[Row], sets: Sequence[tuple[str, str]], width: int
 
 def _notes(rows: Sequence[Row], first: Record) -> list[str]:
     notes = [LEGEND]
-    accuracy = sorted({_percent(r.id_accuracy) for row in rows for r in row.records if r.id_accuracy is not None})
+    accuracy = sorted({percent([r.id_accuracy]) for row in rows for r in row.records if r.id_accuracy is not None})
     if accuracy:
         notes.append(f"Zero-shot accuracy on the ID images: {' or '.join(accuracy)} %.")
     text = sum(row.records[0].seconds.get("encode_text", 0.0) for row in rows)
@@ -298,6 +389,8 @@ def _notes(rows: Sequence[Row], first: Record) -> list[str]:
         f"{row.label}: rows are scored {row.records[0].scoring}." for row in rows if row.records[0].scoring != EACH_ROW
     ]
     notes += [f"{row.label}: {said}" for row in rows for said in row.records[0].warnings]
+    if any(row.n_runs > 1 for row in rows):
+        notes.append("±: standard deviation over seeds, and for test-time methods over orders of the stream.")
     if first.suite["note"]:
         notes.append(f"Note: {first.suite['note']}")
     return notes

@@ -5,20 +5,51 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.bench.machine import environment, limited_threads, peak_memory, reset_peak_memory, threads_for
 from dnm_sklearn.bench.prepare import SUITE_PARAMS, EmbeddedSuite, Plan, build, draw_id_images
-from dnm_sklearn.bench.records import EACH_ROW, Record, environment, now
+from dnm_sklearn.bench.records import EACH_ROW, Record, now
 from dnm_sklearn.bench.registry import Method
+from dnm_sklearn.bench.streams import MEANING, StreamScores, score_stream
 from dnm_sklearn.datasets.suite import ImageSet, Suite
+from dnm_sklearn.embedding.base import names_digest
 
 _FITTED = ("temperature_", "threshold_", "n_groups_", "id_scale_", "effective_negative_prior_", "n_floored_")
-STREAM = "ID and OOD images of a set together, as one stream in random order"
+IN_ITS_SET = "each row together with its set (scores change with the rows beside it)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record and the scores behind it.
+
+    Parameters
+    ----------
+    record : Record
+        What became of a method on an OOD set.
+    scores : list of StreamScores
+        One for each order; empty if the method failed or the record was there before.
+    is_new : bool
+        Whether it was computed now.
+    """
+
+    record: Record
+    scores: list[StreamScores] = field(default_factory=list)
+    is_new: bool = True
+
+
+@dataclass
+class _Task:
+    """A method with the records it owes."""
+
+    method: Method
+    made: Any
+    owed: list[tuple[ImageSet, Record]]
+    known: list[Record]
 
 
 def run(
@@ -58,42 +89,146 @@ def run(
     >>> from dnm_sklearn.bench.runner import run
     >>> records = list(run(embedded, methods))  # doctest: +SKIP
     """
+    return (outcome.record for outcome in run_outcomes(embedded, methods, plan, on_start=on_start))
+
+
+def run_outcomes(
+    embedded: EmbeddedSuite,
+    methods: Sequence[Method],
+    plan: Plan | None = None,
+    *,
+    known: Mapping[str, Record] | None = None,
+    jobs: int = 1,
+    on_start: Callable[[str], None] | None = None,
+) -> Iterator[Outcome]:
+    """Run methods on a suite, and give the scores too.
+
+    Parameters
+    ----------
+    embedded : EmbeddedSuite
+        From :func:`embed_suite`.
+    methods : sequence of Method
+        What to run.
+    plan : Plan, optional
+        Seed, prompt, overrides.
+    known : mapping of str to Record, optional
+        Records by file name that need not be computed again.
+    jobs : int, default=1
+        Methods at a time, through joblib: inside ``joblib.parallel_config`` its back end is used (dask, ray, ...).
+    on_start : callable, optional
+        Told the label of each method before it runs; with several jobs, of all of them first.
+
+    Returns
+    -------
+    iterator of Outcome
+        In the order of the methods, each as soon as it is done.
+
+    Raises
+    ------
+    ValueError
+        Before anything runs, if a method cannot be built or needs ID images that the suite has not.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.runner import run_outcomes
+    >>> outcomes = list(run_outcomes(embedded, methods, jobs=2))  # doctest: +SKIP
+    """
     plan = plan or Plan()
+    known = known or {}
     built = [(method, build(method, embedded, plan)) for method in methods]
     without = [method.name for method in methods if method.kind == "baseline"]
     if without and embedded.suite.id_train is None:
         raise ValueError(
             f"The suite {embedded.suite.name!r} has no id_train images, which the baselines need "
-            f"({', '.join(without)}); add them to the suite or leave the baselines out."
+            f"({', '.join(without)}); give ID images with --id-train, or leave the baselines out."
         )
     if len(without) < len(methods):
         import torch  # noqa: F401  (its import must not count as the first detector's time)
     where = environment()
-    return _run(embedded, built, plan, where, on_start)
+    tasks = [_task(embedded, method, made, plan, where, known) for method, made in built]
+    results = _parallel(embedded, tasks, plan, jobs, on_start) if jobs != 1 else _serial(embedded, tasks, plan, on_start)
+    return _in_order(tasks, results)
 
 
-def _run(
-    embedded: EmbeddedSuite,
-    built: list[tuple[Method, Any]],
-    plan: Plan,
-    where: dict[str, Any],
-    on_start: Callable[[str], None] | None,
-) -> Iterator[Record]:
-    for method, made in built:
+def _task(
+    embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where: dict[str, Any], known: Mapping[str, Record]
+) -> _Task:
+    blank = _blank(embedded, method, made, plan, where)
+    task = _Task(method, made, [], [])
+    for images, digest in zip(embedded.suite.ood, embedded.ood_digests, strict=True):
+        record = replace(blank, ood=_of(images, digest))
+        there = known.get(record.file_name)
+        if there is None:
+            task.owed.append((images, record))
+        else:
+            task.known.append(there)
+    return task
+
+
+def _in_order(tasks: list[_Task], results: Iterable[list[Outcome]]) -> Iterator[Outcome]:
+    left = iter(results)
+    for task in tasks:
+        yield from (Outcome(record, is_new=False) for record in task.known)
+        if task.owed:
+            yield from next(left)
+
+
+def _serial(
+    embedded: EmbeddedSuite, tasks: list[_Task], plan: Plan, on_start: Callable[[str], None] | None
+) -> Iterator[list[Outcome]]:
+    for task in tasks:
+        if task.owed:
+            if on_start is not None:
+                on_start(task.method.label)
+            yield _run_task(embedded, task, plan)
+
+
+def _parallel(
+    embedded: EmbeddedSuite, tasks: list[_Task], plan: Plan, jobs: int, on_start: Callable[[str], None] | None
+) -> Iterable[list[Outcome]]:
+    from joblib import Parallel, delayed
+
+    todo = [task for task in tasks if task.owed]
+    for task in todo:
         if on_start is not None:
-            on_start(method.label)
-        blank = _blank(embedded, method, made, plan, where)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", UserWarning)
-            try:
-                done = list(_run_one(embedded, method, made, plan, blank))
-            except Exception as error:
-                said = _describe(error)
-                done = [replace(blank, ood=_of(images), status="failed", error=said) for images in embedded.suite.ood]
-        warned = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
-        for record in done:
-            yield replace(record, warnings=warned, created=now())
+            on_start(task.method.label)
+        _encode_ahead(embedded, task.made)
+    calls = [delayed(_run_task)(embedded, task, plan) for task in todo]
+    try:
+        return Parallel(n_jobs=jobs, return_as="generator")(calls)
+    except ValueError:  # the back end cannot give results as they come
+        return Parallel(n_jobs=jobs)(calls)
+
+
+def _encode_ahead(embedded: EmbeddedSuite, made: Any) -> None:
+    """Encode a detector's texts here, so that the workers find them instead of each encoding them again."""
+    suite, prompt = embedded.suite, getattr(made, "prompt", None)
+    if prompt is None:
+        return
+    embedded.embedder.encode_text(suite.class_names, prompt)
+    if getattr(made, "corpus", None) is None:
+        return
+    for adjective, template in ((False, prompt), (True, getattr(made, "adjective_prompt", prompt))):
+        index = np.flatnonzero(suite.corpus.is_adjective == adjective)
+        if len(index):
+            embedded.embedder.encode_text([suite.corpus.names[i] for i in index], template)
+
+
+def _run_task(embedded: EmbeddedSuite, task: _Task, plan: Plan) -> list[Outcome]:
+    reset_peak_memory()
+    width = embedded.suite.id.images.shape[1]
+    threads = threads_for(len(embedded.suite.corpus) + len(embedded.suite.class_names), width)
+    with warnings.catch_warnings(record=True) as caught, limited_threads(threads):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        try:
+            done = list(_run_one(embedded, task.method, task.made, plan, task.owed))
+        except Exception as error:
+            said = _describe(error)
+            done = [Outcome(replace(blank, status="failed", error=said)) for _, blank in task.owed]
+    warned = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+    last = {"warnings": warned, "created": now(), "peak_memory": peak_memory()}
+    return [replace(outcome, record=replace(outcome.record, **last)) for outcome in done]
 
 
 def _describe(error: Exception) -> str:
@@ -101,8 +236,8 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (in {last.name})"
 
 
-def _of(images: ImageSet) -> dict[str, Any]:
-    return {"name": images.name, "n": len(images), "group": images.group}
+def _of(images: ImageSet, digest: str) -> dict[str, Any]:
+    return {"name": images.name, "n": len(images), "group": images.group, "digest": digest}
 
 
 def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where: dict[str, Any]) -> Record:
@@ -111,7 +246,7 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
     params = {k: v for k, v in made.get_params(deep=False).items() if k not in SUITE_PARAMS}
     test_time = bool(getattr(getattr(made, "info", None), "test_time", False))
     stream = test_time and params.get("adaptation", "transductive") == "transductive"
-    digest = blake2b("\n".join(suite.class_names).encode(), digest_size=8).hexdigest()
+    digest = names_digest(suite.class_names)
     names = {"name": suite.name, "n_classes": len(suite.class_names), "classes_digest": digest}
     n_fit = 0
     if method.kind == "baseline" and suite.id_train is not None:
@@ -123,9 +258,10 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
         label=f"{method.label} ({shown})" if shown else method.label,
         kind=method.kind,
         suite={**names, "note": suite.note},
-        id={"name": suite.id.name, "n": len(suite.id)},
+        id={"name": suite.id.name, "n": len(suite.id), "digest": embedded.id_digest},
         ood={},
         model={
+            "name": embedded.model,
             "fingerprint": embedded.embedder.fingerprint_,
             "logit_scale": float(embedded.embedder.logit_scale_),
         },
@@ -136,13 +272,17 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
         seed=plan.seed,
         id_images_used=n_fit,
         sees_test_stream=stream,
-        scoring=method.batch_note or (STREAM if stream else EACH_ROW),
+        scoring=method.batch_note or (MEANING[plan.stream] if stream else EACH_ROW),
         environment=where,
+        stream=plan.stream if stream else "",
+        n_repeats=plan.repeats if stream else 0,
     )
 
 
-def _run_one(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, blank: Record) -> Iterator[Record]:
-    """Fit a method and score every OOD set."""
+def _run_one(
+    embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, owed: list[tuple[ImageSet, Record]]
+) -> Iterator[Outcome]:
+    """Fit a method and score the OOD sets that it owes a record of."""
     suite = embedded.suite
     text_before = embedded.embedder.seconds
     start = time.perf_counter()
@@ -158,53 +298,40 @@ def _run_one(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, bla
         "fit": time.perf_counter() - start - text,
         "score_id": 0.0,
     }
+    rows_type = np.float64 if method.kind == "baseline" else np.float32
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(made.decision_function(rows.astype(rows_type, copy=False)), dtype=np.float64)
+
+    found: dict[str, Any] = {"fitted": _fitted(made), "id_accuracy": _id_accuracy(made, suite)}
     id_scores = None
-    if not blank.sees_test_stream:
-        id_scores, seconds["score_id"] = _score(made, suite.id.images, blank.kind)
-    for images in suite.ood:
+    if not owed[0][1].stream:
+        start = time.perf_counter()
+        id_scores = score(suite.id.images)
+        seconds["score_id"] = time.perf_counter() - start
+        if method.check_rows and not np.allclose(score(suite.id.images[:3]), id_scores[:3], rtol=1e-6):
+            found |= {"sees_test_stream": True, "scoring": IN_ITS_SET}
+    for images, blank in owed:
+        start = time.perf_counter()
         if id_scores is None:
-            scores, spent = _score_stream(made, suite.id.images, images.images, plan.seed)
+            scores = [
+                score_stream(score, suite.id.images, images.images, plan.stream, (plan.seed, i))
+                for i in range(plan.repeats)
+            ]
         else:
-            ood_scores, spent = _score(made, images.images, blank.kind)
-            scores = np.concatenate([id_scores, ood_scores])
-        is_ood = np.arange(len(scores)) >= len(suite.id)
-        yield replace(
-            blank,
-            ood=_of(images),
-            metrics=_metrics(scores, is_ood),
-            id_accuracy=_id_accuracy(made, suite),
-            seconds={**seconds, "score_ood": spent},
-            fitted=_fitted(made),
-        )
+            scores = [StreamScores(id_scores, score(images.images))]
+        seconds["score_ood"] = time.perf_counter() - start
+        runs = [_metrics(one) for one in scores]
+        means = {key: float(np.mean([one[key] for one in runs])) for key in runs[0]}
+        repeats = runs if blank.stream else []
+        yield Outcome(replace(blank, metrics=means, repeats=repeats, seconds=dict(seconds), **found), scores)
 
 
-def _score(made: Any, rows: np.ndarray, kind: str) -> tuple[np.ndarray, float]:
-    rows = rows.astype(np.float64) if kind == "baseline" else rows
-    start = time.perf_counter()
-    scores = np.asarray(made.decision_function(rows), dtype=np.float64)
-    return scores, time.perf_counter() - start
+def _metrics(scores: StreamScores) -> dict[str, float]:
+    from dnm_sklearn.metrics import ood_metrics
 
-
-def _score_stream(made: Any, id_rows: np.ndarray, ood_rows: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Score ID and OOD rows as one stream in seeded random order; scores come back ID first."""
-    rows = np.concatenate([id_rows, ood_rows])
-    order = np.random.default_rng(seed).permutation(len(rows))
-    shuffled, spent = _score(made, rows[order], "detector")
-    scores = np.empty_like(shuffled)
-    scores[order] = shuffled
-    return scores, spent
-
-
-def _metrics(scores: np.ndarray, is_ood: np.ndarray) -> dict[str, float]:
-    from dnm_sklearn import metrics
-
-    return {
-        "auroc": float(metrics.auroc(scores, is_ood)),
-        "fpr95_id_positive": float(metrics.fpr_at_tpr(scores, is_ood, tpr=0.95, positive="id")),
-        "fpr95_ood_positive": float(metrics.fpr_at_tpr(scores, is_ood, tpr=0.95, positive="ood")),
-        "aupr_id_positive": float(metrics.aupr(scores, is_ood, positive="id")),
-        "aupr_ood_positive": float(metrics.aupr(scores, is_ood, positive="ood")),
-    }
+    ood = scores.ood[scores.seen]
+    return ood_metrics(np.concatenate([scores.id, ood]), np.arange(len(scores.id) + len(ood)) >= len(scores.id))
 
 
 def _id_accuracy(made: Any, suite: Suite) -> float | None:

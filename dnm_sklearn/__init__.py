@@ -11,18 +11,27 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
+    "AdaNegDetector": "dnm_sklearn.detectors",
     "CLIPEmbedder": "dnm_sklearn.embedding",
+    "CSPDetector": "dnm_sklearn.detectors",
     "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
     "EmbeddingTable": "dnm_sklearn.embedding",
     "EnergyDetector": "dnm_sklearn.detectors",
+    "LeaveOneOODSetOut": "dnm_sklearn.model_selection",
     "MCMDetector": "dnm_sklearn.detectors",
     "MaxLogitDetector": "dnm_sklearn.detectors",
     "NegLabelDetector": "dnm_sklearn.detectors",
+    "OODClassifier": "dnm_sklearn.adapters",
+    "SklearnOutlierAdapter": "dnm_sklearn.adapters",
+    "StratifiedBySourceKFold": "dnm_sklearn.model_selection",
+    "TANLDetector": "dnm_sklearn.detectors",
+    "all_detectors": "dnm_sklearn.detectors",
+    "load": "dnm_sklearn.persistence",
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }
 _SUBMODULES = (
     "adapters", "bench", "corpus", "datasets", "detectors", "embedding", "labels",
-    "metrics", "mining", "pipeline", "scoring", "testing", "thresholds",
+    "metrics", "mining", "model_selection", "persistence", "pipeline", "scoring", "testing", "thresholds",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

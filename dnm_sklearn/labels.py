@@ -290,4 +290,4 @@ def _length(values: Any) -> int:
     shape = getattr(values, "shape", None)
     if shape is not None and len(shape) > 0:
         return int(shape[0])
-    return len(values)
+    return len(values if hasattr(values, "__len__") else np.asarray(values))

@@ -125,8 +125,22 @@ class OODPipeline(Pipeline):
         -------
         ndarray of shape (n,), str
         """
-        check_is_fitted(self.steps[-1][1])
-        return self.steps[-1][1].predict_class(self._rows(X))
+        return self._fitted_detector().predict_class(self._rows(X))
+
+    @available_if(_detector_has("predict_confidence"))
+    def predict_confidence(self, X):
+        """How surely each row would get the same label had fit seen other images; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        return self._fitted_detector().predict_confidence(self._rows(X))
 
     @available_if(_detector_has("calibrate"))
     def calibrate(self, X_id, id_tpr=0.95):
@@ -143,9 +157,78 @@ class OODPipeline(Pipeline):
         -------
         self : object
         """
-        check_is_fitted(self.steps[-1][1])
-        self.steps[-1][1].calibrate(self._rows(X_id), id_tpr)
+        self._fitted_detector().calibrate(self._rows(X_id), id_tpr)
         return self
+
+    @available_if(_detector_has("p_value"))
+    def p_value(self, X):
+        """Conformal p-values of "this image is ID", after :meth:`calibrate`; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Small = unlike ID.
+        """
+        return self._fitted_detector().p_value(self._rows(X))
+
+    @available_if(_detector_has("explain"))
+    def explain(self, X, top_k=5):
+        """Nearest class names and negative labels of each image; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+        top_k : int or None, default=5
+            Labels a side; None = all.
+
+        Returns
+        -------
+        pandas.DataFrame, or list of dict where pandas is not installed
+        """
+        return self._fitted_detector().explain(self._rows(X), top_k)
+
+    @available_if(_detector_has("partial_fit"))
+    def partial_fit(self, X, y=None):
+        """Adapt a test-time detector to images and keep its state; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+        y : ignored
+            Present for scikit-learn's API.
+
+        Returns
+        -------
+        self : object
+        """
+        self._link()
+        self.steps[-1][1].partial_fit(self._rows(X))
+        return self
+
+    @available_if(_detector_has("save"))
+    def save(self, path):
+        """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads; see the detector.
+
+        Parameters
+        ----------
+        path : str or path
+            File to write.
+        """
+        from dnm_sklearn.persistence import save
+
+        self._fitted_detector()
+        save(self, path)
+
+    def _fitted_detector(self) -> Any:
+        check_is_fitted(self.steps[-1][1])
+        return self.steps[-1][1]
 
 
 def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODPipeline:

@@ -16,14 +16,18 @@ FLOORS = {
     "testing": 2,
     "embedding": 1,
     "corpus": 1,
+    "activation": 1,
+    "activation_stream": 1,
+    "label_memory": 1,
     "labels": 1,
     "metrics": 1,
     "mining": 1,
+    "noise": 1,
     "scoring": 1,
     "thresholds": 1,
     "_tiles": 1,
 }
-PURE = {"labels", "metrics", "mining", "scoring", "thresholds", "_tiles"}
+PURE = {"activation", "activation_stream", "label_memory", "noise", "labels", "metrics", "mining", "scoring", "thresholds", "_tiles"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 
 

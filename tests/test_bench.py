@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
 from dnm_sklearn.bench.cli import main
-from dnm_sklearn.bench.prepare import Plan, SharedText, build, draw_id_images, embed_suite
+from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, load_suite, resolve
 from dnm_sklearn.datasets import ImageSet, load_embedding_suite, write_embedding_suite
@@ -378,7 +378,9 @@ def test_an_interrupted_run_leaves_valid_records(folder, tmp_path, monkeypatch):
     methods = [resolve("MCM", detectors()), method_of(Interrupted)]
     monkeypatch.setattr(registry, "detectors", lambda: {m.name: m for m in methods})
     result = invoke("run", "--suite", folder, "--no-baselines", "-o", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 130
+    assert "4 records" in result.output
+    assert "--skip-existing" in result.output
     assert [r.method for r in read_records(tmp_path / "records")] == ["MCMDetector"] * 4
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
@@ -390,25 +392,29 @@ class Stream(BaseEstimator):
 
     def __init__(self, adaptation="transductive"):
         self.adaptation = adaptation
-        self.seen = []
 
     def fit(self, X=None, y=None):
         return self
 
     def decision_function(self, X):
-        self.seen.append(len(X))
         return -X[:, :K].max(axis=1)
 
 
 @pytest.mark.parametrize(("adaptation", "stream"), [("transductive", True), ("frozen", False)])
 def test_test_time_methods_see_one_stream_a_set(embedded, adaptation, stream):
-    plan = Plan(overrides={"Stream": {"adaptation": adaptation}})
-    made = build(method_of(Stream), embedded, plan)
-    blank = runner._blank(embedded, method_of(Stream), made, plan, {})
-    records = list(runner._run_one(embedded, method_of(Stream), made, plan, blank))
+    seen = []
+
+    class Watched(Stream):
+        def decision_function(self, X):
+            seen.append(len(X))
+            return super().decision_function(X)
+
+    plan = Plan(overrides={"Watched": {"adaptation": adaptation}}, repeats=2)
+    records = list(runner.run(embedded, [method_of(Watched)], plan))
     assert {r.sees_test_stream for r in records} == {stream}
-    assert made.seen == ([100, 90, 90, 90] if stream else [60, 40, 30, 30, 30])
+    assert seen == ([100, 100, 90, 90, 90, 90, 90, 90] if stream else [60, 40, 30, 30, 30])
     assert records[0].metrics["auroc"] > 0.99
+    assert {(r.stream, len(r.repeats)) for r in records} == {("shuffled", 2) if stream else ("", 0)}
 
 
 def test_texts_are_encoded_once():

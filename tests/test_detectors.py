@@ -263,7 +263,8 @@ def test_bad_embeddings_are_clear_errors(cls):
     with pytest.raises(NotFittedError):
         build(cls, names, table).decision_function(X)
     assert det.decision_function(X[:0]).shape == (0,)
-    assert det.decision_function(X[:1]) == pytest.approx(det.decision_function(X)[:1], abs=1e-4)
+    if not cls.info.test_time:
+        assert det.decision_function(X[:1]) == pytest.approx(det.decision_function(X)[:1], abs=1e-4)
 
 
 @pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector])

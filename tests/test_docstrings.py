@@ -22,7 +22,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 PACKAGES = ["", ".bench", ".corpus", ".datasets", ".detectors", ".embedding", ".testing"]
-FUNCTION_MODULES = [".labels", ".metrics", ".mining", ".pipeline", ".scoring", ".thresholds"]
+FUNCTION_MODULES = [".activation", ".labels", ".metrics", ".mining", ".noise", ".pipeline", ".scoring", ".thresholds"]
 
 
 def defined_in(module):

@@ -1,4 +1,4 @@
-"""Paired bootstrap: is the difference of two detectors on the same images more than chance?"""
+"""Paired bootstrap of the difference of two detectors on the same images."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def _auroc_judge(id_scores: np.ndarray, ood_scores: np.ndarray) -> Callable[[np.
     return auroc
 
 
-def _any_judge(
-    id_scores: np.ndarray, ood_scores: np.ndarray, metric: str
-) -> Callable[[np.ndarray, np.ndarray], float]:
+def _any_judge(id_scores: np.ndarray, ood_scores: np.ndarray, metric: str) -> Callable[[np.ndarray, np.ndarray], float]:
     def judge(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
         ids, oods = np.repeat(id_scores, id_counts), np.repeat(ood_scores, ood_counts)
         return ood_metrics(np.concatenate([ids, oods]), np.arange(len(ids) + len(oods)) >= len(ids))[metric]

@@ -63,7 +63,9 @@ def _models() -> Lines:
     """Give the shipped model, then open_clip's; DataComp and MetaCLIP among them."""
     import open_clip
 
-    known = [(f"{name}/{tag}", "open_clip: weights are downloaded at first use") for name, tag in open_clip.list_pretrained()]
+    known = [
+        (f"{name}/{tag}", "open_clip: weights are downloaded at first use") for name, tag in open_clip.list_pretrained()
+    ]
     return [("glyphclip", "shipped with this package, for the glyph suites"), *known]
 
 

@@ -215,7 +215,7 @@ def _suite(name: str, model: str | None, data_root: str | None, download: bool) 
         if made_by == model:
             return suite
         raise BadInput(
-            f"The suite {suite.name!r} holds embeddings of {made_by or 'a model that it does not name'}, not of {model!r}; "
+            f"The suite {suite.name!r} holds embeddings of {made_by or 'an unnamed model'}, not of {model!r}; "
             "leave --model out, or embed the images again with 'dnm-bench embed --model'."
         )
     from dnm_sklearn.embedding import CLIPEmbedder

@@ -40,13 +40,15 @@ def with_id_train(suite: Suite, path: str) -> Suite:
     where = Path(path)
     if not where.exists():
         raise ValueError(f"--id-train {path}: there is no such folder or file.")
-    of_rows = isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2 and suite.id.images.dtype != np.uint8
+    of_rows = (
+        isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2 and suite.id.images.dtype != np.uint8
+    )
     if where.is_file():
         return replace(suite, id_train=_rows(suite, where, of_rows))
     if of_rows:
         raise ValueError(
-            f"--id-train {path} is a folder of images, but {suite.name!r} is a suite of embeddings without a model that "
-            "could embed them; give an npz file with an array 'embedding' made by the same model."
+            f"--id-train {path} is a folder of images, but {suite.name!r} is a suite of embeddings: there is "
+            "no model to embed them; give an npz file with an array 'embedding' made by the same model."
         )
     from dnm_sklearn.datasets.folders import list_class_folders
 
@@ -65,11 +67,13 @@ def with_id_train(suite: Suite, path: str) -> Suite:
 def _rows(suite: Suite, path: Path, of_rows: bool) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            rows, labels = arrays["embedding"], arrays["label"] if "label" in arrays else None
+            rows, labels = arrays["embedding"], arrays.get("label")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"--id-train {path} is no npz file with an array 'embedding' ({error}).") from error
     if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
-        raise ValueError(f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got shape {rows.shape}.")
+        raise ValueError(
+            f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got shape {rows.shape}."
+        )
     if of_rows and rows.shape[1] != suite.id.images.shape[1]:
         raise ValueError(
             f"--id-train {path} is {rows.shape[1]} wide, the suite {suite.name!r} {suite.id.images.shape[1]}: the rows "

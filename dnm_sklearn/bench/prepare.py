@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from dnm_sklearn.datasets.suite import ImageSet, Suite
 from dnm_sklearn.embedding.base import names_digest
 from dnm_sklearn.embedding.digest import digest_array
 
+logger = logging.getLogger(__name__)
 SUITE_PARAMS = ("classes", "embedder", "corpus", "memory")
 
 
@@ -178,6 +180,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     from dnm_sklearn.embedding import check_embedder
 
     model = check_embedder(suite.embedder, memory=memory)
+    logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 
     threads = threads_for(len(suite.corpus) + len(suite.class_names), getattr(model, "embedding_dim_", 0))
@@ -193,6 +196,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
             )
         return replace(images, images=rows)
 
+    before = _cached_rows(memory)
     done = replace(
         suite,
         id=embed(suite.id),
@@ -200,16 +204,35 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
         id_train=None if suite.id_train is None else embed(suite.id_train),
     )
     n_images = len(done.id) + sum(map(len, done.ood)) + (0 if done.id_train is None else len(done.id_train))
+    taken = time.perf_counter() - start
+    new = _cached_rows(memory) - before
+    logger.info("%d images in %.1f s, threads: %s", n_images, taken, threads or "as the libraries choose")
+    if memory is not None and not isinstance(suite.id.images, np.ndarray):
+        logger.info("cache %s: %d rows were new, %d hits (equal images count as hits)", memory, new, n_images - new)
     name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
     return EmbeddedSuite(
         done,
         SharedText(model, threads),
-        time.perf_counter() - start,
+        taken,
         n_images,
         name,
         images_digest(suite.id.images),
         tuple(images_digest(images.images) for images in suite.ood),
     )
+
+
+def _device(model: Any) -> str:
+    from dnm_sklearn.embedding.models import resolve_device
+
+    device = getattr(model, "device", None)
+    return "no device: embeddings ready-made" if device is None else resolve_device(device)
+
+
+def _cached_rows(memory: Any) -> int:
+    from dnm_sklearn.embedding.store import list_stores
+
+    where = getattr(memory, "location", memory)
+    return 0 if where is None else sum(len(store) for store in list_stores(where))
 
 
 def images_digest(images: Any) -> str:

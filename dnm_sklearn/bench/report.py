@@ -352,7 +352,9 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
         ),
     ]
     for metric, head in METRICS.items():
-        columns += [(_lines(*head, group), [percent(row.group_values(metric, group)) for row in rows]) for group in groups]
+        columns += [
+            (_lines(*head, group), [percent(row.group_values(metric, group)) for row in rows]) for group in groups
+        ]
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
     return columns
 

@@ -146,7 +146,9 @@ def run_outcomes(
         import torch  # noqa: F401  (its import must not count as the first detector's time)
     where = environment()
     tasks = [_task(embedded, method, made, plan, where, known) for method, made in built]
-    results = _parallel(embedded, tasks, plan, jobs, on_start) if jobs != 1 else _serial(embedded, tasks, plan, on_start)
+    results = (
+        _parallel(embedded, tasks, plan, jobs, on_start) if jobs != 1 else _serial(embedded, tasks, plan, on_start)
+    )
     return _in_order(tasks, results)
 
 
@@ -227,8 +229,8 @@ def _run_task(embedded: EmbeddedSuite, task: _Task, plan: Plan) -> list[Outcome]
             said = _describe(error)
             done = [Outcome(replace(blank, status="failed", error=said)) for _, blank in task.owed]
     warned = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
-    last = {"warnings": warned, "created": now(), "peak_memory": peak_memory()}
-    return [replace(outcome, record=replace(outcome.record, **last)) for outcome in done]
+    memory = peak_memory()
+    return [replace(o, record=replace(o.record, warnings=warned, peak_memory=memory, created=now())) for o in done]
 
 
 def _describe(error: Exception) -> str:
@@ -330,7 +332,7 @@ def _run_one(
 def _metrics(scores: StreamScores) -> dict[str, float]:
     from dnm_sklearn.metrics import ood_metrics
 
-    ood = scores.ood[scores.seen]
+    ood = scores.ood if scores.seen is None else scores.ood[scores.seen]
     return ood_metrics(np.concatenate([scores.id, ood]), np.arange(len(scores.id) + len(ood)) >= len(scores.id))
 
 

@@ -129,13 +129,12 @@ def method_of_spec(text: str) -> Method:
                 full = f"pyod:{known.name}({shown})" if shown else known.name
                 return Method(full, known.label, "baseline", known.load, known.summary, known.batch_note, fixed)
         cls = _pyod_class(name)
-        label, defaults = f"PyOD {cls.__name__}", ()
-        load = cls
+        label, load = f"PyOD {cls.__name__}", cls
     else:
         cls = _sklearn_class(name)
         label = f"sklearn {cls.__name__}"
-        defaults = (("novelty", True),) if cls.__name__ == "LocalOutlierFactor" else ()
         load = _sign_turned(cls)
+    defaults = (("novelty", True),) if cls.__name__ == "LocalOutlierFactor" else ()
     full = f"{library}:{cls.__name__}" + (f"({shown})" if shown else "")
     return Method(full, label, "baseline", lambda: load, label, "", fixed, defaults, check_rows=True)
 

@@ -30,13 +30,13 @@ class StreamScores:
         Of the ID rows, in the set's order; higher = more OOD.
     ood : ndarray of shape (n_ood,), float64
         Of the OOD rows, in the set's order; NaN where a row was not in the stream ("rare-ood").
-    seen : ndarray of int or slice, default=slice(None)
-        Positions of the OOD rows that were in the stream.
+    seen : ndarray of int, optional
+        Positions of the OOD rows that were in the stream; None = all.
     """
 
     id: np.ndarray
     ood: np.ndarray
-    seen: np.ndarray | slice = slice(None)
+    seen: np.ndarray | None = None
 
 
 def score_stream(

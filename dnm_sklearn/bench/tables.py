@@ -265,7 +265,7 @@ def _interval(found: Difference | None) -> str:
 
 
 def to_markdown(grid: Grid) -> str:
-    """Write a table as Markdown.
+    r"""Write a table as Markdown.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def to_markdown(grid: Grid) -> str:
     <BLANKLINE>
     | a | b |
     |---|--:|
-    | x\\|y | 1 |
+    | x\|y | 1 |
     <BLANKLINE>
     """
 

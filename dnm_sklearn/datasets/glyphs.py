@@ -59,9 +59,9 @@ def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus
     The about 28,000 names of Unicode 14 that say more than a code point or a syllable and fit GlyphCLIP's context
     of 16 tokens, without the class names of the task. Near-synonyms of class names are left out unless asked for:
     names of characters whose compatibility form (NFKC) is an ID character ("fullwidth latin small letter c"), and
-    names that are a style and the whole name of one ("negative circled latin capital letter a"). Names of homoglyphs
-    ("greek capital letter alpha") and of the OOD sets stay in, as they would in a corpus made without knowledge of
-    the test.
+    names that are a style and the whole name of one ("negative circled latin capital letter a"). Names of
+    homoglyphs ("greek capital letter alpha") and of the OOD sets stay in, as they would in a corpus made without
+    knowledge of the test.
 
     Parameters
     ----------

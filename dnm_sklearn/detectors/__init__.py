@@ -14,9 +14,17 @@ _DETECTORS = {
     "MaxLogitDetector": "zero_shot",
     "EnergyDetector": "zero_shot",
     "NegLabelDetector": "neglabel",
+    "CSPDetector": "csp",
     "DebiasedNegMiningDetector": "dnm",
+    "TANLDetector": "tanl",
+    "AdaNegDetector": "adaneg",
 }
-_OTHER = {"BaseOODDetector": "base", "NegativeLabelDetector": "negative", "DetectorInfo": "info"}
+_OTHER = {
+    "BaseOODDetector": "base",
+    "NegativeLabelDetector": "negative",
+    "StreamingDetector": "streaming",
+    "DetectorInfo": "info",
+}
 
 __all__ = ["all_detectors", *_DETECTORS, *_OTHER]
 

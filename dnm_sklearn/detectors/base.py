@@ -14,12 +14,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
 from dnm_sklearn.detectors.decisions import DecisionMixin
+from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.embedding import check_embedder, input_kind
+from dnm_sklearn.detectors.norms import warn_far_from_unit
+from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
 from dnm_sklearn.labels import ResolvedLabels, resolve_labels
 
+_THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))
 
-class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
+
+class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the zero-shot OOD detectors.
 
     A subclass names its method in ``info``, prepares fitted arrays in :meth:`_fit_text` and scores
@@ -38,9 +42,10 @@ class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
         Divides cosines; "auto" = 1 / the model's logit scale (0.01 for CLIP).
     memory : str, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
-    contamination : float or "auto", default="auto"
+    contamination : float, "auto" or PyThresh-style object, default="auto"
         A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows known to be
-        ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1.
+        ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1. An object with ``eval(scores)``, or
+        ``fit(scores)`` and ``labels_``, that returns 0/1 for the scores of those rows; a copy of it is used.
     ood_label : str, default="ood"
         The string in `y` that marks OOD rows, and that :meth:`predict_class` returns for them.
     """
@@ -53,7 +58,7 @@ class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
         "prompt": [str, list, tuple],
         "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), HasMethods(["eval"])],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), *_THRESHOLDERS],
         "ood_label": [str],
     }
 
@@ -135,8 +140,9 @@ class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
                 f"X has {rows.shape[1]} features, but the embedder's text vectors have {self.id_text_.shape[1]}; "
                 "give embeddings of the same model."
             )
+        self.embedder_fingerprint_ = encoder_identity(self.embedder_)
         self._fit_text()
-        if rows is not None and not failed.all():
+        if rows is not None and failed is not None and not failed.all():
             self._fit_images(rows[~failed], labels.take(~failed))
         self._set_threshold(rows, failed, labels)
         return self
@@ -168,6 +174,7 @@ class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
         """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
         if input_kind(X) == "embeddings":
             X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_samples=1 if reset else 0)
+            warn_far_from_unit(X)
             if reset:
                 self.embedder_.fit(X)
             rows = self.embedder_.encode_image(X)
@@ -232,6 +239,26 @@ class BaseOODDetector(DecisionMixin, BaseEstimator, metaclass=ABCMeta):
         if not failed.all():
             names[~failed] = self.class_names_[scoring.class_index(rows[~failed], self.id_text_)]
         return names
+
+    def save(self, path):
+        """Write the fitted detector to a file that :func:`dnm_sklearn.load` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            File to write; an existing one is replaced. It holds names, arrays and plain parameters, no weights, no
+            ``memory``, and of the embedder its parameters and fingerprint.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the detector is not fitted.
+        TypeError
+            If a parameter is an object that cannot be written (a ``RandomState``, a thresholder).
+        """
+        from dnm_sklearn.persistence import save
+
+        save(self, path)
 
     @property
     def failures_(self) -> list:

@@ -33,21 +33,24 @@ class CorpusDetector(BaseOODDetector):
         "adjective_prompt": [str, list, tuple],
     }
 
+    def _given_corpus(self) -> Corpus:
+        """Return the whole corpus, class names included (a table's class names are not)."""
+        if self.corpus is not None:
+            return check_corpus(self.corpus)
+        if not isinstance(self.embedder_, EmbeddingTable):
+            return load_corpus(self._default_corpus)
+        others = set(self.class_names_.tolist())
+        names = [name for name in self.embedder_.names if name not in others]
+        if not names:
+            raise ValueError(
+                "The EmbeddingTable holds the class names and nothing else, so no candidate negative label is "
+                "left. Add more names to the table, or give corpus=."
+            )
+        return Corpus(names, name="table")
+
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""
-        if self.corpus is not None:
-            corpus = check_corpus(self.corpus)
-        elif isinstance(self.embedder_, EmbeddingTable):
-            others = set(self.class_names_.tolist())
-            names = [name for name in self.embedder_.names if name not in others]
-            if not names:
-                raise ValueError(
-                    "The EmbeddingTable holds the class names and nothing else, so no candidate negative label is "
-                    "left. Add more names to the table, or give corpus=."
-                )
-            corpus = Corpus(names, name="table")
-        else:
-            corpus = load_corpus(self._default_corpus)
+        corpus = self._given_corpus()
         if not exclude_class_names:
             return corpus
         try:
@@ -60,20 +63,18 @@ class CorpusDetector(BaseOODDetector):
 
     def _encode_corpus(self, corpus: Corpus, *, return_norm: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Unit rows (N, D) float32, nouns and adjectives each through their prompt, and raw norms (N,)."""
-        text, norms = None, np.empty(len(corpus), dtype=np.float32)
+        parts: list[np.ndarray] = []
+        index: list[np.ndarray] = []
+        norms = np.empty(len(corpus), dtype=np.float32)
         for adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
-            index = np.flatnonzero(corpus.is_adjective == adjective)
-            if not len(index):
-                continue
-            names = [corpus.names[i] for i in index]
-            encoded = self.embedder_.encode_text(names, prompt, return_norm=return_norm)
-            rows, norms[index] = encoded if return_norm else (encoded, 1.0)
-            if len(index) == len(corpus):
-                text = rows
-                break
-            if text is None:
-                text = np.empty((len(corpus), rows.shape[1]), dtype=np.float32)
-            text[index] = rows
+            chosen = np.flatnonzero(corpus.is_adjective == adjective)
+            if len(chosen):
+                names = [corpus.names[i] for i in chosen]
+                encoded = self.embedder_.encode_text(names, prompt, return_norm=return_norm)
+                rows, norms[chosen] = encoded if return_norm else (encoded, 1.0)
+                parts.append(rows)
+                index.append(chosen)
+        text = parts[0] if len(parts) == 1 else np.concatenate(parts)[np.argsort(np.concatenate(index))]
         return text, (norms if return_norm else None)
 
 

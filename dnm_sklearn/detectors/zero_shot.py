@@ -163,6 +163,9 @@ class MaxLogitDetector(_NamesOnlyDetector):
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         return scoring.max_logit(embeddings, self.id_text_)
 
+    def _score_unit(self) -> float:
+        return self.temperature_
+
 
 class EnergyDetector(_NamesOnlyDetector):
     """Free energy of the class logits: ``T * logsumexp(cos / T)``.
@@ -215,3 +218,6 @@ class EnergyDetector(_NamesOnlyDetector):
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         return scoring.energy(embeddings, self.id_text_, temperature=self.temperature_)
+
+    def _score_unit(self) -> float:
+        return self.temperature_

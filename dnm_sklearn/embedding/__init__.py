@@ -12,6 +12,7 @@ _EXPORTS = {
     "EmbeddingTable": "dnm_sklearn.embedding.table",
     "RowStore": "dnm_sklearn.embedding.store",
     "check_embedder": "dnm_sklearn.embedding.check",
+    "encoder_identity": "dnm_sklearn.embedding.check",
     "input_kind": "dnm_sklearn.embedding.images",
     "release_models": "dnm_sklearn.embedding.models",
 }

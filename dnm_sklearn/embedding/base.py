@@ -13,8 +13,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_memory, validate_data
 
+from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
 
@@ -93,7 +95,7 @@ class UnreadableImageWarning(UserWarning):
     """Images that could not be read and became rows of NaN."""
 
 
-class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of encoders; a subclass gives the model, this class everything around it.
 
     A subclass has the parameters ``memory``, ``on_error``, ``batch_size``, ``num_workers`` and
@@ -238,6 +240,7 @@ class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         position = {name: i for i, name in enumerate(dict.fromkeys(listed))}
         distinct = list(position)
         if distinct:
+            self._check_identity()
             rows, norms, truncated = self._text_bank(distinct, templates)
             warn_truncated(truncated, self._context_length() if truncated else None)
         else:
@@ -261,7 +264,18 @@ class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return {"location": None}
         return {"location": str(self._cache_folder()), **store.info()}
 
+    def _check_identity(self) -> None:
+        """Compare the model with the one that a saved detector was fitted with, where there is such a one."""
+        expected = self.__dict__.get("expected_fingerprint_")
+        if expected is not None and encoder_identity(self) != expected:
+            raise ValueError(
+                f"This detector was fitted and saved with another model than {self!r} is here (fingerprint "
+                f"{expected[:12]}..., here {encoder_identity(self)[:12]}...): its text vectors do not fit. Give "
+                "load(path, embedder=...) the model it was fitted with, or fit again."
+            )
+
     def _encode_pictures(self, X: Any) -> np.ndarray:
+        self._check_identity()
         width = self.embedding_dim_
         if self._has_width() and self.n_features_in_ != width:
             raise ValueError(
@@ -290,9 +304,7 @@ class BaseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
         return rows
 
-    def _text_bank(
-        self, names: list[str], templates: tuple[str, ...]
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         memory = self._joblib_memory()
         bank = text_bank if memory is None else memory.cache(text_bank, ignore=["names", "encode"])
         return bank(

@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 
-__all__ = ["check_embedder"]
+__all__ = ["check_embedder", "encoder_identity"]
 
 _NEEDED = ("encode_text", "encode_image", "transform")
 
@@ -57,3 +57,20 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
         if "memory" in parameters and parameters["memory"] is None:
             own.set_params(memory=memory)
     return own
+
+
+def encoder_identity(embedder: Any) -> str:
+    """Name the model behind an encoder, whatever device and precision it runs in.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder, EmbeddingTable or similar
+        An encoder.
+
+    Returns
+    -------
+    str
+        ``fingerprint_`` up to its hyphen (behind it stands the precision), or the class name of an encoder without
+        one.
+    """
+    return str(getattr(embedder, "fingerprint_", type(embedder).__name__)).partition("-")[0]

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,11 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of the weights, preprocessing, tokenizer and precision."""
+        """blake2b of the weights, preprocessing and tokenizer, a hyphen, and the precision."""
         with self._lock:
             if self._fingerprint is None:
                 self._fingerprint = self._compute_fingerprint()
-            return self._fingerprint
+            return f"{self._fingerprint}-{self.precision}"
 
     @property
     def cuts_context(self) -> bool:
@@ -85,7 +86,6 @@ class LoadedModel:
         head = {
             "format": 1,
             "preprocess": self.preprocess_cfg,
-            "precision": self.precision,
             "tokenizer": _tokenizer_identity(self.tokenizer),
             "config": self._description,
         }
@@ -192,9 +192,8 @@ class LoadedModel:
 
         with torch.inference_mode(), self._autocast():
             batch = torch.from_numpy(tokens).to(self.device)
-            own = self._tower is None
-            rows = self.model.encode_text(batch, normalize=False) if own else self._tower(batch)
-            return self._to_rows(rows, "prompts")
+            tower = self._tower or partial(self.model.encode_text, normalize=False)
+            return self._to_rows(tower(batch), "prompts")
 
 
 class _CausalTower:

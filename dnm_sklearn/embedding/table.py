@@ -11,12 +11,13 @@ import numpy as np
 
 from dnm_sklearn.embedding.base import names_digest
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.text import check_names, check_prompt
 
 __all__ = ["EmbeddingTable"]
 
 
-class EmbeddingTable:
+class EmbeddingTable(PyODEncoderMixin):
     """An encoder that looks text vectors up by name; images are given as arrays.
 
     Immutable: cloning and copying give the same object.

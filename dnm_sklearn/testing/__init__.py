@@ -1,14 +1,27 @@
-"""Helpers for testing code that uses dnm_sklearn: encoders that need no weights."""
+"""Helpers for testing code that uses dnm_sklearn: encoders that need no weights, and the contract as checks."""
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["FakeEmbedder"]
+# Public name -> module that defines it. Resolved at first access (PEP 562).
+_EXPORTS = {
+    "EmbeddingWorld": "dnm_sklearn.testing.world",
+    "FakeEmbedder": "dnm_sklearn.testing.fake",
+    "check_ood_detector": "dnm_sklearn.testing.runner",
+    "make_detectors": "dnm_sklearn.testing.instances",
+    "make_embedding_world": "dnm_sklearn.testing.world",
+    "make_estimators": "dnm_sklearn.testing.instances",
+    "parametrize_with_ood_checks": "dnm_sklearn.testing.runner",
+    "sklearn_exemptions": "dnm_sklearn.testing.instances",
+    "yield_ood_checks": "dnm_sklearn.testing.runner",
+}
+
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "FakeEmbedder":
-        value = import_module("dnm_sklearn.testing.fake").FakeEmbedder
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'dnm_sklearn.testing' has no attribute {name!r}")

@@ -1,0 +1,372 @@
+"""TANL's stream: which corpus labels test images activate, learned batch by batch (torch inside).
+
+An *activation row* of a unit vector x is ``p_j(x) = exp(h_j) / (sum of exp(h) over ID and corpus labels)`` for every
+corpus label j. The stream needs means of the last L rows of two queues. Rows are not kept: at 70,000 labels they would
+take 170 MB. A queue keeps its *features* in a ring, and sums of activation rows over runs of 8 consecutive rows. The
+mean is a sum over runs, so nothing drifts; the one run that has lost some of its rows is summed anew from its features,
+which ride along in the next batch's product.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from dnm_sklearn._tiles import Device, resolve_device, take
+from dnm_sklearn.activation import activation_log_odds, otsu, ranked_log_odds, score_positions, tile_numbers
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["STATE_NAMES", "ActivationStream"]
+
+_RUN = 8
+_START_ROWS = 256
+_QUEUE_NAMES = tuple(
+    tuple(f"{side}_{part}_" for part in ("queue", "activation_sums", "queued")) for side in ("id", "ood")
+)
+# What a stream has learned: for each queue the ring of features (L, D), the sums of runs (R, N) and the number of rows
+# ever queued; the ring of scores, how many were ever scored, the last Otsu threshold, the images seen.
+STATE_NAMES = (*_QUEUE_NAMES[0], *_QUEUE_NAMES[1], "score_queue_", "n_scored_", "otsu_threshold_", "n_seen_")
+
+
+class ActivationStream:
+    """Label banks on a device, and the state of one stream.
+
+    Parameters
+    ----------
+    id_text : ndarray of shape (C, D)
+        Unit text embeddings of the classes.
+    corpus_text : ndarray of shape (N, D)
+        Unit text embeddings of the candidate negative labels.
+    temperature : float
+        Divides the cosines.
+    n_activated : int
+        M, labels selected, at most N.
+    step, gap, alpha : int, float, float
+        k, g and the weight of the queue mean; see :class:`~dnm_sklearn.detectors.TANLDetector`.
+    dtype : {"float32", "float64"}, default="float32"
+        Of the product and the activation rows; scores are float64 from the selected logits on.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        id_text: np.ndarray,
+        corpus_text: np.ndarray,
+        *,
+        temperature: float,
+        n_activated: int,
+        step: int,
+        gap: float,
+        alpha: float,
+        dtype: Literal["float32", "float64"] = "float32",
+        device: Device = "auto",
+    ) -> None:
+        import torch
+
+        self._device = resolve_device(device)
+        self._dtype = torch.float64 if dtype == "float64" else torch.float32
+        self._arrays = (id_text, corpus_text)
+        self._id_text, self._corpus_text = (take(b, slice(None), self._dtype, self._device) for b in self._arrays)
+        self._temperature, self._scale = temperature, 1 / temperature
+        self._n_activated = n_activated
+        self._step = step
+        self._gap = gap
+        self._alpha = alpha
+        self._positions = score_positions(n_activated, step, self._device)
+        self._logits: Any = None
+
+    # -- state --------------------------------------------------------------------------------------
+
+    def start(self, id_rows: np.ndarray, ood_rows: np.ndarray, queue_length: int, score_queue_length: int) -> None:
+        """Begin with ID texts and sure OOD rows: both fill their queues, and the score queue with their scores.
+
+        Parameters
+        ----------
+        id_rows, ood_rows : ndarray of shape (n, D)
+            Unit rows; the last `queue_length` of each are queued.
+        queue_length, score_queue_length : int
+            Sizes of the queues.
+        """
+        self._queues = [self._filled_queue(rows, queue_length) for rows in (id_rows, ood_rows)]
+        order = self._top(*(queue.mean() for queue in self._queues)).cpu().numpy()
+        self._scores = self._zeros(score_queue_length, double=True)
+        self._n_scored = 0
+        log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
+        self._push_scores(self._tensor(log_odds, double=True).sigmoid())
+        self._otsu = otsu(self._known_scores())
+        self._n_seen = 0
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state; its arrays are copied."""
+        self._queues = [
+            _Queue(self._tensor(state[ring]).clone(), self._tensor(state[sums]).clone(), state[count])
+            for ring, sums, count in _QUEUE_NAMES
+        ]
+        self._scores = self._tensor(state["score_queue_"], double=True).clone()
+        self._n_scored = state["n_scored_"]
+        self._otsu = self._tensor(np.array(state["otsu_threshold_"]), double=True)
+        self._n_seen = state["n_seen_"]
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as numpy arrays and numbers, by `STATE_NAMES`.
+
+        Returns
+        -------
+        dict
+            Its arrays may share memory with the stream: `load` it before going on.
+        """
+        state: dict[str, Any] = {}
+        for queue, names in zip(self._queues, _QUEUE_NAMES, strict=True):
+            state.update(zip(names, (queue.features.cpu().numpy(), queue.sums.cpu().numpy(), queue.count), strict=True))
+        state["score_queue_"] = self._scores.cpu().numpy()
+        state["n_scored_"] = self._n_scored
+        state["otsu_threshold_"] = float(self._otsu)
+        state["n_seen_"] = self._n_seen
+        return state
+
+    # -- scores -------------------------------------------------------------------------------------
+
+    def frozen(self, rows: np.ndarray) -> np.ndarray:
+        """Score rows with the labels activated at present, learning nothing.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, D)
+            Unit rows.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Log-odds, higher = more ID.
+        """
+        return self._static_log_odds(rows, self.activated()[0])
+
+    def activated(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the selected labels, most activated first, and their activation.
+
+        Returns
+        -------
+        index : ndarray of int of shape (M,)
+            Rows of the corpus.
+        activation : ndarray of shape (M,), float64
+            Mean probability over the OOD queue minus that over the ID queue.
+        """
+        stale = [queue.stale_rows() for queue in self._queues]
+        rows = self._joined(stale)
+        if len(rows):
+            self._refresh(stale, self._product(rows), self._log_id(rows), 0)
+        id_mean, ood_mean = (queue.mean() for queue in self._queues)
+        order = self._top(id_mean, ood_mean)
+        return order.cpu().numpy(), (ood_mean - id_mean)[order].double().cpu().numpy()
+
+    def advance(self, batch: np.ndarray) -> np.ndarray:
+        """Score one batch and learn from it.
+
+        Parameters
+        ----------
+        batch : ndarray of shape (b, D)
+            Unit rows, at least one. Takes about ``4 * b * N`` bytes.
+
+        Returns
+        -------
+        ndarray of shape (b,), float64
+            Log-odds, higher = more ID.
+        """
+        import torch
+
+        n_rows = len(batch)
+        stale = [queue.stale_rows() for queue in self._queues]
+        rows = self._joined([self._tensor(batch), *stale])
+        logits, log_id = self._product(rows), self._log_id(rows)
+        self._refresh(stale, logits, log_id, n_rows)
+        images, image_log_id = logits[:n_rows], log_id[:n_rows]
+
+        means = [queue.mean() for queue in self._queues]
+        first = ranked_log_odds(image_log_id, self._columns(images, self._top(*means)), self._positions).sigmoid_()
+        self._push_scores(first)
+        self._otsu = threshold = otsu(self._known_scores())
+        confident = (first > threshold + self._gap * (1 - threshold), first < threshold - self._gap * threshold)
+        found = []
+        for side, (queue, mask) in enumerate(zip(self._queues, confident, strict=True)):
+            index = torch.nonzero(mask).squeeze(1)
+            if len(index):
+                sums = self._run_sums(logits, log_id, index, queue.count % _RUN)
+                means[side] = self._alpha * means[side] + (1 - self._alpha) * (sums.sum(dim=0) / len(index))
+                found.append((queue, rows[index], sums))
+        second = ranked_log_odds(image_log_id, self._columns(images, self._top(*means)), self._positions)
+
+        for queue, features, sums in found:
+            queue.push(features, sums)
+        self._n_seen += n_rows
+        return second.cpu().numpy()
+
+    # -- parts of a batch -----------------------------------------------------------------------------
+
+    def _product(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, N) in a buffer that is used again by the next product."""
+        import torch
+
+        shape = (len(rows), len(self._corpus_text))
+        if self._logits is None or len(self._logits) < shape[0]:
+            self._logits = torch.empty(shape, dtype=self._dtype, device=self._device)
+        out, rows = self._logits[: shape[0]], rows * self._scale
+        if self._device.type == "cpu":  # numpy's product is up to 1.5 times as fast as torch's at these shapes
+            np.matmul(rows.numpy(), self._corpus_text.T.numpy(), out=out.numpy())
+            return out
+        return torch.mm(rows, self._corpus_text.T, out=out)
+
+    def _columns(self, logits: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        return logits.gather(1, order.expand(len(logits), len(order)))
+
+    def _log_id(self, rows: torch.Tensor) -> torch.Tensor:
+        return (rows * self._scale @ self._id_text.T).double().logsumexp(dim=1).to(self._dtype)
+
+    def _run_sums(self, logits: torch.Tensor, log_id: torch.Tensor, index: torch.Tensor, offset: int) -> torch.Tensor:
+        """Activation rows of `index` summed in runs, (R, N); the first run already holds `offset` rows."""
+        import torch
+
+        n_labels = logits.shape[1]
+        n_runs = -(-(offset + len(index)) // _RUN)
+        out = torch.empty((n_runs, n_labels), dtype=logits.dtype, device=logits.device)
+        # A few runs at a time stay in the CPU's caches; a GPU takes them all at once.
+        step = max(1, tile_numbers(self._device) // (_RUN * n_labels))
+        for start in range(0, n_runs, step):
+            runs = slice(start, min(start + step, n_runs))
+            first, last = max(runs.start * _RUN - offset, 0), min(runs.stop * _RUN - offset, len(index))
+            block, block_log_id = logits.index_select(0, index[first:last]), log_id[index[first:last], None]
+            largest = torch.maximum(block.amax(dim=1, keepdim=True), block_log_id)
+            block.sub_(largest).exp_()
+            mass = block.sum(dim=1, keepdim=True) + torch.exp(block_log_id - largest)
+            positions = torch.arange(first, last, device=logits.device)
+            weights = torch.zeros((runs.stop - runs.start, last - first), dtype=logits.dtype, device=logits.device)
+            weights[(positions + offset) // _RUN - start, positions - first] = mass.squeeze(1).reciprocal_()
+            torch.mm(weights, block, out=out[runs])
+        return out
+
+    def _refresh(self, stale: list[torch.Tensor], logits: torch.Tensor, log_id: torch.Tensor, start: int) -> None:
+        """Sum the runs that have lost rows anew; the rows they still hold are `start`, start + 1, ... of `logits`."""
+        import torch
+
+        for queue, rows in zip(self._queues, stale, strict=True):
+            if len(rows):
+                index = torch.arange(start, start + len(rows), device=logits.device)
+                queue.replace_oldest(self._run_sums(logits, log_id, index, 0)[0])
+                start += len(rows)
+
+    def _top(self, id_mean: torch.Tensor, ood_mean: torch.Tensor) -> torch.Tensor:
+        """Return the M labels with the largest activation in descending order; ties keep corpus order."""
+        import torch
+
+        activation = ood_mean - id_mean
+        smallest = activation.topk(self._n_activated, sorted=False).values.min()
+        candidates = torch.nonzero(activation >= smallest).squeeze(1)
+        order = torch.sort(activation[candidates], descending=True, stable=True).indices
+        return candidates[order[: self._n_activated]]
+
+    def _static_log_odds(self, rows: np.ndarray, order: np.ndarray) -> np.ndarray:
+        id_text, corpus_text = self._arrays
+        return activation_log_odds(
+            rows, id_text, corpus_text[order], temperature=self._temperature, step=self._step, device=self._device
+        )
+
+    def _filled_queue(self, rows: np.ndarray, queue_length: int) -> _Queue:
+        """Return a queue that holds the last `queue_length` of `rows`."""
+        import torch
+
+        n_labels, width = self._corpus_text.shape
+        n_runs = (queue_length + _RUN - 2) // _RUN + 1
+        queue = _Queue(self._zeros(queue_length, width), self._zeros(n_runs, n_labels), 0)
+        for part in self._tensor(rows[-queue_length:]).split(_START_ROWS):
+            index = torch.arange(len(part), device=self._device)
+            queue.push(part, self._run_sums(self._product(part), self._log_id(part), index, queue.count % _RUN))
+        return queue
+
+    def _push_scores(self, scores: torch.Tensor) -> None:
+        import torch
+
+        length = len(self._scores)
+        kept = scores[-length:]
+        self._n_scored += len(scores)
+        slots = torch.arange(self._n_scored - len(kept), self._n_scored, device=self._device) % length
+        self._scores[slots] = kept
+
+    def _known_scores(self) -> torch.Tensor:
+        return self._scores[: min(self._n_scored, len(self._scores))]
+
+    # -- tensors ----------------------------------------------------------------------------------------
+
+    def _joined(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        return torch.cat(parts)
+
+    def _tensor(self, array: np.ndarray, *, double: bool = False) -> torch.Tensor:
+        import torch
+
+        return torch.as_tensor(array).to(device=self._device, dtype=torch.float64 if double else self._dtype)
+
+    def _zeros(self, *shape: int, double: bool = False) -> torch.Tensor:
+        import torch
+
+        return torch.zeros(shape, dtype=torch.float64 if double else self._dtype, device=self._device)
+
+
+class _Queue:
+    """The last L rows: a ring of features, and a ring of sums of their activation rows over runs of `_RUN`.
+
+    Row i ever queued has the ring place ``i mod L`` and belongs to run ``i // _RUN``. Sums of dead runs are zero.
+    """
+
+    def __init__(self, features: torch.Tensor, sums: torch.Tensor, count: int) -> None:
+        self.features = features
+        self.sums = sums
+        self.count = count
+
+    @property
+    def _oldest(self) -> int:
+        return max(self.count - len(self.features), 0)
+
+    def mean(self) -> torch.Tensor:
+        """Mean activation row (N,)."""
+        return self.sums.sum(dim=0) / (self.count - self._oldest)
+
+    def stale_rows(self) -> torch.Tensor:
+        """Features of the oldest run if it has lost some of its rows, else none."""
+        stop = min(-(-self._oldest // _RUN) * _RUN, self.count)
+        return self.features[self._places(self._oldest, stop)]
+
+    def replace_oldest(self, total: torch.Tensor) -> None:
+        """Set the sum of the oldest run."""
+        self.sums[self._oldest // _RUN % len(self.sums)] = total
+
+    def push(self, features: torch.Tensor, sums: torch.Tensor) -> None:
+        """Append rows and their sums over runs; the first run goes on with the one left open."""
+        first_run, was_open = self.count // _RUN, self.count % _RUN > 0
+        oldest_run = self._oldest // _RUN
+        self.count += len(features)
+        kept = features[-len(self.features) :]
+        self.features[self._places(self.count - len(kept), self.count)] = kept
+        first_live = self._oldest // _RUN
+        last_old = first_run if was_open else first_run - 1
+        dead = self._runs(oldest_run, min(first_live, last_old + 1))
+        self.sums[dead] = 0
+        live = self._runs(max(first_run, first_live), first_run + len(sums))
+        new = sums[max(first_live - first_run, 0) :]
+        if was_open and first_live <= first_run:
+            new = new.clone()
+            new[0] += self.sums[live[0]]
+        self.sums[live] = new
+
+    def _places(self, start: int, stop: int) -> torch.Tensor:
+        import torch
+
+        return torch.arange(start, max(start, stop), device=self.features.device) % len(self.features)
+
+    def _runs(self, start: int, stop: int) -> torch.Tensor:
+        import torch
+
+        return torch.arange(start, max(start, stop), device=self.sums.device) % len(self.sums)

@@ -1,0 +1,346 @@
+"""Bridges to what scikit-learn expects of outlier detectors (+1 / -1) and of classifiers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, _fit_context, clone
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted
+
+from dnm_sklearn.labels import is_string_sequence
+
+__all__ = ["OODClassifier", "SklearnOutlierAdapter"]
+
+
+def _detector_has(name: str):
+    def check(adapter: Any) -> bool:
+        getattr(adapter.detector_ if hasattr(adapter, "detector_") else adapter.detector, name)
+        return True
+
+    return check
+
+
+class _Adapter(BaseEstimator):
+    """What the two adapters share: a parameter `detector`, and the fitted clone ``detector_``."""
+
+    _parameter_constraints: dict = {"detector": [HasMethods(["fit", "decision_function"])]}
+
+    def _clone_width(self) -> None:
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(self.detector_, name):
+                setattr(self, name, getattr(self.detector_, name))
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "detector_")
+        return self.detector_.decision_function(X)
+
+    def _threshold(self) -> float:
+        check_is_fitted(self, "detector_")
+        threshold = self.detector_.threshold_
+        if threshold is None:
+            raise ValueError(
+                f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, or calibrate(X_id)."
+            )
+        return float(threshold)
+
+    @property
+    def threshold_(self) -> float | None:
+        """Threshold of the detector, on its ``decision_function`` (higher = more OOD)."""
+        check_is_fitted(self, "detector_")
+        return self.detector_.threshold_
+
+    @available_if(_detector_has("calibrate"))
+    def calibrate(self, X_id, id_tpr=0.95):
+        """Set the detector's threshold from ID images.
+
+        Parameters
+        ----------
+        X_id : images or array-like of shape (n, D)
+            ID images used for nothing else.
+        id_tpr : float, default=0.95
+            Share of ID images to keep, in (0, 1).
+
+        Returns
+        -------
+        self : object
+        """
+        check_is_fitted(self, "detector_")
+        self.detector_.calibrate(X_id, id_tpr)
+        return self
+
+
+class SklearnOutlierAdapter(OutlierMixin, _Adapter):
+    """A detector with the signs of scikit-learn's outlier detectors: +1 = inlier (ID), -1 = outlier (OOD).
+
+    Parameters
+    ----------
+    detector : BaseOODDetector or OODPipeline
+        Cloned at fit; wrap a fitted one in ``sklearn.frozen.FrozenEstimator`` to keep it.
+
+    Attributes
+    ----------
+    detector_ : object
+        The fitted detector.
+    offset_ : float
+        ``-threshold_``: ``decision_function = score_samples - offset_``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, NegLabelDetector, SklearnOutlierAdapter
+    >>> table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
+    >>> adapter = SklearnOutlierAdapter(NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1))
+    >>> adapter.fit().predict(np.eye(3)).tolist()
+    [1, 1, -1]
+    """
+
+    def __init__(self, detector):
+        self.detector = detector
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X=None, y=None):
+        """Fit a clone of the detector.
+
+        Parameters
+        ----------
+        X : images, array-like of shape (n, D), sequence of str or None, default=None
+            As in the detector's ``fit``.
+        y : array-like or None, default=None
+            As in the detector's ``fit`` (0 = ID, 1 = OOD).
+
+        Returns
+        -------
+        self : object
+        """
+        self.detector_ = clone(self.detector).fit(X, y)
+        self._clone_width()
+        return self
+
+    @property
+    def offset_(self) -> float:
+        """What ``decision_function`` subtracts from ``score_samples``."""
+        return -self._threshold()
+
+    def score_samples(self, X):
+        """ID score of each row.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Higher = more ID.
+        """
+        return -self._scores(X)
+
+    def decision_function(self, X):
+        """Distance to the threshold, with scikit-learn's sign.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Higher = more ID; at least 0 where ``predict`` is +1.
+        """
+        threshold = self._threshold()
+        return threshold - self._scores(X)
+
+    def predict(self, X):
+        """Inlier or outlier.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,), int
+            +1 = ID, -1 = OOD.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+class OODClassifier(ClassifierMixin, _Adapter):
+    """A detector as a binary classifier "is this image OOD?", for tools that take classifiers only.
+
+    ``CalibratedClassifierCV``, ``TunedThresholdClassifierCV``, ``roc_auc`` as a string and stratified splits by
+    default work with it. ``y`` is needed and has two values.
+
+    Parameters
+    ----------
+    detector : BaseOODDetector or OODPipeline
+        With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap a fitted one in
+        ``sklearn.frozen.FrozenEstimator`` to keep it.
+    ood_class : object, default=None
+        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else the greater of the
+        two values (1, True).
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+        The two values of `y`, sorted.
+    ood_class_ : object
+        The one that means OOD.
+    detector_ : object
+        The fitted detector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, NegLabelDetector, OODClassifier
+    >>> table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
+    >>> classifier = OODClassifier(NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1))
+    >>> classifier.fit(np.eye(3), ["known", "known", "ood"]).predict(np.eye(3)).tolist()
+    ['known', 'known', 'ood']
+    """
+
+    _parameter_constraints: dict = {**_Adapter._parameter_constraints, "ood_class": "no_validation"}
+
+    def __init__(self, detector, *, ood_class=None):
+        self.detector = detector
+        self.ood_class = ood_class
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Fit a clone of the detector; ID rows set its threshold.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+        y : array-like of shape (n,)
+            Two values: 0/1, bool, or strings such as "id" and the detector's ``ood_label``.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If y is missing or has not exactly two values.
+        """
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 = ID, 1 = OOD."
+            )
+        labels = self._labels(y)
+        self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A "
+                "detector alone needs no OOD rows."
+            )
+        self.ood_class_ = self._ood_class()
+        self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
+        self._clone_width()
+        return self
+
+    def _labels(self, y: Any) -> np.ndarray:
+        from sklearn.utils import column_or_1d
+
+        kind = type_of_target(y, input_name="y", raise_unknown=True)
+        if kind not in ("binary", "multiclass"):
+            raise ValueError(f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = OOD.")
+        labels = column_or_1d(y, warn=True)
+        if kind == "multiclass":
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is multiclass. Give the class names "
+                "to the detector (classes=[...]), and y = 0 for ID, 1 for OOD rows: y = (names == 'ood')."
+            )
+        return labels
+
+    def _ood_class(self) -> Any:
+        if self.ood_class is not None:
+            if self.ood_class not in self.classes_:
+                raise ValueError(f"ood_class={self.ood_class!r} is not in y, which holds {self.classes_.tolist()}.")
+            return self.ood_class
+        last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
+        marker = getattr(last, "ood_label", "ood")
+        if is_string_sequence(self.classes_) and marker in self.classes_:
+            return marker
+        if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
+            warnings.warn(
+                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In "
+                "the coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return self.classes_[1]
+
+    def decision_function(self, X):
+        """Score of ``classes_[1]``, 0 at the threshold.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Above 0 where ``predict`` is ``classes_[1]``: higher = more OOD if that is the OOD class.
+        """
+        margin = self._scores(X) - self._threshold()
+        if self.ood_class_ == self.classes_[1]:
+            return margin
+        return np.where(margin == 0, np.finfo(float).tiny, -margin)
+
+    def predict(self, X):
+        """Class of each row.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Values of ``classes_``.
+        """
+        above = self.decision_function(X) > 0
+        return self.classes_[above.astype(int)]
+
+    @available_if(_detector_has("predict_proba"))
+    def predict_proba(self, X):
+        """The detector's ``predict_proba``, columns in the order of ``classes_``; not calibrated.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, 2)
+            Wrap the classifier in ``CalibratedClassifierCV`` for calibrated probabilities.
+        """
+        check_is_fitted(self, "detector_")
+        proba = self.detector_.predict_proba(X)
+        if self.ood_class_ == self.classes_[1]:
+            return proba
+        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the first.
+        tie = proba[:, :1] == 0.5
+        return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        # A zero-shot detector learns the classes from their names, never from the rows of a test data set.
+        tags.classifier_tags.poor_score = True
+        return tags

@@ -1,0 +1,43 @@
+"""Notice embeddings that were rescaled feature by feature, which ruins cosines."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+_MOST_ROWS = 1000
+_warned = False
+
+
+class EmbeddingNormWarning(UserWarning):
+    """Embeddings whose lengths are far from 1."""
+
+
+def warn_far_from_unit(rows: np.ndarray) -> None:
+    """Warn, once a process, when the median length of rows lies outside [0.5, 2].
+
+    Detectors normalise rows, so the length itself does no harm; but it shows that embeddings were standardised, which
+    changes their directions.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+        Embeddings as the user gave them; the first 1000 are looked at.
+    """
+    global _warned
+    if _warned or not len(rows):
+        return
+    sample = np.asarray(rows[:_MOST_ROWS], dtype=np.float64)
+    median = float(np.median(np.linalg.norm(sample, axis=1)))
+    if 0.5 <= median <= 2:
+        return
+    _warned = True
+    warnings.warn(
+        f"The embeddings have a median length of {median:.3g}, far from 1. Rows are normalised here, so raw outputs of "
+        "the image tower are fine; but features that were standardised (StandardScaler, or PyOD's EmbeddingOD with "
+        "its default standardize=True) have other cosines, and detection suffers: pass standardize=False, and scale "
+        "nothing before the detector. This is said once.",
+        EmbeddingNormWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,213 @@
+"""Splitters for model selection with several OOD sets; scikit-learn's splitter API with ``groups`` = source names.
+
+An unshuffled ``KFold`` on rows sorted ID-then-OOD makes folds of one kind, of which no metric is defined (our scorers
+refuse them). ``StratifiedKFold(shuffle=True)`` suffices for one OOD set; the splitters here know where rows come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold
+
+from dnm_sklearn.labels import row_is_ood
+
+__all__ = ["LeaveOneOODSetOut", "StratifiedBySourceKFold"]
+
+
+class _SourceSplitter(BaseCrossValidator):
+    """Checks of y and groups that both splitters need."""
+
+    __metadata_request__split = {"groups": True}
+
+    def _rows(self, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return is_ood and the source of every row."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), or strings with the ood_label.")
+        if groups is None:
+            raise ValueError(
+                f"{type(self).__name__} needs groups= with the name of the data set that each row comes from, e.g. "
+                'search.fit(X, y, groups=sources) with sources = ["imagenet", ..., "places", ...].'
+            )
+        is_ood = row_is_ood(y, self.ood_label)
+        sources = np.asarray(groups).astype(str)
+        if is_ood is None:
+            raise ValueError("y must be 0/1 or bool (1 = OOD), or strings with the ood_label.")
+        if sources.shape != is_ood.shape:
+            raise ValueError(f"groups has shape {sources.shape} and y {is_ood.shape}; give one source a row.")
+        if is_ood.all() or not is_ood.any():
+            kind = "OOD" if is_ood.all() else "ID"
+            raise ValueError(f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined on such folds.")
+        return is_ood, sources
+
+
+class StratifiedBySourceKFold(_SourceSplitter):
+    """K folds, each with the same share of the ID and OOD rows of every source.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Folds; every source needs as many rows.
+    shuffle : bool, default=True
+        Shuffle each source's rows first.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shuffle.
+    ood_label : str, default="ood"
+        The string that marks OOD rows in y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.model_selection import StratifiedBySourceKFold
+    >>> y = np.array([0] * 4 + [1] * 4)
+    >>> sources = ["imagenet"] * 4 + ["sun"] * 2 + ["places"] * 2
+    >>> for _, test in StratifiedBySourceKFold(n_splits=2).split(y, y, groups=sources):
+    ...     print(sorted(np.array(sources)[test].tolist()))
+    ['imagenet', 'imagenet', 'places', 'sun']
+    ['imagenet', 'imagenet', 'places', 'sun']
+    """
+
+    def __init__(self, n_splits=5, *, shuffle=True, random_state=0, ood_label="ood"):
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.ood_label = ood_label
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row numbers of training and test rows.
+
+        Parameters
+        ----------
+        X : sequence of length n
+            Rows (only their number counts).
+        y : array-like of shape (n,)
+            0/1 or bool (1 = OOD), or strings with `ood_label`.
+        groups : array-like of shape (n,)
+            Source of each row.
+
+        Yields
+        ------
+        train, test : ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If y or groups is missing or of one kind, or a source has fewer rows than folds.
+        """
+        is_ood, sources = self._rows(X, y, groups)
+        kinds = np.char.add(np.where(is_ood, "1", "0"), sources)
+        names, strata, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+        if counts.min() < self.n_splits:
+            raise ValueError(
+                f"The source {names[counts.argmin()][1:]!r} has {counts.min()} rows of one kind, fewer than "
+                f"n_splits={self.n_splits}; lower n_splits or add rows."
+            )
+        folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=_seed(self))
+        yield from folds.split(np.empty(len(strata)), strata)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : ignored
+            Present for scikit-learn's API.
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+
+class LeaveOneOODSetOut(_SourceSplitter):
+    """One fold an OOD source: it and a share of the ID rows are the test rows, all else is for training.
+
+    Nobody tunes on the OOD set that is reported when this is the outer split of a nested search: in each fold a
+    ``GridSearchCV`` sees the other OOD sets only. Every ID row is a test row in exactly one fold.
+
+    Parameters
+    ----------
+    shuffle : bool, default=True
+        Shuffle the ID rows before they are dealt to the folds.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shuffle.
+    ood_label : str, default="ood"
+        The string that marks OOD rows in y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.model_selection import LeaveOneOODSetOut
+    >>> y = np.array([0] * 4 + [1] * 4)
+    >>> sources = ["imagenet"] * 4 + ["sun"] * 2 + ["places"] * 2
+    >>> for train, test in LeaveOneOODSetOut().split(y, y, groups=sources):
+    ...     print(sorted(set(np.array(sources)[train])), sorted(set(np.array(sources)[test])))
+    ['imagenet', 'sun'] ['imagenet', 'places']
+    ['imagenet', 'places'] ['imagenet', 'sun']
+    """
+
+    def __init__(self, *, shuffle=True, random_state=0, ood_label="ood"):
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.ood_label = ood_label
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row numbers of training and test rows, OOD sources in alphabetical order.
+
+        Parameters
+        ----------
+        X : sequence of length n
+            Rows (only their number counts).
+        y : array-like of shape (n,)
+            0/1 or bool (1 = OOD), or strings with `ood_label`.
+        groups : array-like of shape (n,)
+            Source of each row.
+
+        Yields
+        ------
+        train, test : ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If y or groups is missing or of one kind, there is only one OOD source, or fewer ID rows than sources.
+        """
+        is_ood, sources = self._rows(X, y, groups)
+        ood_sources = np.unique(sources[is_ood])
+        id_rows = np.flatnonzero(~is_ood)
+        if len(ood_sources) < 2:
+            raise ValueError(
+                f"All OOD rows come from {str(ood_sources[0])!r}; leaving it out leaves none to tune on. Use "
+                "StratifiedBySourceKFold, or add another OOD set."
+            )
+        if len(id_rows) < len(ood_sources):
+            raise ValueError(f"{len(id_rows)} ID rows are fewer than the {len(ood_sources)} OOD sources; add ID rows.")
+        folds = KFold(len(ood_sources), shuffle=self.shuffle, random_state=_seed(self))
+        for source, (_, id_test) in zip(ood_sources, folds.split(id_rows), strict=True):
+            is_test = is_ood & (sources == source)
+            is_test[id_rows[id_test]] = True
+            yield np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of OOD sources.
+
+        Parameters
+        ----------
+        X : ignored
+            Present for scikit-learn's API.
+        y, groups : array-like of shape (n,)
+            As in `split`.
+
+        Returns
+        -------
+        int
+        """
+        is_ood, sources = self._rows(X, y, groups)
+        return len(np.unique(sources[is_ood]))
+
+
+def _seed(splitter: Any) -> Any:
+    return splitter.random_state if splitter.shuffle else None

@@ -1,0 +1,126 @@
+"""Run the contract checks: ``check_ood_detector(MyDetector())``, or one pytest case each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from sklearn.base import clone
+
+from dnm_sklearn.testing.checks import CHECKS, check_save_and_load, check_transductive_is_repeatable
+
+__all__ = ["check_ood_detector", "parametrize_with_ood_checks", "yield_ood_checks"]
+
+
+def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    """Yield the detector with each check that applies to it.
+
+    Parameters
+    ----------
+    detector : detector
+        Unfitted instance of a `BaseOODDetector`.
+
+    Yields
+    ------
+    detector, check
+        Run it as ``check(detector)``.
+
+    Examples
+    --------
+    >>> from dnm_sklearn import MCMDetector
+    >>> from dnm_sklearn.testing import yield_ood_checks
+    >>> len(list(yield_ood_checks(MCMDetector())))
+    17
+    """
+    from dnm_sklearn.detectors import all_detectors
+
+    for check in CHECKS:
+        # A file holds the detectors of the library only, never a class of somebody else.
+        if check is not check_save_and_load or type(detector) in all_detectors().values():
+            yield detector, check
+    if getattr(detector, "adaptation", None) == "transductive":
+        yield detector, check_transductive_is_repeatable
+
+
+def check_ood_detector(
+    detector: Any, *, expected_failed_checks: dict[str, str] | None = None, on_fail: str | None = "raise"
+) -> list[dict[str, Any]]:
+    """Run all checks on a detector, as scikit-learn's ``check_estimator`` does.
+
+    Parameters
+    ----------
+    detector : detector
+        Unfitted instance of a `BaseOODDetector`.
+    expected_failed_checks : dict of str to str, optional
+        Names of checks that may fail, with the reasons.
+    on_fail : {"raise", None}, default="raise"
+        Raise the first unexpected failure, or only record it.
+
+    Returns
+    -------
+    list of dict
+        With ``check_name``, ``status`` ("passed", "failed" or "xfail"), ``exception`` and
+        ``expected_to_fail_reason``.
+
+    Examples
+    --------
+    >>> from dnm_sklearn import MCMDetector
+    >>> from dnm_sklearn.testing import check_ood_detector
+    >>> {result["status"] for result in check_ood_detector(MCMDetector())}
+    {'passed'}
+    """
+    results = []
+    for own, check in yield_ood_checks(detector):
+        reason = (expected_failed_checks or {}).get(check.__name__)
+        result: dict[str, Any] = {"check_name": check.__name__, "status": "passed", "exception": None}
+        result["expected_to_fail_reason"] = reason
+        try:
+            check(clone(own))
+        except Exception as error:
+            if reason is None and on_fail == "raise":
+                raise
+            result.update(status="failed" if reason is None else "xfail", exception=error)
+        results.append(result)
+    return results
+
+
+def parametrize_with_ood_checks(
+    detectors: Sequence[Any], *, expected_failed_checks: Callable[[Any], dict[str, str]] | None = None
+) -> Callable:
+    """Pytest decorator: one case for each detector and check, with arguments `estimator` and `check`.
+
+    Parameters
+    ----------
+    detectors : list of detectors
+        Unfitted instances.
+    expected_failed_checks : callable, optional
+        Detector to the checks that may fail, with the reasons (marked xfail).
+
+    Returns
+    -------
+    decorator
+
+    Examples
+    --------
+    >>> from dnm_sklearn import MCMDetector
+    >>> from dnm_sklearn.testing import parametrize_with_ood_checks
+    >>> @parametrize_with_ood_checks([MCMDetector()])
+    ... def test_contract(estimator, check):
+    ...     check(estimator)
+    """
+    import pytest
+
+    cases = []
+    for detector in detectors:
+        exempt = expected_failed_checks(detector) if expected_failed_checks else {}
+        mode = getattr(detector, "adaptation", "")
+        for own, check in yield_ood_checks(detector):
+            marks = [pytest.mark.xfail(reason=exempt[check.__name__])] if check.__name__ in exempt else []
+            label = "-".join(part for part in (type(own).__name__, mode, check.__name__) if part)
+            cases.append(pytest.param(clone(own), partial(_run, check), marks=marks, id=label))
+    return pytest.mark.parametrize(("estimator", "check"), cases)
+
+
+def _run(check: Callable[[Any], None], detector: Any) -> None:
+    check(clone(detector))

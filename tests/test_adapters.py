@@ -1,0 +1,113 @@
+"""The bridges to scikit-learn's outlier detectors and classifiers."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier, is_outlier_detector
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, TunedThresholdClassifierCV, cross_val_predict, cross_val_score
+
+from dnm_sklearn import MCMDetector, NegLabelDetector, OODClassifier, SklearnOutlierAdapter, make_ood_pipeline
+from dnm_sklearn.metrics import auroc_scorer
+from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+
+WORLD = make_embedding_world()
+CV = StratifiedKFold(3, shuffle=True, random_state=0)
+
+
+def neglabel(**params):
+    return NegLabelDetector(WORLD.names, embedder=WORLD.table, n_groups=4, fraction=1.0, **params)
+
+
+def test_adapter_has_scikit_learns_signs():
+    detector = neglabel().fit(WORLD.X)
+    adapter = SklearnOutlierAdapter(neglabel()).fit(WORLD.X)
+    assert is_outlier_detector(adapter)
+    assert not is_outlier_detector(detector)
+    np.testing.assert_array_equal(adapter.score_samples(WORLD.X), detector.score_samples(WORLD.X))
+    np.testing.assert_array_equal(adapter.predict(WORLD.X), np.where(detector.predict(WORLD.X) == 1, -1, 1))
+    np.testing.assert_allclose(
+        adapter.decision_function(WORLD.X), adapter.score_samples(WORLD.X) - adapter.offset_, rtol=1e-12
+    )
+    assert adapter.threshold_ == detector.threshold_
+    assert auroc_scorer(adapter, WORLD.X, WORLD.y) == auroc_scorer(detector, WORLD.X, WORLD.y)
+
+
+def test_adapter_on_names_calibrated_and_in_a_pipeline():
+    adapter = SklearnOutlierAdapter(MCMDetector(embedder=WORLD.table)).fit(None, WORLD.names)
+    with pytest.raises(ValueError, match="calibrate"):
+        adapter.predict(WORLD.X)
+    adapter.calibrate(WORLD.X_id, id_tpr=0.9)
+    assert (adapter.predict(WORLD.X_id) == 1).mean() >= 0.9
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y"], n_groups=1))
+    images = list(np.random.default_rng(0).integers(0, 255, (6, 9, 9, 3)).astype(np.uint8))
+    outer = SklearnOutlierAdapter(pipe).fit(images)
+    assert set(outer.predict(images)) <= {-1, 1}
+    assert outer.detector_[-1].embedder is outer.detector_[0]
+
+
+def test_a_fitted_detector_is_kept_when_frozen():
+    detector = neglabel().fit().calibrate(WORLD.X_id, id_tpr=0.9)
+    adapter = SklearnOutlierAdapter(FrozenEstimator(detector)).fit(WORLD.X)
+    np.testing.assert_array_equal(adapter.predict(WORLD.X) == -1, detector.predict(WORLD.X) == 1)
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (WORLD.y, [0, 1]),
+        (WORLD.y.astype(bool), [False, True]),
+        (np.where(WORLD.y == 1, "ood", "known"), ["known", "ood"]),
+        (np.where(WORLD.y == 1, "ood", "seen"), ["ood", "seen"]),
+    ],
+)
+def test_classifier_follows_its_classes(y, classes):
+    classifier = OODClassifier(neglabel()).fit(WORLD.X, y)
+    assert is_classifier(classifier)
+    assert classifier.classes_.tolist() == classes
+    assert classifier.ood_class_ == y[WORLD.y == 1][0]
+    flagged = neglabel().fit(WORLD.X, WORLD.y).predict(WORLD.X) == 1
+    np.testing.assert_array_equal(classifier.predict(WORLD.X) == classifier.ood_class_, flagged)
+    np.testing.assert_array_equal(classifier.classes_[classifier.predict_proba(WORLD.X).argmax(axis=1)],
+                                  classifier.predict(WORLD.X))  # fmt: skip
+    np.testing.assert_array_equal(
+        classifier.classes_[(classifier.decision_function(WORLD.X) > 0).astype(int)], classifier.predict(WORLD.X)
+    )
+    assert classifier.score(WORLD.X, y) > 0.9
+
+
+def test_outlier_coding_is_pointed_out_and_can_be_given():
+    y = np.where(WORLD.y == 1, -1, 1)
+    with pytest.warns(UserWarning, match="ood_class=-1"):
+        OODClassifier(neglabel()).fit(WORLD.X, y)
+    classifier = OODClassifier(neglabel(), ood_class=-1).fit(WORLD.X, y)
+    assert classifier.score(WORLD.X, y) > 0.9
+    with pytest.raises(ValueError, match="ood_class=7 is not in y"):
+        OODClassifier(neglabel(), ood_class=7).fit(WORLD.X, y)
+
+
+def test_classifier_errors():
+    with pytest.raises(ValueError, match="Only binary classification"):
+        OODClassifier(neglabel()).fit(WORLD.X, np.arange(len(WORLD.X)) % 3)
+    with pytest.raises(ValueError, match="only one class"):
+        OODClassifier(neglabel()).fit(WORLD.X, np.zeros(len(WORLD.X), dtype=int))
+    with pytest.raises(ValueError, match="requires y"):
+        OODClassifier(neglabel()).fit(WORLD.X, None)
+
+
+@pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
+def test_calibrated_probabilities(method):
+    model = CalibratedClassifierCV(OODClassifier(neglabel()), method=method, cv=CV)
+    proba = cross_val_predict(model, WORLD.X, WORLD.y, cv=CV, method="predict_proba")[:, 1]
+    assert roc_auc_score(WORLD.y, proba) > 0.9
+    assert np.mean((proba - WORLD.y) ** 2) < 0.1
+
+
+def test_tuned_threshold_and_stratified_by_default():
+    tuned = TunedThresholdClassifierCV(OODClassifier(neglabel()), scoring="f1", response_method="decision_function")
+    assert tuned.fit(WORLD.X, WORLD.y).score(WORLD.X, WORLD.y) > 0.9
+    # cv=3 means stratified folds for a classifier: no fold is of one kind, though rows are sorted ID-then-OOD.
+    scores = cross_val_score(OODClassifier(neglabel()), WORLD.X, WORLD.y, cv=3, scoring="roc_auc", error_score="raise")
+    assert scores.min() > 0.9
+    assert clone(OODClassifier(neglabel(), ood_class=1)).ood_class == 1

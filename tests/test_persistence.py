@@ -1,0 +1,230 @@
+"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats are said."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import Normalizer
+
+import dnm_sklearn
+from dnm_sklearn import CLIPEmbedder, EmbeddingTable, NegLabelDetector, load, make_ood_pipeline, persistence
+from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.embedding.absent import AbsentEmbedder
+from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
+
+WORLD = make_embedding_world()
+IMAGES = list(np.random.default_rng(0).integers(0, 255, (5, 9, 9, 3)).astype(np.uint8))
+
+
+def fitted(**params):
+    return NegLabelDetector(WORLD.names, embedder=WORLD.table, n_groups=4, fraction=1.0, **params).fit(WORLD.X)
+
+
+@pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: f"{type(det).__name__}")
+def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
+    images = IMAGES * 5
+    detector.fit(images).calibrate(images)
+    detector.save(tmp_path / "det.skops")
+    again = load(tmp_path / "det.skops")
+    assert type(again) is type(detector)
+    np.testing.assert_array_equal(again.decision_function(images), detector.decision_function(images))
+    np.testing.assert_array_equal(again.predict_class(images), detector.predict_class(images))
+    np.testing.assert_array_equal(again.p_value(images), detector.p_value(images))
+    left, right = again.get_params(deep=False), detector.get_params(deep=False)
+    assert {k: v for k, v in left.items() if k != "embedder"} == {k: v for k, v in right.items() if k != "embedder"}
+    again.fit(images)
+    assert clone(again).embedder.get_params() == detector.embedder.get_params()
+
+
+def test_a_file_holds_no_foreign_types_no_memory_and_no_weights(tmp_path):
+    path = tmp_path / "det.skops"
+    fitted(memory=str(tmp_path / "secret-cache")).save(path)
+    assert skops.io.get_untrusted_types(file=path) == []
+    with zipfile.ZipFile(path) as archive:
+        text = b"".join(archive.read(name) for name in archive.namelist())
+    for word in (b"secret-cache", b"torch", b"sklearn.", b"__reduce__"):
+        assert word not in text
+    assert load(path).memory is None
+
+
+def test_arrays_of_objects_that_are_not_ours_are_refused(tmp_path):
+    path = tmp_path / "foreign.skops"
+    skops.io.dump({"format": "dnm_sklearn", "version": 1, "x": Normalizer()}, path)
+    with pytest.raises(ValueError, match=r"types that no detector has: sklearn\.preprocessing"):
+        load(path)
+    skops.io.dump({"format": "dnm_sklearn", "version": 1, "x": print}, path)
+    with pytest.raises(ValueError, match="types that no detector has"):
+        load(path)
+
+
+def test_damaged_and_strange_files(tmp_path):
+    path = tmp_path / "det.skops"
+    fitted().save(path)
+    data = path.read_bytes()
+    for cut in (0, 10, len(data) // 2, len(data) - 5):
+        path.write_bytes(data[:cut])
+        with pytest.raises(ValueError, match="no complete file of dnm_sklearn"):
+            load(path)
+    flipped = bytearray(data)
+    flipped[len(data) // 3] ^= 0xFF
+    path.write_bytes(bytes(flipped))
+    with pytest.raises(ValueError, match="no complete file"):
+        load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ValueError, match="no complete file"):
+        load(path)
+    skops.io.dump({"a": 1}, path)
+    with pytest.raises(ValueError, match="no detector saved by dnm_sklearn"):
+        load(path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "absent.skops")
+
+
+def test_newer_formats_and_unknown_detectors(tmp_path, monkeypatch):
+    path = tmp_path / "det.skops"
+    with monkeypatch.context() as patch:
+        patch.setattr(persistence, "VERSION", 2)
+        patch.setattr(persistence, "__version__", "9.9")
+        fitted().save(path)
+    with pytest.raises(ValueError, match=r"format 2, written by dnm_sklearn 9\.9.*Update"):
+        load(path)
+    envelope = {"format": "dnm_sklearn", "version": 1, "detector": "Other", "written_by": "9"}
+    envelope |= {"embedder": {}, "params": {}, "fitted": {}, "steps": None}
+    skops.io.dump(envelope, path)
+    with pytest.raises(ValueError, match="'Other'"):
+        load(path)
+    fitted().save(path)
+    content = skops.io.load(path)
+    skops.io.dump({key: value for key, value in content.items() if key != "fitted"}, path)
+    with pytest.raises(ValueError, match="lacks fitted"):
+        load(path)
+    content["params"]["colour"] = "red"
+    skops.io.dump(content, path)
+    with pytest.raises(ValueError, match="other parameters.*colour"):
+        load(path)
+
+
+def test_table_is_not_in_the_file_and_must_be_the_same(tmp_path):
+    path = tmp_path / "det.skops"
+    det = fitted()
+    det.save(path)
+    alone = load(path)
+    assert isinstance(alone.embedder_, AbsentEmbedder)
+    np.testing.assert_array_equal(alone.decision_function(WORLD.X), det.decision_function(WORLD.X))
+    with pytest.raises(ValueError, match=r"no texts.*load\(path, embedder=\.\.\.\)"):
+        alone.fit()
+    with pytest.raises(ValueError, match="no images"):
+        alone.decision_function(IMAGES)
+    alone.save(path)
+    assert load(path, WORLD.table).embedder_ is WORLD.table
+    other = EmbeddingTable(WORLD.table.names, np.roll(WORLD.table.encode_text(WORLD.table.names), 1, axis=0))
+    with pytest.raises(ValueError, match="fingerprint"):
+        load(path, other)
+
+
+def test_another_model_is_an_error_when_images_come(tmp_path):
+    path = tmp_path / "det.skops"
+    det = NegLabelDetector(["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1).fit()
+    det.save(path)
+    other = load(path, FakeEmbedder(dim=16, random_state=1))
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    np.testing.assert_array_equal(other.decision_function(rows), det.decision_function(rows))
+    with pytest.raises(ValueError, match="another model"):
+        other.decision_function(IMAGES)
+    same = load(path, FakeEmbedder(dim=16))
+    np.testing.assert_array_equal(same.decision_function(IMAGES), det.decision_function(IMAGES))
+
+
+def test_no_model_is_loaded_and_precision_does_not_matter(tmp_path, monkeypatch):
+    """A file of a detector on a GPU (half precision) opens on a CPU, without loading the model."""
+    path = tmp_path / "det.skops"
+    det = NegLabelDetector(["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1).fit()
+    det.embedder_ = CLIPEmbedder("no-such-model/none", device="cuda", precision="fp16", batch_size=7)
+    det.embedder_fingerprint_ = "f0f0"
+    det.save(path)
+    again = load(path)
+    assert again.embedder_.get_params()["device"] == "auto"
+    assert (again.embedder_.model, again.embedder_.batch_size) == ("no-such-model/none", 7)
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    np.testing.assert_array_equal(again.decision_function(rows), det.decision_function(rows))
+    for seen, fine in (("f0f0-fp32", True), ("f0f0-fp16", True), ("abcd-fp16", False)):
+        monkeypatch.setattr(CLIPEmbedder, "fingerprint_", property(lambda self, seen=seen: seen))
+        if fine:
+            again.embedder_._check_identity()
+        else:
+            with pytest.raises(ValueError, match="another model"):
+                again.embedder_._check_identity()
+
+
+def test_parameters_of_all_plain_kinds(tmp_path):
+    path = tmp_path / "det.skops"
+    pd = pytest.importorskip("pandas")
+    corpus = Corpus(WORLD.words, name="mine")
+    for classes in ({"a": ["class 0", "a {}"], "class 1": []}, np.array(WORLD.names), pd.Series(WORLD.names)):
+        det = NegLabelDetector(
+            classes, embedder=WORLD.table, corpus=corpus, prompt=["a {}", "b {}"], n_groups=np.int64(2)
+        )
+        if isinstance(classes, dict):
+            det.set_params(embedder=FakeEmbedder(dim=32))
+        det.fit().save(path)
+        again = load(path)
+        assert again.corpus == corpus
+        assert again.corpus.name == "mine"
+        assert again.prompt == ["a {}", "b {}"]
+        assert list(again.classes) == list(classes)
+        np.testing.assert_array_equal(again.score_samples(WORLD.X), det.score_samples(WORLD.X))
+        assert again.negative_corpus_ == det.negative_corpus_
+    frame = pd.DataFrame(WORLD.X, columns=[f"x{i}" for i in range(32)])
+    det = fitted().fit(frame)
+    det.save(path)
+    np.testing.assert_array_equal(load(path).feature_names_in_, det.feature_names_in_)
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "det.skops"
+    with pytest.raises(TypeError, match=r"Parameter random_state is a RandomState"):
+        fitted(random_state=np.random.RandomState(0)).save(path)
+
+    class Half:
+        def eval(self, scores):
+            return (scores > np.median(scores)).astype(int)
+
+    with pytest.raises(TypeError, match=r"Parameter contamination is a Half"):
+        fitted(contamination=Half()).save(path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(NotFittedError):
+        NegLabelDetector(["cat"]).save(path)
+    with pytest.raises(TypeError, match="use joblib"):
+        persistence.save(Normalizer(), path)
+    saved = fitted()
+    saved.save(path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        saved.set_params(random_state=np.random.RandomState(0)).save(path)
+    assert path.read_bytes() == before
+
+
+def test_pipelines(tmp_path):
+    path = tmp_path / "pipe.skops"
+    detector = NegLabelDetector(["cat", "dog"], corpus=["x", "y", "z"], n_groups=1)
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), detector).fit(IMAGES)
+    pipe.save(path)
+    again = load(path)
+    np.testing.assert_array_equal(again.decision_function(IMAGES), pipe.decision_function(IMAGES))
+    np.testing.assert_array_equal(again.predict_class(IMAGES), pipe.predict_class(IMAGES))
+    assert [name for name, _ in again.steps] == ["embedder", "detector"]
+    assert again[-1].embedder is again[0]
+    again.fit(IMAGES)
+    with pytest.raises(ValueError, match="another model"):
+        load(path, FakeEmbedder(dim=16, random_state=3)).decision_function(IMAGES)
+    longer = dnm_sklearn.pipeline.OODPipeline(
+        [("embedder", FakeEmbedder(dim=16)), ("same", Normalizer()), ("detector", detector)]
+    ).fit(IMAGES)
+    with pytest.raises(TypeError, match="3 steps"):
+        longer.save(path)
+    with pytest.raises(NotFittedError):
+        make_ood_pipeline(FakeEmbedder(dim=16), clone(detector)).save(path)

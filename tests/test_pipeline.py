@@ -1,0 +1,101 @@
+"""OODPipeline: one embedder whatever is done to the pipeline, names, and what it forwards."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from dnm_sklearn import MCMDetector, NegLabelDetector, make_ood_pipeline
+from dnm_sklearn.testing import FakeEmbedder, make_detectors
+
+pd = pytest.importorskip("pandas")
+IMAGES = list(np.random.default_rng(0).integers(0, 255, (30, 9, 9, 3)).astype(np.uint8))
+
+
+def neglabel(classes=("cat", "dog")):
+    return NegLabelDetector(classes and list(classes), corpus=["x", "y", "z"], n_groups=1, fraction=1.0)
+
+
+@pytest.fixture
+def pipe():
+    return make_ood_pipeline(FakeEmbedder(dim=16), neglabel())
+
+
+def test_one_embedder_after_anything(pipe):
+    def linked(pipeline):
+        return pipeline[-1].embedder is pipeline[0]
+
+    assert linked(pipe)
+    assert linked(clone(pipe))
+    assert linked(clone(pipe).set_params(embedder__random_state=3))
+    assert linked(clone(pipe).set_params(embedder=FakeEmbedder(dim=8)))
+    assert linked(clone(pipe).set_params(detector=MCMDetector(["a", "b"])))
+    assert linked(pickle.loads(pickle.dumps(pipe)))
+    assert linked(pickle.loads(pickle.dumps(clone(pipe).fit(IMAGES))))
+
+
+def test_pipeline_is_the_detector_on_embeddings(pipe):
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    alone = neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows)
+    pipe.fit(IMAGES)
+    np.testing.assert_array_equal(pipe.decision_function(IMAGES), alone.decision_function(rows))
+    np.testing.assert_array_equal(pipe.decision_function(IMAGES), alone.decision_function(IMAGES))
+    np.testing.assert_array_equal(pipe.predict(IMAGES), alone.predict(rows))
+
+
+def test_three_ways_to_give_names():
+    want = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).fit().decision_function(IMAGES)
+    for arguments in ((["cat", "dog"],), (None, ["cat", "dog"])):
+        pipe = make_ood_pipeline(FakeEmbedder(dim=16), neglabel(None)).fit(*arguments)
+        np.testing.assert_array_equal(pipe.decision_function(IMAGES), want)
+
+
+def test_forwards(pipe, tmp_path):
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    alone = neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows).calibrate(rows, id_tpr=0.9)
+    pipe.fit(IMAGES)
+    assert pipe.calibrate(IMAGES, id_tpr=0.9) is pipe
+    assert pipe.threshold_ == alone.threshold_
+    for method in ("p_value", "predict_class", "predict_proba", "predict_confidence", "score_samples"):
+        np.testing.assert_array_equal(getattr(pipe, method)(IMAGES), getattr(alone, method)(rows))
+    labels, confidence = pipe.predict(IMAGES, return_confidence=True)
+    np.testing.assert_array_equal(labels, alone.predict(rows))
+    assert confidence.shape == (30,)
+    pd.testing.assert_frame_equal(pipe.explain(IMAGES, top_k=2), alone.explain(rows, top_k=2))
+    pipe.save(tmp_path / "pipe.skops")
+    assert not hasattr(pipe, "partial_fit")
+
+
+def test_partial_fit_is_forwarded_where_there_is_one():
+    adaptive = [det for det in make_detectors() if hasattr(det, "partial_fit")]
+    for det in adaptive:
+        pipe = make_ood_pipeline(FakeEmbedder(dim=16), clone(det))
+        assert pipe.partial_fit(IMAGES) is pipe
+        rows = FakeEmbedder(dim=16).transform(IMAGES)
+        alone = clone(det).set_params(embedder=FakeEmbedder(dim=16)).partial_fit(rows)
+        np.testing.assert_array_equal(pipe.decision_function(IMAGES), alone.decision_function(rows))
+
+
+def test_unfitted_pipelines_say_so(pipe):
+    for method in ("predict_class", "p_value", "explain", "calibrate", "predict_confidence"):
+        with pytest.raises(NotFittedError):
+            getattr(pipe, method)(IMAGES)
+
+
+def test_set_output_names_the_columns():
+    embedder = FakeEmbedder(dim=4).set_output(transform="pandas").fit(IMAGES)
+    frame = embedder.transform(IMAGES)
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == [f"fakeembedder{i}" for i in range(4)]
+    np.testing.assert_array_equal(frame.to_numpy(), FakeEmbedder(dim=4).transform(IMAGES))
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).fit(IMAGES)
+    want = pipe.decision_function(IMAGES)
+    framed = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).set_output(transform="pandas").fit(IMAGES)
+    np.testing.assert_array_equal(framed.decision_function(IMAGES), want)
+    assert framed[-1].feature_names_in_.tolist() == [f"fakeembedder{i}" for i in range(16)]
+
+
+def test_string_model_name():
+    assert make_ood_pipeline("glyphclip", neglabel())[0].model == "glyphclip"

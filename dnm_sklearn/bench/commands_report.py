@@ -15,6 +15,7 @@ from dnm_sklearn.bench.common import BadInput, say, user_errors
 @click.option("--title", default="OOD detection", show_default=True, help="Heading of the page.")
 @click.option("--gallery/--no-gallery", default=True, help="Show the most confident errors, where images are there.")
 @click.option("--gallery-method", help="Detector whose errors are shown; default: the best with negative labels.")
+@click.option("--suite", help="Suite of the images, where the records' name does not say it, e.g. a TOML file.")
 @click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps what is embedded between runs.")
 def report(
@@ -23,6 +24,7 @@ def report(
     title: str,
     gallery: bool,
     gallery_method: str | None,
+    suite: str | None,
     data_root: str | None,
     cache: str | None,
 ) -> None:
@@ -47,7 +49,7 @@ def report(
         galleries = []
         for block in blocks:
             say(f"Reporting on {block.title} ...")
-            options = {"method": gallery_method, "data_root": data_root, "memory": cache}
+            options = {"method": gallery_method, "suite": suite, "data_root": data_root, "memory": cache}
             galleries.append(make_gallery(block, **options) if gallery else None)
         page = make_page(blocks, galleries, title=title)
     except user_errors() as error:

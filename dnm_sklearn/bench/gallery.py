@@ -15,6 +15,7 @@ from dnm_sklearn.bench.records import Record
 from dnm_sklearn.bench.report import Row, build_rows
 from dnm_sklearn.bench.svg import escape
 from dnm_sklearn.bench.tables import Block
+from dnm_sklearn.datasets.suite import Suite
 
 _SIDE = 96
 _LABELS = 3
@@ -74,6 +75,7 @@ def make_gallery(
     block: Block,
     *,
     method: str | None = None,
+    suite: str | None = None,
     data_root: str | None = None,
     memory: str | None = None,
     n_images: int = 6,
@@ -88,6 +90,8 @@ def make_gallery(
         Records of a suite.
     method : str, optional
         Label or name of the detector; default: the detector with negative labels of the highest mean AUROC.
+    suite : str, optional
+        Name or file of the suite; default: the name in the records, if that is a shipped one's.
     data_root : str, optional
         Folder of a benchmark's images.
     memory : str, optional
@@ -98,8 +102,8 @@ def make_gallery(
     Returns
     -------
     Gallery or None
-        None for suites of embeddings, which have no pictures; with ``problem`` set where the suite cannot be
-        loaded or is not the one of the records.
+        None for suites of embeddings, which have no pictures, and unknown ones; with ``problem`` set where the suite
+        cannot be loaded or is not the one of the records.
 
     Raises
     ------
@@ -118,16 +122,16 @@ def make_gallery(
     if not records:
         return Gallery(row.label, problem="The records keep no scores of single images; run again.")
     try:
-        suite = _load(records[0], data_root)
+        loaded = _load(records[0], suite, data_root)
     except (ValueError, OSError, ImportError) as error:
         return Gallery(row.label, problem=f"The images cannot be shown: {error}")
-    if isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2:
+    if loaded is None or (isinstance(loaded.id.images, np.ndarray) and loaded.id.images.ndim == 2):
         return None
-    by_name = {images.name: images for images in suite.ood}
+    by_name = {images.name: images for images in loaded.ood}
     sizes = {r.ood["name"]: r.ood["n"] for r in records}
-    if len(suite.id) != records[0].id["n"] or any(len(by_name.get(n, ())) != size for n, size in sizes.items()):
+    if len(loaded.id) != records[0].id["n"] or any(len(by_name.get(n, ())) != size for n, size in sizes.items()):
         return Gallery(row.label, problem="The images on disk are not as many as those of the records.")
-    explain = _Explainer(records[0], suite, memory)
+    explain = _Explainer(records[0], loaded, memory)
     accepted, flagged = [], []
     for record in records:
         scores = first_scores(block, record)
@@ -136,9 +140,9 @@ def make_gallery(
             continue
         order = np.argsort(scores[1], kind="stable")[:n_images]
         accepted.append((images.name, explain.errors(images, order, scores[1][order])))
-        if not flagged and len(scores[0]) == len(suite.id):
+        if not flagged and len(scores[0]) == len(loaded.id):
             order = np.argsort(-scores[0], kind="stable")[:n_images]
-            flagged = explain.errors(suite.id, order, scores[0][order])
+            flagged = explain.errors(loaded.id, order, scores[0][order])
     return Gallery(row.label, accepted, flagged, explain.problem)
 
 
@@ -198,15 +202,21 @@ def _choose(rows: Sequence[Row], method: str | None) -> Row | None:
     return max(there, key=rank, default=None)
 
 
-def _load(record: Record, data_root: str | None) -> Any:
-    from dnm_sklearn.bench.registry import load_suite
+def _load(record: Record, name: str | None, data_root: str | None) -> Suite | None:
+    from dnm_sklearn.bench.registry import UnknownNameError, load_suite
     from dnm_sklearn.datasets.definitions import benchmark_names
 
-    name = record.suite["name"]
-    of_benchmark = name in benchmark_names()
-    if of_benchmark and data_root is None:
+    given = name or record.suite["name"]
+    if given in benchmark_names() and data_root is None:
         raise ValueError("say where they lie with --data-root.")
-    suite = load_suite(name, data_root=data_root if of_benchmark else None)
+    try:
+        suite = load_suite(given, data_root=data_root)
+    except UnknownNameError:
+        if name is not None:
+            raise
+        return None
+    if suite.name != record.suite["name"]:
+        raise ValueError(f"the suite {given!r} is {suite.name!r}, the records are of {record.suite['name']!r}.")
     model = record.model.get("name")
     if suite.embedder is None and model:
         from dnm_sklearn.embedding import CLIPEmbedder

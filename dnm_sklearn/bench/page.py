@@ -74,7 +74,8 @@ def _section(number: int, block: Block, gallery: Gallery | None) -> str:
     seen = f"Model {first.model.get('name') or first.model['fingerprint']}; corpus {first.corpus['name']}"
     seen += f" ({first.corpus['n']} words)."
     parts = [
-        f'<section class="block" id="b{number}"><h2>{escape(block.title)}</h2><p class="quiet">{escape(seen)}</p>{note}',
+        f'<section class="block" id="b{number}"><h2>{escape(block.title)}</h2>',
+        f'<p class="quiet">{escape(seen)}</p>{note}',
         _controls(number, rows),
         _results(block, rows),
         f'<p class="quiet">{escape(_HELP)}</p>',
@@ -96,7 +97,9 @@ def _controls(number: int, rows: Sequence[Row]) -> str:
         f'<label><input type="checkbox" value="{escape(kind)}" checked> {escape(kind)}s</label>' for kind in kinds
     )
     search = f'<label>Method <input type="search" id="f{number}" placeholder="part of its name"></label>'
-    return f'<div class="controls">{search}{boxes}<span class="count quiet" role="status">{len(rows)} shown</span></div>'
+    return (
+        f'<div class="controls">{search}{boxes}<span class="count quiet" role="status">{len(rows)} shown</span></div>'
+    )
 
 
 def _results(block: Block, rows: Sequence[Row]) -> str:
@@ -107,7 +110,9 @@ def _results(block: Block, rows: Sequence[Row]) -> str:
     for metric, head in METRICS.items():
         better = "low" if metric.startswith("fpr") else "high"
         for group in groups:
-            columns.append((f"{' '.join(head).strip()}\n{group}", [_100(r.mean(metric, group)) for r in rows], 1, better))
+            columns.append(
+                (f"{' '.join(head).strip()}\n{group}", [_100(r.mean(metric, group)) for r in rows], 1, better)
+            )
     for name, group in sets:
         for metric in ("auroc", "fpr95_id_positive"):
             better = "low" if metric.startswith("fpr") else "high"
@@ -128,11 +133,12 @@ def _results(block: Block, rows: Sequence[Row]) -> str:
         failed = ' class="failed"' if row.error else ""
         name = escape(row.label)
         body.append(
-            f'<tr{failed} data-label="{name}" data-kind="{escape(row.kind)}"><th scope="row" data-value="{name}">{name}</th>'
-            f"{cells}</tr>"
+            f'<tr{failed} data-label="{name}" data-kind="{escape(row.kind)}">'
+            f'<th scope="row" data-value="{name}">{name}</th>{cells}</tr>'
         )
     caption = f'<caption class="quiet" hidden>{escape(block.title)}</caption>'
-    table = f'<table class="results">{caption}<thead><tr>{"".join(heads)}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    parts = f"{caption}<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody>"
+    table = f'<table class="results">{parts}</table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="Results, sortable">{table}</div>'
 
 
@@ -215,19 +221,18 @@ def _scores_of(block: Block, row: Row, ood: str) -> tuple[np.ndarray, np.ndarray
     return None
 
 
-def _figure(plot: str, caption: str, *, key: str = "", wide: bool = False) -> str:
-    attributes = (f' data-key="{escape(key)}"' if key else "") + (' class="wide"' if wide else "")
-    return f"<figure{attributes}>{plot}<figcaption>{escape(caption)}</figcaption></figure>"
+def _figure(plot: str, caption: str) -> str:
+    return f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _costs(rows: Sequence[Row]) -> str:
     figures = []
     for group in ("near", "far"):
         lines, said = [], []
-        for row in rows:
+        for i, row in enumerate(rows):
             cost, value = cost_of(row), _100(row.mean("fpr95_id_positive", group))
             if cost is not None and value is not None:
-                lines.append(Line(row.label, (cost,), (value,)))
+                lines.append(Line(row.label, (cost,), (value,), style=i))
                 said.append(f"{row.label} {cost:.3g} ms and {value:.1f} %")
         if lines:
             plot = scatter(
@@ -237,7 +242,7 @@ def _costs(rows: Sequence[Row]) -> str:
                 x_label="ms an image for scoring, without embedding (log scale)",
                 y_label="FPR95 ID+ in %",
             )
-            figures.append(_figure(plot, f"{group} sets: low and left is better", wide=True))
+            figures.append(_figure(plot, f"{group} sets: low and left is better"))
     return f'<h3>FPR95 against cost</h3><div class="plots costs">{"".join(figures)}</div>' if figures else ""
 
 

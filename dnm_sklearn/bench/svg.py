@@ -29,12 +29,15 @@ class Line:
         Points.
     key : str
         What a filter of the page matches; default: the label.
+    style : int
+        Number of its colour and dashes; default: its place among the lines.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     key: str = ""
+    style: int | None = None
 
 
 def escape(text: object) -> str:
@@ -114,7 +117,7 @@ def line_chart(
         ends = f'x1="{_LEFT}" y1="{_HEIGHT - _BOTTOM}" x2="{_WIDTH - _RIGHT}" y2="{_TOP}"'
         parts.append(f'<line class="chance" {ends}/>')
     for number, line in enumerate(lines):
-        colour, dash = style_of(number)
+        colour, dash = style_of(number if line.style is None else line.style)
         place = [(x_of(x), y_of(y)) for x, y in zip(line.x, line.y, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in place)
         style = f'stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
@@ -142,18 +145,18 @@ def scatter(lines: Sequence[Line], *, title: str, description: str, x_label: str
     str
         An ``svg`` element.
     """
-    width = 640
+    width = 500
     xs = [math.log10(max(line.x[0], 1e-6)) for line in lines]
     x_range = (math.floor(min(xs)), max(math.ceil(max(xs)), math.floor(min(xs)) + 1))
     x_of, y_of = _scale(x_range, _LEFT, width - _RIGHT), _scale((0.0, 100.0), _HEIGHT - _BOTTOM, _TOP)
     parts = _axes(x_range, (0.0, 100.0), x_label, y_label, width=width, log=True)
     taken: list[tuple[float, float]] = []
     for number, (x, line) in enumerate(zip(xs, lines, strict=True)):
-        colour, _ = style_of(number)
+        colour, _ = style_of(number if line.style is None else line.style)
         cx, cy = x_of(x), y_of(line.y[0])
-        right = cx < 0.7 * width
+        right = cx < 0.65 * width
         ty = cy + 4
-        while any(abs(ty - other) < 12 and abs(cx - ox) < 130 for ox, other in taken):
+        while any(abs(ty - other) < 12 and abs(cx - ox) < 150 for ox, other in taken):
             ty += 12
         taken.append((cx, ty))
         anchor = "" if right else ' text-anchor="end"'
@@ -216,7 +219,7 @@ def _ticks(low: float, high: float) -> list[float]:
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(step * k for k in (1, 2, 2.5, 5, 10) if (high - low) / (step * k) <= 5.01)
     first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, int(math.floor(high / step + 1e-9)) + 1)]
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _axes(
@@ -243,7 +246,9 @@ def _axes(
     middle = (_LEFT + right) / 2
     parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
     turn = (_TOP + floor) / 2
-    parts.append(f'<text transform="translate(13,{turn:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(
+        f'<text transform="translate(13,{turn:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
     return parts
 
 

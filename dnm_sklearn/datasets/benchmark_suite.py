@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets.definitions import BenchmarkDefinition, DefinitionError, SetDefinition, read_definition
 from dnm_sklearn.datasets.folders import list_class_folders, list_images
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
@@ -73,8 +74,6 @@ def load_benchmark(
     >>> from dnm_sklearn.datasets import load_benchmark
     >>> suite = load_benchmark("imagenet1k-four-ood", "data")  # doctest: +SKIP
     """
-    from dnm_sklearn.corpus import load_corpus
-
     made = name if isinstance(name, BenchmarkDefinition) else read_definition(name)
     root = _root(made, data_root)
     _refuse_missing(made, root, download)
@@ -105,7 +104,7 @@ def load_benchmark(
         id=id_set,
         ood=ood,
         embedder=embedder,
-        corpus=load_corpus(made.corpus),
+        corpus=_corpus(made, root),
         prompt=made.prompt or None,
         id_train=train,
         note=note,
@@ -304,6 +303,18 @@ def _class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: l
     else:
         found = own
     return [classes.rename.get(name, name) for name in found]
+
+
+def _corpus(made: BenchmarkDefinition, root: Path) -> Corpus:
+    from dnm_sklearn.corpus import load_corpus
+
+    if not made.corpus.endswith(".txt"):
+        return load_corpus(made.corpus)
+    places = [root / made.corpus, Path(made.path).parent / made.corpus]
+    for place in places:
+        if place.is_file():
+            return Corpus.from_file(place)
+    raise DataMissingError(f"{made.name}: the file of the corpus is missing; put it at {places[0]}, one word a line.")
 
 
 def _names_file(made: BenchmarkDefinition, root: Path) -> list[str]:

@@ -175,7 +175,8 @@ class BenchmarkDefinition:
     id_train : SetDefinition, optional
         ID images for baselines.
     corpus : str, default="wordnet-neglabel"
-        Candidate negative labels.
+        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data root or beside the
+        definition.
     prompt : str
         Prompt of the class names; empty = each detector's own.
     licence, citation, url : str

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dnm_sklearn.bench.common import BadInput, say, user_errors
+
+if TYPE_CHECKING:
+    from dnm_sklearn.bench.gallery import Gallery
 
 
 @click.command()
@@ -46,11 +50,14 @@ def report(
         raise BadInput(f"{Path(output).parent}: no such folder to write {Path(output).name} into; make it first.")
     try:
         blocks = read_blocks(runs)
-        galleries = []
+        galleries: list[Gallery | None] = []
         for block in blocks:
             say(f"Reporting on {block.title} ...")
-            options = {"method": gallery_method, "suite": suite, "data_root": data_root, "memory": cache}
-            galleries.append(make_gallery(block, **options) if gallery else None)
+            if not gallery:
+                galleries.append(None)
+                continue
+            made = make_gallery(block, method=gallery_method, suite=suite, data_root=data_root, memory=cache)
+            galleries.append(made)
         page = make_page(blocks, galleries, title=title)
     except user_errors() as error:
         raise BadInput(str(error)) from error

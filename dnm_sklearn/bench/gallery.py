@@ -132,7 +132,8 @@ def make_gallery(
     if len(loaded.id) != records[0].id["n"] or any(len(by_name.get(n, ())) != size for n, size in sizes.items()):
         return Gallery(row.label, problem="The images on disk are not as many as those of the records.")
     explain = _Explainer(records[0], loaded, memory)
-    accepted, flagged = [], []
+    accepted: list[tuple[str, list[Error]]] = []
+    flagged: list[Error] = []
     for record in records:
         scores = first_scores(block, record)
         images = by_name[record.ood["name"]]
@@ -229,17 +230,18 @@ class _Explainer:
     """A detector fitted again, to say what single images look like."""
 
     def __init__(self, record: Record, suite: Any, memory: str | None):
-        from dnm_sklearn.bench.prepare import Plan, SharedText, build
+        from dnm_sklearn.bench.prepare import EmbeddedSuite, Plan, SharedText, build
         from dnm_sklearn.bench.registry import detectors
         from dnm_sklearn.embedding import check_embedder
 
-        self.suite, self.problem, self.made = suite, "", None
+        self.suite, self.problem = suite, ""
+        self.made: Any = None
         try:
             self.embedder = check_embedder(suite.embedder, memory=memory)
             if self.embedder.fingerprint_ != record.model["fingerprint"]:
                 self.problem = "The model is not the one of the records, so the errors are shown without explanation."
                 return
-            embedded = _Ready(suite, SharedText(self.embedder))
+            embedded = EmbeddedSuite(suite, SharedText(self.embedder), 0.0, 0)
             plan = Plan(record.seed, None, overrides={record.method: record.params})
             self.made = build(detectors()[record.method], embedded, plan)
             self.made.fit()
@@ -265,12 +267,6 @@ class _Explainer:
         cosine = np.asarray(text, dtype=np.float32) @ row
         top = np.argsort(-cosine, kind="stable")[:_LABELS]
         return nearest, [(str(self.made.negative_labels_[i]), float(cosine[i])) for i in top]
-
-
-@dataclass(frozen=True)
-class _Ready:
-    suite: Any
-    embedder: Any
 
 
 def _item(images: Any, i: int) -> Any:

@@ -116,8 +116,8 @@ def _results(block: Block, rows: Sequence[Row]) -> str:
     for name, group in sets:
         for metric in ("auroc", "fpr95_id_positive"):
             better = "low" if metric.startswith("fpr") else "high"
-            head = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
-            columns.append((head, [_100(r.value(metric, name)) for r in rows], 1, better))
+            of_set = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
+            columns.append((of_set, [_100(r.value(metric, name)) for r in rows], 1, better))
     columns.append(("ms an\nimage", [cost_of(row) for row in rows], 3, "low"))
     columns.append(("fit and score\nseconds", [None if row.error else row.seconds for row in rows], 1, "low"))
     heads = [_head("Method", "text", ""), _head("ID\nimages", "number", "low"), _head("Stream", "text", "")]

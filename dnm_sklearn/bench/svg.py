@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,9 +155,7 @@ def scatter(lines: Sequence[Line], *, title: str, description: str, x_label: str
         colour, _ = style_of(number if line.style is None else line.style)
         cx, cy = x_of(x), y_of(line.y[0])
         right = cx < 0.65 * width
-        ty = cy + 4
-        while any(abs(ty - other) < 12 and abs(cx - ox) < 150 for ox, other in taken):
-            ty += 12
+        ty = _free_height(cx, cy + 4, taken)
         taken.append((cx, ty))
         anchor = "" if right else ' text-anchor="end"'
         words = f'<text x="{cx + (9 if right else -9):.1f}" y="{ty:.1f}"{anchor}>{escape(line.label)}</text>'
@@ -210,7 +208,16 @@ def histogram(
     return _svg(parts, title, description)
 
 
-def _scale(values: tuple[float, float], start: float, end: float):
+def _free_height(x: float, y: float, taken: list[tuple[float, float]]) -> float:
+    """Height of a label that meets no other, as near to its point as can be."""
+    for shift in sorted(range(-260, 261, 13), key=abs):
+        inside = _TOP + 8 <= y + shift <= _HEIGHT - _BOTTOM - 2
+        if inside and not any(abs(y + shift - other) < 12.5 and abs(x - ox) < 190 for ox, other in taken):
+            return y + shift
+    return y
+
+
+def _scale(values: tuple[float, float], start: float, end: float) -> Callable[[float], float]:
     low, high = values
     return lambda v: start + (end - start) * (min(max(v, low), high) - low) / (high - low)
 

@@ -15,6 +15,7 @@ _EXPORTS = {
     "CLIPEmbedder": "dnm_sklearn.embedding",
     "CSPDetector": "dnm_sklearn.detectors",
     "DebiasedNegMiningDetector": "dnm_sklearn.detectors",
+    "ENLDetector": "dnm_sklearn.detectors",
     "EmbeddingTable": "dnm_sklearn.embedding",
     "EnergyDetector": "dnm_sklearn.detectors",
     "LeaveOneOODSetOut": "dnm_sklearn.model_selection",
@@ -25,12 +26,11 @@ _EXPORTS = {
     "SklearnOutlierAdapter": "dnm_sklearn.adapters",
     "StratifiedBySourceKFold": "dnm_sklearn.model_selection",
     "TANLDetector": "dnm_sklearn.detectors",
-    "all_detectors": "dnm_sklearn.detectors",
     "load": "dnm_sklearn.persistence",
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }
 _SUBMODULES = (
-    "adapters", "bench", "corpus", "datasets", "detectors", "embedding", "labels",
+    "adapters", "bench", "conformal", "corpus", "datasets", "detectors", "embedding", "expectation", "labels",
     "metrics", "mining", "model_selection", "persistence", "pipeline", "scoring", "testing", "thresholds",
 )  # fmt: skip
 

@@ -22,6 +22,8 @@ FLOAT64_NUMBERS = 2**18
 TILE_NUMBERS = {"cpu": 5 * 2**18, "other": 2**24}
 # Rows copied or held at once, in numbers (32 MB of float32).
 BLOCK_NUMBERS = 2**23
+# Taken out of groups whose labels all have offset -inf, so that their mass is exp(-inf) and not NaN.
+_LEAST = -1e30
 
 
 def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
@@ -157,10 +159,16 @@ class LogitTiles:
             yield rows, take(image, rows, self.dtype, self.device)
 
     def group_lse(
-        self, image: torch.Tensor, bank: Any, order: slice | np.ndarray, n_groups: int
+        self,
+        image: torch.Tensor,
+        bank: Any,
+        order: slice | np.ndarray,
+        n_groups: int,
+        offset: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return ``log sum exp(h)`` over the labels of each group, shape (rows, n_groups).
+        """Return ``log sum exp(h + offset)`` over the labels of each group, shape (rows, n_groups).
 
+        `offset` is one number a label, in the bank's order; None = 0.
         Label tiles are the outer loop: each is gathered from the bank once for all row tiles.
         """
         import torch
@@ -168,21 +176,27 @@ class LogitTiles:
         n_labels = order.stop if isinstance(order, slice) else len(order)
         tile_rows = min(self.tile_rows, image.shape[0])
         widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width))
-        tile = torch.empty(tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        tile, scratch = torch.empty(2, tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        size = n_labels // n_groups
         out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
-        for groups, labels in _label_tiles(n_groups, n_labels // n_groups, widest):
-            text = take(
-                bank, labels if isinstance(order, slice) else order[labels], self.dtype, self.device
-            ).T
+        for groups, labels in _label_tiles(n_groups, size, widest):
+            chosen = labels if isinstance(order, slice) else order[labels]
+            text = take(bank, chosen, self.dtype, self.device).T
+            added = None if offset is None else offset[chosen]
             for start in range(0, image.shape[0], tile_rows):
                 rows = slice(start, min(start + tile_rows, image.shape[0]))
                 shape = (rows.stop - rows.start, text.shape[1])
                 logits = tile[: shape[0] * shape[1]].view(shape)
-                torch.addmm(logits, image[rows], text, beta=0, alpha=self.inverse_temperature, out=logits)
+                bias, beta = (logits, 0) if added is None else (added, 1)
+                torch.addmm(bias, image[rows], text, beta=beta, alpha=self.inverse_temperature, out=logits)
                 grouped = logits.view(shape[0], groups.stop - groups.start, -1)
-                largest = grouped.amax(dim=2, keepdim=True)
-                log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
-                out[rows, groups] = torch.logaddexp(out[rows, groups], log_mass)
+                if added is None:
+                    log_mass = _log_mass(grouped, scratch)
+                else:
+                    largest = grouped.amax(dim=2, keepdim=True).clamp_(min=_LEAST)
+                    log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
+                whole = grouped.shape[2] == size
+                out[rows, groups] = log_mass if whole else torch.logaddexp(out[rows, groups], log_mass)
         return out
 
     def by_rows(self, finish: Any, *arrays: torch.Tensor) -> np.ndarray:
@@ -192,6 +206,17 @@ class LogitTiles:
         step = max(1, BLOCK_NUMBERS // 4 // max(array.shape[1] for array in arrays))
         pieces = zip(*(array.split(step) for array in arrays), strict=True)
         return torch.cat([finish(*piece) for piece in pieces]).cpu().numpy()
+
+
+def _log_mass(grouped: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """``log sum exp`` over the last axis of finite logits: h - log_softmax(h) is the same at every label.
+
+    The kernel for the softmax goes over the logits once, where amax, exp and sum of our own go over them five times.
+    """
+    import torch
+
+    below = torch.log_softmax(grouped, 2, out=scratch[: grouped.numel()].view(grouped.shape))
+    return grouped[..., 0] - below[..., 0]
 
 
 def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice, slice]]:

@@ -80,7 +80,8 @@ def activation_log_odds(
 
     References
     ----------
-    .. [1] "TANL", arXiv 2603.25250, CVPR 2026.
+    .. [1] Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with
+       Vision-Language Models", CVPR 2026, arXiv:2603.25250.
 
     Examples
     --------

@@ -77,7 +77,9 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = score_positions(n_activated, step, self._device)
+        # Buffers that every batch uses again: fresh memory costs as much as the work in it.
         self._logits: Any = None
+        self._block: Any = None
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -233,11 +235,14 @@ class ActivationStream:
         n_runs = -(-(offset + len(index)) // _RUN)
         out = torch.empty((n_runs, n_labels), dtype=logits.dtype, device=logits.device)
         # A few runs at a time stay in the CPU's caches; a GPU takes them all at once.
-        step = max(1, tile_numbers(self._device) // (_RUN * n_labels))
+        step = max(1, min(n_runs, tile_numbers(self._device) // (_RUN * n_labels)))
+        if self._block is None or len(self._block) < step * _RUN:
+            self._block = torch.empty((step * _RUN, n_labels), dtype=logits.dtype, device=logits.device)
         for start in range(0, n_runs, step):
             runs = slice(start, min(start + step, n_runs))
             first, last = max(runs.start * _RUN - offset, 0), min(runs.stop * _RUN - offset, len(index))
-            block, block_log_id = logits.index_select(0, index[first:last]), log_id[index[first:last], None]
+            block, block_log_id = self._block[: last - first], log_id[index[first:last], None]
+            torch.index_select(logits, 0, index[first:last], out=block)
             largest = torch.maximum(block.amax(dim=1, keepdim=True), block_log_id)
             block.sub_(largest).exp_()
             mass = block.sum(dim=1, keepdim=True) + torch.exp(block_log_id - largest)

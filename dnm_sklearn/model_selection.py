@@ -144,7 +144,7 @@ class LeaveOneOODSetOut(_SourceSplitter):
     >>> y = np.array([0] * 4 + [1] * 4)
     >>> sources = ["imagenet"] * 4 + ["sun"] * 2 + ["places"] * 2
     >>> for train, test in LeaveOneOODSetOut().split(y, y, groups=sources):
-    ...     print(sorted(set(np.array(sources)[train])), sorted(set(np.array(sources)[test])))
+    ...     print(*(np.unique(np.array(sources)[rows]).tolist() for rows in (train, test)))
     ['imagenet', 'sun'] ['imagenet', 'places']
     ['imagenet', 'places'] ['imagenet', 'sun']
     """

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dnm_sklearn import MaxLogitDetector
+from dnm_sklearn.bench import registry
 from dnm_sklearn.bench.cli import main
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.testing import (
@@ -78,7 +79,8 @@ def test_checks_find_a_detector_with_the_wrong_sign():
 
 
 def test_bench_lists_every_detector():
-    result = CliRunner().invoke(main, ["list"])
+    result = CliRunner().invoke(main, ["list", "detectors"])
     assert result.exit_code == 0, result.output
-    for cls in all_detectors().values():
-        assert cls.info.name in result.output
+    methods = registry.detectors()
+    assert {method.load() for method in methods.values()} == set(all_detectors().values())
+    assert all(name in result.output for name in methods)

@@ -17,6 +17,7 @@ _DETECTORS = {
     "CSPDetector": "csp",
     "DebiasedNegMiningDetector": "dnm",
     "TANLDetector": "tanl",
+    "ENLDetector": "enl",
     "AdaNegDetector": "adaneg",
 }
 _OTHER = {

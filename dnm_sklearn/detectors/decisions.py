@@ -93,9 +93,10 @@ class DecisionMixin:
         """Calibration holds for the scoring rule that the calibration images met, and no other."""
         if self.calibration_scores_ is None:
             return
-        if getattr(self, "n_seen_", None) != self.calibration_n_seen_:
+        seen = getattr(self, "n_seen_", None)
+        if seen != self.calibration_n_seen_:
             warnings.warn(
-                f"{type(self).__name__} has changed its state since calibrate (n_seen_={self.n_seen_}, then "
+                f"{type(self).__name__} has changed its state since calibrate (n_seen_={seen}, then "
                 f"{self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call calibrate(X_id) again.",
                 CalibrationWarning,
                 stacklevel=4,

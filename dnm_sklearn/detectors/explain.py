@@ -14,7 +14,13 @@ COLUMNS = ("image", "side", "rank", "label", "part_of_speech", "cosine", "share"
 
 
 def label_shares(
-    rows: np.ndarray, id_text: np.ndarray, negative_text: np.ndarray | None, temperature: float
+    rows: np.ndarray,
+    id_text: np.ndarray,
+    negative_text: np.ndarray | None,
+    temperature: float,
+    *,
+    id_bank: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosines to all labels and their shares of the softmax mass.
 
@@ -28,6 +34,10 @@ def label_shares(
         Unit text embeddings of the negative labels.
     temperature : float
         Divides cosines.
+    id_bank : ndarray of shape (K, D), optional
+        Rows that take the place of `id_text` in the shares (not in the cosines).
+    offset : ndarray of shape (M,), optional
+        Added to the logits of the negative labels: log of a weight.
 
     Returns
     -------
@@ -44,6 +54,10 @@ def label_shares(
     text = id_text if negative_text is None else np.concatenate([id_text, negative_text])
     cosine = np.asarray(rows, dtype=np.float64) @ np.asarray(text, dtype=np.float64).T
     logits = cosine / temperature
+    if id_bank is not None:
+        logits[:, : len(id_bank)] = np.asarray(rows, dtype=np.float64) @ np.asarray(id_bank, dtype=float).T / temperature
+    if offset is not None:
+        logits[:, len(id_text) :] += offset
     logits -= logits.max(axis=1, keepdims=True)
     share = np.exp(logits, out=logits)
     share /= share.sum(axis=1, keepdims=True)
@@ -115,11 +129,12 @@ class ExplainMixin:
 
             * ``image``: row of X (an unreadable image has no rows);
             * ``side``: "id" or "negative" (methods without negative labels have the ID side only);
-            * ``rank``: 1 = nearest of its side;
+            * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: largest share first);
             * ``label``, ``part_of_speech`` ("" for class names);
             * ``cosine``: between image and label;
             * ``share``: softmax of ``cosine / temperature_`` over **all** class names and kept negative labels, not
-              over the rows shown: with ``top_k=None`` it sums to 1 over both sides of an image;
+              over the rows shown: with ``top_k=None`` it sums to 1 over both sides of an image. A method that weights
+              labels (ENL) has the weights in it: ``expit(score_samples(X))`` is the sum over class names;
             * ``group``: the group of a negative label, -1 for class names and for labels that the division into equal
               groups left out of the score. With s the sum of shares over class names and n_j that of group j,
               NegLabel's and DNM's value is the mean over j of ``s / (id_scale_ * s + n_j)``, of which
@@ -162,8 +177,15 @@ class ExplainMixin:
     def _explain_rows(self, rows, index, negative, top_k) -> dict[str, np.ndarray]:
         """Columns for some images, ordered by image, side and rank."""
         n_id = len(self.id_text_)
+        side = negative or {}
+        offset = side.get("offset")
         cosine, share = label_shares(
-            rows[index], self.id_text_, None if negative is None else negative["text"], self.temperature_
+            rows[index],
+            self.id_text_,
+            side.get("text"),
+            self.temperature_,
+            id_bank=side.get("id_bank"),
+            offset=offset,
         )
         label, speech, group = self.class_names_, np.full(n_id, ""), np.full(n_id, -1)
         chosen = [top_labels(cosine[:, :n_id], top_k)]
@@ -171,7 +193,7 @@ class ExplainMixin:
             label = np.concatenate([label, negative["label"]])
             speech = np.concatenate([speech, negative["part_of_speech"]])
             group = np.concatenate([group, negative["group"]])
-            chosen.append(n_id + top_labels(cosine[:, n_id:], top_k))
+            chosen.append(n_id + top_labels((cosine if offset is None else share)[:, n_id:], top_k))
         columns = np.concatenate(chosen, axis=1)
         flat = columns.ravel()
         rank = np.concatenate([np.arange(1, part.shape[1] + 1) for part in chosen])

@@ -121,7 +121,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     References
     ----------
-    "TANL", CVPR 2026, arXiv:2603.25250.
+    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language
+    Models", CVPR 2026, arXiv:2603.25250.
 
     Examples
     --------
@@ -139,7 +140,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     info = DetectorInfo(
         name="TANL",
-        title="TANL: test-time activated negative labels",
+        title="Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language Models",
         year=2026,
         venue="CVPR",
         url="https://arxiv.org/abs/2603.25250",

@@ -1,0 +1,214 @@
+"""A stream that shifts ENL's label weights towards labels that surely-OOD images activate (torch inside).
+
+The expectation stays as fitted. A *static* rule, which no test image can move, admits images as OOD; the weights
+follow the mean share of each label, ``r_j / E_j`` normalised over j, over the images admitted last. So a stream of ID
+images changes nothing (but for the images wrongly admitted), in any order, and no threshold is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dnm_sklearn._tiles import Device, resolve_device, take
+from dnm_sklearn.expectation import expectation_score
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["STATE_NAMES", "ExpectationStream"]
+
+STATE_NAMES = ("admitted_", "share_sums_", "n_admitted_", "n_seen_")
+
+
+class ExpectationStream:
+    """Label banks on a device, and the state of one stream.
+
+    Parameters
+    ----------
+    id_text : ndarray of shape (K, D)
+        ID rows (text, or text plus prototypes).
+    corpus_text : ndarray of shape (N, D)
+        Unit text embeddings of the corpus labels.
+    log_expectation, log_weights : ndarray of shape (N,)
+        log E and the static log weights.
+    temperature : float
+        T.
+    admit : callable
+        From unit rows (b, D) and their static scores (b,), higher = more ID, to the mask (b,) of admitted images.
+        It must not change.
+    floor : float
+        Part of each weight that does not follow the stream.
+    shrinkage : float
+        Admitted images at which the weights are halfway between static and followed.
+    background : callable, optional
+        From unit rows (b, D) and their scores (b,) to the final scores: adds the background label.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        id_text: np.ndarray,
+        corpus_text: np.ndarray,
+        *,
+        log_expectation: np.ndarray,
+        log_weights: np.ndarray,
+        temperature: float,
+        admit: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        floor: float,
+        shrinkage: float,
+        background: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        device: Device = "auto",
+    ) -> None:
+        self._id_text, self._corpus_text = id_text, corpus_text
+        self._log_expectation, self._log_weights = log_expectation, log_weights
+        self._temperature, self._device = temperature, resolve_device(device)
+        self._admit, self._floor, self._shrinkage = admit, floor, shrinkage
+        self._background = background or (lambda rows, scores: scores)
+
+    def start(self, window: int) -> None:
+        """Begin with nothing admitted.
+
+        Parameters
+        ----------
+        window : int
+            Admitted images that the weights remember.
+        """
+        self._admitted = np.zeros((window, self._id_text.shape[1]), dtype=np.float32)
+        self._sums = np.zeros(len(self._corpus_text))
+        self._n_admitted = self._n_seen = 0
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, whose arrays are copied.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`state` returned.
+        """
+        self._admitted, self._sums = state["admitted_"].copy(), state["share_sums_"].copy()
+        self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as numpy arrays and numbers.
+
+        Returns
+        -------
+        dict
+            Keys are ``STATE_NAMES``: the ring of admitted images, the sums of their label shares, two counts.
+        """
+        values = (self._admitted.copy(), self._sums.copy(), self._n_admitted, self._n_seen)
+        return dict(zip(STATE_NAMES, values, strict=True))
+
+    def log_weights(self) -> np.ndarray:
+        """Present log weights: static ones times ``1 - c + c (floor + (1 - floor) N h)``, c = m / (m + shrinkage).
+
+        Returns
+        -------
+        ndarray of shape (N,), float64
+            The factor has mean 1.
+        """
+        held = min(self._n_admitted, len(self._admitted))
+        if not held:
+            return self._log_weights
+        confidence = held / (held + self._shrinkage)
+        share = np.maximum(self._sums, 0)
+        followed = self._floor + (1 - self._floor) * len(share) * share / share.sum()
+        with np.errstate(divide="ignore"):
+            return self._log_weights + np.log1p(confidence * (followed - 1))
+
+    def frozen(self, rows: np.ndarray) -> np.ndarray:
+        """Score with the present weights, learning nothing.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, D)
+            Unit image embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Higher = more ID.
+        """
+        return self._score(rows, self.log_weights())
+
+    def advance(self, batch: np.ndarray) -> np.ndarray:
+        """Admit surely-OOD images of a batch, then score the batch.
+
+        Parameters
+        ----------
+        batch : ndarray of shape (b, D)
+            Unit image embeddings.
+
+        Returns
+        -------
+        ndarray of shape (b,), float64
+            Higher = more ID.
+        """
+        import torch
+
+        image = take(batch, slice(None), torch.float32, self._device)
+        logits = image @ take(self._corpus_text, slice(None), torch.float32, self._device).T
+        logits *= 1 / self._temperature
+        log_id = (image @ take(self._id_text, slice(None), torch.float32, self._device).T) / self._temperature
+        log_id = log_id.double().logsumexp(dim=1)
+        static = self._background(batch, self._finish(logits, log_id, self._log_weights))
+        admitted = self._admit(batch, static)
+        self._n_seen += len(batch)
+        if admitted.any():
+            self._remember(batch[admitted], logits[torch.from_numpy(admitted).to(self._device)])
+        return self._background(batch, self._finish(logits, log_id, self.log_weights()))
+
+    def _remember(self, rows: np.ndarray, logits: torch.Tensor) -> None:
+        """Put admitted rows in the ring and their shares in the sums; those they push out leave both."""
+        window = len(self._admitted)
+        for start in range(0, len(rows), window):
+            part, part_logits = rows[start : start + window], logits[start : start + window]
+            where = (self._n_admitted + np.arange(len(part))) % window
+            full = self._n_admitted + np.arange(len(part)) >= window
+            wrapped = (self._n_admitted % window) + len(part) >= window
+            if full.any() and not wrapped:
+                self._sums -= self._shares_of(self._admitted[where[full]])
+            self._admitted[where] = part
+            self._n_admitted += len(part)
+            # Once around, the sums are taken anew, so that rounding does not add up.
+            self._sums = self._shares_of(self._admitted) if wrapped else self._sums + self._shares(part_logits)
+
+    def _shares_of(self, rows: np.ndarray) -> np.ndarray:
+        import torch
+
+        bank = take(self._corpus_text, slice(None), torch.float32, self._device).T
+        total = np.zeros(len(self._corpus_text))
+        for start in range(0, len(rows), 256):
+            image = take(rows[start : start + 256], slice(None), torch.float32, self._device)
+            total += self._shares((image @ bank) / self._temperature)
+        return total
+
+    def _shares(self, logits: torch.Tensor) -> np.ndarray:
+        """Sum over rows of the static label shares."""
+        weighted = logits + self._offset(self._log_weights)
+        return weighted.softmax(dim=1).double().sum(dim=0).cpu().numpy()
+
+    def _offset(self, log_weights: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(log_weights - self._log_expectation).to(device=self._device, dtype=torch.float32)
+
+    def _finish(self, logits: torch.Tensor, log_id: torch.Tensor, log_weights: np.ndarray) -> np.ndarray:
+        log_corpus = (logits + self._offset(log_weights)).logsumexp(dim=1).double()
+        return (log_id - log_corpus).cpu().numpy() + np.log(len(self._corpus_text))
+
+    def _score(self, rows: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+        scores = expectation_score(
+            rows,
+            self._id_text,
+            self._corpus_text,
+            self._log_expectation,
+            temperature=self._temperature,
+            log_weights=log_weights,
+            device=self._device,
+        )
+        return self._background(rows, scores)

@@ -1,0 +1,189 @@
+"""ENL's pure functions against naive float64 twins, and their properties."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from dnm_sklearn import expectation as ex
+from dnm_sklearn.scoring import negative_label_log_odds
+
+T = 0.05
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def world():
+    """K = 5 classes of which 4 have images, N = 40 corpus labels, 17 ID images."""
+    rng = np.random.default_rng(0)
+    ids, corpus = unit(rng.normal(size=(5, 12))), unit(rng.normal(size=(40, 12)))
+    index = rng.integers(0, 4, size=17)
+    image = unit(ids[index] + 0.3 * rng.normal(size=(17, 12)))
+    return ids, corpus, image, index
+
+
+def naive_ratios(image, bank, corpus, temperature=T):
+    out = np.empty((len(image), len(corpus)))
+    for i, x in enumerate(image):
+        mass = sum(np.exp(x @ b / temperature) for b in bank)
+        for j, n in enumerate(corpus):
+            out[i, j] = np.exp(x @ n / temperature) / mass
+    return out
+
+
+def naive_prior(ids, corpus, mu, clip, slope=0.5, spread=0.035, temperature=T):
+    out = np.empty((len(ids), len(corpus)))
+    for k, t in enumerate(ids):
+        m = mu + slope * (t - corpus.mean(axis=0))
+        for j, n in enumerate(corpus):
+            out[k, j] = (n - t) @ m / temperature + spread**2 * (1 - n @ t) / temperature**2
+    return out if clip is None else np.minimum(out, clip)
+
+
+def naive_stratified(ratios, index, z, shift, n0):
+    total = 0
+    for k in range(len(z)):
+        own = ratios[index == k]
+        total = total + (own.sum(axis=0) + n0 * np.exp(z[k] + shift)) / (len(own) + n0)
+    return total / len(z)
+
+
+def naive_shift(ratios, index, z):
+    covered = np.unique(index)
+    own = np.log(sum(ratios[index == k].mean(axis=0) for k in covered))
+    return np.median(own - np.log(np.exp(z[covered]).sum(axis=0)))
+
+
+def test_score_is_the_formula(world):
+    ids, corpus, image, _ = world
+    rng = np.random.default_rng(1)
+    log_e, weights = rng.normal(size=40), rng.uniform(size=40)
+    expected = -np.log((weights * naive_ratios(image, ids, corpus) / np.exp(log_e)).mean(axis=1))
+    got = ex.expectation_score(image, ids, corpus, log_e, temperature=T, log_weights=np.log(weights))
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+    by_one = ex.expectation_score(image, ids, corpus, log_e, temperature=T, log_weights=np.log(weights), batch_size=1)
+    np.testing.assert_allclose(by_one, got, atol=1e-9)
+
+
+def test_without_expectation_and_weights_it_is_neglabel_with_one_group(world):
+    ids, corpus, image, _ = world
+    want = negative_label_log_odds(image, ids, corpus, temperature=T) + np.log(len(corpus))
+    np.testing.assert_allclose(ex.expectation_score(image, ids, corpus, temperature=T), want, atol=1e-9)
+
+
+def test_weights_of_zero_drop_labels(world):
+    ids, corpus, image, _ = world
+    log_w = np.where(np.arange(40) < 10, 0.0, -np.inf)
+    got = ex.expectation_score(image, ids, corpus, temperature=T, log_weights=log_w)
+    want = ex.expectation_score(image, ids, corpus[:10], temperature=T) + np.log(40 / 10)
+    np.testing.assert_allclose(got, want, atol=1e-9)
+
+
+def test_plain_expectation_and_its_mean_of_one(world):
+    ids, corpus, image, _ = world
+    mass = ex.log_id_mass(image, ids, temperature=T)
+    log_e = ex.expectation(image, mass, corpus, temperature=T).log_mean
+    ratios = naive_ratios(image, ids, corpus)
+    np.testing.assert_allclose(log_e, np.log(ratios.mean(axis=0)), rtol=1e-10)
+    # The fit images' mean of r_j / E_j is 1 for every label.
+    np.testing.assert_allclose((ratios / np.exp(log_e)).mean(axis=0), 1, rtol=1e-6)
+    mean = np.exp(-ex.expectation_score(image, ids, corpus, log_e, temperature=T)).mean()
+    assert mean == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("n0", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("tile", [2**22, 60])
+def test_stratified_expectation(world, n0, tile, monkeypatch):
+    monkeypatch.setattr(ex, "_TILE_NUMBERS", tile)
+    ids, corpus, image, index = world
+    mu = image.mean(axis=0)
+    prior = ex.ZeroShotPrior(ids, mu, strength=n0)
+    mass = ex.log_id_mass(image, ids, temperature=T)
+    got = ex.expectation(image, mass, corpus, temperature=T, class_index=index, prior=prior)
+    ratios, z = naive_ratios(image, ids, corpus), naive_prior(ids, corpus, mu, 5.0)
+    shift = naive_shift(ratios, index, z)
+    assert got.shift == pytest.approx(shift, rel=1e-9)
+    np.testing.assert_allclose(got.log_mean, np.log(naive_stratified(ratios, index, z, shift, n0)), rtol=1e-9)
+
+
+def test_names_only_expectation_has_no_clip(world):
+    ids, corpus, _, _ = world
+    mu = np.full(12, 0.8)
+    prior = ex.ZeroShotPrior(ids, mu, slope=2.0, clip=-1.0)
+    got = ex.zero_shot_log_expectation(prior, corpus, temperature=T)
+    want = logsumexp(naive_prior(ids, corpus, mu, None, slope=2.0), axis=0) - np.log(5)
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_leave_one_out_is_a_refit_without_the_image(world, stratified):
+    ids, corpus, image, index = world
+    mass = ex.log_id_mass(image, ids, temperature=T)
+    ratios = naive_ratios(image, ids, corpus)
+    extra, shift = {}, 0.0
+    if stratified:
+        prior = ex.ZeroShotPrior(ids, image.mean(axis=0))
+        shift = ex.expectation(image, mass, corpus, temperature=T, class_index=index, prior=prior).shift
+        extra = {"class_index": index, "prior": prior, "shift": shift}
+    got = ex.leave_one_out_scores(image, mass, corpus, temperature=T, **extra)
+    z = naive_prior(ids, corpus, image.mean(axis=0), 5.0)
+    for i in range(len(image)):
+        keep = np.arange(len(image)) != i
+        if stratified:
+            mean = naive_stratified(ratios[keep], index[keep], z, shift, 1.0)
+        else:
+            mean = ratios[keep].mean(axis=0)
+        assert got[i] == pytest.approx(-np.log((ratios[i] / mean).mean()), rel=1e-8)
+
+
+def test_prototypes_and_their_masses(world):
+    ids, _, image, index = world
+    fallback = np.ones((5, 12))
+    prototypes, left = ex.class_prototypes(image, index, fallback)
+    for k in range(4):
+        np.testing.assert_allclose(prototypes[k], unit(image[index == k].mean(axis=0)))
+    np.testing.assert_allclose(prototypes[4], unit(fallback[4]))
+    i = int(np.argmax(np.bincount(index)[index] > 1))
+    others = (index == index[i]) & (np.arange(17) != i)
+    np.testing.assert_allclose(left[i], unit(image[others].mean(axis=0)))
+    own = ids[index] + 0.1 * left
+    got = ex.log_id_mass(image, ids + 0.1 * prototypes, temperature=T, own_class=index, own_row=own)
+    bank = ids + 0.1 * prototypes
+    bank[index[i]] = own[i]
+    assert got[i] == pytest.approx(logsumexp(image[i] @ bank.T / T), rel=1e-12)
+
+
+def test_order_and_repetition_of_labels_change_nothing(world):
+    ids, corpus, image, index = world
+    prior = ex.ZeroShotPrior(ids, image.mean(axis=0))
+    mass = ex.log_id_mass(image, ids, temperature=T)
+
+    def scores(labels):
+        log_e = ex.expectation(image, mass, labels, temperature=T, class_index=index, prior=prior).log_mean
+        return ex.expectation_score(image, ids, labels, log_e, temperature=T)
+
+    want = scores(corpus)
+    np.testing.assert_allclose(scores(corpus[::-1]), want, atol=1e-9)
+    np.testing.assert_allclose(scores(np.repeat(corpus, 3, axis=0)), want, atol=1e-9)
+
+
+def test_far_logits_stay_finite_and_ordered():
+    ids, corpus = np.eye(2, 4), np.eye(4)[2:]
+    image = unit(np.array([[1.0, 0, a, 0] for a in (0.0, 0.3, 0.9, 3.0)]))
+    scores = ex.expectation_score(image, ids, corpus, np.array([-800.0, 0.0]), temperature=0.001)
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores) < 0).all()
+
+
+def test_bad_input():
+    image, mass = np.eye(2), np.zeros(2)
+    with pytest.raises(ValueError, match="go together"):
+        ex.expectation(image, mass, np.eye(2), temperature=T, class_index=[0, 1])
+    with pytest.raises(ValueError, match="at least two ID images"):
+        ex.leave_one_out_scores(image[:1], mass[:1], np.eye(2), temperature=T)
+    with pytest.raises(ValueError, match=r"log_weights must have one number a corpus label, \(2,\)"):
+        ex.expectation_score(image, np.eye(2), np.eye(2), temperature=T, log_weights=np.zeros(3))
+    with pytest.raises(ValueError, match="2 wide"):
+        ex.expectation_score(image, np.eye(3), np.eye(2), temperature=T)

@@ -160,6 +160,9 @@ def scatter(lines: Sequence[Line], *, title: str, description: str, x_label: str
         anchor = "" if right else ' text-anchor="end"'
         words = f'<text x="{cx + (9 if right else -9):.1f}" y="{ty:.1f}"{anchor}>{escape(line.label)}</text>'
         dot = f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5" fill="{colour}"/>'
+        if abs(ty - 4 - cy) > 1:
+            ends = f'x1="{cx:.1f}" y1="{cy:.1f}" x2="{cx + (8 if right else -8):.1f}" y2="{ty - 4:.1f}"'
+            dot = f'<line {ends} stroke="{colour}" stroke-width=".8"/>{dot}'
         parts.append(f'<g data-key="{escape(line.key or line.label)}">{dot}{words}</g>')
     return _svg(parts, title, description, width=width)
 

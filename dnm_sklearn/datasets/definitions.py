@@ -164,8 +164,8 @@ class BenchmarkDefinition:
 
     Parameters
     ----------
-    name, title, note : str
-        Name on the command line, a line for lists, what a reader of the table must know.
+    name, title : str
+        Name on the command line, a line for lists.
     classes : ClassDefinition
         Class names.
     id : SetDefinition
@@ -174,6 +174,8 @@ class BenchmarkDefinition:
         OOD sets.
     id_train : SetDefinition, optional
         ID images for baselines.
+    note : str
+        What a reader of the table must know.
     corpus : str, default="wordnet-neglabel"
         Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data root or beside the
         definition.

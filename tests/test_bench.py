@@ -8,49 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from sklearn.base import BaseEstimator, clone
 
+from bench_suite import K, invoke, method_of, suite_folder
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
-from dnm_sklearn.bench.cli import main
 from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, load_suite, resolve
-from dnm_sklearn.datasets import ImageSet, load_embedding_suite, write_embedding_suite
-
-D, K = 16, 4
-
-
-def suite_folder(path, **changes):
-    """Classes on the first K axes, near OOD between them and the corpus, far OOD on corpus axes."""
-    rng = np.random.default_rng(0)
-
-    def around(axis, n, noise=0.15):
-        rows = np.tile(np.eye(D)[axis], (n, 1)) + noise * rng.standard_normal((n, D))
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    classes = [f"class {i}" for i in range(K)]
-    words = [f"word {i}" for i in range(40)]
-    text = np.concatenate([np.eye(D)[:K], *(around(K + i % (D - K), 1) for i in range(40))])
-    given = {
-        "name": "tiny",
-        "class_names": classes,
-        "id": ImageSet("id", np.concatenate([around(i, 15) for i in range(K)]), "id", np.repeat(np.arange(K), 15)),
-        "id_train": ImageSet("t", np.concatenate([around(i, 20) for i in range(K)]), "id", np.repeat(np.arange(K), 20)),
-        "ood": [
-            ImageSet("far one", np.concatenate([around(K + i, 5) for i in range(8)]), "far"),
-            ImageSet("far two", around(K + 3, 30), "far"),
-            ImageSet("near", around(0, 30, 0.6), "near"),
-            ImageSet("check", around(1, 30), "sanity"),
-        ],
-        "text_names": classes + words,
-        "text_embeddings": text,
-        "text_norms": np.linspace(8, 12, K + 40),
-        "prompt": "a {}",
-    }
-    return write_embedding_suite(path, **{**given, **changes})
+from dnm_sklearn.datasets import ImageSet, load_embedding_suite
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +28,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def embedded(folder):
     return embed_suite(load_embedding_suite(folder))
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def method_of(cls, **changes):
-    given = {"name": cls.__name__, "label": cls.__name__, "kind": "detector", "load": lambda: cls, "summary": ""}
-    return Method(**{**given, **changes})
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -244,7 +202,7 @@ def test_list():
 def test_help_is_cheap():
     code = (
         "import sys\nfrom dnm_sklearn.bench.cli import main\n"
-        "for a in ['--help'], ['run', '--help'], ['list', 'suites'], ['embed', '--help']:\n"
+        "for a in ['--help'], ['run', '--help'], ['list', 'suites'], ['embed', '--help'], ['score', '--help']:\n"
         "    try: main(a)\n    except SystemExit as e: assert not e.code\n"
         "heavy = ('torch', 'open_clip', 'pyod', 'scipy.stats', 'matplotlib', 'sklearn')\n"
         "print([m for m in heavy if m in sys.modules])"

@@ -40,6 +40,12 @@ class SharedText:
         self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
 
+    def as_given(self) -> Any:
+        """Return what a detector is given: a table itself, which detectors know and which has nothing to encode."""
+        from dnm_sklearn.embedding import EmbeddingTable
+
+        return self._embedder if isinstance(self._embedder, EmbeddingTable) else self
+
     def __sklearn_clone__(self) -> SharedText:
         return self
 
@@ -305,7 +311,7 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
             raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
     if method.kind == "detector":
         suite = embedded.suite
-        given |= {"classes": suite.class_names, "embedder": embedded.embedder, "corpus": suite.corpus}
+        given |= {"classes": suite.class_names, "embedder": embedded.embedder.as_given(), "corpus": suite.corpus}
         prompt = plan.prompt if plan.prompt is not None else suite.prompt
         if prompt is not None:
             given["prompt"] = prompt

@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from dnm_sklearn.bench.records import whole_file, write_text
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")
 _JOB = "job.json"
+# Pillow names what it could not read by its address.
+_IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 _SUFFIXES = (".csv", ".parquet")
 logger = logging.getLogger(__name__)
 
@@ -278,7 +281,7 @@ def _score(detector: Any, paths: Sequence[str], streaming: bool) -> list[list[An
     good = np.flatnonzero(~np.isnan(rows).any(axis=1))
     lines: list[list[Any]] = [[path, "", True, detector.ood_label, "", "", ""] for path in paths]
     for i, reason in said.items():
-        lines[i][-1] = reason
+        lines[i][-1] = _IN_MEMORY.sub("the file", reason)
     if not len(good):
         return lines
     rows = rows[good]

@@ -1,0 +1,293 @@
+"""dnm-bench table, score, cache and list."""
+
+import csv
+
+import numpy as np
+import pytest
+from bench_suite import invoke, suite_folder
+from PIL import Image
+
+from dnm_sklearn.bench import report, scoring_job, tables
+from dnm_sklearn.bench.bootstrap import paired_difference
+from dnm_sklearn.bench.records import read_records
+from dnm_sklearn.bench.report import METRICS
+from dnm_sklearn.metrics import auroc
+from dnm_sklearn.testing import FakeEmbedder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    suite = suite_folder(root / "tiny", name="50 % & co_1 | <b>")
+    for seed in (0, 1):
+        arguments = ("-d", "NegLabel", "-d", "MCM", "-d", "TANL", "-b", "IForest", "--seed", seed, "--repeats", 2)
+        more = ("--param", "TANL.n_activated=10", "--param", "NegLabel.n_groups=4")
+        assert invoke("run", "--suite", suite, "-o", root / f"seed{seed}", *arguments, *more).exit_code == 0
+    return root
+
+
+def test_mean_and_deviation_over_seeds(runs):
+    block = tables.read_blocks([runs / "seed0", runs / "seed1"])[0]
+    rows = {row.method: row for row in report.build_rows(block.records)}
+    assert {name: row.n_runs for name, row in rows.items()} == {
+        "NegLabelDetector": 2, "MCMDetector": 2, "TANLDetector": 4, "IForest": 2,
+    }  # fmt: skip
+    each = [
+        np.mean([r.metrics["auroc"] for r in read_records(runs / f"seed{s}" / "records")
+                 if r.method == "IForest" and r.ood["group"] == "far"])
+        for s in (0, 1)
+    ]  # fmt: skip
+    assert rows["IForest"].mean("auroc", "far") == pytest.approx(np.mean(each))
+    assert report.deviation(rows["IForest"].group_values("auroc", "far")) == pytest.approx(np.std(each, ddof=1))
+    assert report.deviation(rows["MCMDetector"].group_values("auroc", "far")) == 0
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "latex", "csv"])
+def test_formats(runs, tmp_path, kind):
+    result = invoke("table", runs / "seed0", runs / "seed1", "-f", kind)
+    assert result.exit_code == 0, result.output
+    for text in ("NegLabel (n_groups=4)".replace("_", {"markdown": r"\_", "latex": r"\_"}.get(kind, "_")), "TANL"):
+        assert text in result.output
+    file = tmp_path / "table"
+    assert invoke("table", runs / "seed0", runs / "seed1", "-f", kind, "-o", file, "--sets").exit_code in (0, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["table"]
+    text = file.read_text()
+    if kind == "csv":
+        line = next(csv.DictReader(text.splitlines()))
+        assert line["seeds"] == "0 1"
+        assert {f"{metric}:far:sd" for metric in METRICS} <= set(line)
+        return
+    words = " ".join(text.split())
+    for said in ("FPR95 ID+ far", "FPR95 OOD+ near", "AUPR ID+", "ID accuracy", "sees test stream", "far one"):
+        assert said in words or kind == "rich"
+    assert "±" in text if kind != "latex" else r"$\pm$" in text
+    assert {"latex": r"50 \% \& co\_1", "markdown": r"\| \<b\>"}.get(kind, "<b>") in text
+
+
+def test_reference(runs):
+    result = invoke("table", runs / "seed0", "--reference", "MCM", "-f", "markdown", "--resamples", 50)
+    assert result.exit_code == 0, result.output
+    assert "AUROC minus MCM's far" in result.output
+    lines = {line.split()[1]: line for line in result.output.splitlines() if line.startswith("| ")}
+    assert "\\[" not in lines["MCM"]
+    assert "\\[" in lines["TANL"]
+    result = invoke("table", runs / "seed0", "--reference", "NegLable")
+    assert result.exit_code == 2
+    assert "Did you mean NegLabel" in result.output
+    assert invoke("table", runs / "seed0", "--reference", "MCM", "-f", "csv").exit_code == 2
+    next((runs / "seed1" / "records" / "scores").glob("*MCM*far-one*")).unlink()
+    result = invoke("table", runs / "seed1", "--reference", "MCM")
+    assert result.exit_code == 2
+    assert "cannot be read" in result.output
+
+
+def test_table_bad_input(tmp_path):
+    for folder, said in ((tmp_path / "nowhere", "no such run folder"), (tmp_path, "holds no records")):
+        result = invoke("table", folder)
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split())
+    assert invoke("table").exit_code == 2
+
+
+def test_table_output_that_cannot_be_written(runs, tmp_path):
+    result = invoke("table", runs / "seed0", "-o", tmp_path / "no" / "table.md", "-f", "markdown")
+    assert result.exit_code == 2
+    assert "Cannot write" in result.output
+
+
+@pytest.mark.parametrize("metric", ["auroc", "fpr95_id_positive"])
+def test_bootstrap_draws_both_detectors_alike(metric):
+    rng = np.random.default_rng(0)
+    ids, oods = np.round(rng.standard_normal((1, 40)), 1), np.round(1 + rng.standard_normal((1, 30)), 1)
+    same = paired_difference([(ids, oods)], [(ids + 5, oods + 5)], metric=metric, n_resamples=30)
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+    other = rng.standard_normal((1, 30))
+    found = paired_difference([(ids, oods)], [(ids, other)], metric=metric, n_resamples=60)
+    assert found.low < found.value < found.high
+    if metric == "auroc":
+        truth = np.arange(70) >= 40
+        expected = auroc(np.r_[ids[0], oods[0]], truth) - auroc(np.r_[ids[0], other[0]], truth)
+        assert found.value == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        paired_difference([(ids, oods)], [(ids, oods[:, :3])])
+
+
+# -- score ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    def fake(model="fake", *, memory=None, on_error="raise"):
+        return FakeEmbedder(dim=8, memory=memory, on_error=on_error)
+
+    monkeypatch.setattr("dnm_sklearn.embedding.CLIPEmbedder", fake)
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(11):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    (folder / "05.png").write_bytes(b"not an image")
+    (tmp_path / "words.txt").write_text("\n".join(f"word {i}" for i in range(30)), encoding="utf-8")
+    return folder
+
+
+def score(photos, *more):
+    return invoke("score", photos, "-n", "ant", "-n", "bee", "--corpus", photos.parent / "words.txt", *more)
+
+
+def lines_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_score_writes_a_line_for_each_image(photos, tmp_path):
+    out = tmp_path / "out.csv"
+    result = score(photos, "-o", out, "--chunk", 4)
+    assert result.exit_code == 0, result.output
+    assert "1 images unreadable" in result.output
+    lines = lines_of(out)
+    assert [line["path"] for line in lines] == [str(photos / f"{i:02d}.png") for i in range(11)]
+    assert (lines[5]["score"], lines[5]["is_ood"], lines[5]["label"]) == ("", "True", "ood")
+    assert lines[5]["error"]
+    for line in lines[:5] + lines[6:]:
+        assert line["nearest_class"] in ("ant", "bee")
+        assert line["top_negative_label"].startswith("word ")
+        assert line["label"] == ("ood" if line["is_ood"] == "True" else line["nearest_class"])
+    assert not (tmp_path / "out.csv.part").exists()
+    (tmp_path / "list.txt").write_text("photos/03.png\nphotos/01.png\n")
+    assert score(photos.parent / "photos" / ".." / "list.txt", "-o", tmp_path / "b.csv").exit_code in (0, 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("detector", ["NegLabel", "TANL"])
+def test_an_interrupted_job_goes_on(photos, tmp_path, monkeypatch, detector):
+    arguments = ("-d", detector, "--chunk", 3)
+    if detector == "TANL":
+        arguments += ("--param", "n_activated=10")
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert score(photos, "-o", whole, *arguments).exit_code == 0
+    real, calls = scoring_job._score, []
+
+    def stops(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(scoring_job, "_score", stops)
+    result = score(photos, "-o", out, *arguments)
+    assert result.exit_code == 130
+    assert not out.exists()
+    assert len(list((tmp_path / "out.csv.part").glob("*.csv"))) == 2
+    result = score(photos, "-o", out, *arguments, "--prompt", "a {}")
+    assert result.exit_code == 2
+    assert "other images or settings" in " ".join(result.output.split())
+    calls.clear()
+    monkeypatch.setattr(scoring_job, "_score", lambda *given: (calls.append(1), real(*given))[1])
+    assert score(photos, "-o", out, *arguments).exit_code == 0
+    assert len(calls) == 2
+    assert out.read_text() == whole.read_text()
+    assert score(photos, "-o", out, *arguments, "--restart").exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_score_to_parquet(photos, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert score(photos, "-o", tmp_path / "a.parquet", "--chunk", 4).exit_code == 0
+    assert score(photos, "-o", tmp_path / "a.csv", "--chunk", 4).exit_code == 0
+    found = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [line["score"] for line in found] == [
+        float(line["score"]) if line["score"] else None for line in lines_of(tmp_path / "a.csv")
+    ]
+    assert {type(line["is_ood"]) for line in found} == {bool}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_score_threshold_from_images(photos, tmp_path):
+    plain = ("score", photos, "-n", "ant", "-n", "bee", "-d", "MCM", "-o", tmp_path / "a.csv")
+    assert invoke(*plain).exit_code == 0
+    assert {line["is_ood"] for line in lines_of(tmp_path / "a.csv")} == {"", "True"}
+    good = tmp_path / "good"
+    good.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(good / f"{i}.png")
+    assert invoke(*plain, "--calibrate", good).exit_code == 0
+    assert "" not in {line["is_ood"] for line in lines_of(tmp_path / "a.csv")}
+
+
+def test_score_full_disk(photos, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    result = score(photos, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 2
+    assert "No space left on device" in result.output
+    assert not (tmp_path / "out.csv").exists()
+
+
+SCORE_BAD = {
+    "ending": (("-o", "x.txt"), "must end in .csv or .parquet"),
+    "folder": (("-o", "no/x.csv"), "there is no folder"),
+    "detector": (("-o", "x.csv", "-d", "NegLable"), "Did you mean NegLabelDetector?"),
+    "param": (("-o", "x.csv", "--param", "n_grops=3"), "Did you mean n_groups?"),
+    "param form": (("-o", "x.csv", "--param", "3"), "is not NAME=VALUE"),
+    "value": (("-o", "x.csv", "--param", "n_groups=few"), "n_groups"),
+    "prompt": (("-o", "x.csv", "--prompt", "cat"), "has no {}"),
+    "names": (("-o", "x.csv", "--names", "nowhere.txt"), "is not a text file"),
+    "calibrate": (("-o", "x.csv", "--calibrate", "nowhere"), "no such folder of images"),
+}
+
+
+@pytest.mark.parametrize("case", SCORE_BAD)
+@pytest.mark.filterwarnings("ignore")
+def test_score_bad_input(photos, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    arguments, said = SCORE_BAD[case]
+    result = score(photos, *arguments)
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.output.split())
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_score_needs_names_and_images(photos, tmp_path):
+    assert "No class names" in invoke("score", photos, "-o", tmp_path / "x.csv").output
+    result = invoke("score", tmp_path / "nowhere", "-n", "ant", "-o", tmp_path / "x.csv")
+    assert result.exit_code == 2
+    assert "no such folder of images" in " ".join(result.output.split())
+
+
+# -- cache and list -------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cache(photos, tmp_path):
+    cache = tmp_path / "cache"
+    assert score(photos, "-o", tmp_path / "a.csv", "--cache", cache).exit_code == 0
+    result = invoke("cache", "info", cache)
+    assert result.exit_code == 0
+    assert "10 rows of 8" in result.output
+    assert invoke("cache", "verify", cache).output.endswith("Nothing is damaged.\n")
+    rows = next(cache.rglob("rows.bin"))
+    content = bytearray(rows.read_bytes())
+    content[-1] ^= 1
+    rows.write_bytes(content)
+    result = invoke("cache", "verify", cache)
+    assert result.exit_code == 1
+    assert "1 dropped" in result.output
+    (cache / "mine.txt").write_text("stays")
+    assert invoke("cache", "clear", cache).exit_code == 1
+    assert invoke("cache", "clear", cache, "--yes").exit_code == 0
+    assert "in all: 0 B" in invoke("cache", "info", cache).output
+    assert (cache / "mine.txt").exists()
+    assert invoke("cache", "info", tmp_path / "nowhere").exit_code == 2
+
+
+def test_list_models():
+    result = invoke("list", "models", "ViT-B-32/")
+    assert result.exit_code == 0
+    assert "ViT-B-32/openai" in result.output
+    assert "glyphclip" not in result.output
+    assert "glyphclip" in invoke("list", "models", "glyph").output

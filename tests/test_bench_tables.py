@@ -73,7 +73,7 @@ def test_reference(runs):
     assert "\\[" in lines["TANL"]
     result = invoke("table", runs / "seed0", "--reference", "NegLable")
     assert result.exit_code == 2
-    assert "Did you mean NegLabel" in result.output
+    assert "Did you mean NegLabel" in " ".join(result.output.split())
     assert invoke("table", runs / "seed0", "--reference", "MCM", "-f", "csv").exit_code == 2
     next((runs / "seed1" / "records" / "scores").glob("*MCM*far-one*")).unlink()
     result = invoke("table", runs / "seed1", "--reference", "MCM")

@@ -197,7 +197,7 @@ def to_csv(records: Sequence[Record]) -> str:
     Examples
     --------
     >>> from dnm_sklearn.bench.report import to_csv
-    >>> to_csv([]).startswith("suite,method,label")
+    >>> to_csv([]).startswith("suite,model,method,label")
     True
     """
     sets = [name for name, _ in ood_sets(records)]

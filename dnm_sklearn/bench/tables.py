@@ -326,7 +326,7 @@ def to_latex(grid: Grid) -> str:
     Examples
     --------
     >>> from dnm_sklearn.bench.tables import Grid, to_latex
-    >>> "50.0 $\pm$ 1" in to_latex(Grid("t", ["a", "b"], [["x", "50.0 ± 1"]]))
+    >>> r"50.0 $\pm$ 1" in to_latex(Grid("t", ["a", "b"], [["x", "50.0 ± 1"]]))
     True
     """
 

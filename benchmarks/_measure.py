@@ -16,13 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+_PAUSE = 0.1
+
+
 def interleaved(
     functions: dict[str, Callable[[], object]], repeats: int = 9, *, cpu_time: bool = False
 ) -> dict[str, float]:
     """Median seconds of each function: warmed up, then run in turn `repeats` times.
 
     `cpu_time` counts the seconds this process computed instead of those that passed: on a machine that others
-    use too, with one thread, ratios stay right.
+    use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's threads spin for some 30 ms
+    after a product and would take a core from the next arm.
     """
     clock = time.process_time if cpu_time else time.perf_counter
     for function in functions.values():
@@ -30,6 +34,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            time.sleep(_PAUSE)
             start = clock()
             function()
             seconds[name].append(clock() - start)

@@ -99,3 +99,26 @@ def test_set_output_names_the_columns():
 
 def test_string_model_name():
     assert make_ood_pipeline("glyphclip", neglabel())[0].model == "glyphclip"
+
+
+def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(4):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(paths[-1])
+    bad = [*paths[:2], str(tmp_path / "absent.png"), *paths[2:]]
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16, on_error="nan"), NegLabelDetector(corpus=list("abcdef"), n_groups=2))
+    pipe.fit(["cat", "dog"])
+    with pytest.warns(UserWarning, match="absent"):
+        scores = pipe.decision_function(bad)
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [2]
+    np.testing.assert_array_equal(np.delete(scores, 2), pipe.decision_function(paths))
+    with pytest.warns(UserWarning, match="absent"):
+        assert pipe.predict(bad)[2] == 1
+    with pytest.raises(ValueError, match="NaN"):
+        make_ood_pipeline(FakeEmbedder(dim=16), NegLabelDetector(["cat"], corpus=list("abc"), n_groups=1)).fit(
+            None
+        ).decision_function(np.full((1, 16), np.nan))

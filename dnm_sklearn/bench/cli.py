@@ -15,6 +15,7 @@ __all__ = ["BadInput", "main"]
 _COMMANDS = {
     "run": "dnm_sklearn.bench.commands_run:run",
     "table": "dnm_sklearn.bench.commands_table:table",
+    "report": "dnm_sklearn.bench.commands_report:report",
     "score": "dnm_sklearn.bench.commands_score:score",
     "embed": "dnm_sklearn.bench.commands_embed:embed",
     "list": "dnm_sklearn.bench.commands_list:list_",

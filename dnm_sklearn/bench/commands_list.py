@@ -69,11 +69,17 @@ def _models() -> Lines:
     return [("glyphclip", "shipped with this package, for the glyph suites"), *known]
 
 
+def _datasets() -> Lines:
+    from dnm_sklearn.bench import registry
+
+    return registry.datasets()
+
+
 _LISTS: dict[str, Callable[[], Lines]] = {
     "detectors": _detectors,
     "baselines": _baselines,
     "suites": _suites,
-    "datasets": _suites,
+    "datasets": _datasets,
     "models": _models,
 }
 _SHORT = ("detectors", "baselines", "suites")

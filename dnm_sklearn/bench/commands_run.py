@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
+@click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list datasets).")
+@click.option("--download", is_flag=True, help="Let torchvision download its own data sets into --data-root.")
 @click.option("-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated.")
 @click.option(
     "-b",
@@ -98,6 +100,8 @@ logger = logging.getLogger(__name__)
 @verbose_option
 def run(
     suite_name: str,
+    data_root: str | None,
+    download: bool,
     detector_names: tuple[str, ...],
     baseline_names: tuple[str, ...],
     no_baselines: bool,
@@ -126,6 +130,7 @@ def run(
     dnm-bench run -d TANL --stream rare-ood --repeats 5
     dnm-bench run -b "pyod:KNN(n_neighbors=10)" -b sklearn:IsolationForest --jobs 2
     dnm-bench run --suite glyphs-symbols --no-baselines --wide
+    dnm-bench run --suite imagenet1k-four-ood --data-root data --model ViT-B-16-quickgelu/openai
 
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to the same
     configuration are kept, failed and damaged ones are made again.
@@ -151,7 +156,7 @@ def run(
         if not methods:
             raise BadInput("Nothing to run: both detectors and baselines are left out.")
         overrides = _overrides(params, {m.name: m for m in methods})
-        suite = _suite(suite_name, model)
+        suite = _suite(suite_name, model, data_root, download)
         if id_train is not None:
             from dnm_sklearn.bench.idtrain import with_id_train
 
@@ -194,7 +199,7 @@ def _existing(folder: Path | None, skip_existing: bool) -> dict[str, Record]:
     return found if skip_existing else {}
 
 
-def _suite(name: str, model: str | None) -> Suite:
+def _suite(name: str, model: str | None, data_root: str | None, download: bool) -> Suite:
     """Load a suite, with another model if that is possible."""
     from dataclasses import replace
 
@@ -202,7 +207,7 @@ def _suite(name: str, model: str | None) -> Suite:
 
     from dnm_sklearn.bench import registry
 
-    suite = registry.load_suite(name)
+    suite = registry.load_suite(name, data_root=data_root, download=download)
     if model is None:
         return suite
     made_by = (suite.meta or {}).get("model")

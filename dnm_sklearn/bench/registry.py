@@ -148,13 +148,37 @@ def suites() -> dict[str, str]:
     return {name: summary for name, (_, summary) in _SUITES.items()}
 
 
-def load_suite(name: str) -> Suite:
-    """Load a shipped suite by name, or an embedding suite from a folder.
+def datasets() -> list[tuple[str, str]]:
+    """Benchmark definitions and torchvision data sets, with a line on each.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.registry import datasets
+    >>> datasets()[0][0]
+    'imagenet-a-four-ood'
+    """
+    from dnm_sklearn.datasets import benchmark_names, known_torchvision_sets
+
+    made = [(f"torchvision:{name}", f"from {spec.url}") for name, spec in known_torchvision_sets().items()]
+    return [*benchmark_names().items(), *made]
+
+
+def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:
+    """Load a shipped suite by name, an embedding suite from a folder, or a benchmark from its data.
 
     Parameters
     ----------
     name : str
-        A name of :func:`suites`, or a folder (or its ``suite.json``).
+        A name of :func:`suites`, a folder (or its ``suite.json``), the name of a benchmark definition
+        (:func:`dnm_sklearn.datasets.benchmark_names`) or a definition's TOML file.
+    data_root : str, optional
+        Folder that holds the images of a benchmark.
+    download : bool, default=False
+        Let torchvision download its own data sets.
 
     Returns
     -------
@@ -163,16 +187,29 @@ def load_suite(name: str) -> Suite:
     Raises
     ------
     UnknownNameError
-        If it is neither.
+        If it is none of these.
     SuiteError
         If the folder is not a valid embedding suite.
+    DataMissingError
+        If images of a benchmark are not on disk; says what to download and where to put it.
+    ValueError
+        If `data_root` or `download` is given for a suite that brings its own images.
 
     Examples
     --------
     >>> from dnm_sklearn.bench.registry import load_suite
     >>> suite = load_suite("glyphs")  # doctest: +SKIP
     """
+    from dnm_sklearn.datasets.definitions import benchmark_names
+
     shipped = _ALIASES.get(name.lower(), name.lower())
+    benchmarks = benchmark_names()
+    if shipped in benchmarks or name.lower().endswith(".toml"):
+        from dnm_sklearn.datasets.benchmark_suite import load_benchmark
+
+        return load_benchmark(name, data_root, download=download)
+    if data_root is not None or download:
+        raise ValueError(f"{name!r} brings its own images: leave out --data-root and --download.")
     if shipped in _SUITES:
         from dnm_sklearn.datasets.glyphs import load_glyphs
 
@@ -182,8 +219,8 @@ def load_suite(name: str) -> Suite:
 
         return load_embedding_suite(name)
     raise UnknownNameError(
-        f"{name!r} is neither a suite nor a folder that exists.{nearest(name, _SUITES)} "
-        f"Suites: {', '.join(_SUITES)}; or give a folder with a suite.json."
+        f"{name!r} is neither a suite nor a folder that exists.{nearest(name, [*_SUITES, *benchmarks])} "
+        f"Suites: {', '.join([*_SUITES, *benchmarks])}; or give a folder with a suite.json, or a benchmark's TOML file."
     )
 
 

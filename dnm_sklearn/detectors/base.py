@@ -174,12 +174,20 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
         if input_kind(X) == "embeddings":
-            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_samples=1 if reset else 0)
-            warn_far_from_unit(X)
-            if reset:
-                self.embedder_.fit(X)
-            rows = self.embedder_.encode_image(X)
-            return rows, np.zeros(len(rows), dtype=bool)
+            # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an unreadable image.
+            lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
+            finite = "allow-nan" if lenient else True
+            X = validate_data(
+                self, X, reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=1 if reset else 0
+            )
+            failed = np.isnan(X).all(axis=1) if lenient else np.zeros(len(X), dtype=bool)
+            rows = np.full(X.shape, np.nan, dtype=np.float32)
+            if not failed.all():
+                warn_far_from_unit(X[~failed])
+                if reset:
+                    self.embedder_.fit(X[~failed])
+                rows[~failed] = self.embedder_.encode_image(X[~failed])
+            return rows, failed
         rows = self.embedder_.encode_image(X)
         if reset:
             self.n_features_in_ = rows.shape[1]

@@ -25,7 +25,8 @@ class UnreadableImageError(ValueError):
 
 def _is_pil(x: Any) -> bool:
     module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(x, module.Image)
+    kind = getattr(module, "Image", None)  # another thread may be importing the module right now
+    return kind is not None and isinstance(x, kind)
 
 
 def _is_torch(x: Any, name: str) -> bool:

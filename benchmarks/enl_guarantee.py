@@ -26,9 +26,7 @@ def suite_values(path: str, per_class: int, seed: int):
 
     suite = load_embedding_suite(path)
     rng, labels = np.random.default_rng(seed), suite.id_train.labels
-    chosen = np.concatenate(
-        [rng.permutation(np.flatnonzero(labels == k))[:per_class] for k in np.unique(labels)]
-    )
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(labels == k))[:per_class] for k in np.unique(labels)])
     det = ENLDetector(suite.class_names, embedder=suite.embedder, corpus=suite.corpus)
     det.fit(suite.id_train.images[chosen], np.asarray(suite.class_names)[labels[chosen]])
     scores = det.decision_function(suite.id.images)
@@ -111,7 +109,9 @@ def main() -> None:
                 ever, delay = alarm_runs(
                     scores, ood, n=250, length=args.length, streams=streams, share=share, alpha=alpha, rng=rng
                 )
-                print(f"| {share:g} | {alpha:g} | {ever:.4f} | {'-' if delay > args.length else int(delay)} |", flush=True)
+                print(
+                    f"| {share:g} | {alpha:g} | {ever:.4f} | {'-' if delay > args.length else int(delay)} |", flush=True
+                )
 
 
 if __name__ == "__main__":

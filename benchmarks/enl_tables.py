@@ -1,7 +1,7 @@
 """Tables of docs/enl.rst: methods, ablations, bad ID images and streams, mean +- sd over draws of ID images.
 
-``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the shipped suite. FPR95 is
-ID positive: the share of OOD accepted where 95 % of ID is kept. Everything is seeded.
+``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the shipped suite.
+FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything is seeded.
 """
 
 from __future__ import annotations

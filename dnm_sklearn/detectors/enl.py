@@ -81,8 +81,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         wrong class name, OOD images among them. Without class names in `y` it does nothing.
     trim : float, default=0.0
         Share of the remaining ID images, those of the largest leave-one-out OOD scores, left out too: against OOD
-        images under the class name they resemble most. Choose about 1.5 times the share feared; more than that on clean images
-        costs near OOD. Both are for the score only: calibration images are assumed clean.
+        images under the class name they resemble most. Choose about 1.5 times the share feared; on clean
+        images it costs near OOD. Both are for the score only: calibration images are assumed clean.
     adaptation : {"frozen", "transductive"}, default="frozen"
         "frozen": score with the present weights. "transductive": score X as a stream on a scratch copy of the state.
     admission_level : float, default=0.01

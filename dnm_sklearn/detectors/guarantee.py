@@ -26,6 +26,7 @@ class GuaranteedDetector(StreamingDetector):
     negative_text_: np.ndarray
     adaptation: str
     n_seen_: int
+    calibration_n_seen_: int
 
     @abstractmethod
     def _present_log_weights(self) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
+import os
 import platform
 import resource
 import statistics
@@ -13,17 +16,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def interleaved(functions: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
-    """Median seconds of each function: warmed up, then run in turn `repeats` times."""
+def interleaved(
+    functions: dict[str, Callable[[], object]], repeats: int = 9, *, cpu_time: bool = False
+) -> dict[str, float]:
+    """Median seconds of each function: warmed up, then run in turn `repeats` times.
+
+    `cpu_time` counts the seconds this process computed instead of those that passed: on a machine that others
+    use too, with one thread, ratios stay right.
+    """
+    clock = time.process_time if cpu_time else time.perf_counter
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def add_timing_options(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
+    """Add the options that all benchmarks share."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds on one thread: for a machine that is busy"
+    )
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+
+
+def set_threads(args: argparse.Namespace) -> None:
+    """Give torch the wanted number of threads, and numpy's product too where it can be told."""
+    import torch
+
+    n_threads = 1 if args.cpu_time else args.threads
+    torch.set_num_threads(n_threads)
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return
+    threadpool_limits(n_threads)
 
 
 def peak_extra_mb(module: str, **parameters: object) -> float:
@@ -34,6 +68,12 @@ def peak_extra_mb(module: str, **parameters: object) -> float:
     command = [sys.executable, "-m", module, "--peak", json.dumps(parameters)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     return float(done.stdout)
+
+
+def reset_peak() -> None:
+    """Forget this process's peak so far, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
@@ -72,4 +112,5 @@ def machine(device: str = "cpu") -> str:
         name = models[0].split(":")[1].strip() if models else name
     if device != "cpu":
         name = f"{torch.cuda.get_device_name(device)}, {name}"
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}{load}"

@@ -9,9 +9,18 @@ python -m benchmarks.bench_mining [--labels 8192] [--device cpu] [--repeats 7] [
 from __future__ import annotations
 
 import argparse
-import json
 
-from benchmarks._measure import exponent, interleaved, machine, peak_extra_mb, peak_mb, unit_rows
+from benchmarks._measure import (
+    add_timing_options,
+    exponent,
+    interleaved,
+    machine,
+    peak_extra_mb,
+    peak_mb,
+    reset_peak,
+    set_threads,
+    unit_rows,
+)
 
 MODULE = "benchmarks.bench_mining"
 WIDTH, N_CLASSES = 512, 1000
@@ -27,6 +36,7 @@ def peak(parameters):
     """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
     corpus = unit_rows(parameters["n_labels"], WIDTH, 0)
     density(corpus[:1000])
+    reset_peak()
     before = peak_mb()
     density(corpus)
     print(max(0.0, peak_mb() - before))
@@ -66,16 +76,11 @@ def candidates(corpus, device, chunks):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, default=8192)
     parser.add_argument("--chunks", type=int, nargs="+", default=[512, 1024])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    add_timing_options(parser)
     args = parser.parse_args()
     if args.peak:
         peak(args.peak)
@@ -84,20 +89,20 @@ def main():
     sizes = [args.labels // 16, args.labels // 4, args.labels] if args.growth else [args.labels]
     memory = [peak_extra_mb(MODULE, n_labels=size) for size in sizes]
 
-    import torch
-
-    torch.set_num_threads(args.threads)
+    set_threads(args)
     print(machine(args.device))
     print(f"{args.labels} labels, width {WIDTH}, 100 neighbours, {N_CLASSES} classes")
     corpus = unit_rows(args.labels, WIDTH, 0)
-    seconds = interleaved(candidates(corpus, args.device, args.chunks), args.repeats)
+    seconds = interleaved(candidates(corpus, args.device, args.chunks), args.repeats, cpu_time=args.cpu_time)
     bare = min(value for name, value in seconds.items() if name.startswith("product"))
     for name, value in seconds.items():
         print(f"{name:34s} {value:8.3f} s  {value / bare:5.2f}x the bare product")
     print(f"peak extra memory of knn_density {memory[-1]:6.0f} MB")
     if args.growth:
         times = [
-            interleaved({"density": lambda n=n: density(corpus[:n], args.device)}, args.repeats)["density"]
+            interleaved(
+                {"density": lambda n=n: density(corpus[:n], args.device)}, args.repeats, cpu_time=args.cpu_time
+            )["density"]
             for n in sizes
         ]
         print(f"growth with labels (the product is quadratic): exponent {exponent(sizes, times):.2f}")

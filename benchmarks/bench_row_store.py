@@ -53,14 +53,10 @@ def in_child(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument(
-        "--file-kib", type=float, default=32, help="size of one file (ImageNet's mean is 110)"
-    )
+    parser.add_argument("--file-kib", type=float, default=32, help="size of one file (ImageNet's mean is 110)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dir", default=None, help="where the temporary files go")
     args = parser.parse_args()
@@ -114,8 +110,7 @@ def main() -> None:
             f"{os.cpu_count()} CPUs, medians of {args.repeats} interleaved repeats\n"
         )
         print(
-            "| way | median s | best s | worst s | ratio to the product | peak memory MB |\n"
-            "|---|---|---|---|---|---|"
+            "| way | median s | best s | worst s | ratio to the product | peak memory MB |\n|---|---|---|---|---|---|"
         )
         base = in_child(lambda: None)
         for arm, work in arms.items():
@@ -123,10 +118,7 @@ def main() -> None:
             ratio = medians[arm] / ours
             print(f"| {arm} | {medians[arm]:.3f} | {best:.3f} | {worst:.3f} | {ratio:.2f} | {peak:.0f} |")
         hashing = min(value for arm, value in medians.items() if arm.startswith("hash"))
-        print(
-            f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); "
-            f"product {ours:.2f} s (goal <= 1.5)"
-        )
+        print(f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); product {ours:.2f} s (goal <= 1.5)")
 
         sizes = [args.rows // 16, args.rows // 4, args.rows]
         growth: dict[int, list[float]] = {size: [] for size in sizes}

@@ -8,9 +8,18 @@ root: python -m benchmarks.bench_scoring [--device cpu] [--repeats 9] [--growth]
 from __future__ import annotations
 
 import argparse
-import json
 
-from benchmarks._measure import exponent, interleaved, machine, peak_extra_mb, peak_mb, unit_rows
+from benchmarks._measure import (
+    add_timing_options,
+    exponent,
+    interleaved,
+    machine,
+    peak_extra_mb,
+    peak_mb,
+    reset_peak,
+    set_threads,
+    unit_rows,
+)
 
 MODULE = "benchmarks.bench_scoring"
 SHAPE = {"n_images": 1024, "n_classes": 1000, "n_negatives": 12_000, "width": 512, "n_groups": 100}
@@ -38,6 +47,7 @@ def peak(parameters):
     """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
     arrays = inputs(**parameters)
     score(*(a[:1000] for a in arrays), n_groups=10)
+    reset_peak()
     before = peak_mb()
     score(*arrays, n_groups=parameters["n_groups"])
     print(max(0.0, peak_mb() - before))
@@ -86,28 +96,23 @@ def candidates(arrays, n_groups, device):
     return functions
 
 
-def report_growth(shapes, memory, repeats, device):
+def report_growth(shapes, memory, args):
     varied = next(name for name in SHAPE if len({shape[name] for shape in shapes}) > 1)
     sizes = [shape[varied] for shape in shapes]
     times = []
     for shape in shapes:
         arrays = inputs(**shape)
-        call = {"score": lambda arrays=arrays: score(*arrays, SHAPE["n_groups"], device)}
-        times.append(interleaved(call, repeats)["score"])
+        call = {"score": lambda arrays=arrays: score(*arrays, SHAPE["n_groups"], args.device)}
+        times.append(interleaved(call, args.repeats, cpu_time=args.cpu_time)["score"])
     print(f"growth with {varied}: exponent {exponent(sizes, times):.2f}")
     for size, value, extra in zip(sizes, times, memory, strict=True):
         print(f"  {size:8d} {value * 1e3:8.1f} ms {extra:6.0f} MB")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    add_timing_options(parser, repeats=9)
     args = parser.parse_args()
     if args.peak:
         peak(args.peak)
@@ -124,19 +129,18 @@ def main():
     grown = grown if args.growth else []
     grown_memory = [[peak_extra_mb(MODULE, **shape) for shape in shapes] for shapes in grown]
 
-    import torch
-
-    torch.set_num_threads(args.threads)
+    set_threads(args)
     print(machine(args.device))
     print(SHAPE)
-    seconds = interleaved(candidates(inputs(**SHAPE), SHAPE["n_groups"], args.device), args.repeats)
+    functions = candidates(inputs(**SHAPE), SHAPE["n_groups"], args.device)
+    seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time)
     bare = min(value for name, value in seconds.items() if name.startswith("product"))
     for name, value in seconds.items():
         print(f"{name:24s} {value * 1e3:8.1f} ms  {value / bare:5.2f}x the bare product")
     for name, value in memory.items():
         print(f"peak extra memory, {name:13s} {value:6.0f} MB")
     for shapes_of_one, memory_of_one in zip(grown, grown_memory, strict=True):
-        report_growth(shapes_of_one, memory_of_one, args.repeats, args.device)
+        report_growth(shapes_of_one, memory_of_one, args)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from benchmarks._measure import interleaved, machine, unit_rows
+from benchmarks._measure import add_timing_options, interleaved, machine, set_threads, unit_rows
 
 WIDTH, N_CLASSES, N_ACTIVATED = 512, 1000, 1000
 
@@ -27,9 +27,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", type=int, default=69_554)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=7)
+    add_timing_options(parser)
     options = parser.parse_args()
+    set_threads(options)
 
     import torch
 
@@ -59,7 +59,7 @@ def main():
         functions["numpy product"] = lambda: np.matmul(images, corpus.T, out=result.numpy())
     functions["TANL batch"] = lambda: stream.advance(images)
     functions["load + TANL batch + state"] = lambda: (stream.load(stream.state()), stream.advance(images))
-    seconds = interleaved(functions, options.repeats)
+    seconds = interleaved(functions, options.repeats, cpu_time=options.cpu_time)
 
     bare = min(time for name, time in seconds.items() if name.endswith("product"))
     state = stream.state()

@@ -10,10 +10,12 @@ import dnm_sklearn
 PACKAGE = Path(dnm_sklearn.__file__).parent
 FLOORS = {
     "bench": 3,
+    "adapters": 3,
+    "persistence": 3,
     "pipeline": 3,
+    "testing": 3,
     "detectors": 2,
     "datasets": 2,
-    "testing": 2,
     "embedding": 1,
     "corpus": 1,
     "activation": 1,
@@ -22,6 +24,7 @@ FLOORS = {
     "labels": 1,
     "metrics": 1,
     "mining": 1,
+    "model_selection": 1,
     "noise": 1,
     "scoring": 1,
     "thresholds": 1,

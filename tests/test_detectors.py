@@ -320,6 +320,41 @@ def test_mining_is_cached_by_setting(tmp_path, monkeypatch):
     second = build(NegLabelDetector, names, table, memory=str(tmp_path), n_groups=2).fit()
     assert len(calls) == 1
     assert first.negative_labels_.tolist() == second.negative_labels_.tolist()
-    build(NegLabelDetector, names, table, memory=str(tmp_path), fraction=0.3).fit()
+    wider = build(NegLabelDetector, names, table, memory=str(tmp_path), fraction=0.3).fit()
+    assert len(calls) == 1, "the fraction kept does not change the criterion"
+    alone = build(NegLabelDetector, names, table, fraction=0.3).fit()
+    np.testing.assert_array_equal(wider.negative_text_, alone.negative_text_)
+    build(NegLabelDetector, names, table, memory=str(tmp_path), quantile=0.5).fit()
     build(NegLabelDetector, names[:-1], table, memory=str(tmp_path)).fit()
-    assert len(calls) == 3
+    assert len(calls) == 4
+
+
+def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
+    """Text banks and criteria are computed once for each distinct setting, whatever the folds and candidates."""
+    from sklearn.model_selection import GridSearchCV
+
+    from dnm_sklearn import mining
+    from dnm_sklearn.metrics import auroc_scorer
+    from dnm_sklearn.testing import FakeEmbedder
+
+    mined, encoded = [], []
+    for owner, name, calls in (
+        (mining, "percentile_similarity", mined),
+        (FakeEmbedder, "_encode_prompts", encoded),
+    ):
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *a, _f=original, _calls=calls, **k: _calls.append(1) or _f(*a, **k)
+        )
+    words = [f"word {i}" for i in range(60)]
+    X = np.random.default_rng(0).normal(size=(40, 16))
+    y = np.arange(40) % 2
+    params = {"quantile": [0.5, 0.9], "fraction": [0.2, 0.5, 1.0], "n_groups": [2, 4]}
+    scores = []
+    for memory in (str(tmp_path), None):
+        detector = NegLabelDetector(["cat", "dog"], embedder=FakeEmbedder(16), corpus=words, memory=memory)
+        search = GridSearchCV(detector, params, scoring=auroc_scorer, cv=3, refit=False).fit(X, y)
+        scores.append(search.cv_results_["mean_test_score"])
+        if memory:
+            assert (len(mined), len(encoded)) == (2, 2), "two quantiles; class names and corpus"
+    np.testing.assert_array_equal(*scores)

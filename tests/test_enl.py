@@ -157,7 +157,7 @@ def test_no_guarantee_without_calibration_or_with_a_state_that_moved():
     det.p_value(world.X)
     det.partial_fit(world.X)
     for method in (det.p_value, det.e_value):
-        with pytest.raises(ValueError, match="learned from .80 test images since calibrate"):
+        with pytest.raises(ValueError, match="learned from test images since calibrate"):
             method(world.X)
     det.reset_adaptation().p_value(world.X)
     with pytest.raises(ValueError, match="adaptation='transductive'"):

@@ -28,7 +28,7 @@ class SharedText:
 
     Parameters
     ----------
-    embedder : CLIPEmbedder, EmbeddingTable or the like
+    embedder : CLIPEmbedder or the like
         What does the work.
     threads : int, optional
         Limit on its threads.
@@ -97,8 +97,8 @@ class EmbeddedSuite:
     ----------
     suite : Suite
         With arrays as images.
-    embedder : SharedText
-        For the texts.
+    embedder : SharedText or EmbeddingTable
+        For the texts (a table has them ready-made).
     seconds : float
         What embedding the images took.
     n_images : int
@@ -112,7 +112,7 @@ class EmbeddedSuite:
     """
 
     suite: Suite
-    embedder: SharedText
+    embedder: Any
     seconds: float
     n_images: int
     model: str = ""
@@ -177,7 +177,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     >>> from dnm_sklearn.bench.prepare import embed_suite
     >>> embedded = embed_suite(load_suite("glyphs"))  # doctest: +SKIP
     """
-    from dnm_sklearn.embedding import check_embedder
+    from dnm_sklearn.embedding import EmbeddingTable, check_embedder
 
     model = check_embedder(suite.embedder, memory=memory)
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
@@ -212,7 +212,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
     return EmbeddedSuite(
         done,
-        SharedText(model, threads),
+        model if isinstance(model, EmbeddingTable) else SharedText(model, threads),
         taken,
         n_images,
         name,

@@ -286,14 +286,14 @@ def _run_one(
 ) -> Iterator[Outcome]:
     """Fit a method and score the OOD sets that it owes a record of."""
     suite = embedded.suite
-    text_before = embedded.embedder.seconds
+    text_before = getattr(embedded.embedder, "seconds", 0.0)
     start = time.perf_counter()
     if method.kind == "baseline":
         assert suite.id_train is not None
         made.fit(draw_id_images(suite.id_train, plan.id_per_class, plan.seed))
     else:
         made.fit()
-    text = embedded.embedder.seconds - text_before
+    text = getattr(embedded.embedder, "seconds", 0.0) - text_before
     seconds = {
         "embed_images": embedded.seconds,
         "encode_text": text,

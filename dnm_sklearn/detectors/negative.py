@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ class CorpusDetector(BaseOODDetector):
         if not exclude_class_names:
             return corpus
         try:
-            return corpus.without(self.class_names_.tolist(), ignore_case=ignore_case)
+            return _without(corpus, tuple(self.class_names_.tolist()), ignore_case)
         except ValueError as error:
             raise ValueError(
                 f"The class names cover the whole corpus ({len(corpus)} labels), so no negative label is left. "
@@ -111,26 +112,22 @@ class NegativeLabelDetector(CorpusDetector):
 
     @abstractmethod
     def _mining_params(self) -> dict[str, Any]:
-        """Arguments of :func:`mine` that this method's parameters stand for."""
+        """Mining settings that this method's parameters stand for: method, quantile, fractions, neighbours, limit."""
 
     def _fit_text(self) -> None:
         corpus = self._candidates(exclude_class_names=self.exclude_class_names)
         params = self._mining_params()
-        text, norms = self._encode_corpus(corpus, return_norm=params["method"] == "norm")
-        kept = check_memory(self.memory).cache(mine, ignore=["corpus_text", "id_text", "norms", "is_adjective"])(
-            corpus_text=text,
-            id_text=self.id_text_,
-            norms=norms,
-            is_adjective=corpus.is_adjective,
-            key=(
-                self.embedder_.fingerprint_,
-                corpus.fingerprint,
-                digest_array(self.id_text_).hex(),
-                repr(self.prompt),
-                repr(self.adjective_prompt),
-            ),
-            **params,
-        )
+        text, norms = self._corpus_bank(corpus, return_norm=params["method"] == "norm")
+        kept, criterion = self._ranked(corpus, text, norms, params)
+        if len(criterion):
+            best = mining.select_fraction(
+                criterion,
+                corpus.is_adjective[kept],
+                params["noun_fraction"],
+                params["adjective_fraction"],
+                largest=params["method"] != "percentile",
+            )
+            kept = kept[best]
         if not len(kept):
             raise ValueError(
                 f"No negative label is left of {len(corpus)}: every one is closer than "
@@ -141,6 +138,41 @@ class NegativeLabelDetector(CorpusDetector):
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
         self.negative_text_ = text[kept]
         self._fit_groups()
+
+    def _corpus_bank(self, corpus: Corpus, *, return_norm: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embeddings of the corpus; with `memory` the last ones stay in this process, for the fits of a search."""
+        if self.memory is None:
+            return self._encode_corpus(corpus, return_norm=return_norm)
+        prompts = repr(self.prompt), repr(self.adjective_prompt)
+        key = (self.embedder_.fingerprint_, corpus.fingerprint, *prompts, return_norm)
+        last = _last_bank.get(key)
+        if last is None:
+            last = self._encode_corpus(corpus, return_norm=return_norm)
+            _last_bank.clear()
+            _last_bank[key] = last
+        return last
+
+    def _ranked(
+        self, corpus: Corpus, text: np.ndarray, norms: np.ndarray | None, params: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Result of :func:`rank`, computed once for each setting that it depends on."""
+        method = params["method"]
+        return check_memory(self.memory).cache(rank, ignore=["corpus_text", "id_text", "norms"])(
+            corpus_text=text,
+            id_text=self.id_text_,
+            norms=norms,
+            key=(
+                self.embedder_.fingerprint_,
+                corpus.fingerprint,
+                digest_array(self.id_text_).hex(),
+                repr(self.prompt),
+                repr(self.adjective_prompt),
+            ),
+            method=method,
+            quantile=params["quantile"] if method == "percentile" else None,
+            n_neighbors=params["n_neighbors"] if method in ("density", "norm") else None,
+            max_similarity=params["max_similarity"],
+        )
 
     def _fit_groups(self) -> None:
         n_labels = len(self.negative_labels_)
@@ -169,21 +201,20 @@ class NegativeLabelDetector(CorpusDetector):
         )
 
 
-def mine(
-    *,
-    corpus_text,
-    id_text,
-    norms,
-    is_adjective,
-    key,
-    method,
-    quantile,
-    noun_fraction,
-    adjective_fraction,
-    n_neighbors,
-    max_similarity,
-) -> np.ndarray:
-    """Choose negative labels; cached by `key` and the numbers, never by the arrays.
+# The corpus embeddings that a fit with `memory` used last, by their fingerprints.
+_last_bank: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray | None]] = {}
+
+
+@lru_cache(maxsize=4)
+def _without(corpus: Corpus, names: tuple[str, ...], ignore_case: bool) -> Corpus:
+    """``corpus.without``, so that the fits of a search share one corpus and its fingerprint."""
+    return corpus.without(names, ignore_case=ignore_case)
+
+
+def rank(
+    *, corpus_text, id_text, norms, key, method, quantile, n_neighbors, max_similarity
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give candidate labels their mining criterion; cached by `key` and the numbers, never by the arrays.
 
     Parameters
     ----------
@@ -193,39 +224,32 @@ def mine(
         Unit text embeddings of the classes.
     norms : ndarray of shape (N,) or None
         Raw embedding norms, for ``method="norm"``.
-    is_adjective : ndarray of bool of shape (N,)
-        Part of speech; nouns and adjectives are chosen separately.
     key : tuple of str
         Fingerprints of the embedder, the corpus and the class vectors, and the prompts.
     method : {"percentile", "density", "norm", "none"}
         Criterion.
-    quantile : float
+    quantile : float or None
         Quantile over the classes for "percentile".
-    noun_fraction, adjective_fraction : float
-        Shares to keep.
-    n_neighbors : int
+    n_neighbors : int or None
         Neighbours for "density" and "norm".
     max_similarity : float or None
         Drop candidates with a larger cosine to a class name first.
 
     Returns
     -------
-    ndarray of int
-        Indices of the kept candidates, ordered by criterion, nouns then adjectives ("none": as given).
+    candidates : ndarray of int of shape (n,)
+        Those that were not dropped, as given.
+    criterion : ndarray of shape (n,), float64
+        Theirs; empty for "none".
     """
     candidates = np.arange(len(corpus_text))
     if max_similarity is not None:
         candidates = np.flatnonzero(mining.max_similarity(corpus_text, id_text) <= max_similarity)
     if method == "none" or not len(candidates):
-        return candidates
-    text, adjective = corpus_text[candidates], is_adjective[candidates]
+        return candidates, np.empty(0)
+    text = corpus_text if len(candidates) == len(corpus_text) else corpus_text[candidates]
     if method == "percentile":
-        criterion = mining.percentile_similarity(text, id_text, quantile=quantile)
-    elif method == "density":
-        criterion = mining.knn_density(text, n_neighbors=n_neighbors)
-    else:
-        criterion = mining.norm_representativeness(text, norms[candidates], n_neighbors=n_neighbors)
-    chosen = mining.select_fraction(
-        criterion, adjective, noun_fraction, adjective_fraction, largest=method != "percentile"
-    )
-    return candidates[chosen]
+        return candidates, mining.percentile_similarity(text, id_text, quantile=quantile)
+    if method == "density":
+        return candidates, mining.knn_density(text, n_neighbors=n_neighbors)
+    return candidates, mining.norm_representativeness(text, norms[candidates], n_neighbors=n_neighbors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,7 @@ from dnm_sklearn.embedding.images import (
     read_rgb,
     unwrap_item,
 )
-from dnm_sklearn.embedding.stream import halving, prefetch, progress
+from dnm_sklearn.embedding.stream import halving, is_out_of_memory, prefetch, progress
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.store import RowStore
@@ -29,7 +30,11 @@ __all__ = ["ImageEncoder", "encode_images"]
 
 
 class ImageEncoder(Protocol):
-    """What a model offers to the image pipeline."""
+    """What a model offers to the image pipeline.
+
+    An encoder on a device of its own may also have ``runs_ahead = True`` and ``start_pixels(pixels)``, which begins a
+    batch and returns a function that waits for its rows.
+    """
 
     width: int
     image_batch_size: int
@@ -118,6 +123,22 @@ class _Source:
         )
 
 
+def _begin(encoder: Any, pixels: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+    """Begin a batch; the result waits for it and gives its rows, in parts if memory ran out."""
+    if not pixels:
+        return list
+    if getattr(encoder, "runs_ahead", False):
+        try:
+            finish = encoder.start_pixels(pixels)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return lambda: [finish()]
+    parts = halving(encoder.encode_pixels, np.stack(pixels), "image")
+    return lambda: parts
+
+
 class _Run:
     """One call of `encode_images`."""
 
@@ -158,9 +179,10 @@ class _Run:
         pixels: list[np.ndarray] = []
         places: list[int] = []
         taken = 0
-        stream = prefetch(
-            self.source.prepared, indices.tolist(), self.num_workers, ahead=2 * size + self.num_workers
-        )
+        # A device of its own works on one batch while the next is collected and handed over.
+        ahead = int(getattr(encoder, "runs_ahead", False))
+        begun: deque[tuple[int, list[int], Callable[[], list[np.ndarray]]]] = deque()
+        stream = prefetch(self.source.prepared, indices.tolist(), self.num_workers, ahead=2 * size + self.num_workers)
         with progress(len(indices), self.verbose, "images") as bar, closing(stream):
             for position, result in enumerate(stream, start=1):
                 if isinstance(result, UnreadableImageError):
@@ -168,19 +190,21 @@ class _Run:
                 else:
                     places.append(position - 1 - taken)
                     pixels.append(result)
-                if len(pixels) < size and position < len(indices):
+                at_end = position == len(indices)
+                if len(pixels) < size and not at_end:
                     continue
-                block = np.full((position - taken, self.width), np.nan, dtype=np.float32)
-                if pixels:
-                    parts = halving(encoder.encode_pixels, np.stack(pixels), "image")
+                begun.append((position - taken, places, _begin(encoder, pixels)))
+                pixels, places, taken = [], [], position
+                while len(begun) > (0 if at_end else ahead):
+                    n_rows, filled, finish = begun.popleft()
+                    parts = finish()
                     if len(parts) > 1:
                         size = max(len(part) for part in parts)
-                    block[places] = embedding_rows(np.concatenate(parts), name="The encoder's output")
-                bar.update(len(block))
-                taken = position
-                pixels.clear()
-                places.clear()
-                yield block
+                    block = np.full((n_rows, self.width), np.nan, dtype=np.float32)
+                    if parts:
+                        block[filled] = embedding_rows(np.concatenate(parts), name="The encoder's output")
+                    bar.update(n_rows)
+                    yield block
 
     def through_store(self, store: RowStore) -> np.ndarray:
         """Look rows up by content; encode and store those that are missing."""

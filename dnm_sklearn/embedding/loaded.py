@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -58,11 +58,15 @@ class LoadedModel:
         self._fingerprint: str | None = None
         self._lock = threading.Lock()
         self._tower = _causal_tower(self.model)
+        if self.runs_ahead:
+            self._copies = torch.cuda.Stream(self.device)
+            if precision != "fp32":
+                self.model.visual.to(memory_format=torch.channels_last)
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
         self._geometry, self._mean, self._std = _split_transform(transform, self.device)
         size = self.preprocess_cfg["size"]
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
-        pixels = (256 if self.device.type != "cpu" else 32) * 224 * 224
+        pixels = (256 if self.device.type != "cpu" else 4 * torch.get_num_threads()) * 224 * 224
         self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
         self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
 
@@ -103,17 +107,13 @@ class LoadedModel:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, _DTYPES[self.precision]))
 
-    def _to_rows(self, rows: Any, what: str) -> np.ndarray:
-        import torch
-
-        rows = rows.float()
-        if not bool(torch.isfinite(rows).all()):
+    def _check_rows(self, rows: np.ndarray, what: str) -> np.ndarray:
+        if not np.isfinite(rows).all():
             raise RuntimeError(
-                f"The model gave NaN or infinity for {what} in precision {self.precision!r}: use "
-                f"precision='fp32' or "
+                f"The model gave NaN or infinity for {what} in precision {self.precision!r}: use precision='fp32' or "
                 "'bf16'."
             )
-        return rows.cpu().numpy()
+        return rows
 
     def prepare(self, image: Any) -> np.ndarray:
         """Resize and crop a picture as the model wants it.
@@ -145,11 +145,63 @@ class LoadedModel:
         """
         import torch
 
-        with torch.inference_mode(), self._autocast():
-            batch = torch.from_numpy(pixels).to(self.device)
-            if self._mean is not None:
-                batch = batch.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
-            return self._to_rows(self.model.encode_image(batch, normalize=False), "images")
+        with torch.inference_mode():
+            rows = self._forward_pixels(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
+        return self._check_rows(rows, "images")
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the model computes beside Python, so that `start_pixels` gains time."""
+        return self.device.type == "cuda"
+
+    def start_pixels(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+        """Begin to encode prepared pictures on a GPU.
+
+        They are copied through page-locked memory on a stream of their own, while the model works on the batch
+        before.
+
+        Parameters
+        ----------
+        pixels : sequence of ndarray of shape (h, w, 3), uint8
+            As from `prepare`.
+
+        Returns
+        -------
+        callable
+            Waits, and returns the raw embeddings of shape (b, d), float32.
+        """
+        import torch
+
+        first = torch.from_numpy(pixels[0])
+        held = torch.empty((len(pixels), *first.shape), dtype=first.dtype, pin_memory=True)
+        np.stack(pixels, out=held.numpy())
+        compute = torch.cuda.current_stream(self.device)
+        with torch.inference_mode():
+            with torch.cuda.stream(self._copies):
+                batch = held.to(self.device, non_blocking=True)
+            compute.wait_stream(self._copies)
+            batch.record_stream(compute)
+            rows = self._forward_pixels(batch)
+            fetched = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            fetched.copy_(rows, non_blocking=True)
+            done = compute.record_event()
+
+        def finish() -> np.ndarray:
+            done.synchronize()
+            return self._check_rows(fetched.numpy(), "images")
+
+        return finish
+
+    def _forward_pixels(self, batch: Any) -> Any:
+        """Raw embeddings, float32 on the device, of prepared pixels on the device."""
+        with self._autocast():
+            return self.model.encode_image(self._normalised(batch), normalize=False).float()
+
+    def _normalised(self, batch: Any) -> Any:
+        """Float pixels (b, 3, h, w) as the model takes them, of prepared ones."""
+        if self._mean is None:
+            return batch
+        return batch.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
 
     def encode_prompts(
         self, prompts: Sequence[str], *, batch_size: int | None = None, verbose: bool = False
@@ -193,7 +245,7 @@ class LoadedModel:
         with torch.inference_mode(), self._autocast():
             batch = torch.from_numpy(tokens).to(self.device)
             tower = self._tower or partial(self.model.encode_text, normalize=False)
-            return self._to_rows(tower(batch), "prompts")
+            return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")
 
 
 class _CausalTower:

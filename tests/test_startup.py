@@ -1,0 +1,41 @@
+"""Importing the package and asking for help load nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "open_clip", "pyod", "scipy.stats", "matplotlib")
+
+WAYS = {
+    "import dnm_sklearn": "import dnm_sklearn; dir(dnm_sklearn)",
+    "subpackages": "import dnm_sklearn.corpus, dnm_sklearn.embedding, dnm_sklearn.datasets, dnm_sklearn.testing",
+    "pure functions": "import dnm_sklearn.scoring, dnm_sklearn.mining, dnm_sklearn.thresholds, dnm_sklearn.labels",
+    "dnm-bench --help": "from dnm_sklearn.bench.cli import main; main(['--help'], standalone_mode=False)",
+    "dnm-bench run --help": "from dnm_sklearn.bench.cli import main; main(['run', '--help'], standalone_mode=False)",
+    "dnm-bench --version": "from dnm_sklearn.bench.cli import main; main(['--version'], standalone_mode=False)",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_heavy_is_imported(way):
+    code = f"import sys; {WAYS[way]}; print(); print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_cached_rows_and_text_load_no_model(tmp_path):
+    """Hits of the image cache, and embeddings ready-made, import neither torch nor open_clip."""
+    code = f"""
+import sys, numpy as np
+from dnm_sklearn.embedding import EmbeddingTable, RowStore
+from dnm_sklearn.embedding.store import digest_array
+store = RowStore({str(tmp_path)!r}, "model", 2)
+digests = [digest_array(np.arange(i + 1)) for i in range(3)]
+store.get_or_compute(digests, lambda missing: np.ones((len(missing), 2), np.float32))
+RowStore({str(tmp_path)!r}, "model", 2).get_or_compute(digests, None)
+EmbeddingTable(["a", "b"], np.eye(2)).encode_text(["b"])
+print([m for m in ("torch", "open_clip", "pyod") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

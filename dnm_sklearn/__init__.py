@@ -31,7 +31,8 @@ _EXPORTS = {
 }
 _SUBMODULES = (
     "adapters", "bench", "conformal", "corpus", "datasets", "detectors", "embedding", "expectation", "labels",
-    "metrics", "mining", "model_selection", "persistence", "pipeline", "scoring", "testing", "thresholds",
+    "metrics", "mining", "model_selection", "names_prior", "persistence", "pipeline", "scoring", "testing",
+    "thresholds",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

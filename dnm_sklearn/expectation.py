@@ -13,7 +13,6 @@ and no e-value; :mod:`dnm_sklearn.conformal` has forms that guarantee something.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,92 +20,19 @@ import numpy as np
 
 from dnm_sklearn._tiles import BatchSize, Device, LogitTiles, check_matrix, check_positive, check_same_width
 from dnm_sklearn._tiles import take as take_rows
+from dnm_sklearn.names_prior import ZeroShotPrior, label_parts, log_sum
 
 __all__ = [
     "Expectation",
-    "ZeroShotPrior",
     "add_background",
     "class_prototypes",
     "expectation",
     "expectation_score",
     "leave_one_out_scores",
     "log_id_mass",
-    "names_only_weights",
-    "zero_shot_log_expectation",
 ]
 
 _TILE_NUMBERS = 2**22
-
-
-@dataclass(frozen=True)
-class ZeroShotPrior:
-    r"""What names alone say of :math:`E_{kj}`, the mean of :math:`r_j` over images of class k.
-
-    The images of class k are taken for Gaussian with mean ``m_k = mu + slope * (t_k - mean_j n_j)`` and standard
-    deviation `spread` in every direction; with only :math:`t_k` in the denominator of :math:`r_j`,
-
-    .. math:: \log Z_{kj} = (n_j - t_k) \cdot m_k / T + \mathrm{spread}^2 (1 - n_j \cdot t_k) / T^2 .
-
-    Attributes
-    ----------
-    id_text : ndarray of shape (K, D)
-        Unit text embeddings of the ID labels.
-    image_mean : ndarray of shape (D,)
-        mu, the mean embedding of images (not normalised).
-    slope, spread : float
-        Found on 512-dimensional CLIP embeddings.
-    clip : float or None
-        Upper bound on :math:`\log Z_{kj}`; None = no bound.
-    strength : float
-        n0: how many images of each class the prior counts as.
-    """
-
-    id_text: np.ndarray
-    image_mean: np.ndarray
-    slope: float = 0.5
-    spread: float = 0.035
-    clip: float | None = 5.0
-    strength: float = 1.0
-
-    def class_means(self, corpus_mean: np.ndarray) -> np.ndarray:
-        """Return m_k.
-
-        Parameters
-        ----------
-        corpus_mean : ndarray of shape (D,)
-            Mean of the corpus labels' embeddings.
-
-        Returns
-        -------
-        ndarray of shape (K, D), float64
-        """
-        return np.asarray(self.image_mean, dtype=float) + self.slope * (
-            np.asarray(self.id_text, dtype=float) - corpus_mean
-        )
-
-    def log_rows(self, corpus_tile: np.ndarray, corpus_mean: np.ndarray, temperature: float) -> np.ndarray:
-        """Return log Z for some corpus labels.
-
-        Parameters
-        ----------
-        corpus_tile : ndarray of shape (c, D)
-            Unit text embeddings of some corpus labels.
-        corpus_mean : ndarray of shape (D,)
-            Mean over all corpus labels.
-        temperature : float
-            T.
-
-        Returns
-        -------
-        ndarray of shape (K, c), float64
-        """
-        common = np.asarray(self.image_mean, dtype=float) - self.slope * corpus_mean
-        own = np.einsum("kd,kd->k", np.asarray(self.id_text, dtype=float), self.class_means(corpus_mean))
-        cosine = (self.id_text @ corpus_tile.T).astype(np.float64)
-        out = (self.slope / temperature - self.spread**2 / temperature**2) * cosine
-        out += (corpus_tile @ common) / temperature + self.spread**2 / temperature**2
-        out -= own[:, None] / temperature
-        return out if self.clip is None else np.minimum(out, self.clip, out=out)
 
 
 @dataclass(frozen=True)
@@ -166,7 +92,7 @@ def log_id_mass(
         if own_class is not None:
             own = np.einsum("nd,nd->n", image[part].astype(float), np.asarray(own_row[part], dtype=float))
             logits[np.arange(len(logits)), own_class[part]] = own
-        out[part] = _log_sum(logits / temperature, axis=1)
+        out[part] = log_sum(logits / temperature, axis=1)
     return out
 
 
@@ -180,7 +106,7 @@ def class_prototypes(image: Any, class_index: Any, fallback: Any) -> tuple[np.nd
     class_index : array-like of int of shape (n,)
         Class of each image, in 0..K-1.
     fallback : array-like of shape (K, D)
-        Direction for a class without images (see :meth:`ZeroShotPrior.class_means`).
+        Direction for a class without images (see :meth:`~dnm_sklearn.names_prior.ZeroShotPrior.class_means`).
 
     Returns
     -------
@@ -204,76 +130,6 @@ def class_prototypes(image: Any, class_index: Any, fallback: Any) -> tuple[np.nd
     prototypes = np.where(count[:, None] > 0, total, default)
     left_out = np.where(count[index, None] > 1, total[index] - rows, default[index])
     return _unit(prototypes), _unit(left_out)
-
-
-def names_only_weights(id_text: Any, corpus_text: Any, *, level: float = 0.5) -> np.ndarray:
-    """Weights in [0, 1] that silence corpus labels as close to an ID label as ID labels are to each other.
-
-    ``min(1, p / level)`` with p the share of ID labels whose nearest other ID label is at least as close as the
-    corpus label's nearest ID label.
-
-    Parameters
-    ----------
-    id_text, corpus_text : array-like of shape (K, D) and (N, D)
-        Unit text embeddings.
-    level : float, default=0.5
-        Share at which the weight reaches 1.
-
-    Returns
-    -------
-    ndarray of shape (N,), float64
-        All 1 with a single ID label, or where every weight would be 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.expectation import names_only_weights
-    >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
-    >>> names_only_weights(ids, np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
-    [0.0, 1.0]
-    """
-    ids, corpus = np.asarray(id_text), np.asarray(corpus_text)
-    if len(ids) == 1:
-        return np.ones(len(corpus))
-    between = ids @ ids.T
-    np.fill_diagonal(between, -np.inf)
-    null = np.sort(between.max(axis=1).astype(float))
-    closest = np.concatenate([(ids @ corpus[part].T).max(axis=0) for part in _parts(len(corpus), len(ids))])
-    share = (len(null) - np.searchsorted(null, closest.astype(float) - 1e-6)) / len(null)
-    weights = np.minimum(1.0, share / level)
-    return weights if weights.any() else np.ones(len(corpus))
-
-
-def zero_shot_log_expectation(prior: ZeroShotPrior, corpus_text: Any, *, temperature: float) -> np.ndarray:
-    """``log mean_k Z_kj`` without its clip: what E is taken for where there are no ID images.
-
-    Parameters
-    ----------
-    prior : ZeroShotPrior
-        Its `clip` and `strength` are not used.
-    corpus_text : array-like of shape (N, D)
-        Unit text embeddings of the corpus labels.
-    temperature : float
-        T.
-
-    Returns
-    -------
-    ndarray of shape (N,), float64
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.expectation import ZeroShotPrior, zero_shot_log_expectation
-    >>> prior = ZeroShotPrior(np.eye(2, 3), np.zeros(3))
-    >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
-    array([-0.219, -0.219, -0.499])
-    """
-    corpus = np.asarray(corpus_text)
-    free = ZeroShotPrior(prior.id_text, prior.image_mean, prior.slope, prior.spread, None)
-    mean = corpus.mean(axis=0, dtype=float)
-    parts = _parts(len(corpus), len(prior.id_text))
-    sums = [_log_sum(free.log_rows(corpus[part], mean, temperature), axis=0) for part in parts]
-    return np.concatenate(sums) - np.log(len(prior.id_text))
 
 
 def expectation(
@@ -327,14 +183,14 @@ def expectation(
     """
     sums = _Sums(image, log_id, corpus_text, temperature, class_index, prior)
     if prior is None:
-        return Expectation(np.concatenate([_log_sum(sums.ratios(part), axis=0) for part in sums.parts]) - sums.log_n)
+        return Expectation(np.concatenate([log_sum(sums.ratios(part), axis=0) for part in sums.parts]) - sums.log_n)
     own, guess, covered_own, covered_guess = (np.empty(sums.n_labels) for _ in range(4))
     for part in sums.parts:
         ratio, z = sums.ratios(part), prior.log_rows(sums.corpus[part], sums.corpus_mean, temperature)
-        own[part] = _log_sum(ratio - sums.log_image_weight[:, None], axis=0)
-        guess[part] = _log_sum(z + sums.log_prior_weight[:, None], axis=0)
-        covered_own[part] = _log_sum(ratio - np.log(sums.count[sums.index])[:, None], axis=0)
-        covered_guess[part] = _log_sum(z[sums.count > 0], axis=0)
+        own[part] = log_sum(ratio - sums.log_image_weight[:, None], axis=0)
+        guess[part] = log_sum(z + sums.log_prior_weight[:, None], axis=0)
+        covered_own[part] = log_sum(ratio - np.log(sums.count[sums.index])[:, None], axis=0)
+        covered_guess[part] = log_sum(z[sums.count > 0], axis=0)
     shift = float(np.median(covered_own - covered_guess))
     return Expectation(np.logaddexp(own, guess + shift), shift)
 
@@ -393,7 +249,7 @@ def leave_one_out_scores(
         left = (rest + np.maximum(total[sums.index] - linear, 0) / without) / sums.n_classes
         with np.errstate(divide="ignore"):
             gain = ratio - top - np.log(np.maximum(left, 1e-280))
-        out = np.logaddexp(out, _log_sum(gain, axis=1))
+        out = np.logaddexp(out, log_sum(gain, axis=1))
     return np.log(sums.n_labels) - out
 
 
@@ -519,7 +375,7 @@ class _Sums:
         self.index = np.zeros(len(self.image), dtype=int) if class_index is None else np.asarray(class_index)
         self.count = np.bincount(self.index, minlength=self.n_classes)
         self.corpus_mean = self.corpus.mean(axis=0, dtype=float)
-        self.parts = list(_parts(self.n_labels, max(len(self.image), self.n_classes)))
+        self.parts = list(label_parts(self.n_labels, max(len(self.image), self.n_classes)))
         if prior is not None:
             whole = self.count + prior.strength
             self.log_image_weight = np.log(self.n_classes * whole[self.index])
@@ -529,19 +385,6 @@ class _Sums:
     def ratios(self, part: slice) -> np.ndarray:
         """Return log r of all images and some labels, (n, c) float64."""
         return (self.image @ self.corpus[part].T).astype(np.float64) / self.temperature - self.log_id[:, None]
-
-
-def _parts(n_labels: int, rows: int) -> Iterator[slice]:
-    step = max(1, _TILE_NUMBERS // rows)
-    for start in range(0, n_labels, step):
-        yield slice(start, min(start + step, n_labels))
-
-
-def _log_sum(logs: np.ndarray, axis: int) -> np.ndarray:
-    """Log of the sum of exp, -inf where all are -inf."""
-    top = np.maximum(logs.max(axis=axis, keepdims=True), -1e300)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(logs - top).sum(axis=axis)) + top.squeeze(axis)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -101,9 +101,7 @@ class TestConversion:
         assert np.asarray(read_rgb(tmp_path / "p.png"))[0].tolist() == [[255, 255, 255], [200, 100, 50]]
 
     def test_transparent_colour_of_rgb(self, tmp_path):
-        Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], "uint8")).save(
-            tmp_path / "t.png", transparency=(1, 2, 3)
-        )
+        Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], "uint8")).save(tmp_path / "t.png", transparency=(1, 2, 3))
         assert np.asarray(read_rgb(tmp_path / "t.png"))[0].tolist() == [[255, 255, 255], [4, 5, 6]]
 
     def test_grey_and_bilevel(self):
@@ -125,9 +123,7 @@ class TestConversion:
         red, green, _ = np.asarray(read_rgb(tmp_path / "c.jpg"))[0, 0].tolist()
         assert red < 30 < 100 < green
 
-    @pytest.mark.parametrize(
-        "bad", [np.zeros((0, 4), "uint8"), np.zeros((4, 4, 2), "uint8"), np.zeros((4, 4))]
-    )
+    @pytest.mark.parametrize("bad", [np.zeros((0, 4), "uint8"), np.zeros((4, 4, 2), "uint8"), np.zeros((4, 4))])
     def test_no_image(self, bad):
         with pytest.raises(UnreadableImageError):
             to_rgb(bad)
@@ -269,17 +265,13 @@ class TestRowStore:
         embedder = FakeEmbedder(memory=str(folder / "cache"))
         embedder.transform([folder / "0.png"])
         Image.fromarray(picture(99)).save(folder / "0.png")
-        np.testing.assert_array_equal(
-            embedder.transform([folder / "0.png"]), FakeEmbedder().transform([picture(99)])
-        )
+        np.testing.assert_array_equal(embedder.transform([folder / "0.png"]), FakeEmbedder().transform([picture(99)]))
 
     def test_pictures_and_datasets(self, folder):
         log = folder / "log"
         embedder = FakeEmbedder(memory=str(folder / "cache"), log_path=str(log))
         rows = embedder.transform([picture(i) for i in range(3)])
-        np.testing.assert_array_equal(
-            embedder.transform([Image.fromarray(picture(i)) for i in range(3)]), rows
-        )
+        np.testing.assert_array_equal(embedder.transform([Image.fromarray(picture(i)) for i in range(3)]), rows)
         np.testing.assert_array_equal(embedder.transform(Pairs(3)), rows)
         assert self.rows_logged(log) == 3
 
@@ -331,9 +323,7 @@ class TestModel:
             return original(pixels)
 
         monkeypatch.setattr(loaded, "encode_pixels", small)
-        np.testing.assert_allclose(
-            CLIPEmbedder("tiny-clip/", batch_size=4).transform(images), expected, atol=1e-6
-        )
+        np.testing.assert_allclose(CLIPEmbedder("tiny-clip/", batch_size=4).transform(images), expected, atol=1e-6)
         assert sizes == [4, 2, 2, 2, 2, 1]
 
         def never(pixels):

@@ -42,9 +42,7 @@ def reference(model, prompts):
 def test_equals_open_clip(name, cuts, batch_size):
     model = f"{name}/"
     assert get_model(model).cuts_context is cuts
-    rows, norms = CLIPEmbedder(model, batch_size=batch_size).encode_text(
-        NAMES, "a photo of a {}", return_norm=True
-    )
+    rows, norms = CLIPEmbedder(model, batch_size=batch_size).encode_text(NAMES, "a photo of a {}", return_norm=True)
     expected, expected_norms = reference(model, ["a photo of a " + n for n in NAMES])
     assert rows.dtype == norms.dtype == np.float32
     np.testing.assert_allclose(rows, expected, atol=1e-5)
@@ -99,9 +97,7 @@ class TestPrompts:
         embedder = CLIPEmbedder("tiny-clip/")
         seen = []
         original = CLIPEmbedder._encode_prompts
-        monkeypatch.setattr(
-            CLIPEmbedder, "_encode_prompts", lambda self, p: seen.extend(p) or original(self, p)
-        )
+        monkeypatch.setattr(CLIPEmbedder, "_encode_prompts", lambda self, p: seen.extend(p) or original(self, p))
         embedder.encode_text(["b", "a", "b", "a", "a"])
         assert seen == ["b", "a"]
 
@@ -164,13 +160,9 @@ class TestMemory:
     def test_banks_are_cached_by_content(self, tmp_path, monkeypatch):
         calls = []
         original = FakeEmbedder._encode_prompts
-        monkeypatch.setattr(
-            FakeEmbedder, "_encode_prompts", lambda self, p: calls.append(list(p)) or original(self, p)
-        )
+        monkeypatch.setattr(FakeEmbedder, "_encode_prompts", lambda self, p: calls.append(list(p)) or original(self, p))
         first = FakeEmbedder(memory=str(tmp_path)).encode_text(["a", "b", "a"], "x {}", return_norm=True)
-        again = FakeEmbedder(memory=str(tmp_path)).encode_text(
-            ("a", "b", "a"), prompt=["x {}"], return_norm=True
-        )
+        again = FakeEmbedder(memory=str(tmp_path)).encode_text(("a", "b", "a"), prompt=["x {}"], return_norm=True)
         assert calls == [["x a", "x b"]]
         for one, other in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -181,9 +173,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("kind", ["path", "joblib", "off"])
     def test_kinds_of_memory(self, tmp_path, kind, monkeypatch):
-        memory = {"path": tmp_path, "joblib": joblib.Memory(tmp_path, verbose=0), "off": joblib.Memory(None)}[
-            kind
-        ]
+        memory = {"path": tmp_path, "joblib": joblib.Memory(tmp_path, verbose=0), "off": joblib.Memory(None)}[kind]
         embedder = FakeEmbedder(memory=memory)
         rows = embedder.encode_text(["a"])
         assert embedder.cache_info()["location"] == (None if kind == "off" else str(tmp_path))

@@ -5,6 +5,8 @@ import pytest
 from scipy.special import logsumexp
 
 from dnm_sklearn import expectation as ex
+from dnm_sklearn import names_prior
+from dnm_sklearn.names_prior import ZeroShotPrior, zero_shot_log_expectation
 from dnm_sklearn.scoring import negative_label_log_odds
 
 T = 0.05
@@ -96,10 +98,10 @@ def test_plain_expectation_and_its_mean_of_one(world):
 @pytest.mark.parametrize("n0", [0.25, 1.0, 3.0])
 @pytest.mark.parametrize("tile", [2**22, 60])
 def test_stratified_expectation(world, n0, tile, monkeypatch):
-    monkeypatch.setattr(ex, "_TILE_NUMBERS", tile)
+    monkeypatch.setattr(names_prior, "_TILE_NUMBERS", tile)
     ids, corpus, image, index = world
     mu = image.mean(axis=0)
-    prior = ex.ZeroShotPrior(ids, mu, strength=n0)
+    prior = ZeroShotPrior(ids, mu, strength=n0)
     mass = ex.log_id_mass(image, ids, temperature=T)
     got = ex.expectation(image, mass, corpus, temperature=T, class_index=index, prior=prior)
     ratios, z = naive_ratios(image, ids, corpus), naive_prior(ids, corpus, mu, 5.0)
@@ -111,8 +113,8 @@ def test_stratified_expectation(world, n0, tile, monkeypatch):
 def test_names_only_expectation_has_no_clip(world):
     ids, corpus, _, _ = world
     mu = np.full(12, 0.8)
-    prior = ex.ZeroShotPrior(ids, mu, slope=2.0, clip=-1.0)
-    got = ex.zero_shot_log_expectation(prior, corpus, temperature=T)
+    prior = ZeroShotPrior(ids, mu, slope=2.0, clip=-1.0)
+    got = zero_shot_log_expectation(prior, corpus, temperature=T)
     want = logsumexp(naive_prior(ids, corpus, mu, None, slope=2.0), axis=0) - np.log(5)
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
@@ -124,17 +126,15 @@ def test_leave_one_out_is_a_refit_without_the_image(world, stratified):
     ratios = naive_ratios(image, ids, corpus)
     extra, shift = {}, 0.0
     if stratified:
-        prior = ex.ZeroShotPrior(ids, image.mean(axis=0))
+        prior = ZeroShotPrior(ids, image.mean(axis=0))
         shift = ex.expectation(image, mass, corpus, temperature=T, class_index=index, prior=prior).shift
         extra = {"class_index": index, "prior": prior, "shift": shift}
     got = ex.leave_one_out_scores(image, mass, corpus, temperature=T, **extra)
     z = naive_prior(ids, corpus, image.mean(axis=0), 5.0)
     for i in range(len(image)):
         keep = np.arange(len(image)) != i
-        if stratified:
-            mean = naive_stratified(ratios[keep], index[keep], z, shift, 1.0)
-        else:
-            mean = ratios[keep].mean(axis=0)
+        own = ratios[keep]
+        mean = naive_stratified(own, index[keep], z, shift, 1.0) if stratified else own.mean(axis=0)
         assert got[i] == pytest.approx(-np.log((ratios[i] / mean).mean()), rel=1e-8)
 
 
@@ -157,7 +157,7 @@ def test_prototypes_and_their_masses(world):
 
 def test_order_and_repetition_of_labels_change_nothing(world):
     ids, corpus, image, index = world
-    prior = ex.ZeroShotPrior(ids, image.mean(axis=0))
+    prior = ZeroShotPrior(ids, image.mean(axis=0))
     mass = ex.log_id_mass(image, ids, temperature=T)
 
     def scores(labels):

@@ -17,8 +17,8 @@ _DETECTORS = {
     "CSPDetector": "csp",
     "DebiasedNegMiningDetector": "dnm",
     "TANLDetector": "tanl",
-    "ENLDetector": "enl",
     "AdaNegDetector": "adaneg",
+    "ENLDetector": "enl",
 }
 _OTHER = {
     "BaseOODDetector": "base",

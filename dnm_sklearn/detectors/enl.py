@@ -12,8 +12,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import expectation as enl
-from dnm_sklearn import scoring, thresholds
-from dnm_sklearn.detectors.guarantee import GuaranteeMixin
+from dnm_sklearn import names_prior, scoring, thresholds
+from dnm_sklearn.detectors.guarantee import GuaranteedDetector
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import CorpusDetector
 from dnm_sklearn.detectors.streaming import StreamingDetector
@@ -26,7 +26,7 @@ _AUTO_TEMPERATURE = 0.7
 _NAMES_GATE = -5.0
 
 
-class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
+class ENLDetector(GuaranteedDetector, CorpusDetector):
     """Expectation-normalised labels (ENL): debiasing done per corpus label. This toolkit's own method.
 
     With ``r_j(x)`` the mass of corpus label j over that of all class names and ``E_j`` its mean over ID images,
@@ -69,16 +69,20 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         to `fit`; without any, that of stock noise images under the embedder; an ``EmbeddingTable`` cannot embed those:
         then E = 1, with a warning.
     prior_slope, prior_spread : float, default=0.5, 0.035
-        Of the guess, see :class:`~dnm_sklearn.expectation.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
+        Of the guess, see :class:`~dnm_sklearn.names_prior.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
     prototype_weight : float, default=0.1
         With ID images, weight of the cosine to a class's mean image beside that to its name; 0 = names only.
     background : float, default=0.0
         Weight of a background label against all corpus labels together, see
         :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes, as happens with many
         classes and a small corpus; 1 is a good value there. Without ID images and `image_mean` it is not used.
+    agreement : bool, default=False
+        Leave out of E and the prototypes ID images whose nearest class name is not their own: against images with a
+        wrong class name, OOD images among them. Without class names in `y` it does nothing.
     trim : float, default=0.0
-        Share of the ID images given to `fit`, those of the largest leave-one-out OOD scores, left out of E and the
-        prototypes: against mislabelled images. It makes no use of calibration images.
+        Share of the remaining ID images, those of the largest leave-one-out OOD scores, left out too: against OOD
+        images under the class name they resemble most. Choose about 1.5 times the share feared; on clean
+        images it costs near OOD. Both are for the score only: calibration images are assumed clean.
     adaptation : {"frozen", "transductive"}, default="frozen"
         "frozen": score with the present weights. "transductive": score X as a stream on a scratch copy of the state.
     admission_level : float, default=0.01
@@ -156,6 +160,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         "prior_spread": [Interval(Real, 0, None, closed="left")],
         "prototype_weight": [Interval(Real, 0, None, closed="left")],
         "background": [Interval(Real, 0, None, closed="left")],
+        "agreement": ["boolean"],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "admission_level": [Interval(Real, 0, 1, closed="neither")],
         "window": [Interval(Integral, 1, None, closed="left")],
@@ -183,6 +188,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         prior_spread=0.035,
         prototype_weight=0.1,
         background=0.0,
+        agreement=False,
         trim=0.0,
         adaptation="frozen",
         admission_level=0.01,
@@ -210,6 +216,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.prior_spread = prior_spread
         self.prototype_weight = prototype_weight
         self.background = background
+        self.agreement = agreement
         self.trim = trim
         self.adaptation = adaptation
         self.admission_level = admission_level
@@ -230,7 +237,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
         self.negative_text_, _ = self._encode_corpus(self.negative_corpus_)
         self.id_bank_ = self.id_text_
-        self.id_scores_ = None
+        self.id_scores_: np.ndarray | None = None
         self.background_log_expectation_ = np.inf
         self.n_id_images_ = 0
 
@@ -238,13 +245,13 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         if labels.is_ood is None or labels.is_ood.all():
             return
         image = embeddings[~labels.is_ood]
-        if labels.class_index is None:
-            index = scoring.class_index(image, self.id_text_)
-        else:
-            index = labels.class_index[~labels.is_ood]
+        nearest = scoring.class_index(image, self.id_text_)
+        index = nearest if labels.class_index is None else labels.class_index[~labels.is_ood]
+        if self.agreement and (index == nearest).any():
+            image, index = image[index == nearest], index[index == nearest]
         self._fit_expectation(image, index)
         n_left_out = int(self.trim * len(image))
-        if n_left_out:
+        if n_left_out and self.id_scores_ is not None:
             kept = np.sort(np.argsort(self.id_scores_, kind="stable")[: len(image) - n_left_out])
             self._fit_expectation(image[kept], index[kept])
         self.n_id_images_ = len(image) - n_left_out
@@ -256,8 +263,8 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.reset_adaptation()
         super()._set_threshold(rows, failed, labels)
 
-    def _prior(self, image_mean: np.ndarray) -> enl.ZeroShotPrior:
-        return enl.ZeroShotPrior(
+    def _prior(self, image_mean: np.ndarray) -> names_prior.ZeroShotPrior:
+        return names_prior.ZeroShotPrior(
             self.id_text_, image_mean, self.prior_slope, self.prior_spread, strength=self.prior_strength
         )
 
@@ -265,7 +272,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         """Set E, the ID bank and the leave-one-out OOD scores (in the order of the images)."""
         given = self._given_image_mean()
         prior = self._prior(image.mean(axis=0, dtype=float) if given is None else given)
-        own = {}
+        own: dict[str, Any] = {}
         self.id_bank_ = self.id_text_
         if self.prototype_weight > 0:
             corpus_mean = self.negative_text_.mean(axis=0, dtype=float)
@@ -273,7 +280,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
             self.id_bank_ = (self.id_text_ + self.prototype_weight * prototypes).astype(np.float32)
             own = {"own_class": index, "own_row": self.id_text_[index] + self.prototype_weight * left_out}
         log_id = enl.log_id_mass(image, self.id_bank_, temperature=self.temperature_, **own)
-        strata = {"class_index": index, "prior": prior} if self.expectation == "stratified" else {}
+        strata: dict[str, Any] = {"class_index": index, "prior": prior} if self.expectation == "stratified" else {}
         arguments = (image, log_id, self.negative_text_)
         fitted = enl.expectation(*arguments, temperature=self.temperature_, **strata)
         self.log_expectation_ = fitted.log_mean
@@ -282,9 +289,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         self.background_log_expectation_ = float(np.logaddexp.reduce(background) - np.log(len(image)))
         self.id_scores_ = None
         if len(image) > 1:
-            scores = enl.leave_one_out_scores(
-                *arguments, temperature=self.temperature_, shift=fitted.shift, **strata
-            )
+            scores = enl.leave_one_out_scores(*arguments, temperature=self.temperature_, shift=fitted.shift, **strata)
             top = background.max()
             others = np.exp(background - top).sum() - np.exp(background - top)
             log_mean = np.log(np.maximum(others, 1e-280)) + top - np.log(len(image) - 1)
@@ -293,7 +298,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
     def _fit_names(self) -> None:
         """Set E and the weights from names alone."""
         with np.errstate(divide="ignore"):
-            self.log_weights_ = np.log(enl.names_only_weights(self.id_text_, self.negative_text_))
+            self.log_weights_ = np.log(names_prior.names_only_weights(self.id_text_, self.negative_text_))
         image_mean = self._given_image_mean()
         if image_mean is None:
             if isinstance(self.embedder_, EmbeddingTable):
@@ -309,7 +314,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
             stock = copy.copy(self.embedder_).encode_image(list(noise_images()))
             image_mean = stock.mean(axis=0, dtype=float)
         prior = self._prior(image_mean)
-        self.log_expectation_ = enl.zero_shot_log_expectation(
+        self.log_expectation_ = names_prior.zero_shot_log_expectation(
             prior, self.negative_text_, temperature=self.temperature_
         )
         own = np.einsum("kd,kd->k", self.id_text_, prior.class_means(self.negative_text_.mean(axis=0, dtype=float)))
@@ -322,7 +327,9 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         mean = np.asarray(self.image_mean, dtype=float)
         width = self.id_text_.shape[1]
         if mean.shape != (width,) or not np.isfinite(mean).all():
-            raise ValueError(f"image_mean must be {width} finite numbers, the embedder's width; got shape {mean.shape}.")
+            raise ValueError(
+                f"image_mean must be {width} finite numbers, the embedder's width; got shape {mean.shape}."
+            )
         return mean
 
     # -- stream ---------------------------------------------------------------------------------------
@@ -359,7 +366,7 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         if known is not None and self.admission_level * (len(known) + 1) >= 1:
             return thresholds.conformal_p_values(-static, known) <= self.admission_level
         with np.errstate(divide="ignore"):
-            weights = np.log(enl.names_only_weights(self.id_text_, self.negative_text_))
+            weights = np.log(names_prior.names_only_weights(self.id_text_, self.negative_text_))
         gate = enl.expectation_score(
             rows, self.id_text_, self.negative_text_, temperature=super()._temperature(), log_weights=weights
         )
@@ -373,7 +380,9 @@ class ENLDetector(GuaranteeMixin, StreamingDetector, CorpusDetector):
         return super()._threshold_from(scores, usable, is_ood)
 
     def _present_log_weights(self) -> np.ndarray:
-        return self._loaded_stream().log_weights()
+        stream = self._open_stream()
+        stream.load(self._state())
+        return stream.log_weights()
 
     def _negative_side(self) -> dict[str, Any] | None:
         check_is_fitted(self, "log_expectation_")

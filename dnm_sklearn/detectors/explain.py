@@ -55,7 +55,9 @@ def label_shares(
     cosine = np.asarray(rows, dtype=np.float64) @ np.asarray(text, dtype=np.float64).T
     logits = cosine / temperature
     if id_bank is not None:
-        logits[:, : len(id_bank)] = np.asarray(rows, dtype=np.float64) @ np.asarray(id_bank, dtype=float).T / temperature
+        logits[:, : len(id_bank)] = (
+            np.asarray(rows, dtype=np.float64) @ np.asarray(id_bank, dtype=float).T / temperature
+        )
     if offset is not None:
         logits[:, len(id_text) :] += offset
     logits -= logits.max(axis=1, keepdims=True)

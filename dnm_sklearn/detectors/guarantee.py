@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import conformal
 from dnm_sklearn import expectation as enl
+from dnm_sklearn.detectors.streaming import StreamingDetector
 
 _CHUNK_NUMBERS = 2**22
 
 
-class GuaranteeMixin:
-    """Adds e-values, decisions at a level and a drift alarm to a detector of corpus labels with a stream.
+class GuaranteedDetector(StreamingDetector):
+    """Base class that adds e-values, decisions at a level and a drift alarm to a detector of corpus labels.
 
     All of them need :meth:`calibrate` with ID images that were used for nothing else, and scores that do not depend on
-    the image scored: after the stream's state has changed, they raise until it is calibrated again or reset.
+    the image scored: after the stream's state has changed, they raise until it is calibrated again or reset. A subclass
+    has ``id_bank_`` and ``negative_text_``, and gives the present log weights in :meth:`_present_log_weights`.
     """
+
+    id_bank_: np.ndarray
+    negative_text_: np.ndarray
+    adaptation: str
+    n_seen_: int
+
+    @abstractmethod
+    def _present_log_weights(self) -> np.ndarray:
+        """Log weights of the corpus labels (N,), of mean at most 1."""
 
     def calibrate(self, X_id, id_tpr=0.95):
         """Set the threshold so that a new ID image is flagged with probability at most ``1 - id_tpr``.
@@ -44,7 +57,6 @@ class GuaranteeMixin:
         rows, failed = self._embed(X_id, reset=False)
         ratios = [self._log_ratios(part) for part in self._row_parts(rows[~failed])]
         self.calibration_log_sums_ = np.logaddexp.reduce(np.concatenate([_log_sums(part) for part in ratios]), axis=0)
-        self.calibration_n_seen_ = self.n_seen_
         return self
 
     def _row_parts(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -55,7 +67,8 @@ class GuaranteeMixin:
         log_id = enl.log_id_mass(rows, self.id_bank_, temperature=self.temperature_)
         return (rows @ self.negative_text_.T).astype(np.float64) / self.temperature_ - log_id[:, None]
 
-    def _check_calibrated(self, what: str) -> None:
+    def _check_calibrated(self, what: str) -> int:
+        """Number of calibration images, if there is a guarantee to give."""
         check_is_fitted(self, "decision_scores_")
         if self.calibration_scores_ is None:
             raise ValueError(
@@ -64,10 +77,11 @@ class GuaranteeMixin:
             )
         if self.n_seen_ != self.calibration_n_seen_:
             raise ValueError(
-                f"{what}: the detector has learned from {self.n_seen_ - self.calibration_n_seen_:+d} test images since "
+                f"{what}: the detector has learned from test images since "
                 "calibrate, so that its scores may depend on the image scored and the guarantee is void. Call "
                 "reset_adaptation() or set adaptation='frozen', then calibrate(X_id) again."
             )
+        return len(self.calibration_scores_)
 
     def p_value(self, X):
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
@@ -129,7 +143,7 @@ class GuaranteeMixin:
             return conformal.conformal_e_values(self._frozen_scores(X), self.calibration_scores_)
         rows, failed = self._embed(X, reset=False)
         values = np.full(len(rows), np.nan)
-        weights, known = self._present_log_weights(), len(self.calibration_scores_)
+        weights, known = self._present_log_weights(), self._check_calibrated("e_value")
         parts = [
             conformal.label_e_values(self._log_ratios(part), self.calibration_log_sums_, known, weights)
             for part in self._row_parts(rows[~failed])
@@ -165,13 +179,13 @@ class GuaranteeMixin:
         """
         if level is None:
             return super().predict(X, return_confidence)
-        self._check_calibrated("predict(level=)")
+        n_calibration = self._check_calibrated("predict(level=)")
         if self.adaptation == "transductive":
             raise ValueError(
                 "predict(level=) has no guarantee to give with adaptation='transductive', where the weights depend on "
                 "the images scored: use set_params(adaptation='frozen')."
             )
-        conformal.check_level(level, len(self.calibration_scores_))
+        conformal.check_level(level, n_calibration)
         labels = (~(self.p_value(X) > level)).astype(int)
         if not return_confidence:
             return labels

@@ -1,0 +1,168 @@
+"""What class names alone say of a corpus label: its expected activation by ID images, and a weight (pure functions)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ZeroShotPrior", "names_only_weights", "zero_shot_log_expectation"]
+
+_TILE_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class ZeroShotPrior:
+    r"""What names alone say of :math:`E_{kj}`, the mean of :math:`r_j` over images of class k.
+
+    The images of class k are taken for Gaussian with mean ``m_k = mu + slope * (t_k - mean_j n_j)`` and standard
+    deviation `spread` in every direction; with only :math:`t_k` in the denominator of :math:`r_j`,
+
+    .. math:: \log Z_{kj} = (n_j - t_k) \cdot m_k / T + \mathrm{spread}^2 (1 - n_j \cdot t_k) / T^2 .
+
+    Attributes
+    ----------
+    id_text : ndarray of shape (K, D)
+        Unit text embeddings of the ID labels.
+    image_mean : ndarray of shape (D,)
+        mu, the mean embedding of images (not normalised).
+    slope, spread : float
+        Found on 512-dimensional CLIP embeddings.
+    clip : float or None
+        Upper bound on :math:`\log Z_{kj}`; None = no bound.
+    strength : float
+        n0: how many images of each class the prior counts as.
+    """
+
+    id_text: np.ndarray
+    image_mean: np.ndarray
+    slope: float = 0.5
+    spread: float = 0.035
+    clip: float | None = 5.0
+    strength: float = 1.0
+
+    def class_means(self, corpus_mean: np.ndarray) -> np.ndarray:
+        """Return m_k.
+
+        Parameters
+        ----------
+        corpus_mean : ndarray of shape (D,)
+            Mean of the corpus labels' embeddings.
+
+        Returns
+        -------
+        ndarray of shape (K, D), float64
+        """
+        return np.asarray(self.image_mean, dtype=float) + self.slope * (
+            np.asarray(self.id_text, dtype=float) - corpus_mean
+        )
+
+    def log_rows(self, corpus_tile: np.ndarray, corpus_mean: np.ndarray, temperature: float) -> np.ndarray:
+        """Return log Z for some corpus labels.
+
+        Parameters
+        ----------
+        corpus_tile : ndarray of shape (c, D)
+            Unit text embeddings of some corpus labels.
+        corpus_mean : ndarray of shape (D,)
+            Mean over all corpus labels.
+        temperature : float
+            T.
+
+        Returns
+        -------
+        ndarray of shape (K, c), float64
+        """
+        common = np.asarray(self.image_mean, dtype=float) - self.slope * corpus_mean
+        own = np.einsum("kd,kd->k", np.asarray(self.id_text, dtype=float), self.class_means(corpus_mean))
+        cosine = (self.id_text @ corpus_tile.T).astype(np.float64)
+        out = (self.slope / temperature - self.spread**2 / temperature**2) * cosine
+        out += (corpus_tile @ common) / temperature + self.spread**2 / temperature**2
+        out -= own[:, None] / temperature
+        return out if self.clip is None else np.minimum(out, self.clip, out=out)
+
+
+def names_only_weights(id_text: Any, corpus_text: Any, *, level: float = 0.5) -> np.ndarray:
+    """Weights in [0, 1] that silence corpus labels as close to an ID label as ID labels are to each other.
+
+    ``min(1, p / level)`` with p the share of ID labels whose nearest other ID label is at least as close as the
+    corpus label's nearest ID label.
+
+    Parameters
+    ----------
+    id_text, corpus_text : array-like of shape (K, D) and (N, D)
+        Unit text embeddings.
+    level : float, default=0.5
+        Share at which the weight reaches 1.
+
+    Returns
+    -------
+    ndarray of shape (N,), float64
+        All 1 with a single ID label, or where every weight would be 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.names_prior import names_only_weights
+    >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
+    >>> names_only_weights(ids, np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
+    [0.0, 1.0]
+    """
+    ids, corpus = np.asarray(id_text), np.asarray(corpus_text)
+    if len(ids) == 1:
+        return np.ones(len(corpus))
+    between = ids @ ids.T
+    np.fill_diagonal(between, -np.inf)
+    null = np.sort(between.max(axis=1).astype(float))
+    closest = np.concatenate([(ids @ corpus[part].T).max(axis=0) for part in label_parts(len(corpus), len(ids))])
+    share = (len(null) - np.searchsorted(null, closest.astype(float) - 1e-6)) / len(null)
+    weights = np.minimum(1.0, share / level)
+    return weights if weights.any() else np.ones(len(corpus))
+
+
+def zero_shot_log_expectation(prior: ZeroShotPrior, corpus_text: Any, *, temperature: float) -> np.ndarray:
+    """``log mean_k Z_kj`` without its clip: what E is taken for where there are no ID images.
+
+    Parameters
+    ----------
+    prior : ZeroShotPrior
+        Its `clip` and `strength` are not used.
+    corpus_text : array-like of shape (N, D)
+        Unit text embeddings of the corpus labels.
+    temperature : float
+        T.
+
+    Returns
+    -------
+    ndarray of shape (N,), float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.names_prior import ZeroShotPrior, zero_shot_log_expectation
+    >>> prior = ZeroShotPrior(np.eye(2, 3), np.zeros(3))
+    >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
+    array([-0.219, -0.219, -0.499])
+    """
+    corpus = np.asarray(corpus_text)
+    free = ZeroShotPrior(prior.id_text, prior.image_mean, prior.slope, prior.spread, None)
+    mean = corpus.mean(axis=0, dtype=float)
+    parts = label_parts(len(corpus), len(prior.id_text))
+    sums = [log_sum(free.log_rows(corpus[part], mean, temperature), axis=0) for part in parts]
+    return np.concatenate(sums) - np.log(len(prior.id_text))
+
+
+def label_parts(n_labels: int, rows: int) -> Iterator[slice]:
+    """Yield slices of labels such that `rows` times their number stays bounded."""
+    step = max(1, _TILE_NUMBERS // rows)
+    for start in range(0, n_labels, step):
+        yield slice(start, min(start + step, n_labels))
+
+
+def log_sum(logs: np.ndarray, axis: int) -> np.ndarray:
+    """Log of the sum of exp, -inf where all are -inf."""
+    top = np.maximum(logs.max(axis=axis, keepdims=True), -1e300)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(logs - top).sum(axis=axis)) + top.squeeze(axis)

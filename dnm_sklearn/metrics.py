@@ -339,18 +339,14 @@ def _ood_label(estimator: Any) -> str:
         steps = getattr(estimator, "steps", None)
         inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
         estimator = (
-            steps[-1][1]
-            if steps
-            else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
+            steps[-1][1] if steps else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
         )
     return "ood"
 
 
 def _is_ood(y: Any, ood_label: str) -> np.ndarray:
     if y is None:
-        raise ValueError(
-            f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
-        )
+        raise ValueError(f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.')
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"y must be 1-D, one entry a row, got shape {y.shape}.")

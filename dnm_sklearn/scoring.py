@@ -335,9 +335,7 @@ def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) ->
     return float(negative_prior - (1 - negative_prior) * group_size / n_classes)
 
 
-def max_logit(
-    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
+def max_logit(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
     """Largest cosine to an ID label.
 
     Parameters
@@ -414,9 +412,7 @@ def mcm(
 
     temperature = check_positive("temperature", temperature)
     if check_matrix("id_text", id_text).shape[0] == 1:
-        raise ValueError(
-            "mcm needs at least two ID labels (the softmax over one is always 1): use max_logit."
-        )
+        raise ValueError("mcm needs at least two ID labels (the softmax over one is always 1): use max_logit.")
 
     def log_softmax_of_largest(logits: torch.Tensor) -> torch.Tensor:
         largest, where = logits.max(dim=1, keepdim=True)
@@ -465,15 +461,11 @@ def energy(
     array([0.8127])
     """
     temperature = check_positive("temperature", temperature)
-    log_mass = _over_classes(
-        lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device
-    )
+    log_mass = _over_classes(lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device)
     return temperature * log_mass
 
 
-def class_index(
-    image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
+def class_index(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
     """Index of the ID label with the largest cosine: zero-shot classification.
 
     Parameters

@@ -343,9 +343,7 @@ def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
         (FakeEmbedder, "_encode_prompts", encoded),
     ):
         original = getattr(owner, name)
-        monkeypatch.setattr(
-            owner, name, lambda *a, _f=original, _calls=calls, **k: _calls.append(1) or _f(*a, **k)
-        )
+        monkeypatch.setattr(owner, name, lambda *a, _f=original, _calls=calls, **k: _calls.append(1) or _f(*a, **k))
     words = [f"word {i}" for i in range(60)]
     X = np.random.default_rng(0).normal(size=(40, 16))
     y = np.arange(40) % 2

@@ -121,9 +121,7 @@ class TestRefusals:
         ],
     )
     def test_every_metric_checks_its_input(self, metric):
-        with pytest.raises(
-            ValueError, match=r"score is NaN for 2 of 4 rows, the first at 1 .*take these rows out"
-        ):
+        with pytest.raises(ValueError, match=r"score is NaN for 2 of 4 rows, the first at 1 .*take these rows out"):
             metric([0.0, np.nan, 1.0, np.nan], [0, 0, 1, 1])
         with pytest.raises(ValueError, match=r"All 3 rows are ID.*StratifiedKFold"):
             metric([0.0, 1.0, 2.0], [0, 0, 0])

@@ -53,17 +53,13 @@ def test_percentile_equals_numpy_quantile(seed, n, n_id, quantile):
 @pytest.mark.parametrize(("n", "k"), [(2, 1), (33, 5), (65, 64), (500, 3), (1000, 3), (1025, 7), (900, 100)])
 def test_density_equals_naive_twin(n, k, tolerance):
     corpus = unit_rows(np.random.default_rng(n), n, 5)
-    np.testing.assert_allclose(
-        mining.knn_density(corpus, n_neighbors=k), naive_density(corpus, k), atol=tolerance
-    )
+    np.testing.assert_allclose(mining.knn_density(corpus, n_neighbors=k), naive_density(corpus, k), atol=tolerance)
 
 
 def test_density_over_many_chunks_and_runs(monkeypatch, tolerance):
     monkeypatch.setattr(mining, "_SEARCH_NUMBERS", 2**14)
     corpus = unit_rows(np.random.default_rng(0), 1203, 8)
-    np.testing.assert_allclose(
-        mining.knn_density(corpus, n_neighbors=6), naive_density(corpus, 6), atol=tolerance
-    )
+    np.testing.assert_allclose(mining.knn_density(corpus, n_neighbors=6), naive_density(corpus, 6), atol=tolerance)
 
 
 def test_runs_find_neighbours_that_sit_side_by_side():
@@ -72,9 +68,7 @@ def test_runs_find_neighbours_that_sit_side_by_side():
     centres = np.repeat(unit_rows(rng, 60, 16), 30, axis=0)
     corpus = centres + 0.05 * rng.standard_normal(centres.shape)
     corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        mining.knn_density(corpus, n_neighbors=20), naive_density(corpus, 20), rtol=1e-9
-    )
+    np.testing.assert_allclose(mining.knn_density(corpus, n_neighbors=20), naive_density(corpus, 20), rtol=1e-9)
 
 
 def test_density_leaves_out_self_once_and_counts_duplicates():

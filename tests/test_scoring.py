@@ -84,9 +84,7 @@ def test_log_odds_equal_naive_loop(data):
         image, id_text, negative_text, batch_size=data.draw(st.sampled_from(["auto", 1, 2])), **params
     )
     assert got.dtype == np.float64
-    np.testing.assert_allclose(
-        got, naive_log_odds(image, id_text, negative_text, **params), rtol=1e-10, atol=1e-10
-    )
+    np.testing.assert_allclose(got, naive_log_odds(image, id_text, negative_text, **params), rtol=1e-10, atol=1e-10)
 
 
 @settings(max_examples=30, deadline=None)
@@ -120,9 +118,7 @@ def test_noisy_positives_equal_naive_loop(seed, n_groups, prior):
 def test_positives_that_are_the_id_labels_give_the_closed_form():
     image, id_text, negative_text = banks()
     c = scoring.debiased_id_scale(5, 23 // 4, 0.8)
-    log_odds = scoring.negative_label_log_odds(
-        image, id_text, negative_text, temperature=0.1, n_groups=4, id_scale=c
-    )
+    log_odds = scoring.negative_label_log_odds(image, id_text, negative_text, temperature=0.1, n_groups=4, id_scale=c)
     confidence, n_floored = scoring.dnm_log_confidence(
         image, id_text, negative_text, id_text, temperature=0.1, n_groups=4, negative_prior=0.8,
         min_id_scale=1e-9,
@@ -177,9 +173,7 @@ class TestFacts:
         mass = np.exp(image @ id_text.T / 0.1).sum(1), np.exp(image @ negative_text.T / 0.1).sum(1)
         np.testing.assert_allclose(score, np.log(mass[0] / mass[1]), rtol=1e-10)
         for c in (0.01, 0.3, 5.0):
-            scaled = scoring.negative_label_log_odds(
-                image, id_text, negative_text, temperature=0.1, id_scale=c
-            )
+            scaled = scoring.negative_label_log_odds(image, id_text, negative_text, temperature=0.1, id_scale=c)
             np.testing.assert_allclose(scaled, score + math.log(c), rtol=1e-10, atol=1e-12)
 
     def test_large_id_scale_ranks_as_ungrouped(self):
@@ -245,9 +239,7 @@ class TestTiles:
         monkeypatch.setattr(_tiles, "TILE_NUMBERS", {"cpu": tile, "other": tile})
         monkeypatch.setattr(_tiles, "BLOCK_NUMBERS", 64)
         for batch_size in ("auto", 5):
-            got = scoring.negative_label_log_odds(
-                image, id_text, negative_text, batch_size=batch_size, **kwargs
-            )
+            got = scoring.negative_label_log_odds(image, id_text, negative_text, batch_size=batch_size, **kwargs)
             np.testing.assert_allclose(got, expected, rtol=1e-10)
 
     def test_float32_against_float64(self, monkeypatch):
@@ -262,9 +254,7 @@ class TestTiles:
     def test_small_banks_do_not_see_the_batch(self):
         image, id_text, negative_text = banks(n=200)
         whole = scoring.negative_label_log_odds(image, id_text, negative_text, n_groups=4)
-        alone = [
-            scoring.negative_label_log_odds(x[None], id_text, negative_text, n_groups=4)[0] for x in image
-        ]
+        alone = [scoring.negative_label_log_odds(x[None], id_text, negative_text, n_groups=4)[0] for x in image]
         np.testing.assert_allclose(whole, alone, rtol=0, atol=1e-9)
 
     def test_one_group_wider_than_a_tile(self, monkeypatch):

@@ -106,9 +106,7 @@ def test_rows_are_synced_before_the_records_that_commit_them(filled, monkeypatch
     def name(fd):
         return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
 
-    monkeypatch.setattr(
-        os, "pwrite", lambda fd, *args: calls.append(("write", name(fd))) or pwrite(fd, *args)
-    )
+    monkeypatch.setattr(os, "pwrite", lambda fd, *args: calls.append(("write", name(fd))) or pwrite(fd, *args))
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(("sync", name(fd))) or fsync(fd))
     new = [digest_bytes(b"new")]
     filled.get_or_compute(new, Compute(new))

@@ -103,9 +103,7 @@ class CLIPEmbedder(BaseEmbedder):
             return super()._encode_pictures(X)
         return super()._encode_pictures(X)
 
-    def _text_bank(
-        self, names: list[str], templates: tuple[str, ...]
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         with contextlib.suppress(StaleRecordError):
             return super()._text_bank(names, templates)
         return super()._text_bank(names, templates)
@@ -170,6 +168,4 @@ class CLIPEmbedder(BaseEmbedder):
 
 
 def _facts_of(loaded: LoadedModel) -> ModelFacts:
-    return ModelFacts(
-        loaded.fingerprint, loaded.width, loaded.logit_scale, loaded.logit_bias, loaded.context_length
-    )
+    return ModelFacts(loaded.fingerprint, loaded.width, loaded.logit_scale, loaded.logit_bias, loaded.context_length)

@@ -73,8 +73,7 @@ class _Source:
             item = self.items[index]
             if not is_one_image(item):
                 raise TypeError(
-                    f"X[{index}] is no image: an image is a path, a PIL image or a uint8 array, got "
-                    f"{describe(item)}."
+                    f"X[{index}] is no image: an image is a path, a PIL image or a uint8 array, got {describe(item)}."
                 )
             return item
         with self._lock:
@@ -118,9 +117,7 @@ class _Source:
 
     def label(self, index: int) -> str:
         """Say what names the image in a message."""
-        return (
-            describe(self.items[index]) if self.is_plain else f"item {index} of {type(self.items).__name__}"
-        )
+        return describe(self.items[index]) if self.is_plain else f"item {index} of {type(self.items).__name__}"
 
 
 def _begin(encoder: Any, pixels: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
@@ -214,9 +211,7 @@ class _Run:
         known = np.array([i for i, digest in enumerate(source.digests) if digest is not None], dtype=np.intp)
         digests = [digest for digest in source.digests if digest is not None]
         if len(known):
-            rows[known] = store.get_or_compute(
-                digests, lambda indices: self.blocks(known[indices]), chunk_size=None
-            )
+            rows[known] = store.get_or_compute(digests, lambda indices: self.blocks(known[indices]), chunk_size=None)
         self._repeat_failures(source.digests)
         return rows
 

@@ -59,14 +59,11 @@ def _tag_record(name: str, tag: str) -> dict[str, Any]:
     if not tag or record or os.path.isfile(os.path.expanduser(tag)):
         return dict(record)
     if "/" in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
-        raise ValueError(
-            f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path."
-        )
+        raise ValueError(f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path.")
     plain = name.removesuffix("-quickgelu")
     if plain != name and open_clip.get_pretrained_cfg(plain, tag):
         raise ValueError(
-            f"The weights {tag!r} were trained with GELU, not the QuickGELU of {name!r}: use "
-            f"{f'{plain}/{tag}'!r}."
+            f"The weights {tag!r} were trained with GELU, not the QuickGELU of {name!r}: use {f'{plain}/{tag}'!r}."
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
     near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
@@ -215,8 +212,7 @@ def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
         return False
     text = str(error).lower()
     return isinstance(error, OSError) or any(
-        part in text
-        for part in ("failed to download", "failed initial config", "could not be loaded", "offline")
+        part in text for part in ("failed to download", "failed initial config", "could not be loaded", "offline")
     )
 
 

@@ -59,7 +59,7 @@ def log_id_mass(
     own_class: Any = None,
     own_row: Any = None,
 ) -> np.ndarray:
-    """``LSE_k (x . b_k) / T``, the log mass of the ID labels.
+    """Log mass of the ID labels, ``LSE_k cos(x, b_k) / T``.
 
     Parameters
     ----------

@@ -140,9 +140,8 @@ def _find(rows: Sequence[Row], name: str) -> int:
         if wanted in (row.label.lower(), row.method.lower(), row.method.lower().removesuffix("detector")):
             return i
     labels = [row.label for row in rows]
-    raise UnknownNameError(
-        f"--reference {name!r} is no row of the table.{nearest(name, [row.method for row in rows] + labels)} Rows: {', '.join(labels)}."
-    )
+    hint = nearest(name, [*(row.method for row in rows), *labels])
+    raise UnknownNameError(f"--reference {name!r} is no row of the table.{hint} Rows: {', '.join(labels)}.")
 
 
 def _scores(block: Block, row: Row, names: Sequence[str]) -> list[Pair] | None:

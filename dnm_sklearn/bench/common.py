@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-TABLE_WIDTH = 120
+TABLE_WIDTH = 160
 INTERRUPTED = 130
 
 

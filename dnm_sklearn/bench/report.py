@@ -285,8 +285,9 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
         console.print(_table(title, rows, columns))
         console.width = width
     else:
-        console.print(_table(title, rows, columns))
-        for part in _set_tables(rows, sets, console.width):
+        for part in _tables(title, rows, columns, console.width):
+            console.print(part)
+        for part in _tables(SETS_TITLE, rows, _set_columns(rows, sets), console.width):
             console.print(part)
     for row in rows:
         if row.error:
@@ -296,6 +297,8 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
 
 
 Column = tuple[str, list[str]]
+LABEL_WIDTH = 30
+SETS_TITLE = "AUROC / FPR95 ID+ by OOD set"
 
 
 def _lines(*parts: str) -> str:
@@ -334,7 +337,8 @@ def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     from rich.text import Text
 
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("Detector", overflow="fold", max_width=30)
+    label = min(LABEL_WIDTH, max(len(row.label) for row in rows))
+    table.add_column("Detector", overflow="fold", min_width=label, max_width=LABEL_WIDTH)
     for head, _ in columns:
         table.add_column(Text(head), justify="right", vertical="bottom", no_wrap=True)
     for i, row in enumerate(rows):
@@ -359,23 +363,31 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
     return columns
 
 
-def _set_tables(rows: Sequence[Row], sets: Sequence[tuple[str, str]], width: int) -> list[Table]:
-    """Make tables of AUROC and FPR95 (ID positive) a set, as many sets side by side as the width takes."""
-    label = min(30, max(len(row.label) for row in rows))
-    parts: list[list[Column]] = []
-    left = 0
-    for name, group in sets:
-        cells = [
-            f"{percent(row.values('auroc', name))} / {percent(row.values('fpr95_id_positive', name))}" for row in rows
-        ]
-        column = (_lines(name, group), cells)
-        needed = max(len(name), *map(len, cells)) + 2
-        if not parts or needed > left:
+def _set_columns(rows: Sequence[Row], sets: Sequence[tuple[str, str]]) -> list[Column]:
+    """AUROC and FPR95 (ID positive) of every set."""
+    auroc, fpr = "auroc", "fpr95_id_positive"
+    return [
+        (
+            _lines(name, group),
+            [f"{percent(row.values(auroc, name))} / {percent(row.values(fpr, name))}" for row in rows],
+        )
+        for name, group in sets
+    ]
+
+
+def _tables(title: str, rows: Sequence[Row], columns: Sequence[Column], width: int) -> list[Table]:
+    """One table, or as many as the width needs, each with the names of the methods."""
+    label = min(LABEL_WIDTH, max(len(row.label) for row in rows)) + 2
+    parts: list[list[Column]] = [[]]
+    left = width - label
+    for column in columns:
+        head, cells = column
+        needed = max(map(len, (*head.split("\n"), *cells))) + 2
+        if needed > left and parts[-1]:
             parts.append([])
-            left = width - label - 2
+            left = width - label
         parts[-1].append(column)
         left -= needed
-    title = "AUROC / FPR95 ID+ by OOD set"
     return [_table(title if i == 0 else f"{title}, continued", rows, part) for i, part in enumerate(parts)]
 
 

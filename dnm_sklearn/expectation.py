@@ -59,7 +59,7 @@ def log_id_mass(
     own_class: Any = None,
     own_row: Any = None,
 ) -> np.ndarray:
-    """``LSE_k (x . b_k) / T``, the log mass of the ID labels.
+    """Log mass of the ID labels, ``LSE_k cos(x, b_k) / T``.
 
     Parameters
     ----------
@@ -274,10 +274,12 @@ def expectation_score(
         Unit text embeddings of the ID labels, or text plus weighted prototypes.
     corpus_text : array-like of shape (N, D)
         Unit text embeddings of the corpus labels.
-    log_expectation, log_weights : array-like of shape (N,), optional
-        log E_j and log w_j; None = 0. A weight may be 0 (-inf).
+    log_expectation : array-like of shape (N,), optional
+        log E_j; None = 0.
     temperature : float
         T.
+    log_weights : array-like of shape (N,), optional
+        log w_j; None = 0. A weight may be 0 (-inf).
     batch_size : int or "auto", default="auto"
         Images in a tile of the product.
     device : str or torch.device, default="auto"

@@ -117,7 +117,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         log E of the background label; inf where there is nothing to estimate it from.
     n_id_images_ : int
         ID images that E is made of.
-    id_scores_ : ndarray of shape (n_id_images_,) or None
+    id_scores_ : ndarray of shape (n,) or None
         Their leave-one-out OOD scores, sorted; None without ID images.
     admitted_, share_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
         State of the stream: ring of admitted images, sums of their label shares, images admitted and seen.

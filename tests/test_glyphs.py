@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import dnm_sklearn.datasets.glyphs as glyphs
-from dnm_sklearn import CLIPEmbedder, NegLabelDetector
+from dnm_sklearn import CLIPEmbedder, DebiasedNegMiningDetector, EmbeddingTable, NegLabelDetector
 from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
 from dnm_sklearn.metrics import auroc, fpr_at_tpr
 
@@ -41,6 +41,13 @@ def embedder():
 def embedded(letters, embedder):
     """Embeddings of the ID images and of every OOD set: each picture is encoded once for all tests."""
     return embedder.transform(letters.id.images), {s.name: embedder.transform(s.images) for s in letters.ood}
+
+
+@pytest.fixture(scope="module")
+def shared_text(letters, embedder):
+    """The names and the corpus as a table: encoded once for detectors of several settings."""
+    names = [*letters.class_names, *letters.corpus.names]
+    return EmbeddingTable(names, embedder.encode_text(names), logit_scale=embedder.logit_scale_)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +214,17 @@ def test_neglabel_tells_letters_from_the_rest(letters, neglabel, embedded):
     homoglyphs = found.pop("homoglyphs")
     assert np.mean(list(found.values())) >= 88
     assert 40 <= homoglyphs <= 60
+
+
+@pytest.mark.parametrize("n_groups", [1, 10, 100])
+@pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector])
+@pytest.mark.filterwarnings("ignore:With 52 classes")
+def test_zero_shot_threshold_flags_most_of_the_far_and_little_of_the_id(letters, shared_text, embedded, cls, n_groups):
+    """After ``fit(names)`` alone, whatever the number of groups."""
+    detector = cls(embedder=shared_text, prompt="{}", corpus=letters.corpus, n_groups=n_groups).fit(letters.class_names)
+    far = np.concatenate([embedded[1][s.name] for s in letters.ood if s.group == "far"])
+    assert detector.predict(far).mean() > 0.5
+    assert detector.predict(embedded[0]).mean() < 0.4
 
 
 def test_neglabel_on_raw_images_by_the_name_of_the_model(letters):

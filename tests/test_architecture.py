@@ -32,6 +32,7 @@ FLOORS = {
     "noise": 1,
     "scoring": 1,
     "thresholds": 1,
+    "_caching": 1,
     "_tiles": 1,
 }
 PURE = {

@@ -250,6 +250,7 @@ class TestRecords:
         for i, path in enumerate(images):
             Image.fromarray(np.roll(IMAGE, i)).save(path)
         cache, model = str(tmp_path / "cache"), f"tiny-clip/{checkpoint}"
+        CLIPEmbedder(model, memory=str(tmp_path / "another cache")).encode_text(["cow"])
         embedder = CLIPEmbedder(model, memory=cache)
         rows, text = embedder.transform(images), embedder.encode_text(["cat", "dog"], "a {}")
         code = (

@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_memory
 
 from dnm_sklearn import mining, scoring
+from dnm_sklearn._caching import cached
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.embedding import EmbeddingTable
@@ -157,7 +158,7 @@ class NegativeLabelDetector(CorpusDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
-        return check_memory(self.memory).cache(rank, ignore=["corpus_text", "id_text", "norms"])(
+        return cached(check_memory(self.memory), rank, ignore=["corpus_text", "id_text", "norms"])(
             corpus_text=text,
             id_text=self.id_text_,
             norms=norms,

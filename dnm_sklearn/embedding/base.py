@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_memory, validate_data
 
+from dnm_sklearn._caching import cached
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
@@ -306,7 +307,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
 
     def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         memory = self._joblib_memory()
-        bank = text_bank if memory is None else memory.cache(text_bank, ignore=["names", "encode"])
+        bank = text_bank if memory is None else cached(memory, text_bank, ignore=["names", "encode"])
         return bank(
             digest=names_digest(names),
             templates=templates,

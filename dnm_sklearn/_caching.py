@@ -1,0 +1,46 @@
+"""One way to cache a function with ``joblib.Memory``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any
+
+__all__ = ["cached"]
+
+
+def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:
+    """Cache a module's function in a folder, whatever other folders it was cached in before.
+
+    joblib keeps in a process which functions' code it has recorded, not where. In a second folder the record is
+    therefore missing, and the next process takes the results there for those of other code and computes them again.
+    A copy of the function is new to joblib in every folder.
+
+    Parameters
+    ----------
+    memory : joblib.Memory
+        The cache.
+    function : function
+        A function of a module, without closure.
+    ignore : sequence of str
+        Parameters that are no part of the key.
+
+    Returns
+    -------
+    callable
+        The function, cached.
+
+    Examples
+    --------
+    >>> from joblib import Memory
+    >>> from dnm_sklearn._caching import cached
+    >>> from dnm_sklearn.embedding.base import names_digest
+    >>> cached(Memory(None), names_digest, [])(["cat"]) == names_digest(["cat"])
+    True
+    """
+    own = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    own.__kwdefaults__ = function.__kwdefaults__
+    update_wrapper(own, function)
+    del own.__wrapped__
+    return memory.cache(own, ignore=list(ignore))

@@ -42,5 +42,5 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     own = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     own.__kwdefaults__ = function.__kwdefaults__
     update_wrapper(own, function)
-    del own.__wrapped__
+    own.__dict__.pop("__wrapped__")
     return memory.cache(own, ignore=list(ignore))

@@ -259,7 +259,8 @@ def streams(data, args):
     for name, x in data.ood.items():
         rng = np.random.default_rng(0)
         for kind in ("mixed", "ID first", "OOD first", "rare OOD (2 %)", "single kind"):
-            ood = x[rng.choice(len(x), max(20, len(data.x) // 50), replace=False)] if "rare" in kind else x
+            n_rare = min(len(x), max(20, len(data.x) // 50))
+            ood = x[rng.choice(len(x), n_rare, replace=False)] if "rare" in kind else x
             rows, n = np.concatenate([data.x, ood]), len(data.x)
             order = rng.permutation(len(rows))
             if kind == "ID first":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ZeroShotPrior", "names_only_weights", "zero_shot_log_expectation"]
+__all__ = ["ZeroShotPrior", "names_only_weights", "negative_share", "zero_shot_log_expectation"]
 
 _TILE_NUMBERS = 2**22
 
@@ -110,16 +110,67 @@ def names_only_weights(id_text: Any, corpus_text: Any, *, level: float = 0.5) ->
     >>> names_only_weights(ids, np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
     [0.0, 1.0]
     """
+    if len(id_text) == 1:
+        return np.ones(len(corpus_text))
+    weights = np.minimum(1.0, _share_as_close(id_text, corpus_text) / level)
+    return weights if weights.any() else np.ones(len(weights))
+
+
+def negative_share(id_text: Any, corpus_text: Any, *, level: float = 0.5) -> float:
+    """Share of corpus labels that are truly negative, estimated from the embeddings (Storey's estimator).
+
+    A label that is really ID is taken to be as close to its nearest ID label as ID labels are to theirs. Then its
+    p-value, the share of ID labels at least as close, is uniform; a truly negative label's is near 1. Labels with a
+    p-value below `level` are counted as ID, and ``their share / level`` estimates the share of all ID labels.
+
+    Parameters
+    ----------
+    id_text, corpus_text : array-like of shape (K, D) and (N, D)
+        Unit text embeddings; at least 2 ID labels.
+    level : float, default=0.5
+        In (0, 1]. Smaller = fewer negatives are counted as ID, more variance.
+
+    Returns
+    -------
+    float
+        In [1 / N, 1]; 1 / N where more labels than the null explains are close to ID labels.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 2 ID labels, no corpus label, or a `level` outside (0, 1].
+
+    References
+    ----------
+    .. [1] Storey, "A direct approach to false discovery rates", JRSS B 64(3), 2002.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.names_prior import negative_share
+    >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
+    >>> negative_share(ids, np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [-0.6, -0.8]]))
+    0.5
+    """
+    if len(id_text) < 2 or not len(corpus_text):
+        raise ValueError(
+            f"The share of true negatives is estimated from at least 2 ID labels and 1 corpus label, got "
+            f"{len(id_text)} and {len(corpus_text)}; give the share as a number instead."
+        )
+    if not 0 < level <= 1:
+        raise ValueError(f"level must be in (0, 1], got {level!r}.")
+    contaminated = float(np.mean(_share_as_close(id_text, corpus_text) < level)) / level
+    return max(1 - contaminated, 1 / len(corpus_text))
+
+
+def _share_as_close(id_text: Any, corpus_text: Any) -> np.ndarray:
+    """Share of ID labels at least as close to another ID label as each corpus label is to its nearest; shape (N,)."""
     ids, corpus = np.asarray(id_text), np.asarray(corpus_text)
-    if len(ids) == 1:
-        return np.ones(len(corpus))
     between = ids @ ids.T
     np.fill_diagonal(between, -np.inf)
     null = np.sort(between.max(axis=1).astype(float))
     closest = np.concatenate([(ids @ corpus[part].T).max(axis=0) for part in label_parts(len(corpus), len(ids))])
-    share = (len(null) - np.searchsorted(null, closest.astype(float) - 1e-6)) / len(null)
-    weights = np.minimum(1.0, share / level)
-    return weights if weights.any() else np.ones(len(corpus))
+    return (len(null) - np.searchsorted(null, closest.astype(float) - 1e-6)) / len(null)
 
 
 def zero_shot_log_expectation(prior: ZeroShotPrior, corpus_text: Any, *, temperature: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.names_prior import negative_share
 
 T = 0.01
 
@@ -139,6 +140,27 @@ def test_dnm_guard_warns_once_with_numbers_and_only_when_needed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(DebiasedNegMiningDetector, names, table, negative_prior=0.9, n_groups=30).fit()
+
+
+def test_dnm_estimates_the_prior_of_the_labels_it_keeps_and_guards_it():
+    names, _, table, X, y = world(n_classes=50, n_corpus=400)
+    det = build(DebiasedNegMiningDetector, names, table, negative_prior="auto", n_groups=40, min_id_scale=0.0)
+    det.set_params(mining="percentile", noun_fraction=0.1).fit()
+    expected = negative_share(det.id_text_, det.negative_text_)
+    assert 0.1 < expected < 0.5
+    assert det.effective_negative_prior_ == expected
+    assert det.negative_prior == "auto"
+    by_hand = clone(det).set_params(negative_prior=expected).fit()
+    np.testing.assert_array_equal(det.score_samples(X), by_hand.score_samples(X))
+    assert roc_auc_score(y, det.decision_function(X)) > 0.9
+    close = [f"near {i}" for i in range(50)]
+    text = table.encode_text(names)
+    table = EmbeddingTable(names + close, np.concatenate([text, text + 1e-3]))
+    with pytest.warns(UserWarning, match="prior is raised"):
+        guarded = build(DebiasedNegMiningDetector, names, table, negative_prior="auto", n_groups=2).fit()
+    assert guarded.id_scale_ == pytest.approx(0.44)
+    with pytest.raises(ValueError, match=r"needs at least 2 classes"):
+        build(DebiasedNegMiningDetector, names[:1], table, negative_prior="auto").fit()
 
 
 def test_dnm_without_guard_refuses_an_inverted_score():

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from dnm_sklearn import EmbeddingTable, ENLDetector, NegLabelDetector
 from dnm_sklearn.datasets import load_embedding_suite
+from dnm_sklearn.detectors.stock import stock_images
 from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
 
 
@@ -71,6 +72,12 @@ def test_names_only_sources_of_the_image_mean():
         build(world, image_mean=np.zeros(16)).fit()
         stock = ENLDetector(world.names, embedder=FakeEmbedder(dim=16), corpus=world.words).fit()
     assert np.ptp(stock.log_expectation_) > 0
+    images = stock_images()
+    assert len(images) == 30
+    assert {image.ndim for image in images} == {3}
+    mean = FakeEmbedder(dim=16).fit().encode_image(images).mean(axis=0, dtype=float)
+    given = ENLDetector(world.names, embedder=FakeEmbedder(dim=16), corpus=world.words, image_mean=mean).fit()
+    np.testing.assert_allclose(stock.log_expectation_, given.log_expectation_, rtol=1e-6)
     with pytest.raises(ValueError, match=r"image_mean must be 16 finite numbers.*shape \(3,\)"):
         build(world, image_mean=np.zeros(3)).fit()
 

@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 
 from dnm_sklearn import expectation as ex
 from dnm_sklearn import names_prior
-from dnm_sklearn.names_prior import ZeroShotPrior, zero_shot_log_expectation
+from dnm_sklearn.names_prior import ZeroShotPrior, negative_share, zero_shot_log_expectation
 from dnm_sklearn.scoring import negative_label_log_odds
 
 T = 0.05
@@ -117,6 +117,43 @@ def test_names_only_expectation_has_no_clip(world):
     got = zero_shot_log_expectation(prior, corpus, temperature=T)
     want = logsumexp(naive_prior(ids, corpus, mu, None, slope=2.0), axis=0) - np.log(5)
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 1.0])
+def test_share_of_negatives_against_a_loop(level):
+    rng = np.random.default_rng(3)
+    ids = unit(rng.normal(size=(9, 4))).astype(np.float32)
+    corpus = unit(rng.normal(size=(50, 4))).astype(np.float32)
+    nearest = [max(float(a @ b) for j, b in enumerate(ids) if j != i) for i, a in enumerate(ids)]
+    below = 0
+    for label in corpus:
+        closest = max(float(label @ a) for a in ids)
+        below += np.mean([value >= closest - 1e-6 for value in nearest]) < level
+    assert negative_share(ids, corpus, level=level) == pytest.approx(max(1 - below / 50 / level, 1 / 50))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_share_of_negatives_finds_a_known_mixture(share):
+    rng = np.random.default_rng(4)
+    width, n_labels = 24, 4000
+    topic = np.zeros(width)
+    topic[0] = 1
+
+    def like_id(n):
+        return unit(topic + 0.25 * rng.normal(size=(n, width)))
+
+    n_negative = int(share * n_labels)
+    far = unit(rng.normal(size=(n_negative, width)) - topic)
+    corpus = np.concatenate([like_id(n_labels - n_negative), far])
+    estimates = [negative_share(like_id(150), corpus) for _ in range(5)]
+    assert np.mean(estimates) == pytest.approx(share, abs=0.12)
+
+
+def test_share_of_negatives_says_what_it_needs():
+    with pytest.raises(ValueError, match="at least 2 ID labels and 1 corpus label, got 1 and 3"):
+        negative_share(np.eye(1, 3), np.eye(3))
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\], got 0"):
+        negative_share(np.eye(3), np.eye(3), level=0)
 
 
 @pytest.mark.parametrize("stratified", [False, True])

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dnm_sklearn import scoring
+from dnm_sklearn import names_prior, scoring
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import NegativeLabelDetector
 from dnm_sklearn.labels import ResolvedLabels
@@ -49,8 +49,9 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         Shares of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one label is kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
-    negative_prior : float, default=0.5
-        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
+    negative_prior : float or "auto", default=0.5
+        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score. "auto" estimates it for
+        the kept labels from the text embeddings (:func:`~dnm_sklearn.names_prior.negative_share`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo positives; 0 =
         the ID labels themselves (released code).
@@ -74,7 +75,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     Attributes
     ----------
     effective_negative_prior_ : float
-        The prior after the guard.
+        The prior, estimated if "auto", after the guard.
     id_scale_ : float
         ``c``, the scale of the ID mass in the score.
     n_floored_ : int
@@ -122,7 +123,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "negative_prior": [Interval(Real, 0, 1, closed="right")],
+        "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
         "positive_noise": [Interval(Real, 0, None, closed="left")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
@@ -202,7 +203,12 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def _set_prior(self) -> None:
         """Compute c, and raise the prior where c is too small for the score to keep its direction."""
-        prior = float(self.negative_prior)
+        if self.negative_prior == "auto":
+            if len(self.id_text_) < 2:
+                raise ValueError('negative_prior="auto" needs at least 2 classes; give a number in (0, 1].')
+            prior = names_prior.negative_share(self.id_text_, self.negative_text_)
+        else:
+            prior = float(self.negative_prior)
         n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
         if self.clamp is None and self.min_id_scale > 0 and scale < self.min_id_scale:

@@ -16,11 +16,11 @@ from dnm_sklearn import names_prior, scoring, thresholds
 from dnm_sklearn.detectors.guarantee import GuaranteedDetector
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import CorpusDetector
+from dnm_sklearn.detectors.stock import stock_images
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.expectation_stream import STATE_NAMES, ExpectationStream
 from dnm_sklearn.labels import ResolvedLabels
-from dnm_sklearn.noise import noise_images
 
 _AUTO_TEMPERATURE = 0.7
 _NAMES_GATE = -5.0
@@ -66,8 +66,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         Images of each class that the guess counts as.
     image_mean : array-like of shape (D,) or None, default=None
         Mean embedding of images in general (not normalised), for the guess. None = the mean of the ID images given
-        to `fit`; without any, that of stock noise images under the embedder; an ``EmbeddingTable`` cannot embed those:
-        then E = 1, with a warning.
+        to `fit`; without any, that of the package's stock images (noise and drawn letters) under the embedder; an
+        ``EmbeddingTable`` cannot embed those: then E = 1, with a warning.
     prior_slope, prior_spread : float, default=0.5, 0.035
         Of the guess, see :class:`~dnm_sklearn.names_prior.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
     prototype_weight : float, default=0.1
@@ -311,7 +311,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
                 self.log_expectation_ = np.zeros(len(self.negative_text_))
                 return
             # A copy, so that the list of unreadable images of the fit stays.
-            stock = copy.copy(self.embedder_).encode_image(list(noise_images()))
+            stock = copy.copy(self.embedder_).encode_image(stock_images())
             image_mean = stock.mean(axis=0, dtype=float)
         prior = self._prior(image_mean)
         self.log_expectation_ = names_prior.zero_shot_log_expectation(

@@ -1,6 +1,7 @@
 """dnm-bench: one table from records, failures recorded, bad input refused with exit code 2."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from bench_suite import K, invoke, method_of, suite_folder
 from PIL import Image
+from rich.console import Console
 from sklearn.base import BaseEstimator, clone
 
 from dnm_sklearn.bench import registry, report, runner
 from dnm_sklearn.bench.baselines import RowwiseECOD
+from dnm_sklearn.bench.common import TABLE_WIDTH
 from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import UnknownNameError, baselines, detectors, load_suite, resolve
@@ -43,7 +46,7 @@ def full_run(folder, tmp_path_factory):
 def test_one_table_with_everything(full_run):
     result, _ = full_run
     assert result.exit_code == 0, result.output
-    assert max(map(len, result.output.splitlines())) <= 120
+    assert max(map(len, result.output.splitlines())) <= TABLE_WIDTH
     for text in ("MCM", "NegLabel (n_groups=2)", "PyOD ECOD", "ID+", "OOD+", "near", "far one", "check", "sanity"):
         assert text in result.output
     for name in registry.baselines():
@@ -94,6 +97,19 @@ def test_wide(folder):
     assert result.exit_code == 0
     assert "by OOD set" not in result.output
     assert result.output.count("far two") == len(report.METRICS)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_part_of_a_cut_table_names_its_rows(embedded, width):
+    methods = [resolve(name, detectors()) for name in ("NegLabel", "AdaNeg")]
+    records = list(runner.run(embedded, methods))
+    terminal = Console(width=width, record=True, file=io.StringIO())
+    report.render(records, terminal)
+    text = terminal.export_text()
+    n_parts = text.count("Detector")
+    assert n_parts > 1
+    assert sum(line.split()[:1] == ["NegLabel"] for line in text.splitlines()) == n_parts
+    assert "…" not in text
 
 
 def test_choice_of_methods(folder, tmp_path):

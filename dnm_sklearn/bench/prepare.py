@@ -180,6 +180,8 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     from dnm_sklearn.embedding import EmbeddingTable, check_embedder
 
     model = check_embedder(suite.embedder, memory=memory)
+    if "verbose" in getattr(model, "get_params", dict)():
+        model.set_params(verbose=True)  # a bar for images and texts, on a terminal only
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 

@@ -24,7 +24,7 @@ def demo(folder, n_images, memory):
     """Write the shipped images as files; return a detector of the 52 letters, and paths of letters and arrows."""
     suite = extract_glyphs(folder)
     arrows = next(images for images in suite.ood if images.name == "arrows")
-    corpus = suite.corpus[::5]  # a fifth of the suite's 28,000 names: quick
+    corpus = suite.corpus[::5]  # a fifth of the suite's 27,000 names: quick
     detector = NegLabelDetector(embedder=suite.embedder, prompt=suite.prompt, corpus=corpus, memory=memory)
     rng = np.random.default_rng(0)
     paths = [path for images in (suite.id, arrows) for path in sorted(rng.permutation(images.images)[:n_images])]

@@ -149,14 +149,34 @@ def test_score_writes_a_line_for_each_image(photos, tmp_path):
     lines = lines_of(out)
     assert [line["path"] for line in lines] == [str(photos / f"{i:02d}.png") for i in range(11)]
     assert (lines[5]["score"], lines[5]["is_ood"], lines[5]["label"]) == ("", "True", "ood")
-    assert lines[5]["error"]
     for line in lines[:5] + lines[6:]:
         assert line["nearest_class"] in ("ant", "bee")
         assert line["top_negative_label"].startswith("word ")
         assert line["label"] == ("ood" if line["is_ood"] == "True" else line["nearest_class"])
     assert not (tmp_path / "out.csv.part").exists()
+    assert lines[5]["error"] == "UnidentifiedImageError: cannot identify image file"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_score_takes_a_list_of_paths(photos, tmp_path):
     (tmp_path / "list.txt").write_text("photos/03.png\nphotos/01.png\n")
-    assert score(photos.parent / "photos" / ".." / "list.txt", "-o", tmp_path / "b.csv").exit_code in (0, 2)
+    arguments = ("-n", "ant", "-n", "bee", "--corpus", tmp_path / "words.txt", "-o", tmp_path / "b.csv")
+    assert invoke("score", tmp_path / "list.txt", *arguments).exit_code == 0
+    assert [line["path"] for line in lines_of(tmp_path / "b.csv")] == [str(photos / "03.png"), str(photos / "01.png")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_job_that_failed_before_its_first_chunk_stands_in_no_ones_way(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+
+    def fails(*given):
+        raise ValueError("no weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring_job, "_score", fails)
+        assert score(photos, "-o", out).exit_code == 2
+    assert score(photos, "-o", out, "--prompt", "a {}").exit_code == 0
+    assert len(lines_of(out)) == 11
 
 
 @pytest.mark.filterwarnings("ignore")

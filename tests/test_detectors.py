@@ -275,7 +275,7 @@ def test_bad_embeddings_are_clear_errors(cls):
     det = build(cls, names, table).fit()
     with pytest.raises(ValueError, match="features"):
         det.decision_function(X[:, :-1])
-    for bad, match in ((np.nan, "NaN"), (0.0, "zero")):
+    for bad, match in ((np.nan, "NaN.*row 3"), (np.inf, "infinity.*row 3"), (0.0, "zeros.*row 3")):
         broken = X.copy()
         broken[3] = bad
         with pytest.raises(ValueError, match=match):

@@ -65,6 +65,15 @@ def test_only_rows_known_to_be_id_enter_the_expectation():
     assert only_ood.n_id_images_ == 0
 
 
+def test_images_without_y_are_not_used_and_a_warning_says_so():
+    world = make_embedding_world(dim=16)
+    X, _ = labelled(world)
+    with pytest.warns(UserWarning, match="without a y"):
+        det = build(world).fit(X)
+    assert det.n_id_images_ == 0
+    np.testing.assert_array_equal(det.decision_function(world.X), build(world).fit().decision_function(world.X))
+
+
 def test_names_only_sources_of_the_image_mean():
     world = make_embedding_world(dim=16)
     with warnings.catch_warnings():

@@ -248,3 +248,10 @@ def test_forced_false_negatives_cost_neglabel(letters, embedder, neglabel, embed
         return np.mean([value for name, value in found.items() if name != "homoglyphs"])
 
     assert mean_fpr(worse) > mean_fpr(neglabel) + 1
+
+
+def test_a_suite_shows_itself_in_a_few_lines():
+    suite = load_glyphs()
+    assert repr(suite.id) == "ImageSet('letters', id, 520 images)"
+    assert repr(suite).startswith("Suite('glyphs-letters', 52 classes, 520 ID images; OOD: greek (near, ")
+    assert len(repr(suite)) < 500

@@ -70,10 +70,11 @@ def score(
             raise BadInput("No class names; give them with -n NAME or --names FILE.")
         paths = scoring_job.list_paths(images)
         settings: dict[str, Any] = {
-            "params": list(params), "model": model, "prompt": prompt, "corpus": corpus, "chunk": chunk,
+            "params": list(params), "model": model, "prompt": prompt, "corpus": corpus,
         }  # fmt: skip
         detector = scoring_job.make_detector(detector_name, classes, cache=cache, **settings)
-        job = scoring_job.Job(output, paths, [detector_name, classes, calibrate, settings], chunk, restart=restart)
+        identity = [detector_name, classes, calibrate, settings | {"chunk": chunk}]
+        job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
         calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
         n_failed = job.run(detector, calibration)
     except KeyboardInterrupt:

@@ -8,7 +8,6 @@ import difflib
 import io
 import json
 import logging
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from dnm_sklearn.bench.records import whole_file, write_text
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")
 _JOB = "job.json"
-# Pillow names what it could not read by its address.
-_IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 _SUFFIXES = (".csv", ".parquet")
 logger = logging.getLogger(__name__)
 
@@ -116,7 +113,6 @@ def make_detector(
     prompt: str | None = None,
     corpus: str | None = None,
     cache: str | None = None,
-    chunk: int | None = None,
 ) -> Any:
     """Make an unfitted detector from what stands on a command line.
 
@@ -136,8 +132,6 @@ def make_detector(
         A corpus's name, or a file of words.
     cache : str, optional
         The embedder's memory.
-    chunk : int, optional
-        Ignored.
 
     Returns
     -------
@@ -206,7 +200,7 @@ class Job:
             shutil.rmtree(self.parts)
         self.parts.mkdir(exist_ok=True)
         job = self.parts / _JOB
-        if not job.exists():
+        if not job.exists() or not any(self.parts.glob("*.csv")):  # a job that failed before its first chunk
             write_text(job, identity)
         elif job.read_text(encoding="utf-8") != identity:
             raise ValueError(
@@ -281,7 +275,7 @@ def _score(detector: Any, paths: Sequence[str], streaming: bool) -> list[list[An
     good = np.flatnonzero(~np.isnan(rows).any(axis=1))
     lines: list[list[Any]] = [[path, "", True, detector.ood_label, "", "", ""] for path in paths]
     for i, reason in said.items():
-        lines[i][-1] = _IN_MEMORY.sub("the file", reason)
+        lines[i][-1] = reason
     if not len(good):
         return lines
     rows = rows[good]

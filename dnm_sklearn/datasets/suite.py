@@ -37,6 +37,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name!r}, {self.group}, {len(self)} images)"
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -76,3 +79,10 @@ class Suite:
     id_train: ImageSet | None = None
     note: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)
+        return (
+            f"Suite({self.name!r}, {len(self.class_names)} classes, {len(self.id)} ID images; OOD: {sets}; "
+            f"{self.corpus!r})"
+        )

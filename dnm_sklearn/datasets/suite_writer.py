@@ -160,7 +160,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{target} exists; choose another folder, or say that it may be replaced (overwrite).")
+        raise FileExistsError(f"{target} exists; choose another folder, or replace it (overwrite=True, --overwrite).")
     if not (target / SUITE_FILE).is_file():
         raise FileExistsError(f"{target} exists and is not an embedding suite, so it is not replaced; choose another.")
 

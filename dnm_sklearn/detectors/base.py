@@ -108,8 +108,9 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Parameters
         ----------
         X : images, array-like of shape (n, D), sequence of str or None, default=None
-            Images or embeddings: they only set ``decision_scores_``, ``labels_`` and ``threshold_``. Or, with
-            neither `classes` nor string `y`, the class names.
+            Images or embeddings: they only set ``decision_scores_``, ``labels_`` and ``threshold_`` (in
+            ``ENLDetector`` rows that `y` says are ID enter the score too). Or, with neither `classes` nor string
+            `y`, the class names.
         y : array-like of shape (n,) or None, default=None
             Strings = class names or `ood_label`; bool or {0, 1} = ID / OOD; integers in ``0..K-1`` that include
             others, with `classes` given = class indices; other numbers are ignored. Without X, the class names.
@@ -176,10 +177,12 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         if input_kind(X) == "embeddings":
             # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an unreadable image.
             lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
-            finite = "allow-nan" if lenient else True
+            finite = "allow-nan" if lenient else False  # where False, checked below with a message that names the row
             X = validate_data(
                 self, X, reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=1 if reset else 0
             )
+            if not lenient and not (good := np.isfinite(X).all(axis=1)).all():
+                raise ValueError(f"X holds NaN or infinity (first in row {int(np.argmin(good))}): remove those rows.")
             failed = np.isnan(X).all(axis=1) if lenient else np.zeros(len(X), dtype=bool)
             rows = np.full(X.shape, np.nan, dtype=np.float32)
             if not failed.all():

@@ -242,7 +242,15 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         self.n_id_images_ = 0
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
-        if labels.is_ood is None or labels.is_ood.all():
+        if labels.is_ood is None:
+            warnings.warn(
+                "Images were given without a y that says which are ID, so ENL's score does not use them: pass y (class "
+                "names, class indices, or 0 for ID and 1 for OOD).",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+        if labels.is_ood.all():
             return
         image = embeddings[~labels.is_ood]
         nearest = scoring.class_index(image, self.id_text_)

@@ -29,7 +29,11 @@ def warn_far_from_unit(rows: np.ndarray) -> None:
     if _warned or not len(rows):
         return
     sample = np.asarray(rows[:_MOST_ROWS], dtype=np.float64)
-    median = float(np.median(np.linalg.norm(sample, axis=1)))
+    lengths = np.linalg.norm(sample, axis=1)
+    lengths = lengths[lengths > 0]  # rows of zeros are an error of their own, said elsewhere
+    if not len(lengths):
+        return
+    median = float(np.median(lengths))
     if 0.5 <= median <= 2:
         return
     _warned = True

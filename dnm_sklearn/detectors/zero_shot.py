@@ -98,7 +98,7 @@ class MCMDetector(_NamesOnlyDetector):
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:
             raise ValueError(
-                f"MCM needs at least two classes, got only {self.class_names_[0]!r}: the softmax over one name is "
+                f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the softmax over one name is "
                 "always 1. Use MaxLogitDetector for a single class."
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from io import BytesIO
@@ -17,6 +18,7 @@ _IMAGE_FIX = (
     "(n, height, width[, 3]), or a 2-D numeric array of embeddings (any dtype but uint8)"
 )
 _CHUNK = 1 << 16
+_IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 
 
 class UnreadableImageError(ValueError):
@@ -264,8 +266,10 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
-        raise UnreadableImageError(reason) from error
+        if isinstance(error, FileNotFoundError):
+            raise UnreadableImageError("no such file") from error
+        said = _IN_MEMORY.sub("", str(error))  # the address of a buffer says nothing, and differs from run to run
+        raise UnreadableImageError(f"{type(error).__name__}: {said}") from error
 
 
 def unwrap_item(item: Any) -> Any:

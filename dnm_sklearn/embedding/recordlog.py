@@ -94,15 +94,6 @@ class Header:
         key = raw[_FIXED.size : _FIXED.size + key_bytes].decode()
         return cls(kind.rstrip(b"\0").decode(), width, dtype.rstrip(b"\0").decode(), key, uid)
 
-    def same_shape(self, other: Header) -> bool:
-        """Whether both describe the same kind of content, whatever their ``uid``."""
-        return (self.kind, self.width, self.dtype, self.key) == (
-            other.kind,
-            other.width,
-            other.dtype,
-            other.key,
-        )
-
 
 def read_header(fd: int, path: Path) -> Header:
     """Read and check the header of an open file."""

@@ -237,6 +237,13 @@ def test_score_threshold_from_images(photos, tmp_path):
     assert "" not in {line["is_ood"] for line in lines_of(tmp_path / "a.csv")}
 
 
+def test_score_that_cannot_start_leaves_nothing(photos, tmp_path):
+    result = invoke("score", photos, "-n", "ant", "-d", "MCM", "-o", tmp_path / "a.csv")
+    assert result.exit_code == 2
+    assert "at least two classes" in " ".join(result.output.split())
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("a.csv")]
+
+
 def test_score_full_disk(photos, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

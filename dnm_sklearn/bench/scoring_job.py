@@ -195,14 +195,11 @@ class Job:
         self.paths = list(paths)
         self.chunk = chunk
         self.parts = self.output.with_name(self.output.name + ".part")
-        identity = json.dumps([1, settings, self.paths])
+        self.identity = json.dumps([1, settings, self.paths])
         if restart and self.parts.is_dir():
             shutil.rmtree(self.parts)
-        self.parts.mkdir(exist_ok=True)
         job = self.parts / _JOB
-        if not job.exists() or not any(self.parts.glob("*.csv")):  # a job that failed before its first chunk
-            write_text(job, identity)
-        elif job.read_text(encoding="utf-8") != identity:
+        if job.exists() and any(self.parts.glob("*.csv")) and job.read_text(encoding="utf-8") != self.identity:
             raise ValueError(
                 f"{self.parts} holds an interrupted job of other images or settings; finish that one, or give "
                 "--restart to throw it away."
@@ -229,6 +226,8 @@ class Job:
         detector.fit()
         if calibration is not None:
             detector.calibrate(list(calibration))
+        self.parts.mkdir(exist_ok=True)
+        write_text(self.parts / _JOB, self.identity)
         streaming = bool(detector.info.test_time)
         logger.info("%d images in %d chunks; %s", len(self.paths), len(starts), type(detector).__name__)
         with progress(len(self.paths), True, "images") as bar:

@@ -278,3 +278,14 @@ def reduce_products(
         parts = [reduce(torch.mm(part, bank).mul_(tiles.inverse_temperature)) for part in block.split(step)]
         out[inside] = torch.cat(parts).cpu().numpy()
     return out
+
+
+def log_shares(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log of the row sums of ``sigmoid(-delta)`` and of ``sigmoid(delta)``: ID and negative shares of every group.
+
+    ``log sigmoid(delta) = log sigmoid(-delta) + delta``, so that neither rounds to 0 where the other is near 1.
+    """
+    import torch
+
+    log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
+    return torch.logsumexp(log_sigmoid, dim=1), torch.logsumexp(log_sigmoid + delta, dim=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._tiles import BLOCK_NUMBERS, Device, compute_dtype, resolve_device, take
+from dnm_sklearn._tiles import BLOCK_NUMBERS, Device, compute_dtype, log_shares, resolve_device, take
 
 if TYPE_CHECKING:
     import torch
@@ -153,14 +153,11 @@ class LabelMemoryStream:
 
     def _log_shares(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log of the grouped score p and of 1 - p, both float64 (b,)."""
-        import torch
-
         log_id = logits[:, : self._n_classes].logsumexp(dim=1, keepdim=True).double()
         groups = logits[:, self._n_classes :].reshape(len(logits), self._n_groups, -1)
-        delta = groups.logsumexp(dim=2).double() - log_id
-        log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
+        inside, outside = log_shares(groups.logsumexp(dim=2).double() - log_id)
         log_groups = math.log(self._n_groups)
-        return log_sigmoid.logsumexp(dim=1) - log_groups, (log_sigmoid + delta).logsumexp(dim=1) - log_groups
+        return inside - log_groups, outside - log_groups
 
     def _mixed(
         self, images: torch.Tensor, logits: torch.Tensor, static: tuple[torch.Tensor, torch.Tensor]

@@ -25,6 +25,7 @@ from dnm_sklearn._tiles import (
     check_matrix,
     check_positive,
     check_same_width,
+    log_shares,
     reduce_products,
 )
 
@@ -522,11 +523,9 @@ def _check_prior(negative_prior: Any) -> float:
 
 
 def _mean_log_odds(delta: torch.Tensor) -> torch.Tensor:
-    """Log-odds of the row mean of ``sigmoid(-delta)``; ``-softplus(-delta) = delta - softplus(delta)``."""
-    import torch
-
-    log_sigmoid = -torch.nn.functional.softplus(delta, threshold=700)
-    return torch.logsumexp(log_sigmoid, dim=1) - torch.logsumexp(log_sigmoid + delta, dim=1)
+    """Log-odds of the row mean of ``sigmoid(-delta)``."""
+    inside, outside = log_shares(delta)
+    return inside - outside
 
 
 def _check_groups(n_labels: int, n_groups: Any, permutation: Any) -> slice | np.ndarray:

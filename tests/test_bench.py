@@ -230,7 +230,6 @@ def test_help_is_cheap():
 
 
 def test_shipped_suite(tmp_path):
-    pytest.importorskip("dnm_sklearn.datasets.glyphs")
     arguments = ("-d", "MaxLogit", "-d", "NegLabel", "-b", "KNN", "-o", tmp_path)
     result = invoke("run", *arguments)
     assert result.exit_code == 0, result.output

@@ -26,6 +26,7 @@ Task = TypeVar("Task")
 _LEAST_SHARED = 2**22
 
 _LOCAL = threading.local()
+_BLAS_LOCK = threading.Lock()
 
 
 def multiply(rows: torch.Tensor, columns: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -73,14 +74,19 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if self._on_cpu:
-            _BLAS_LIMIT.take()
-            self._torch_limit = _controller().limit(limits=1, user_api="openmp")
+            # numpy's threads are a setting of the process: one caller at a time changes it, and changes it back.
+            self._limits_blas = _BLAS_LOCK.acquire(blocking=False)
+            if self._limits_blas:
+                self._blas_limit = _controller("blas").limit(limits=1).__enter__()
+            self._torch_limit = _controller("openmp").limit(limits=1).__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._on_cpu:
-            self._torch_limit.restore_original_limits()
-            _BLAS_LIMIT.give_back()
+            self._torch_limit.__exit__(*error)
+            if self._limits_blas:
+                self._blas_limit.__exit__(*error)
+                _BLAS_LOCK.release()
 
     def wanted(self, n_multiplications: int) -> int:
         """Return how many threads work of this size is worth."""
@@ -125,36 +131,15 @@ class _Shared(Iterator[Any]):
             return next(self._items)
 
 
-class _BLASLimit:
-    """One thread for numpy's BLAS, a setting of the process: of several threads that want it, the last restores."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_takers = 0
-        self._limit: Any = None
-
-    def take(self) -> None:
-        with self._lock:
-            if self._n_takers == 0:
-                self._limit = _controller().limit(limits=1, user_api="blas")
-            self._n_takers += 1
-
-    def give_back(self) -> None:
-        with self._lock:
-            self._n_takers -= 1
-            if self._n_takers == 0:
-                self._limit.restore_original_limits()
-
-
-_BLAS_LIMIT = _BLASLimit()
-
-
 @cache
-def _controller() -> Any:
-    """The thread pools of numpy and torch, which are loaded by the time of the first product."""
+def _controller(user_api: str) -> Any:
+    """The thread pools of numpy's BLAS or of torch, which are loaded by the time of the first product.
+
+    A limit restores all pools of its controller, so each has its own.
+    """
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api=user_api)
 
 
 @cache
@@ -167,13 +152,13 @@ def _use_one_thread() -> None:
     import torch
 
     torch.get_num_threads()  # takes over the global number, once: what follows is not overwritten
-    _controller().limit(limits=1, user_api="openmp")
+    _controller("openmp").limit(limits=1)
 
 
 def _forget_threads() -> None:
-    """Start anew in a forked process: threads do not survive a fork, and a lock may have been held."""
-    global _BLAS_LIMIT
-    _BLAS_LIMIT = _BLASLimit()
+    """Start anew in a forked process: threads do not survive a fork, and the lock may have been held."""
+    global _BLAS_LOCK
+    _BLAS_LOCK = threading.Lock()
     _pool.cache_clear()
 
 

@@ -169,19 +169,19 @@ class LogitTiles:
 
     def __init__(self, banks: tuple[Any, ...], temperature: float, batch_size: Any, device: Any) -> None:
         self.device = resolve_device(device)
-        self._workers = Workers(self.device)
+        self.workers = Workers(self.device)
         self.dtype = compute_dtype(sum(bank.shape[0] * bank.shape[1] for bank in banks))
         self.inverse_temperature = 1 / temperature
         self.width = banks[0].shape[1]
-        self.tile_numbers = min(tile_numbers(self.device), _ALL_TILES_NUMBERS // self._workers.n)
+        self.tile_numbers = min(tile_numbers(self.device), _ALL_TILES_NUMBERS // self.workers.n)
         self.tile_rows = check_batch_size(batch_size) or 1024
 
     def __enter__(self) -> LogitTiles:
-        self._workers.__enter__()
+        self.workers.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._workers.__exit__(*error)
+        self.workers.__exit__(*error)
 
     def blocks(self, image: Any, numbers_a_row: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield blocks of image rows on the device; `numbers_a_row` results for each row fit too."""
@@ -208,7 +208,7 @@ class LogitTiles:
         n_labels = order.stop if isinstance(order, slice) else len(order)
         n_rows = image.shape[0]
         n_multiplications = n_rows * n_labels * self.width
-        fair = -(-n_labels // self._workers.wanted(n_multiplications))
+        fair = -(-n_labels // self.workers.wanted(n_multiplications))
         tile_rows = min(self.tile_rows, n_rows)
         widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width, fair))
         size = n_labels // n_groups
@@ -237,31 +237,10 @@ class LogitTiles:
                     mass[rows] = _log_mass(logits.view(shape[0], mass.shape[1], -1), spare, added is None)
                 parts[index] = None if whole else (groups, mass)
 
-        self._workers.share(reduce, range(len(tiles)), n_multiplications)
+        self.workers.share(reduce, range(len(tiles)), n_multiplications)
         for groups, mass in filter(None, parts):
             out[:, groups] = torch.logaddexp(out[:, groups], mass)
         return out
-
-    def reduced(
-        self, reduce: Callable[[torch.Tensor], torch.Tensor], block: torch.Tensor, bank: torch.Tensor
-    ) -> np.ndarray:
-        """Apply `reduce` to tiles of whole rows of logits; `bank` is (width, n_columns) on the device."""
-        import torch
-
-        n_multiplications = len(block) * bank.numel()
-        fair = -(-len(block) // self._workers.wanted(n_multiplications))
-        step = max(1, min(self.tile_rows, self.tile_numbers // bank.shape[1], fair))
-        parts = block.split(step)
-        results: list[Any] = [None] * len(parts)
-
-        def work(left: Iterator[int]) -> None:
-            tile = scratch(step * bank.shape[1], bank.dtype, bank.device).view(step, -1)
-            for index in left:
-                logits = multiply(parts[index], bank, tile[: len(parts[index])])
-                results[index] = reduce(logits.mul_(self.inverse_temperature))
-
-        self._workers.share(work, range(len(parts)), n_multiplications)
-        return torch.cat(results).cpu().numpy()
 
     def by_rows(self, finish: Any, *arrays: torch.Tensor) -> np.ndarray:
         """Apply `finish` to a few rows of all arrays at a time, which bounds its float64 temporaries."""
@@ -269,7 +248,7 @@ class LogitTiles:
 
         widest = max(array.shape[1] for array in arrays)
         n_multiplications = _FINISH * len(arrays[0]) * widest
-        fair = -(-len(arrays[0]) // self._workers.wanted(n_multiplications))
+        fair = -(-len(arrays[0]) // self.workers.wanted(n_multiplications))
         step = max(1, min(BLOCK_NUMBERS // 4 // widest, fair))
         pieces = list(zip(*(array.split(step) for array in arrays), strict=True))
         finished: list[Any] = [None] * len(pieces)
@@ -278,7 +257,7 @@ class LogitTiles:
             for index in left:
                 finished[index] = finish(*pieces[index])
 
-        self._workers.share(work, range(len(pieces)), n_multiplications)
+        self.workers.share(work, range(len(pieces)), n_multiplications)
         return torch.cat(finished).cpu().numpy()
 
 
@@ -306,6 +285,53 @@ def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice,
         for group in range(n_groups):
             for start in range(group * size, (group + 1) * size, widest):
                 yield slice(group, group + 1), slice(start, min(start + widest, (group + 1) * size))
+
+
+def by_parts(
+    workers: Workers,
+    rows: torch.Tensor,
+    bank: torch.Tensor,
+    reduce: Callable[[slice, torch.Tensor], torch.Tensor],
+    most_rows: int = 1024,
+) -> torch.Tensor:
+    """Reduce products of rows with a bank to one float64 number a row, in tiles of rows that threads share.
+
+    Parameters
+    ----------
+    workers : Workers
+    rows : tensor of shape (n, D)
+        Already divided by the temperature.
+    bank : tensor of shape (D, N)
+    reduce : callable
+        Slice of rows and their logits, which it may overwrite, to tensor (rows,).
+    most_rows : int, default=1024
+        Of a tile.
+
+    Returns
+    -------
+    tensor of shape (n,), float64
+    """
+    import torch
+
+    out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    size = len(rows) * bank.numel()
+    fair = -(-len(rows) // workers.wanted(size))
+    step = max(1, min(most_rows, tile_numbers(rows.device) // bank.shape[1], fair))
+    parts = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+
+    def work(left: Iterator[slice]) -> None:
+        for part in left:
+            shape = (part.stop - part.start, bank.shape[1])
+            logits = scratch(shape[0] * shape[1], rows.dtype, rows.device).view(shape)
+            out[part] = reduce(part, multiply(rows[part], bank, logits))
+
+    workers.share(work, parts, size)
+    return out
+
+
+def log_masses(workers: Workers, rows: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+    """Log of the sum of ``exp(logit)`` over a bank, float64 (n,); `rows` are divided by the temperature."""
+    return by_parts(workers, rows, bank, lambda part, logits: logits.double().logsumexp(dim=1))
 
 
 def reduce_products(
@@ -348,7 +374,10 @@ def reduce_products(
     with LogitTiles((columns,), temperature, batch_size, device) as tiles:
         bank = take(columns, slice(None), tiles.dtype, tiles.device).T
         for inside, block in tiles.blocks(rows, 1):
-            out[inside] = tiles.reduced(reduce, block, bank)
+            reduced = by_parts(
+                tiles.workers, block * tiles.inverse_temperature, bank, lambda _, part: reduce(part), tiles.tile_rows
+            )
+            out[inside] = reduced.cpu().numpy()
     return out
 
 

@@ -6,25 +6,25 @@ queues that say which labels are activated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._products import Workers, multiply, scratch
+from dnm_sklearn._products import Workers
 from dnm_sklearn._tiles import (
     BLOCK_NUMBERS,
     BatchSize,
     Device,
+    by_parts,
     check_batch_size,
     check_integer,
     check_matrix,
     check_positive,
     check_same_width,
     compute_dtype,
+    log_masses,
     resolve_device,
     take,
-    tile_numbers,
 )
 
 if TYPE_CHECKING:
@@ -144,46 +144,6 @@ def otsu_threshold(scores: Any) -> float:
     if not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise ValueError("scores must be at least one number in [0, 1], and no NaN.")
     return float(otsu(torch.from_numpy(values)))
-
-
-def by_parts(
-    workers: Workers, rows: torch.Tensor, bank: torch.Tensor, reduce: Callable[[slice, torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """Reduce products of rows with a bank to one float64 number a row, in tiles of rows that threads share.
-
-    Parameters
-    ----------
-    workers : Workers
-    rows : tensor of shape (n, D)
-        Already divided by the temperature.
-    bank : tensor of shape (D, N)
-    reduce : callable
-        Slice of rows and their logits, which it may overwrite, to tensor (rows,).
-
-    Returns
-    -------
-    tensor of shape (n,), float64
-    """
-    import torch
-
-    out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-    size = len(rows) * bank.numel()
-    step = max(1, min(tile_numbers(rows.device) // bank.shape[1], -(-len(rows) // workers.wanted(size))))
-    parts = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
-
-    def work(left: Iterator[slice]) -> None:
-        for part in left:
-            shape = (part.stop - part.start, bank.shape[1])
-            logits = scratch(shape[0] * shape[1], rows.dtype, rows.device).view(shape)
-            out[part] = reduce(part, multiply(rows[part], bank, logits))
-
-    workers.share(work, parts, size)
-    return out
-
-
-def log_masses(workers: Workers, rows: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-    """Log of the sum of ``exp(logit)`` over a bank, float64 (n,); `rows` are divided by the temperature."""
-    return by_parts(workers, rows, bank, lambda part, logits: logits.double().logsumexp(dim=1))
 
 
 def ranked_products(

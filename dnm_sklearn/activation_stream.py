@@ -11,14 +11,14 @@ Scoring needs products with the selected labels alone; only the rows that a queu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dnm_sklearn._products import Workers, multiply
-from dnm_sklearn._tiles import Device, resolve_device, take, tile_numbers
-from dnm_sklearn.activation import activation_log_odds, log_masses, otsu, ranked_products, score_positions
+from dnm_sklearn._exponentials import Exponentials
+from dnm_sklearn._products import Workers
+from dnm_sklearn._tiles import Device, log_masses, resolve_device, take
+from dnm_sklearn.activation import activation_log_odds, otsu, ranked_products, score_positions
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,6 @@ __all__ = ["STATE_NAMES", "ActivationStream"]
 
 _RUN = 8
 _START_ROWS = 256
-_FEW_RUNS = 4
 _QUEUE_NAMES = tuple(
     tuple(f"{side}_{part}_" for part in ("queue", "activation_sums", "queued")) for side in ("id", "ood")
 )
@@ -82,8 +81,7 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = score_positions(n_activated, step, self._device)
-        # Every batch uses it again: fresh memory costs as much as the work in it.
-        self._buffer = self._zeros(0)
+        self._activations = Exponentials(self._corpus_text)
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -222,7 +220,9 @@ class ActivationStream:
         stale_log_id = log_masses(workers, torch.cat(stale) * self._scale, self._id_text.T)
         sizes = [_run_sizes(len(rows), queue.count % _RUN) for queue, rows in zip(self._queues, new, strict=True)]
         sizes += [_run_sizes(len(rows), 0) for rows in stale]
-        sums = self._run_sums(workers, features, torch.cat([*log_id, stale_log_id]), np.concatenate(sizes))
+        log_mass = self._activations.fill(workers, features * self._scale)
+        log_mass = torch.logaddexp(log_mass, torch.cat([*log_id, stale_log_id]))
+        sums = self._activations.column_sums(workers, -log_mass, np.concatenate(sizes))
         sums = sums.split([len(part) for part in sizes])
         for queue, rows, new_sums, anew in zip(self._queues, new, sums[:2], sums[2:], strict=True):
             if len(rows):
@@ -230,57 +230,6 @@ class ActivationStream:
             if len(anew):
                 queue.replace_oldest(anew[0])
         return [part.sum(dim=0) for part in sums[:2]]
-
-    def _run_sums(
-        self, workers: Workers, features: torch.Tensor, log_id: torch.Tensor, sizes: np.ndarray
-    ) -> torch.Tensor:
-        """Activation rows of features summed by run, (R, N); `sizes` are the numbers of consecutive rows in the runs.
-
-        The corpus is worked through in tiles of labels. A first pass leaves in each ``exp(logit - the row's largest in
-        the tile)``; when the row's mass over all labels is known, a second pass weights and sums.
-        """
-        import torch
-
-        n_rows, n_runs, n_labels = len(features), len(sizes), len(self._corpus_text)
-        out = self._zeros(n_runs, n_labels)
-        if not n_rows:
-            return out
-        rows = features * self._scale
-        step = min(max(1, tile_numbers(self._device) // n_rows), n_labels)
-        tiles = [slice(start, min(start + step, n_labels)) for start in range(0, n_labels, step)]
-        if self._buffer.numel() < n_rows * n_labels:
-            self._buffer = torch.empty(n_rows * n_labels, dtype=self._dtype, device=self._device)
-        parts = [self._buffer[n_rows * tile.start : n_rows * tile.stop].view(n_rows, -1) for tile in tiles]
-        largest, mass = self._zeros(2, n_rows, len(tiles), double=True)
-
-        def activate(left: Iterator[int]) -> None:
-            for index in left:
-                logits = multiply(rows, self._corpus_text[tiles[index]].T, parts[index])
-                most = logits.amax(dim=1, keepdim=True)
-                mass[:, index] = logits.sub_(most).exp_().sum(dim=1)
-                largest[:, index] = most.squeeze(1)
-
-        size = n_rows * self._corpus_text.numel()
-        workers.share(activate, range(len(tiles)), size)
-        log_mass = torch.cat([largest + mass.log(), log_id[:, None]], dim=1)
-        weight = (largest - log_mass.logsumexp(dim=1, keepdim=True)).exp_().to(self._dtype)
-        member = torch.from_numpy(np.repeat(np.eye(n_runs), sizes, axis=1)).to(self._device, self._dtype)
-        # A product with all runs at once would mostly add zeros: nothing to a GPU, but not to a CPU.
-        few = _FEW_RUNS if self._device.type == "cpu" else n_runs
-        ends = np.cumsum(sizes)
-        groups = [
-            (slice(run, run + few), slice(ends[run] - sizes[run], ends[min(run + few, n_runs) - 1]))
-            for run in range(0, n_runs, few)
-        ]
-
-        def add_up(left: Iterator[int]) -> None:
-            for index in left:
-                weighted = member * weight[:, index]
-                for runs, inside in groups:
-                    multiply(weighted[runs, inside], parts[index][inside], out[runs, tiles[index]])
-
-        workers.share(add_up, range(len(tiles)), size)
-        return out
 
     def _top(self, id_mean: torch.Tensor, ood_mean: torch.Tensor) -> torch.Tensor:
         """Return the M labels with the largest activation in descending order; ties keep corpus order."""

@@ -33,6 +33,9 @@ FLOORS = {
     "scoring": 1,
     "thresholds": 1,
     "_caching": 1,
+    "_exponentials": 1,
+    "_neighbors": 1,
+    "_products": 1,
     "_tiles": 1,
 }
 PURE = {
@@ -45,6 +48,9 @@ PURE = {
     "mining",
     "scoring",
     "thresholds",
+    "_exponentials",
+    "_neighbors",
+    "_products",
     "_tiles",
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")

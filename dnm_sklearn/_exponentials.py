@@ -31,8 +31,8 @@ class Exponentials:
 
     def __init__(self, text: torch.Tensor) -> None:
         self._text = text
-        # Every batch uses it again: fresh memory costs as much as the work in it.
-        self._buffer = text.new_empty(0)
+        # Every batch uses them again: fresh memory costs as much as the work in it.
+        self._buffer, self._sums = text.new_empty(0), text.new_empty((0, len(text)))
 
     def fill(self, workers: Workers, rows: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
         """Take in a batch; what was held before is lost.
@@ -104,12 +104,15 @@ class Exponentials:
         Returns
         -------
         tensor of shape (n_groups, N)
+            Good until the next call.
         """
         import torch
 
         device, dtype = self._text.device, self._text.dtype
         n_groups, ends = len(sizes), np.cumsum(sizes)
-        out = torch.zeros((n_groups, len(self._text)), dtype=dtype, device=device)
+        if len(self._sums) < n_groups:
+            self._sums = self._text.new_empty((n_groups, len(self._text)))
+        out = self._sums[:n_groups]
         if not n_groups:
             return out
         weight = (self._largest + log_weight[:, None]).exp_().to(dtype)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -57,9 +59,13 @@ class LoadedModel:
         self._description = description
         self._fingerprint: str | None = None
         self._lock = threading.Lock()
+        self._compiled: LoadedModel | None = None
+        self._image_rows: Callable[[Any], Any] = self._plain_rows
         self._tower = _causal_tower(self.model)
         if self.runs_ahead:
             self._copies = torch.cuda.Stream(self.device)
+            if precision == "bf16":
+                _warn_of_emulation(self.device)
             if precision != "fp32":
                 self.model.visual.to(memory_format=torch.channels_last)
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
@@ -104,7 +110,7 @@ class LoadedModel:
         import torch
 
         if self.precision == "fp32":
-            return nullcontext()
+            return _ieee_convolutions() if self.runs_ahead else nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, _DTYPES[self.precision]))
 
     def _check_rows(self, rows: np.ndarray, what: str) -> np.ndarray:
@@ -172,8 +178,8 @@ class LoadedModel:
         """
         import torch
 
-        first = torch.from_numpy(pixels[0])
-        held = torch.empty((len(pixels), *first.shape), dtype=first.dtype, pin_memory=True)
+        dtype = getattr(torch, pixels[0].dtype.name)
+        held = torch.empty((len(pixels), *pixels[0].shape), dtype=dtype, pin_memory=True)
         np.stack(pixels, out=held.numpy())
         compute = torch.cuda.current_stream(self.device)
         with torch.inference_mode():
@@ -184,7 +190,8 @@ class LoadedModel:
             rows = self._forward_pixels(batch)
             fetched = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
             fetched.copy_(rows, non_blocking=True)
-            done = compute.record_event()
+            # A blocking event leaves the core to the decoding threads, where others spin on it.
+            done = compute.record_event(torch.cuda.Event(blocking=True))
 
         def finish() -> np.ndarray:
             done.synchronize()
@@ -195,7 +202,25 @@ class LoadedModel:
     def _forward_pixels(self, batch: Any) -> Any:
         """Raw embeddings, float32 on the device, of prepared pixels on the device."""
         with self._autocast():
-            return self.model.encode_image(self._normalised(batch), normalize=False).float()
+            return self._image_rows(batch)
+
+    def _plain_rows(self, batch: Any) -> Any:
+        return self.model.encode_image(self._normalised(batch), normalize=False).float()
+
+    def compiled(self) -> LoadedModel:
+        """Give the same model with its image tower compiled.
+
+        Returns
+        -------
+        LoadedModel
+            Shares the weights; one for all who ask. It compiles at its first batch.
+        """
+        with self._lock:
+            if self._compiled is None:
+                twin = copy(self)
+                twin._image_rows = _compiled_rows(self._plain_rows)
+                twin._compiled = self._compiled = twin
+            return self._compiled
 
     def _normalised(self, batch: Any) -> Any:
         """Float pixels (b, 3, h, w) as the model takes them, of prepared ones."""
@@ -246,6 +271,60 @@ class LoadedModel:
             batch = torch.from_numpy(tokens).to(self.device)
             tower = self._tower or partial(self.model.encode_text, normalize=False)
             return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")
+
+
+def _compiled_rows(rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Compile a function of a batch, once for all lengths of the batch."""
+    import torch
+
+    compiled = torch.compile(rows)
+
+    def call(batch: Any) -> Any:
+        n_rows = len(batch)
+        if n_rows == 1:  # a length that the compiler would compile for again
+            batch = torch.cat([batch, batch])
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+        try:
+            return compiled(batch)[:n_rows]
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise RuntimeError(
+                f"compile=True: torch could not compile the image tower ({str(error).strip().partition(chr(10))[0]}). "
+                "It needs a C++ compiler for a CPU and Triton for a GPU: install it, or use compile=False."
+            ) from error
+
+    return call
+
+
+@contextmanager
+def _ieee_convolutions() -> Iterator[None]:
+    """Keep cuDNN from TF32, which rounds float32 to eleven bits: rows of one precision are one row in every cache."""
+    import torch
+
+    cudnn = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # someone has chosen a precision by torch's newer interface, which forbids this one
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+def _warn_of_emulation(device: Any) -> None:
+    import torch
+
+    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 8:
+        warnings.warn(
+            f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and emulates them, slowly. "
+            "Use precision='fp16' (or 'auto').",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 class _CausalTower:

@@ -42,9 +42,9 @@ class CLIPEmbedder(BaseEmbedder):
     num_workers : int or "auto", default="auto"
         Threads that decode images ahead of the model; "auto" is one a CPU, 0 decodes in line.
     compile : bool, default=False
-        Compile the image tower with ``torch.compile`` in the first batch: a minute or so, which pays over many
-        thousands of images. It wants a C++ compiler for a CPU and Triton for a GPU. Embeddings differ by rounding,
-        less than between two devices, and share the rows of a cache with those made without.
+        Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer, which can pay over
+        many thousands of images on a GPU; on a CPU it gained nothing where measured. It wants a C++ compiler, on a GPU
+        Triton too. Embeddings differ by rounding, and share the rows of a cache with those made without.
     memory : str, path, joblib.Memory or None, default=None
         Where text banks and image rows are kept. An image whose bytes were seen before, in any
         process, is not encoded again.

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.embedding.device import compile_batches, ieee_convolutions, warn_of_emulation
+from dnm_sklearn.embedding.stream import torch_threads
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
 
 __all__ = ["LoadedModel"]
 
+# Towers of at most this many weights (the shipped model's; published ones are larger) run in one thread of the CPU.
+# Their operations are so short that several threads wait for each other many times as long as they compute wherever
+# the processors are not all free: on two busy cores, 3 to 50 times.
+_SMALL_TOWER = 1 << 21
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -65,7 +70,7 @@ class LoadedModel:
         if self.runs_ahead:
             self._copies = torch.cuda.Stream(self.device)
             if precision == "bf16":
-                _warn_of_emulation(self.device)
+                warn_of_emulation(self.device)
             if precision != "fp32":
                 self.model.visual.to(memory_format=torch.channels_last)
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
@@ -74,6 +79,11 @@ class LoadedModel:
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
         pixels = (256 if self.device.type != "cpu" else 4 * torch.get_num_threads()) * 224 * 224
         self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
+        n_image = sum(weight.numel() for weight in self.model.visual.parameters())
+        n_text = sum(weight.numel() for weight in self.model.parameters()) - n_image
+        self._image_threads, self._text_threads = (
+            1 if n_weights <= _SMALL_TOWER and self.device.type == "cpu" else None for n_weights in (n_image, n_text)
+        )
         self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
 
     @property
@@ -110,7 +120,7 @@ class LoadedModel:
         import torch
 
         if self.precision == "fp32":
-            return _ieee_convolutions() if self.runs_ahead else nullcontext()
+            return ieee_convolutions() if self.runs_ahead else nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, _DTYPES[self.precision]))
 
     def _check_rows(self, rows: np.ndarray, what: str) -> np.ndarray:
@@ -151,7 +161,7 @@ class LoadedModel:
         """
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self._image_threads):
             rows = self._forward_pixels(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
         return self._check_rows(rows, "images")
 
@@ -218,7 +228,7 @@ class LoadedModel:
         with self._lock:
             if self._compiled is None:
                 twin = copy(self)
-                twin._image_rows = _compiled_rows(self._plain_rows)
+                twin._image_rows = compile_batches(self._plain_rows)
                 twin._compiled = self._compiled = twin
             return self._compiled
 
@@ -267,64 +277,10 @@ class LoadedModel:
     def _encode_batch(self, tokens: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), torch_threads(self._text_threads):
             batch = torch.from_numpy(tokens).to(self.device)
             tower = self._tower or partial(self.model.encode_text, normalize=False)
             return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")
-
-
-def _compiled_rows(rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Compile a function of a batch, once for all lengths of the batch."""
-    import torch
-
-    compiled = torch.compile(rows)
-
-    def call(batch: Any) -> Any:
-        n_rows = len(batch)
-        if n_rows == 1:  # a length that the compiler would compile for again
-            batch = torch.cat([batch, batch])
-        torch._dynamo.maybe_mark_dynamic(batch, 0)
-        try:
-            return compiled(batch)[:n_rows]
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            raise RuntimeError(
-                f"compile=True: torch could not compile the image tower ({str(error).strip().partition(chr(10))[0]}). "
-                "It needs a C++ compiler for a CPU and Triton for a GPU: install it, or use compile=False."
-            ) from error
-
-    return call
-
-
-@contextmanager
-def _ieee_convolutions() -> Iterator[None]:
-    """Keep cuDNN from TF32, which rounds float32 to eleven bits: rows of one precision are one row in every cache."""
-    import torch
-
-    cudnn = torch.backends.cudnn
-    try:
-        before = cudnn.allow_tf32
-    except RuntimeError:  # someone has chosen a precision by torch's newer interface, which forbids this one
-        yield
-        return
-    cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before
-
-
-def _warn_of_emulation(device: Any) -> None:
-    import torch
-
-    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 8:
-        warnings.warn(
-            f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and emulates them, slowly. "
-            "Use precision='fp16' (or 'auto').",
-            UserWarning,
-            stacklevel=2,
-        )
 
 
 class _CausalTower:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.machine import limited_threads, threads_for
 from dnm_sklearn.bench.registry import Method
 from dnm_sklearn.bench.streams import Order
 from dnm_sklearn.datasets.suite import ImageSet, Suite
@@ -30,13 +29,10 @@ class SharedText:
     ----------
     embedder : CLIPEmbedder or the like
         What does the work.
-    threads : int, optional
-        Limit on its threads.
     """
 
-    def __init__(self, embedder: Any, threads: int | None = None):
+    def __init__(self, embedder: Any):
         self._embedder = embedder
-        self._threads = threads
         self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
 
@@ -65,8 +61,7 @@ class SharedText:
         bank = self._banks.setdefault(key, {})
         missing = [name for name in dict.fromkeys(names) if name not in bank]
         if missing:
-            with limited_threads(self._threads):
-                rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
+            rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
             bank.update(zip(missing, zip(rows, norms, strict=True), strict=True))
         found = [bank[name] for name in names]
         rows = np.stack([row for row, _ in found])
@@ -185,11 +180,8 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 
-    threads = threads_for(len(suite.corpus) + len(suite.class_names), getattr(model, "embedding_dim_", 0))
-
     def embed(images: ImageSet) -> ImageSet:
-        with limited_threads(threads):
-            rows = np.asarray(model.encode_image(images.images))
+        rows = np.asarray(model.encode_image(images.images))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -208,13 +200,13 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     n_images = len(done.id) + sum(map(len, done.ood)) + (0 if done.id_train is None else len(done.id_train))
     taken = time.perf_counter() - start
     new = _cached_rows(memory) - before
-    logger.info("%d images in %.1f s, threads: %s", n_images, taken, threads or "as the libraries choose")
+    logger.info("%d images in %.1f s", n_images, taken)
     if memory is not None and not isinstance(suite.id.images, np.ndarray):
         logger.info("cache %s: %d rows were new, %d hits (equal images count as hits)", memory, new, n_images - new)
     name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
     return EmbeddedSuite(
         done,
-        model if isinstance(model, EmbeddingTable) else SharedText(model, threads),
+        model if isinstance(model, EmbeddingTable) else SharedText(model),
         taken,
         n_images,
         name,

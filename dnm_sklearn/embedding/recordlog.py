@@ -101,7 +101,7 @@ def read_header(fd: int, path: Path) -> Header:
 
 
 @contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: str | os.PathLike[str], flags: int) -> Iterator[int]:
     """Open a file descriptor that the block owns."""
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:

@@ -34,6 +34,7 @@ FLOORS = {
     "thresholds": 1,
     "_caching": 1,
     "_tiles": 1,
+    "_warn": 1,
 }
 PURE = {
     "activation",
@@ -46,6 +47,7 @@ PURE = {
     "scoring",
     "thresholds",
     "_tiles",
+    "_warn",
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 

@@ -41,7 +41,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Template for class names; a list is an ensemble (mean of unit embeddings, renormalised).
     temperature : float or "auto", default="auto"
         Divides cosines; "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float, "auto" or PyThresh-style object, default="auto"
         A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows known to be

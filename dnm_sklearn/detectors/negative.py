@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from functools import lru_cache
 from numbers import Integral, Real
@@ -10,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_memory
 
 from dnm_sklearn import mining, scoring
-from dnm_sklearn._caching import cached
+from dnm_sklearn._caching import as_memory, cached
+from dnm_sklearn._warn import warn
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.embedding import EmbeddingTable
@@ -158,7 +157,7 @@ class NegativeLabelDetector(CorpusDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
-        return cached(check_memory(self.memory), rank, ignore=["corpus_text", "id_text", "norms"])(
+        return cached(as_memory(self.memory), rank, ignore=["corpus_text", "id_text", "norms"])(
             corpus_text=text,
             id_text=self.id_text_,
             norms=norms,
@@ -179,11 +178,9 @@ class NegativeLabelDetector(CorpusDetector):
         n_labels = len(self.negative_labels_)
         self.n_groups_ = min(self.n_groups, n_labels)
         if self.n_groups_ < self.n_groups:
-            warnings.warn(
+            warn(
                 f"n_groups={self.n_groups} is more than the {n_labels} kept negative labels; "
                 f"n_groups_={self.n_groups_} is used.",
-                UserWarning,
-                stacklevel=6,
             )
         self.permutation_ = mining.group_permutation(n_labels, self.n_groups_, self.random_state)
 

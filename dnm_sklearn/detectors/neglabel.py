@@ -24,7 +24,7 @@ class NegLabelDetector(NegativeLabelDetector):
         Template for class names and nouns; a list is an ensemble.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_)``.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_memory, validate_data
+from sklearn.utils.validation import validate_data
 
-from dnm_sklearn._caching import cached
+from dnm_sklearn._caching import as_memory, cached
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.images import embedding_rows, input_kind
@@ -296,12 +295,11 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         )
         if self.failures_:
             index, name, reason = self.failures_[0]
-            warnings.warn(
+            warn(
                 f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of NaN; the "
                 f"first is "
                 f"image {index} ({name}): {reason}. The attribute failures_ lists them all.",
                 UnreadableImageWarning,
-                stacklevel=4,
             )
         return rows
 
@@ -320,7 +318,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """Give the cache, None where there is none."""
         if self.memory is None:
             return None
-        memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
+        memory = as_memory(self.memory)
         return None if memory.location is None else memory
 
     def _has_width(self) -> bool:

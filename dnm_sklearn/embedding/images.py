@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
+
+from dnm_sklearn._warn import warn
 
 __all__ = ["UnreadableImageError", "describe", "embedding_rows", "input_kind", "read_rgb", "to_rgb"]
 
@@ -358,7 +359,7 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
             message = f"{name} holds a row of zeros (first: row {row}), which has no direction: remove it."
             if X.dtype.kind == "f":
                 raise ValueError(message)
-            warnings.warn(f"{message} Its cosine to every name is taken as 0.", UserWarning, stacklevel=3)
+            warn(f"{message} Its cosine to every name is taken as 0.")
             largest[largest == 0] = 1.0
         part /= largest[:, None]
         part /= np.maximum(np.sqrt(np.einsum("ij,ij->i", part, part)), 0.5)[:, None]

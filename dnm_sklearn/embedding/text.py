@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.stream import halving, progress
 
 __all__ = ["TruncatedPromptWarning", "check_names", "check_prompt", "encode_tokens", "fill", "warn_truncated"]
@@ -122,12 +122,11 @@ def warn_truncated(prompts: Sequence[str], context_length: int | None) -> None:
     shown = ", ".join(repr(p if len(p) <= 60 else p[:57] + "...") for p in prompts[:5])
     more = f" and {len(prompts) - 5} more" if len(prompts) > 5 else ""
     limit = "" if context_length is None else f" of {context_length} tokens"
-    warnings.warn(
+    warn(
         f"{len(prompts)} prompt(s) are longer than the model's context{limit} and were truncated: "
         f"{shown}{more}. "
         "Shorten the names or the template.",
         TruncatedPromptWarning,
-        stacklevel=3,
     )
 
 

@@ -41,7 +41,8 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names.
+        Candidate labels. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
+        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"percentile", "none"}, default="percentile"

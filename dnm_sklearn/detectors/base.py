@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
@@ -54,7 +54,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     info: ClassVar[DetectorInfo]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "classes": ["array-like", dict, None],
+        # One string, a path, a set or a generator is refused where names are read, which says what to give instead.
+        "classes": ["array-like", dict, None, *map(Hidden, (HasMethods(["__iter__"]), HasMethods(["__fspath__"])))],
         "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
         "prompt": [str, list, tuple],
         "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],

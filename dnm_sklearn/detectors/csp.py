@@ -58,10 +58,11 @@ class CSPDetector(NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as nouns, unjoined:
-        a table has no text tower, and its vectors have their prompt already, so the templates are ignored. A corpus
-        that holds adjectives needs their joined names in such a table. Adjectives whose lexicographer file is
-        ``JOINED`` ("adj.joined") count as joined already.
+        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as nouns, unjoined
+        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`): a table has no text tower, and
+        its vectors have their prompt already, so the templates are ignored. A corpus that holds adjectives needs their
+        joined names in such a table. Adjectives whose lexicographer file is ``JOINED`` ("adj.joined") count as joined
+        already.
     adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
         Templates for joined adjectives (four), averaged.
     superclasses : sequence of str, default=SUPERCLASSES

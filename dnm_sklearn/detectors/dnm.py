@@ -39,7 +39,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names.
+        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names (with the
+        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"density", "norm", "percentile", "none"}, default="density"

@@ -55,7 +55,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Corpus labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names.
+        Corpus labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names
+        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     expectation : {"stratified", "plain"}, default="stratified"

@@ -14,8 +14,10 @@ from dnm_sklearn import mining, scoring
 from dnm_sklearn._caching import as_memory, cached
 from dnm_sklearn._warn import warn
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
+from dnm_sklearn.datasets import glyph_corpus
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.models import SHIPPED
 from dnm_sklearn.embedding.store import digest_array
 
 
@@ -38,6 +40,8 @@ class CorpusDetector(BaseOODDetector):
         """Return the whole corpus, class names included (a table's class names are not)."""
         if self.corpus is not None:
             return check_corpus(self.corpus)
+        if getattr(self.embedder_, "model", None) == SHIPPED:
+            return glyph_corpus()
         if not isinstance(self.embedder_, EmbeddingTable):
             return load_corpus(self._default_corpus)
         others = set(self.class_names_.tolist())

@@ -32,7 +32,8 @@ class NegLabelDetector(NegativeLabelDetector):
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
         Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped list. None =
-        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names.
+        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
+        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"percentile", "none"}, default="percentile"

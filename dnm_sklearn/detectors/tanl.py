@@ -53,7 +53,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
         Candidate labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
-        names. Names equal to a class name (same case) are dropped.
+        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`). Names equal to a class
+        name (same case) are dropped.
     adjective_prompt : str or list of str, default="This is a {} photo."
         Template for adjectives.
     n_activated : int, default=1000

@@ -242,7 +242,8 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         if distinct:
             self._check_identity()
             rows, norms, truncated = self._text_bank(distinct, templates)
-            warn_truncated(truncated, self._context_length() if truncated else None)
+            if truncated:
+                warn_truncated(truncated, len(distinct) * len(templates), self._context_length())
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
         if len(distinct) < len(listed):

@@ -94,7 +94,7 @@ def test_dict_of_synonyms_and_templates():
         ((None, None, ["ood"]), "choose another ood_label"),
         ((None, None, ["a", ""]), "Class name 1 is empty"),
         ((None, None, ["a", 3]), "must be strings"),
-        ((None, None, "cat"), r"classes=\['cat'\]"),
+        ((None, None, "cat"), r"classes is the single string.*\['cat'\]"),
         ((None, None, {"a": [], " a": []}), "two entries"),
         ((X, ["cat", "dog"], None), "X has 4 rows and y has 2"),
         ((X, ["cat", "dgo", "cat", "cat"], ["cat", "dog"]), "did you mean 'dog'"),

@@ -19,6 +19,7 @@ from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
+from dnm_sklearn.embedding.images import on_host
 from dnm_sklearn.labels import ResolvedLabels, resolve_labels
 
 _THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))
@@ -179,8 +180,9 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an unreadable image.
             lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
             finite = "allow-nan" if lenient else False  # where False, checked below with a message that names the row
+            least = 1 if reset else 0
             X = validate_data(
-                self, X, reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=1 if reset else 0
+                self, on_host(X), reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=least
             )
             if not lenient and not (good := np.isfinite(X).all(axis=1)).all():
                 raise ValueError(f"X holds NaN or infinity (first in row {int(np.argmin(good))}): remove those rows.")

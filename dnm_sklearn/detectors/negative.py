@@ -21,6 +21,10 @@ from dnm_sklearn.embedding.models import SHIPPED
 from dnm_sklearn.embedding.store import digest_array
 
 
+# How far from 1 the length of a row of half precision that was normalised can be.
+_UNIT_TOLERANCE = 0.01
+
+
 class CorpusDetector(BaseOODDetector):
     """A detector with candidate negative labels: the corpus without the class names, and its embeddings.
 
@@ -122,6 +126,8 @@ class NegativeLabelDetector(CorpusDetector):
         corpus = self._candidates(exclude_class_names=self.exclude_class_names)
         params = self._mining_params()
         text, norms = self._corpus_bank(corpus, return_norm=params["method"] == "norm")
+        if norms is not None:
+            _refuse_unit_norms(norms, self.embedder_)
         kept, criterion = self._ranked(corpus, text, norms, params)
         if len(criterion):
             best = mining.select_fraction(
@@ -205,6 +211,15 @@ class NegativeLabelDetector(CorpusDetector):
 
 # The corpus embeddings that a fit with `memory` used last, by their fingerprints.
 _last_bank: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray | None]] = {}
+
+
+def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:
+    if np.abs(norms - 1).max() < _UNIT_TOLERANCE:
+        raise ValueError(
+            'mining="norm" ranks labels by the length of their raw text embeddings, but here all have length 1: the '
+            f"embeddings of {embedder!r} were normalised before. Give the lengths, EmbeddingTable(names, embeddings, "
+            'norms=...) with those of encode_text(..., return_norm=True), or choose mining="density".'
+        )
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from dnm_sklearn._caching import as_memory, cached
 from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
-from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.images import embedding_rows, input_kind, on_host
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
@@ -155,7 +155,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """
         self._validate_params()
         if X is not None and input_kind(X) == "embeddings":
-            validate_data(self, X, dtype="numeric", ensure_all_finite=True)
+            validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True)
         else:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
@@ -201,7 +201,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """
         self._validate_params()
         if input_kind(X) == "embeddings":
-            X = validate_data(self, X, dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
+            X = validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
             return embedding_rows(X)
         return self._encode_pictures(X)
 

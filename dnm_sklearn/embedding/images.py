@@ -40,6 +40,25 @@ def _is_torch(x: Any, name: str) -> bool:
     return module is not None and isinstance(x, module.Dataset)
 
 
+def on_host(X: Any) -> Any:
+    """Give a torch tensor, of any device and dtype, with or without gradients, as an array; all else as it is.
+
+    Parameters
+    ----------
+    X : object
+        What a user gave as X.
+
+    Returns
+    -------
+    object
+        Of a tensor an array, of a bfloat16 one, which numpy lacks, in float32; else `X`.
+    """
+    if not _is_torch(X, "Tensor"):
+        return X
+    here = X.detach().cpu()
+    return (here.float() if here.dtype == sys.modules["torch"].bfloat16 else here).numpy()
+
+
 def is_one_image(x: Any) -> bool:
     """Tell whether `x` is something that one image can be: a path, a PIL image or a uint8 array.
 
@@ -334,9 +353,7 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
     >>> embedding_rows([[3.0, 4.0]])
     array([[0.6, 0.8]], dtype=float32)
     """
-    if _is_torch(X, "Tensor"):
-        X = X.detach().cpu().float().numpy()
-    X = np.asarray(X)
+    X = np.asarray(on_host(X))
     if X.dtype.kind == "O":
         X = X.astype(np.float64)
     if X.ndim != 2 or X.dtype.kind not in "fiub":

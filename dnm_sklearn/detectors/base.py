@@ -19,7 +19,7 @@ from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
-from dnm_sklearn.embedding.images import on_host
+from dnm_sklearn.embedding.inputs import on_host
 from dnm_sklearn.labels import ResolvedLabels, resolve_labels
 
 _THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))

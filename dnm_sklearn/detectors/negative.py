@@ -20,7 +20,6 @@ from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.embedding.models import SHIPPED
 from dnm_sklearn.embedding.store import digest_array
 
-
 # How far from 1 the length of a row of half precision that was normalised can be.
 _UNIT_TOLERANCE = 0.01
 

@@ -13,7 +13,7 @@ _EXPORTS = {
     "RowStore": "dnm_sklearn.embedding.store",
     "check_embedder": "dnm_sklearn.embedding.check",
     "encoder_identity": "dnm_sklearn.embedding.check",
-    "input_kind": "dnm_sklearn.embedding.images",
+    "input_kind": "dnm_sklearn.embedding.inputs",
     "release_models": "dnm_sklearn.embedding.models",
 }
 

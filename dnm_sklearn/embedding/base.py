@@ -15,7 +15,7 @@ from dnm_sklearn._caching import as_memory, cached
 from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
-from dnm_sklearn.embedding.images import embedding_rows, input_kind, on_host
+from dnm_sklearn.embedding.inputs import embedding_rows, input_kind, on_host
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated

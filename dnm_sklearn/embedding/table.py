@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.embedding.base import names_digest
-from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.text import check_names, check_prompt
 

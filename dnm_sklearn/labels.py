@@ -287,7 +287,7 @@ def _missing(row: int, value: Any) -> ValueError:
 
 def _column(y: Any) -> Any:
     """A table of one column (a data frame's) as that column."""
-    shape = getattr(y, "shape", ())
+    shape: tuple[int, ...] = getattr(y, "shape", ())
     return np.asarray(y).ravel() if len(shape) == 2 and shape[1] == 1 else y
 
 

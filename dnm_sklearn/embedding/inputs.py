@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -174,7 +174,7 @@ def _refuse_collections(X: Any) -> None:
                 f"X[0] is {X[0].dtype} of shape {tuple(X[0].shape)}, whose layout and scale as an image are unknown: "
                 f"{IMAGE_FIX}."
             )
-    columns = getattr(X, "columns", ())
+    columns: Sequence[Any] = getattr(X, "columns", ())
     if len(columns) == 1 and len(X) and is_one_image(np.asarray(X, dtype=object)[0, 0]):
         raise TypeError(f"X is a table with one column of images or paths: give the column, X[{columns[0]!r}].")
 

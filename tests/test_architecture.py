@@ -33,6 +33,7 @@ FLOORS = {
     "scoring": 1,
     "thresholds": 1,
     "_caching": 1,
+    "_lazy": 1,
     "_tiles": 1,
     "_warn": 1,
 }

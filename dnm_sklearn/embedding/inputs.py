@@ -160,7 +160,9 @@ def _refuse_collections(X: Any) -> None:
         raise TypeError(f"X is None: {IMAGE_FIX}.")
     if isinstance(X, Iterator):
         raise TypeError(f"X is a {type(X).__name__}, which can be read only once: give list(...) of it.")
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(
+        X, "toarray"
+    ):  # a sparse matrix can be a mapping, and is refused as sparse
         raise TypeError("X is a dict, whose values may be images: give list(X.values()).")
     if isinstance(X, (set, frozenset)):
         raise TypeError("X is a set, whose order differs from run to run: give sorted(...) of it.")

@@ -9,7 +9,6 @@ NaN embeddings give NaN criteria, which :func:`select_fraction` refuses.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from dnm_sklearn._tiles import (
     resolve_device,
     take,
 )
+from dnm_sklearn._warn import warn
 
 if TYPE_CHECKING:
     import torch
@@ -360,9 +360,7 @@ def _neighbouring_order(values: torch.Tensor, below: int) -> tuple[torch.Tensor,
 def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:
     n_neighbors = check_integer("n_neighbors", n_neighbors, 1)
     if n_neighbors > available:
-        warnings.warn(
+        warn(
             f"n_neighbors={n_neighbors} is more than the corpus has: all {available} {what} are taken.",
-            UserWarning,
-            stacklevel=3,
         )
     return min(n_neighbors, available)

@@ -36,7 +36,9 @@ FLOORS = {
     "_exponentials": 1,
     "_neighbors": 1,
     "_products": 1,
+    "_lazy": 1,
     "_tiles": 1,
+    "_warn": 1,
 }
 PURE = {
     "activation",
@@ -52,6 +54,7 @@ PURE = {
     "_neighbors",
     "_products",
     "_tiles",
+    "_warn",
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 

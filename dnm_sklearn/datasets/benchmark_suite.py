@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets.definitions import BenchmarkDefinition, DefinitionError, SetDefinition, read_definition
 from dnm_sklearn.datasets.folders import list_class_folders, list_images
@@ -96,7 +96,7 @@ def load_benchmark(
         said = f"{made.name}: {'; '.join(differing)}"
         if check == "raise":
             raise ValueError(f"{said}. Complete the data in {root}, or load with check='warn'.")
-        warnings.warn(f"{said}; numbers of papers do not compare.", BenchmarkWarning, stacklevel=2)
+        warn(f"{said}; numbers of papers do not compare.", BenchmarkWarning)
         note = f"{note} Not the benchmark's sizes: {'; '.join(differing)}.".strip()
     return Suite(
         name=made.name,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.datasets.suite import Group, ImageSet
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -195,11 +195,9 @@ def embed_image_folders(
     train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
     ood_sets = [_embed(model, ImageSet(n, paths, group), left_out) for n, group, paths in ood_paths]
     if left_out:
-        warnings.warn(
+        warn(
             f"{len(left_out)} unreadable images are left out of the suite: {', '.join(left_out[:5])}"
             + (", ..." if len(left_out) > 5 else ""),
-            UserWarning,
-            stacklevel=2,
         )
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
     return write_embedding_suite(

@@ -1,7 +1,11 @@
 """Benchmark definitions: every shipped one is whole, and loads from made-up trees of its layout."""
 
+import importlib.util
+import json
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from PIL import Image
 from dnm_sklearn.bench.cli import main
 from dnm_sklearn.bench.records import read_records
 from dnm_sklearn.bench.registry import UnknownNameError, load_suite
-from dnm_sklearn.datasets import benchmark_names, load_benchmark, read_definition
+from dnm_sklearn.datasets import benchmark_names, definitions, load_benchmark, read_definition
 from dnm_sklearn.datasets.benchmark_suite import BenchmarkWarning
 from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
 from dnm_sklearn.datasets.definitions import DataMissingError, DefinitionError
@@ -354,6 +358,24 @@ def test_bad_definitions(tmp_path, old, new, said):
     with pytest.raises(DefinitionError, match=said) as error:
         read_definition(file)
     assert str(file) in str(error.value)
+
+
+def test_pythons_without_tomllib_read_definitions_with_tomli(monkeypatch):
+    stand_in = types.SimpleNamespace(loads=json.loads, TOMLDecodeError=json.JSONDecodeError)
+    spec = importlib.util.spec_from_file_location("definitions_on_310", definitions.__file__)
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)
+        patch.setitem(sys.modules, "tomli", stand_in)
+        patch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
+        spec.loader.exec_module(module)
+    assert module.tomllib is stand_in
+    images = {"folder": "a", "labels": "folders"}
+    text = {"format": 1, "name": "j", "title": "J", "classes": {"source": "folders"}, "id": {"name": "a", **images}}
+    text["ood"] = [{"name": "b", "group": "far", "folder": "b"}]
+    assert module._parse("j.json", json.dumps(text)).id.folder == ("a",)
+    with pytest.raises(module.DefinitionError, match="not valid TOML"):
+        module._parse("j.json", "{")
 
 
 def test_unknown_names_have_the_nearest_match(tmp_path):

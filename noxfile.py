@@ -1,8 +1,8 @@
 """Checks on other versions than the one at hand.
 
 ``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python;
-``nox -s sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of scikit-learn. All but
-the first install PyTorch.
+``nox -s sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of scikit-learn.
+All but the first install PyTorch.
 """
 
 import nox

@@ -250,7 +250,7 @@ def test_specs(folder, tmp_path):
 def test_a_spec_scores_as_the_estimator_itself(embedded):
     method = method_of_spec("sklearn:LocalOutlierFactor(n_neighbors=5)")
     record = next(runner.run(embedded, [method]))
-    rows = draw_id_images(embedded.suite.id_train, 16, 0)
+    rows = np.asarray(draw_id_images(embedded.suite.id_train, 16, 0).images, dtype=float)
     itself = LocalOutlierFactor(n_neighbors=5, novelty=True).fit(rows)
     scores = [-itself.score_samples(x.images.astype(float)) for x in (embedded.suite.id, embedded.suite.ood[0])]
     expected = ood_metrics(np.concatenate(scores), np.arange(100) >= 60)

@@ -32,7 +32,14 @@ logger = logging.getLogger(__name__)
 )
 @click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list datasets).")
 @click.option("--download", is_flag=True, help="Let torchvision download its own data sets into --data-root.")
-@click.option("-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated.")
+@click.option(
+    "-d",
+    "--detector",
+    "detector_names",
+    multiple=True,
+    help="Only this detector: a name, or NegLabel(n_groups=10), or, fitted on ID images beside the names, "
+    "ENL(id_per_class=4); may be repeated.",
+)
 @click.option(
     "-b",
     "--baseline",
@@ -50,6 +57,7 @@ logger = logging.getLogger(__name__)
     help="Set a parameter, e.g. NegLabelDetector.n_groups=10; may be repeated.",
 )
 @click.option("--prompt", help="Prompt of the class names with a {}; default: the suite's, else each detector's.")
+@click.option("--corpus", help="Candidate negative labels: a corpus's name (wordnet-csp), or a text file of words.")
 @click.option("--model", help="The open_clip model (name/tag) that embeds the suite's images and names.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is random.")
 @click.option(
@@ -78,7 +86,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--id-train",
     type=click.Path(),
-    help="ID images for the baselines: a folder with a subfolder a class, or an npz file of embeddings.",
+    help="ID images to fit on: a folder with a subfolder a class, or an npz file of embeddings.",
 )
 @click.option(
     "-j",
@@ -108,6 +116,7 @@ def run(
     no_detectors: bool,
     params: tuple[str, ...],
     prompt: str | None,
+    corpus: str | None,
     model: str | None,
     seed: int,
     stream: Any,
@@ -128,6 +137,7 @@ def run(
     dnm-bench run --suite my-suite -d NegLabel -d DNM --param DNM.n_groups=10 -o results
     dnm-bench run --suite my-suite -o results --skip-existing
     dnm-bench run -d TANL --stream rare-ood --repeats 5
+    dnm-bench run -d ENL -d "ENL(id_per_class=4)" -d "ENL(id_per_class=16)" -b KNN
     dnm-bench run -b "pyod:KNN(n_neighbors=10)" -b sklearn:IsolationForest --jobs 2
     dnm-bench run --suite glyphs-symbols --no-baselines --wide
     dnm-bench run --suite imagenet1k-four-ood --data-root data --model ViT-B-16-quickgelu/openai
@@ -135,7 +145,7 @@ def run(
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to the same
     configuration are kept, failed and damaged ones are made again.
     """  # noqa: D301
-    from dnm_sklearn.bench import prepare, registry, report, runner
+    from dnm_sklearn.bench import prepare, report, runner
 
     set_up_logging(verbose)
     if prompt is not None and "{}" not in prompt:
@@ -151,17 +161,19 @@ def run(
     folder = None if output is None else Path(output)
     try:
         known = _existing(folder, skip_existing)
-        methods = [] if no_detectors else _choose(registry.detectors(), detector_names)
+        methods = [] if no_detectors else _detectors(detector_names)
         methods += _baselines(no_baselines, baseline_names)
         if not methods:
             raise BadInput("Nothing to run: both detectors and baselines are left out.")
         overrides = _overrides(params, {m.name: m for m in methods})
         suite = _suite(suite_name, model, data_root, download)
+        if corpus is not None:
+            suite = _with_corpus(suite, corpus)
         if id_train is not None:
             from dnm_sklearn.bench.idtrain import with_id_train
 
             suite = with_id_train(suite, id_train)
-        methods = _with_images(methods, suite, asked=bool(baseline_names))
+        methods = _with_images(methods, suite, asked=bool(detector_names), asked_baselines=bool(baseline_names))
         if folder is not None:
             _make_folder(folder)
         say(f"Embedding the images of {suite.name} ...")
@@ -223,9 +235,27 @@ def _suite(name: str, model: str | None, data_root: str | None, download: bool) 
     return replace(suite, embedder=CLIPEmbedder(model))
 
 
-def _with_images(methods: list[Method], suite: Suite, asked: bool) -> list[Method]:
-    """Leave baselines out where there are no ID images, unless they were asked for."""
-    if suite.id_train is not None or asked:
+def _with_corpus(suite: Suite, name: str) -> Suite:
+    """Give a suite other candidate negative labels, if its model can encode them."""
+    from dataclasses import replace
+
+    from dnm_sklearn.corpus import check_corpus
+    from dnm_sklearn.embedding import EmbeddingTable
+
+    corpus = check_corpus(name)
+    if isinstance(suite.embedder, EmbeddingTable):
+        raise BadInput(
+            f"--corpus {name}: the suite {suite.name!r} holds embeddings of its own {len(suite.corpus)} words and no "
+            f"model to encode others; embed the images again with 'dnm-bench embed --corpus {name}'."
+        )
+    return replace(suite, corpus=corpus)
+
+
+def _with_images(methods: list[Method], suite: Suite, *, asked: bool, asked_baselines: bool) -> list[Method]:
+    """Leave out what needs ID images that there are not, unless it was asked for."""
+    if not asked and (suite.id_train is None or suite.id_train.labels is None):
+        methods = [m for m in methods if m.id_per_class is None]
+    if suite.id_train is not None or asked_baselines:
         return methods
     if any(m.kind == "baseline" for m in methods):
         click.echo(f"The suite {suite.name} has no id_train images: baselines are left out.", err=True)
@@ -245,14 +275,21 @@ def _baselines(none: bool, names: tuple[str, ...]) -> list[Method]:
     if not names:
         return list(known.values())
     found = [method_of_spec(name) if is_spec(name) else registry.resolve(name, known) for name in names]
-    return list({method.name: method for method in found}.values())
+    return list({method.key: method for method in found}.values())
 
 
-def _choose(methods: dict[str, Method], names: tuple[str, ...]) -> list[Method]:
-    from dnm_sklearn.bench.registry import resolve
+def _detectors(names: tuple[str, ...]) -> list[Method]:
+    """Detectors by name or specification; without any, all of them, and what can use ID images with some too."""
+    from dataclasses import replace
 
-    found = [resolve(name, methods) for name in names] if names else methods.values()
-    return list({method.name: method for method in found}.values())
+    from dnm_sklearn.bench import registry
+    from dnm_sklearn.bench.specs import detector_of_spec
+
+    if not names:
+        known = list(registry.detectors().values())
+        return known + [replace(m, id_per_class=registry.FEW_ID_IMAGES) for m in known if m.uses_id_images]
+    found = [detector_of_spec(name) for name in names]
+    return list({method.key: method for method in found}.values())
 
 
 def _overrides(params: tuple[str, ...], methods: dict[str, Method]) -> dict[str, dict[str, Any]]:

@@ -149,7 +149,7 @@ def build_rows(records: Sequence[Record]) -> list[Row]:
     rows: dict[Any, Row] = {}
     for r in records:
         params = {key: value for key, value in r.params.items() if key != "random_state"}
-        key = (r.method, r.label, r.id_images_used, r.stream, r.n_repeats, repr(params))
+        key = (r.method, r.label, r.id_images_used, repr(r.id_train), r.stream, r.n_repeats, repr(params))
         rows.setdefault(key, Row(_label(r), r.method, r.kind)).records.append(r)
     return list(rows.values())
 

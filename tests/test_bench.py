@@ -20,7 +20,8 @@ from dnm_sklearn.bench.common import TABLE_WIDTH
 from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import UnknownNameError, baselines, detectors, load_suite, resolve
-from dnm_sklearn.datasets import ImageSet, load_embedding_suite
+from dnm_sklearn.corpus import corpus_names
+from dnm_sklearn.datasets import ImageSet, benchmark_names, load_embedding_suite
 
 
 @pytest.fixture(scope="session")
@@ -225,7 +226,32 @@ def test_list():
         assert result.exit_code == 0
         assert all(name in result.output for name in names)
         assert all(name in invoke("list").output for name in names)
-    assert invoke("list", "nonsense").exit_code == 2
+    plain = invoke("list").output
+    assert all(name in plain for name in (*benchmark_names(), *corpus_names()))
+    assert "dnm-bench list models" in plain
+    assert "torchvision:SVHN" in invoke("list", "datasets").output
+
+
+@pytest.mark.parametrize("words", [("knn",), ("baselines", "KNN"), ("all", "knn")])
+def test_list_searches_by_pattern(words):
+    result = invoke("list", *words)
+    assert result.exit_code == 0
+    assert "KNN" in result.output
+    assert "LOF" not in result.output
+    assert "detectors" not in result.output
+
+
+def test_list_bad_input():
+    for words, said in (
+        (("nonsense",), "No name of all kinds contains 'nonsense'"),
+        (("neglabl",), "Did you mean NegLabelDetector"),
+        (("detectors", "knn"), "No name of all detectors contains 'knn'"),
+        (("detector", "neg"), "There is no kind 'detector'"),
+        (("a", "b", "c"), "takes a kind and a pattern"),
+    ):
+        result = invoke("list", *words)
+        assert result.exit_code == 2
+        assert said in result.output
 
 
 def test_help_is_cheap():

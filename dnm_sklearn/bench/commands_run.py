@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
-@click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list datasets).")
+@click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list suites).")
 @click.option("--download", is_flag=True, help="Let torchvision download its own data sets into --data-root.")
 @click.option(
     "-d",

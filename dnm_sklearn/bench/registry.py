@@ -172,7 +172,7 @@ def suites() -> dict[str, str]:
 
 
 def datasets() -> list[tuple[str, str]]:
-    """Benchmark definitions and torchvision data sets, with a line on each.
+    """Torchvision's data sets that a benchmark definition can name, with a line on each.
 
     Returns
     -------
@@ -182,12 +182,11 @@ def datasets() -> list[tuple[str, str]]:
     --------
     >>> from dnm_sklearn.bench.registry import datasets
     >>> datasets()[0][0]
-    'imagenet-a-four-ood'
+    'torchvision:CIFAR10'
     """
-    from dnm_sklearn.datasets import benchmark_names, known_torchvision_sets
+    from dnm_sklearn.datasets import known_torchvision_sets
 
-    made = [(f"torchvision:{name}", f"from {spec.url}") for name, spec in known_torchvision_sets().items()]
-    return [*benchmark_names().items(), *made]
+    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in known_torchvision_sets().items()]
 
 
 def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:

@@ -6,11 +6,13 @@ import ast
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnm_sklearn.bench.backends import BACKENDS
 from dnm_sklearn.bench.common import INTERRUPTED, BadInput, console, say, set_up_logging, user_errors, verbose_option
 from dnm_sklearn.bench.streams import MEANING, ORDERS
 
@@ -96,6 +98,11 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="Methods at a time, through joblib; -1 = one a processor.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="joblib's back end for --jobs; default: loky. dask: the scheduler at DASK_SCHEDULER_ADDRESS, or a local one.",
+)
 @click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs.")
 @click.option(
     "-o",
@@ -124,6 +131,7 @@ def run(
     id_per_class: int,
     id_train: str | None,
     jobs: int,
+    backend: str | None,
     cache: str | None,
     output: str | None,
     skip_existing: bool,
@@ -145,7 +153,7 @@ def run(
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to the same
     configuration are kept, failed and damaged ones are made again.
     """  # noqa: D301
-    from dnm_sklearn.bench import prepare, report, runner
+    from dnm_sklearn.bench import backends, prepare, report, runner
 
     set_up_logging(verbose)
     if prompt is not None and "{}" not in prompt:
@@ -158,7 +166,10 @@ def run(
         raise BadInput("--skip-existing needs the folder of the run: give it with -o.")
     if jobs == 0:
         raise BadInput("--jobs 0 runs nothing; give the number of methods to run at a time, or -1.")
+    if backend is not None and jobs == 1:
+        raise BadInput("--backend is for several methods at a time; give --jobs too.")
     folder = None if output is None else Path(output)
+    computing = ExitStack()
     try:
         known = _existing(folder, skip_existing)
         methods = [] if no_detectors else _detectors(detector_names)
@@ -179,6 +190,7 @@ def run(
         say(f"Embedding the images of {suite.name} ...")
         embedded = prepare.embed_suite(suite, memory=cache)
         plan = prepare.Plan(seed, prompt, id_per_class, overrides, stream, repeats)
+        computing.enter_context(backends.using(backend, jobs))
         outcomes = runner.run_outcomes(
             embedded, methods, plan, known=known, jobs=jobs, on_start=lambda label: say(f"Running {label} ...")
         )
@@ -186,7 +198,8 @@ def run(
         raise BadInput(str(error)) from error
     done: list[Record] = []
     try:
-        _collect(outcomes, folder, done)
+        with computing:
+            _collect(outcomes, folder, done)
         if folder is not None:
             report.write_csv(folder / "table.csv", done)
     except OSError as error:

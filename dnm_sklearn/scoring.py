@@ -113,16 +113,16 @@ def negative_label_log_odds(
     temperature = check_positive("temperature", temperature)
     log_c = math.log(check_positive("id_scale", id_scale))
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
 
     def finish(log_negative: torch.Tensor, log_id: torch.Tensor) -> torch.Tensor:
         return _mean_log_odds(log_negative.double() - log_id.double() - log_c)
 
     out = np.empty(image.shape[0])
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id)
+    with LogitTiles((id_text, negative_text), temperature, batch_size, device) as tiles:
+        for rows, block in tiles.blocks(image, n_groups):
+            log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+            log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+            out[rows] = tiles.by_rows(finish, log_negative, log_id)
     return out
 
 
@@ -196,7 +196,6 @@ def dnm_log_confidence(
     negative_prior = _check_prior(negative_prior)
     min_id_scale = check_positive("min_id_scale", min_id_scale)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text, positives), temperature, batch_size, device)
 
     # c(x) = negative_prior - exp(log_weight + LSE(positives) - LSE(ID))
     group_size = negative_text.shape[0] // n_groups
@@ -216,11 +215,12 @@ def dnm_log_confidence(
         return torch.stack([score, floored.squeeze(1).double()], dim=1)
 
     out = np.empty((image.shape[0], 2))
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_positive = tiles.group_lse(block, positives, slice(0, positives.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id, log_positive)
+    with LogitTiles((id_text, negative_text, positives), temperature, batch_size, device) as tiles:
+        for rows, block in tiles.blocks(image, n_groups):
+            log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+            log_positive = tiles.group_lse(block, positives, slice(0, positives.shape[0]), 1)
+            log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+            out[rows] = tiles.by_rows(finish, log_negative, log_id, log_positive)
     return np.ascontiguousarray(out[:, 0]), int(out[:, 1].sum())
 
 
@@ -287,7 +287,6 @@ def clamped_log_odds(
     temperature = check_positive("temperature", temperature)
     negative_prior = _check_prior(negative_prior)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
     group_size = negative_text.shape[0] // n_groups
     id_share = (1 - negative_prior) * group_size / id_text.shape[0]
     log_floor = math.log(group_size) + clamp / temperature
@@ -301,10 +300,11 @@ def clamped_log_odds(
         return _mean_log_odds(torch.maximum(log_mass, torch.full_like(log_mass, log_floor)) - log_id)
 
     out = np.empty(image.shape[0])
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id)
+    with LogitTiles((id_text, negative_text), temperature, batch_size, device) as tiles:
+        for rows, block in tiles.blocks(image, n_groups):
+            log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+            log_negative = tiles.group_lse(block, negative_text, order, n_groups)
+            out[rows] = tiles.by_rows(finish, log_negative, log_id)
     return out
 
 

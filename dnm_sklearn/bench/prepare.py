@@ -104,6 +104,8 @@ class EmbeddedSuite:
         Digest of the ID images.
     ood_digests : tuple of str
         Digests of the OOD sets.
+    id_train_digest : str
+        Digest of the ID images that may be used at fit; empty if there are none.
     """
 
     suite: Suite
@@ -113,6 +115,7 @@ class EmbeddedSuite:
     model: str = ""
     id_digest: str = ""
     ood_digests: tuple[str, ...] = ()
+    id_train_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,12 @@ class Plan:
     repeats: int = 3
 
     def of(self, method: Method) -> dict[str, Any]:
-        """Return the parameters of a method that were asked for."""
-        return {**dict(method.params), **self.overrides.get(method.name, {})}
+        """Return the parameters of a method that were asked for; those beside its name go first."""
+        return {**self.overrides.get(method.name, {}), **dict(method.params)}
+
+    def id_images_of(self, method: Method) -> int | None:
+        """Return the ID images a class that a method is fitted on; 0 = all, None = none."""
+        return self.id_per_class if method.kind == "baseline" else method.id_per_class
 
 
 def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
@@ -212,6 +219,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
         name,
         images_digest(suite.id.images),
         tuple(images_digest(images.images) for images in suite.ood),
+        "" if suite.id_train is None else images_digest(suite.id_train.images),
     )
 
 
@@ -296,6 +304,8 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
             free = sorted(k for k in known if k not in SUITE_PARAMS)
             close = difflib.get_close_matches(key, free, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
+            if key == "corpus":
+                hint = " One corpus is for all methods: give it with --corpus."
             raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
     if method.kind == "detector":
         suite = embedded.suite
@@ -309,8 +319,8 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
     return made
 
 
-def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
-    """Rows for the baselines: up to `per_class` of each class.
+def draw_id_images(images: ImageSet, per_class: int, seed: int) -> ImageSet:
+    """ID images for a fit: up to `per_class` of each class.
 
     Parameters
     ----------
@@ -323,7 +333,7 @@ def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (m, d), float64
+    ImageSet
         In the order of the set.
 
     Examples
@@ -331,14 +341,14 @@ def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
     >>> import numpy as np
     >>> from dnm_sklearn.bench.prepare import draw_id_images
     >>> from dnm_sklearn.datasets import ImageSet
-    >>> draw_id_images(ImageSet("t", np.eye(4), "id", np.array([0, 0, 0, 1])), 2, seed=0).shape
-    (3, 4)
+    >>> len(draw_id_images(ImageSet("t", np.eye(4), "id", np.array([0, 0, 0, 1])), 2, seed=0))
+    3
     """
-    rows = np.asarray(images.images, dtype=np.float64)
     if per_class == 0 or images.labels is None:
-        return rows
-    order = np.random.default_rng(seed).permutation(len(rows))
+        return images
+    order = np.random.default_rng(seed).permutation(len(images))
     taken: list[int] = []
     for label in np.unique(images.labels):
         taken += order[images.labels[order] == label][:per_class].tolist()
-    return rows[sorted(taken)]
+    taken.sort()
+    return replace(images, images=images.images[taken], labels=images.labels[taken])

@@ -137,9 +137,9 @@ class FileDigests:
         unreadable : {"raise", "none"}, default="raise"
             What to do about a file that cannot be read: raise its OSError, or return None in its place.
         n_threads : int, optional
-            Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are read
-        without waiting for a disk take one thread: Python's own work on them, which threads cannot share, is most
-        of it.
+            Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are
+            read without waiting for a disk take one thread: Python's own work on them, which threads cannot share,
+            is most of it.
 
         Returns
         -------

@@ -13,6 +13,8 @@ from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_t
 
 __all__ = ["UnreadableImageError", "read_rgb", "to_rgb", "unwrap_item"]
 
+_ORIENTATION = 0x0112
+_TURNED = range(2, 9)
 _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 
 
@@ -77,9 +79,10 @@ def to_rgb(image: Any) -> Any:
         if image.ndim == 3 and image.shape[2] not in (3, 4):
             raise UnreadableImageError(f"an image has 1, 3 or 4 channels, got {describe(image)}")
         image = Image.fromarray(np.ascontiguousarray(image))
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.getexif().get(_ORIENTATION, 1) in _TURNED:  # asked to turn nothing, Pillow copies the picture
+        image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
         return _from_wide(image).convert("RGB")

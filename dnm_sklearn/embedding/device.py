@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from dnm_sklearn._warn import warn
 
 __all__ = ["compile_batches", "ieee_convolutions", "warn_of_emulation"]
 
@@ -79,9 +80,7 @@ def warn_of_emulation(device: Any) -> None:
     import torch
 
     if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 8:
-        warnings.warn(
+        warn(
             f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and emulates them, slowly. "
             "Use precision='fp16' (or 'auto').",
-            UserWarning,
-            stacklevel=2,
         )

@@ -116,7 +116,9 @@ class Exponentials:
         if not n_groups:
             return out
         weight = (self._largest + log_weight[:, None]).exp_().to(dtype)
-        member = torch.from_numpy(np.repeat(np.eye(n_groups), sizes, axis=1)).to(device, dtype)
+        firsts, lasts = torch.from_numpy(np.stack([ends - sizes, ends])[:, :, None]).to(device)
+        row = torch.arange(len(weight), device=device)
+        member = ((firsts <= row) & (row < lasts)).to(dtype)
         few = _FEW_GROUPS if device.type == "cpu" else n_groups
         blocks = [
             (slice(first, first + few), slice(ends[first] - sizes[first], ends[min(first + few, n_groups) - 1]))

@@ -24,20 +24,20 @@ def over_nearest(
     reduce: Callable[[slice, torch.Tensor], torch.Tensor],
     corpus_text: Any,
     n_neighbors: int,
-    penalty: np.ndarray | None,
+    penalty: torch.Tensor | None,
     skip_self: bool,
     device: Any,
 ) -> np.ndarray:
     """Reduce the `n_neighbors` largest ``cosine - penalty`` of each label, unordered, to one number a label.
 
-    `reduce` takes a slice of labels and a tensor (labels, n_neighbors).
+    `reduce` takes a slice of labels and a tensor (labels, n_neighbors). `penalty` is on the device, one number a label.
     """
     import torch
 
     device = resolve_device(device)
     n_labels, width = corpus_text.shape
     bank = take(corpus_text, slice(None), compute_dtype(n_labels * width), device)
-    discount = None if penalty is None else torch.from_numpy(penalty).to(device=device, dtype=bank.dtype)
+    discount = None if penalty is None else penalty.to(bank.dtype)
     n_columns = -(-n_labels // _RUN) * _RUN
     step = max(1, min(_SEARCH_NUMBERS // n_columns, 1024, n_labels))
     # The columns beyond the last label stay at -inf: every run is full.

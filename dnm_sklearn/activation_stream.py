@@ -185,7 +185,8 @@ class ActivationStream:
         import torch
 
         with Workers(self._device) as workers:
-            rows = self._tensor(batch) * self._scale
+            features = self._tensor(batch)
+            rows = features * self._scale
             log_id = log_masses(workers, rows, self._id_text.T)
             means = [queue.mean() for queue in self._queues]
             first = self._ranked(workers, rows, log_id, self._top(*means)).sigmoid_()
@@ -193,7 +194,6 @@ class ActivationStream:
             self._otsu = threshold = otsu(self._known_scores())
             confident = (first > threshold + self._gap * (1 - threshold), first < threshold - self._gap * threshold)
             chosen = [torch.nonzero(mask).squeeze(1) for mask in confident]
-            features = self._tensor(batch)
             new = [features[index] for index in chosen]
             sums = self._take_in(workers, new, [log_id[index] for index in chosen])
             for side, (rows_in, total) in enumerate(zip(new, sums, strict=True)):

@@ -83,8 +83,8 @@ class ExpectationStream:
         window : int
             Admitted images that the weights remember.
         """
-        self._admitted = np.zeros((window, self._id_text.shape[1]), dtype=np.float32)
-        self._sums = np.zeros(len(self._corpus_text))
+        self._admitted = self._tensor(np.zeros((window, self._id_text.shape[1])))
+        self._sums = self._tensor(np.zeros(len(self._corpus_text))).double()
         self._n_admitted = self._n_seen = 0
 
     def load(self, state: dict[str, Any]) -> None:
@@ -95,7 +95,10 @@ class ExpectationStream:
         state : dict
             What :meth:`state` returned.
         """
-        self._admitted, self._sums = state["admitted_"].copy(), state["share_sums_"].copy()
+        import torch
+
+        self._admitted = torch.tensor(state["admitted_"], device=self._device)
+        self._sums = torch.tensor(state["share_sums_"], device=self._device)
         self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
@@ -106,7 +109,8 @@ class ExpectationStream:
         dict
             Keys are ``STATE_NAMES``: the ring of admitted images, the sums of their label shares, two counts.
         """
-        values = (self._admitted.copy(), self._sums.copy(), self._n_admitted, self._n_seen)
+        arrays = (self._admitted.cpu().numpy().copy(), self._sums.cpu().numpy().copy())
+        values = (*arrays, self._n_admitted, self._n_seen)
         return dict(zip(STATE_NAMES, values, strict=True))
 
     def log_weights(self) -> np.ndarray:
@@ -119,15 +123,15 @@ class ExpectationStream:
         """
         factor = self._factor()
         with np.errstate(divide="ignore"):
-            return self._log_weights if factor is None else self._log_weights + np.log(factor)
+            return self._log_weights if factor is None else self._log_weights + np.log(factor.cpu().numpy())
 
-    def _factor(self) -> np.ndarray | None:
+    def _factor(self) -> torch.Tensor | None:
         """By what the static weights are multiplied, (N,); None while nothing has been admitted."""
         held = min(self._n_admitted, len(self._admitted))
         if not held:
             return None
         confidence = held / (held + self._shrinkage)
-        share = np.maximum(self._sums, 0)
+        share = self._sums.clamp(min=0)
         followed = self._floor + (1 - self._floor) * len(share) * share / share.sum()
         return 1 + confidence * (followed - 1)
 
@@ -160,58 +164,60 @@ class ExpectationStream:
             Higher = more ID.
         """
         with Workers(self._device) as workers:
-            rows = self._rows(batch)
+            features = self._tensor(batch)
+            rows = self._scaled(features)
             log_id = log_masses(workers, rows, self._id_bank)
             log_corpus = self._activations.fill(workers, rows, self._offset)
             static = self._background(batch, self._finish(log_id, log_corpus))
             admitted = np.flatnonzero(self._admit(batch, static))
             self._n_seen += len(batch)
             if len(admitted):
-                self._remember(workers, batch, admitted, -log_corpus)
+                self._remember(workers, features, admitted, -log_corpus)
             factor = self._factor()
             if factor is None:
                 return static
-            log_corpus = self._activations.row_sums(workers, self._tensor(factor))
+            log_corpus = self._activations.row_sums(workers, factor.float())
             return self._background(batch, self._finish(log_id, log_corpus))
 
-    def _remember(self, workers: Workers, batch: np.ndarray, admitted: np.ndarray, log_weight: torch.Tensor) -> None:
+    def _remember(
+        self, workers: Workers, features: torch.Tensor, admitted: np.ndarray, log_weight: torch.Tensor
+    ) -> None:
         """Put admitted rows in the ring and their shares in the sums; those they push out leave both."""
         import torch
 
         window = len(self._admitted)
         for start in range(0, len(admitted), window):
-            part = admitted[start : start + window]
-            where = (self._n_admitted + np.arange(len(part))) % window
-            full = self._n_admitted + np.arange(len(part)) >= window
+            part = torch.from_numpy(admitted[start : start + window]).to(self._device)
+            number = self._n_admitted + torch.arange(len(part), device=self._device)
+            n_earlier = max(min(window - self._n_admitted, len(part)), 0)
             wrapped = (self._n_admitted % window) + len(part) >= window
-            if full.any() and not wrapped:
-                self._sums -= self._shares_of(workers, self._admitted[where[full]])
-            self._admitted[where] = batch[part]
+            if n_earlier < len(part) and not wrapped:
+                self._sums -= self._shares_of(workers, self._admitted[number[n_earlier:] % window])
+            self._admitted[number % window] = features[part]
             self._n_admitted += len(part)
             if wrapped:  # Once around, the sums are taken anew, so that rounding does not add up.
                 self._sums = self._shares_of(workers, self._admitted)
             else:
                 of_part = torch.full_like(log_weight, -torch.inf)
-                index = torch.from_numpy(part).to(log_weight.device)
-                of_part[index] = log_weight[index]
+                of_part[part] = log_weight[part]
                 self._sums += self._shares(workers, self._activations, of_part)
 
-    def _shares_of(self, workers: Workers, rows: np.ndarray) -> np.ndarray:
-        total = np.zeros(len(self._corpus_text))
-        for start in range(0, len(rows), 256):
-            log_mass = self._earlier.fill(workers, self._rows(rows[start : start + 256]), self._offset)
+    def _shares_of(self, workers: Workers, features: torch.Tensor) -> torch.Tensor:
+        total = self._sums.new_zeros(self._sums.shape)
+        for part in features.split(256):
+            log_mass = self._earlier.fill(workers, self._scaled(part), self._offset)
             total += self._shares(workers, self._earlier, -log_mass)
         return total
 
-    def _shares(self, workers: Workers, activations: Exponentials, log_weight: torch.Tensor) -> np.ndarray:
+    def _shares(self, workers: Workers, activations: Exponentials, log_weight: torch.Tensor) -> torch.Tensor:
         """Sum over rows of the static label shares."""
-        return activations.column_sums(workers, log_weight, [len(log_weight)])[0].double().cpu().numpy()
+        return activations.column_sums(workers, log_weight, [len(log_weight)])[0].double()
 
     def _finish(self, log_id: torch.Tensor, log_corpus: torch.Tensor) -> np.ndarray:
         return (log_id - log_corpus).cpu().numpy() + np.log(len(self._corpus_text))
 
-    def _rows(self, batch: np.ndarray) -> torch.Tensor:
-        return self._tensor(batch) * (1 / self._temperature)
+    def _scaled(self, features: torch.Tensor) -> torch.Tensor:
+        return features * (1 / self._temperature)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         import torch

@@ -231,7 +231,7 @@ def norm_representativeness(
         distance = own[rows, None] - 2 * similarity.double()
         return -distance.clamp_(min=_TINY_DISTANCE).log_().mean(dim=1)
 
-    return over_nearest(representativeness, corpus_text, n_neighbors, norms / 2, False, device)
+    return over_nearest(representativeness, corpus_text, n_neighbors, own / 2, False, device)
 
 
 def select_fraction(

@@ -411,8 +411,8 @@ def test_run_without_data_is_bad_input(tmp_path):
     assert "scripts/download/download.py" in result.output
 
 
-def test_list_datasets():
-    result = CliRunner().invoke(main, ["list", "datasets"])
-    assert result.exit_code == 0
-    for name in (*NAMES, "torchvision:CIFAR10"):
-        assert name in result.output
+def test_benchmarks_are_listed_as_suites_and_torchvision_as_datasets():
+    suites, datasets = (CliRunner().invoke(main, ["list", kind]) for kind in ("suites", "datasets"))
+    assert suites.exit_code == datasets.exit_code == 0
+    assert all(name in suites.output for name in NAMES)
+    assert "torchvision:CIFAR10" in datasets.output

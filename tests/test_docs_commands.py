@@ -12,6 +12,7 @@ import pytest
 from dnm_sklearn.bench import registry
 from dnm_sklearn.bench.cli import main
 from dnm_sklearn.bench.commands_run import _overrides
+from dnm_sklearn.bench.specs import detector_of_spec
 from dnm_sklearn.datasets import benchmark_names, read_definition
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def test_command_parses_and_names_what_exists(line, tmp_path, monkeypatch):
     assert given["suite_name"] in {*registry.suites(), *benchmark_names(), *OWN_SUITES}
     detectors = registry.detectors()
     for name in given["detector_names"]:
-        assert registry.resolve(name, detectors)
+        assert detector_of_spec(name)
     for name, values in _overrides(given["params"], detectors).items():
         made = detectors[name].load()()
         assert set(values) <= set(made.get_params())

@@ -138,8 +138,8 @@ class FileDigests:
             What to do about a file that cannot be read: raise its OSError, or return None in its place.
         n_threads : int, optional
             Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are
-            read without waiting for a disk take one thread: Python's own work on them, which threads cannot share,
-            is most of it.
+            read without waiting for a disk take one thread, as most of the time is Python's own work on them, which
+            threads cannot share.
 
         Returns
         -------

@@ -146,6 +146,7 @@ METHODS = {
     "ENL, names, image_mean": enl_names,
     "ENL": enl(),
     "ENL, background 1": enl(background=1.0),
+    "ENL, background auto": enl(background="auto"),
     "ENL, stream": enl(adaptation="transductive"),
 }
 ABLATIONS = {

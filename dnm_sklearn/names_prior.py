@@ -215,8 +215,9 @@ def trusted_images(
 
     An image of class y is judged by ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) / Z_j``, with Z and w from
     names alone, so that bad images cannot vouch for each other. The `share` of images with the lowest values is left
-    out, but for the best third of each class (rounded up): where a whole class has low values, its name is to blame.
-    The only image of a class is kept so only if no other class name is nearer to it.
+    out, but for the best third of each class (rounded up): where a whole class has low values, its name is to blame. Of
+    a class above the median size only a third of that is spared, and the only image of a class only if no other class
+    name is nearer to it.
 
     Parameters
     ----------
@@ -273,7 +274,8 @@ def trusted_images(
     rank = np.empty(len(rows), dtype=int)
     rank[order] = np.arange(len(rows)) - (np.cumsum(count) - count)[index[order]]
     nearest = np.concatenate([(rows[part] @ ids.T).argmax(axis=1) for part in label_parts(len(rows), len(ids))])
-    return trusted | ((3 * rank < count[index]) & ((count[index] > 1) | (nearest == index)))
+    usual = np.minimum(count, np.median(count[count > 0]))[index]
+    return trusted | ((3 * rank < usual) & ((count[index] > 1) | (nearest == index)))
 
 
 def label_parts(n_labels: int, rows: int) -> Iterator[slice]:

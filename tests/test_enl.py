@@ -335,3 +335,8 @@ def test_background_label_is_one_more_label(with_images):
         largest = (fit[0] @ det.id_text_.T.astype(float)).max(axis=1)
         assert log_mean == pytest.approx(np.log(np.exp(-largest / 0.1).mean()), abs=1e-5)
         assert np.isfinite(det.id_scores_).all()
+    auto = build(world, background="auto", **params).fit(*fit)
+    weight = len(world.names) / len(auto.negative_labels_)
+    by_number = build(world, background=weight, **params).fit(*fit)
+    np.testing.assert_array_equal(auto.score_samples(world.X), by_number.score_samples(world.X))
+    assert np.abs(auto.score_samples(world.X) - without.score_samples(world.X)).max() > 1e-3

@@ -73,10 +73,11 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         Of the guess, see :class:`~dnm_sklearn.names_prior.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
     prototype_weight : float, default=0.1
         With ID images, weight of the cosine to a class's mean image beside that to its name; 0 = names only.
-    background : float, default=0.0
+    background : float or "auto", default=0.0
         Weight of a background label against all corpus labels together, see
-        :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes, as happens with many
-        classes and a small corpus; 1 is a good value there. Without ID images and `image_mean` it is not used.
+        :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes. "auto" = class names
+        / corpus labels: much where classes are many and the corpus is small, next to nothing with a large corpus.
+        Without ID images and `image_mean` it is not used.
     trim : float, default=0.0
         Against bad ID images (OOD ones, wrong class names): largest share of them to leave out of E and the prototypes,
         about twice the share feared; see :func:`~dnm_sklearn.names_prior.trusted_images`. On clean images 0.2 costs
@@ -161,7 +162,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         "prior_slope": [Interval(Real, 0, None, closed="left")],
         "prior_spread": [Interval(Real, 0, None, closed="left")],
         "prototype_weight": [Interval(Real, 0, None, closed="left")],
-        "background": [Interval(Real, 0, None, closed="left")],
+        "background": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "admission_level": [Interval(Real, 0, 1, closed="neither")],
         "window": [Interval(Integral, 1, None, closed="left")],
@@ -258,13 +259,17 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         )
         self._fit_expectation(image[used], index[used])
         self.n_id_images_, self.id_images_used_ = int(used.sum()), used
-        if not used.all():
-            others = image[~used]
-            scores = enl.expectation_score(
-                others, self.id_bank_, self.negative_text_, self.log_expectation_, temperature=self.temperature_
-            )
-            self.id_scores_ = np.append(self.id_scores_, -self._add_background(others, scores))
-        self.id_scores_ = None if self.id_scores_ is None else np.sort(self.id_scores_)
+        if self.id_scores_ is not None:
+            self.id_scores_ = np.sort(np.concatenate([self.id_scores_, self._left_out_scores(image[~used])]))
+
+    def _left_out_scores(self, image: np.ndarray) -> np.ndarray:
+        """OOD scores of ID images that E is not made of."""
+        if not len(image):
+            return np.empty(0)
+        scores = enl.expectation_score(
+            image, self.id_bank_, self.negative_text_, self.log_expectation_, temperature=self.temperature_
+        )
+        return -self._add_background(image, scores)
 
     def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
         if not self.n_id_images_:
@@ -276,10 +281,10 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         self.reset_adaptation()
         super()._set_threshold(rows, failed, labels)
 
-    def _prior(self, image: np.ndarray | None) -> names_prior.ZeroShotPrior:
-        mean = self._given_image_mean()
-        if mean is None and image is not None:
-            mean = image.mean(axis=0, dtype=float)
+    def _prior(self, image: np.ndarray) -> names_prior.ZeroShotPrior:
+        """Guess with the image mean given, or else that of `image`."""
+        given = self._given_image_mean()
+        mean = image.mean(axis=0, dtype=float) if given is None else given
         return names_prior.ZeroShotPrior(
             self.id_text_, mean, self.prior_slope, self.prior_spread, strength=self.prior_strength
         )
@@ -314,7 +319,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         """Set E and the weights from names alone."""
         with np.errstate(divide="ignore"):
             self.log_weights_ = np.log(names_prior.names_only_weights(self.id_text_, self.negative_text_))
-        stock = None
+        stock = self.id_text_  # not used if the mean is given
         if self._given_image_mean() is None:
             if isinstance(self.embedder_, EmbeddingTable):
                 warn(
@@ -362,10 +367,11 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
     def _add_background(self, rows: np.ndarray, scores: np.ndarray, log_expectation: Any = None) -> np.ndarray:
         """Scores with the background label, if there is one."""
         log_mean = self.background_log_expectation_ if log_expectation is None else log_expectation
-        if self.background == 0 or np.isinf(log_mean).all():
+        weight = len(self.id_text_) / len(self.negative_text_) if self.background == "auto" else self.background
+        if weight == 0 or np.isinf(log_mean).all():
             return scores
         largest = scoring.max_logit(rows, self.id_text_)
-        return enl.add_background(scores, largest, log_mean, weight=self.background, temperature=self.temperature_)
+        return enl.add_background(scores, largest, log_mean, weight=weight, temperature=self.temperature_)
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()

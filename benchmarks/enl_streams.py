@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from benchmarks.enl_tables import METHODS, enl, enl_names, load, show, summary
+from benchmarks.enl_tables import METHODS, enl, enl_names, load, scores_of, show, summary
 
 KINDS = ("mixed", "ID first", "OOD first", "rare OOD (2 %)", "single kind")
 
@@ -30,27 +30,29 @@ def methods(data, per_class, seed):
     }
 
 
-def stream_scores(det, data, kind, seed):
-    """Scores of ID and OOD images of each set, one stream a set; single kind: one of ID and one of OOD images."""
-    out = {}
+def stream_scores(det, data, kind, seed, fixed=None):
+    """Scores of ID and OOD images of each set, one stream a set; single kind: one of ID and one of OOD images.
+
+    `fixed` has the scores of a detector that does not adapt: those of ID, then OOD, of each set.
+    """
+    out, n = {}, len(data.x)
     for name, every in data.ood.items():
-        rng = np.random.default_rng(seed)
-        own = rng.permutation(len(data.x))
-        n_ood = min(len(every), max(20, len(own) // 50)) if "rare" in kind else len(every)
-        ood = every[rng.permutation(len(every))[:n_ood]]
-        rows, n = np.concatenate([data.x[own], ood]), len(own)
-        if kind == "single kind":
-            out[name] = det.score_samples(rows[:n]), det.score_samples(rows[n:])
-            continue
-        order = np.arange(len(rows))
-        if kind == "OOD first":
-            order = np.roll(order, n_ood)
-        elif kind != "ID first":
-            order = rng.permutation(len(rows))
+        rng, rows = np.random.default_rng(seed), np.concatenate([data.x, every])
+        n_ood = min(len(every), max(20, n // 50)) if "rare" in kind else len(every)
+        own, ood = rng.permutation(n), n + rng.permutation(len(every))[:n_ood]
+        streams = {"ID first": [np.r_[own, ood]], "OOD first": [np.r_[ood, own]], "single kind": [own, ood]}
         score = np.empty(len(rows))
-        score[order] = det.score_samples(rows[order])
-        out[name] = score[:n], score[n:]
+        for order in streams.get(kind) or [rng.permutation(np.r_[own, ood])]:
+            score[order] = det.score_samples(rows[order]) if fixed is None else fixed[name][order]
+        out[name] = score[own], score[ood]
     return out
+
+
+def fixed_scores(det, data):
+    """Scores of ID, then OOD, of each set, if the detector does not adapt."""
+    if getattr(det, "adaptation", "") != "frozen":
+        return None
+    return {name: np.concatenate(pair) for name, pair in scores_of(det, data).items()}
 
 
 class StaticGateTANL:
@@ -103,10 +105,11 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     data = load(args)
     fitted = [methods(data, args.per_class, seed) for seed in range(args.draws)]
+    fixed = [{name: fixed_scores(det, data) for name, det in dets.items()} for dets in fitted]
     for kind in KINDS:
         rows = {}
         for name in fitted[0]:
-            draws = [stream_scores(dets[name], data, kind, seed) for seed, dets in enumerate(fitted)]
+            draws = [stream_scores(dets[name], data, kind, seed, fixed[seed][name]) for seed, dets in enumerate(fitted)]
             rows[name] = summary(data, draws)
         show(f"Stream: {kind}, {args.draws} draws", rows)
 

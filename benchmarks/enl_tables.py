@@ -67,6 +67,11 @@ class Data:
         rows = np.concatenate(rows)
         return self.x_fit[rows], self.labels_fit[rows]
 
+    def draw_any(self, n, seed):
+        """Embeddings and class indices of `n` ID images of any class."""
+        rows = np.random.default_rng(seed).choice(len(self.x_fit), n, replace=False)
+        return self.x_fit[rows], self.labels_fit[rows]
+
 
 def load(args) -> Data:
     """Read the suite, or embed the glyphs."""
@@ -251,7 +256,8 @@ def table(title, makers, data, args, halves=False):
         results = []
         for seed in range(args.draws if halves or name not in FIXED else 1):
             own = data.halves(seed) if halves else data
-            results.append(scores_of(make(own, *own.draw(args.per_class, seed)), own, seed))
+            images = own.draw_any(args.total, seed) if args.total else own.draw(args.per_class, seed)
+            results.append(scores_of(make(own, *images), own, seed))
         rows[name], kept[name] = summary(own, results), results
     show(title, rows)
     return kept
@@ -290,17 +296,18 @@ def main() -> None:
     parts = ["methods", "halves", "ablation", "bad"]
     parser.add_argument("--part", default="methods", choices=parts)
     parser.add_argument("--per-class", type=int, default=4)
+    parser.add_argument("--total", type=int, help="instead, ID images in all, of any class")
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     data = load(args)
     if args.part == "methods":
-        results = table(f"Methods, {args.per_class} ID images a class, {args.draws} draws", METHODS, data, args)
+        results = table(f"Methods, {args.draws} draws of ID images", METHODS, data, args)
         show_intervals(results, data)
     elif args.part == "halves":
         table(f"Half of the classes as ID, {args.draws} splits", METHODS, data, args, halves=True)
     elif args.part == "ablation":
-        table("Ablation", ABLATIONS, data, args)
+        table(f"Ablation, {args.draws} draws of ID images", ABLATIONS, data, args)
     else:
         contamination(data, args)
 

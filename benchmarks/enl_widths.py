@@ -61,12 +61,6 @@ def measured(data, n_words=200):
     return slope, np.sqrt(np.mean(inside)), np.sqrt(np.mean(about))
 
 
-def some_images(data, n, seed):
-    """Draw n ID images of any class."""
-    rows = np.random.default_rng(seed).choice(len(data.x_fit), n, replace=False)
-    return data.x_fit[rows], data.labels_fit[rows]
-
-
 def cell(make, data, draw, draws):
     """FPR95 of far and near, mean +- sd over draws."""
     cells = summary(data, [scores_of(make(data, *draw(seed)), data) for seed in range(draws)])
@@ -100,7 +94,7 @@ def main() -> None:
         for spread in SPREADS:
             prior = {"prior_slope": slope, "prior_spread": spread}
             cells = [cell(lambda d, *_, p=prior: enl_names(d, None, None, **p), data, lambda seed: (), 1)]
-            cells.append(cell(enl(**prior), data, lambda seed: some_images(data, 32, seed), args.draws))
+            cells.append(cell(enl(**prior), data, lambda seed: data.draw_any(32, seed), args.draws))
             cells.append(cell(enl(**prior), data, lambda seed: data.draw(4, seed), args.draws))
             print(f"| {slope} | {spread} | {' | '.join(cells)} |", flush=True)
 

@@ -1,6 +1,14 @@
-"""Sessions: ``nox -s sklearn_oldest sklearn_newest``, the estimator tests on both ends of the supported range."""
+"""Checks on other versions than the one at hand.
+
+``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python;
+``nox -s sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of scikit-learn.
+All but the first install PyTorch.
+"""
 
 import nox
+
+nox.options.sessions = ["grammar"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 TESTS = [
     "tests/test_common.py",
@@ -13,6 +21,20 @@ TESTS = [
     "tests/test_pipeline.py",
     "tests/test_detectors.py",
 ]
+
+
+@nox.session
+def grammar(session: nox.Session) -> None:
+    """Find syntax and library calls that are newer than the oldest Python that is supported."""
+    session.install("vermin")
+    session.run("vermin", f"--target={PYTHONS[0]}-", "--no-tips", "--violations", "dnm_sklearn", "tests", "noxfile.py")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run all tests on another Python."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *(session.posargs or ["-n", "auto"]))
 
 
 @nox.session

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_PAUSE = 0.1
+_PAUSE = 0.3
 
 
 def interleaved(
@@ -24,7 +24,7 @@ def interleaved(
     """Median seconds of each function: warmed up, then run in turn `repeats` times.
 
     `cpu_time` counts the seconds this process computed instead of those that passed: on a machine that others
-    use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's threads spin for some 30 ms
+    use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's threads spin for some 100 ms
     after a product and would take a core from the next arm.
     """
     clock = time.process_time if cpu_time else time.perf_counter

@@ -4,8 +4,7 @@ Give class *names*; a detector flags the images that those names do not cover.
 Importing this package is cheap: torch, open_clip and PyOD are imported at first use.
 """
 
-from importlib import import_module
-from typing import Any
+from dnm_sklearn._lazy import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -37,16 +36,4 @@ _SUBMODULES = (
 
 __all__ = ["__version__", *_EXPORTS]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
-        return import_module(f"dnm_sklearn.{name}")
-    raise AttributeError(f"module 'dnm_sklearn' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS, _SUBMODULES)

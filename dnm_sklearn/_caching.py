@@ -1,13 +1,44 @@
-"""One way to cache a function with ``joblib.Memory``."""
+"""One way to cache a function with ``joblib.Memory``, and what may stand for one."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from types import FunctionType
 from typing import Any
 
-__all__ = ["cached"]
+from sklearn.utils.validation import check_memory
+
+__all__ = ["as_memory", "cached"]
+
+
+def as_memory(memory: Any) -> Any:
+    """Give the ``joblib.Memory`` that a parameter ``memory`` stands for.
+
+    Parameters
+    ----------
+    memory : str, path, joblib.Memory or None
+        A folder, a cache, or None for no caching (scikit-learn's own function refuses a ``pathlib.Path``).
+
+    Returns
+    -------
+    joblib.Memory
+        The cache; of None one that keeps nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn._caching import as_memory
+    >>> as_memory(Path("cache")).location, as_memory(None).location
+    ('cache', None)
+    """
+    return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
 
 
 def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:

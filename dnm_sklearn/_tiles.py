@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._products import Workers, multiply, scratch
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,9 +21,13 @@ BatchSize = int | Literal["auto"]
 # depends on the other rows of its batch by less than 1e-9.
 FLOAT64_NUMBERS = 2**18
 # Logits of a tile: on a CPU they stay in its caches between product and reductions, a GPU wants more.
-TILE_NUMBERS = {"cpu": 5 * 2**18, "other": 2**24}
+TILE_NUMBERS = {"cpu": 2**20, "other": 2**24}
+# Logits of the tiles of all threads.
+_ALL_TILES_NUMBERS = 2**24
 # Rows copied or held at once, in numbers (32 MB of float32).
 BLOCK_NUMBERS = 2**23
+# What finishing a number in float64 costs, in multiplications of a product.
+_FINISH = 64
 # Taken out of groups whose labels all have offset -inf, so that their mass is exp(-inf) and not NaN.
 _LEAST = -1e30
 
@@ -115,8 +121,17 @@ def compute_dtype(n_numbers: int) -> torch.dtype:
     return torch.float64 if n_numbers <= FLOAT64_NUMBERS else torch.float32
 
 
-def take(matrix: Any, rows: slice | np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return rows of a matrix as a tensor, without a copy where numpy's memory can be used as it is."""
+def take(
+    matrix: Any,
+    rows: slice | np.ndarray,
+    dtype: torch.dtype,
+    device: torch.device,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return rows of a matrix as a tensor, without a copy where numpy's memory can be used as it is.
+
+    Rows that are gathered by number land in the memory `out` (numbers of that dtype and device) where that can be.
+    """
     import torch
 
     if isinstance(matrix, np.ndarray):
@@ -125,9 +140,18 @@ def take(matrix: Any, rows: slice | np.ndarray, dtype: torch.dtype, device: torc
             exact = np.float64 if dtype == torch.float64 else np.float32
             return torch.from_numpy(np.array(matrix[rows], dtype=exact, order="C")).to(device=device)
         matrix = torch.from_numpy(matrix)
-    if not isinstance(rows, slice):
-        return matrix.index_select(0, torch.from_numpy(rows).to(matrix.device)).to(device=device, dtype=dtype)
-    return matrix[rows].detach().to(device=device, dtype=dtype)
+    if isinstance(rows, slice):
+        return matrix[rows].detach().to(device=device, dtype=dtype)
+    index = torch.from_numpy(rows).to(matrix.device)
+    if out is None or (matrix.dtype, matrix.device) != (out.dtype, out.device):
+        return matrix.detach().index_select(0, index).to(device=device, dtype=dtype)
+    shape = (len(rows), matrix.shape[1])
+    return torch.index_select(matrix.detach(), 0, index, out=out[: shape[0] * shape[1]].view(shape))
+
+
+def tile_numbers(device: torch.device) -> int:
+    """Return how many logits a tile holds on this device."""
+    return TILE_NUMBERS["cpu" if device.type == "cpu" else "other"]
 
 
 class LogitTiles:
@@ -145,11 +169,19 @@ class LogitTiles:
 
     def __init__(self, banks: tuple[Any, ...], temperature: float, batch_size: Any, device: Any) -> None:
         self.device = resolve_device(device)
+        self.workers = Workers(self.device)
         self.dtype = compute_dtype(sum(bank.shape[0] * bank.shape[1] for bank in banks))
         self.inverse_temperature = 1 / temperature
         self.width = banks[0].shape[1]
-        self.tile_numbers = TILE_NUMBERS["cpu" if self.device.type == "cpu" else "other"]
+        self.tile_numbers = min(tile_numbers(self.device), _ALL_TILES_NUMBERS // self.workers.n)
         self.tile_rows = check_batch_size(batch_size) or 1024
+
+    def __enter__(self) -> LogitTiles:
+        self.workers.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.workers.__exit__(*error)
 
     def blocks(self, image: Any, numbers_a_row: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield blocks of image rows on the device; `numbers_a_row` results for each row fit too."""
@@ -169,54 +201,77 @@ class LogitTiles:
         """Return ``log sum exp(h + offset)`` over the labels of each group, shape (rows, n_groups).
 
         `offset` is one number a label, in the bank's order; None = 0.
-        Label tiles are the outer loop: each is gathered from the bank once for all row tiles.
+        Label tiles are the outer loop: each is gathered from the bank once for all row tiles. Threads share them.
         """
         import torch
 
         n_labels = order.stop if isinstance(order, slice) else len(order)
-        tile_rows = min(self.tile_rows, image.shape[0])
-        widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width))
-        tile, scratch = torch.empty(2, tile_rows * min(widest, n_labels), dtype=self.dtype, device=self.device)
+        n_rows = image.shape[0]
+        n_multiplications = n_rows * n_labels * self.width
+        fair = -(-n_labels // self.workers.wanted(n_multiplications))
+        tile_rows = min(self.tile_rows, n_rows)
+        widest = max(1, min(self.tile_numbers // tile_rows, BLOCK_NUMBERS // self.width, fair))
         size = n_labels // n_groups
-        out = torch.full((image.shape[0], n_groups), -math.inf, dtype=self.dtype, device=self.device)
-        for groups, labels in _label_tiles(n_groups, size, widest):
-            chosen = labels if isinstance(order, slice) else order[labels]
-            text = take(bank, chosen, self.dtype, self.device).T
-            added = None if offset is None else offset[chosen]
-            for start in range(0, image.shape[0], tile_rows):
-                rows = slice(start, min(start + tile_rows, image.shape[0]))
-                shape = (rows.stop - rows.start, text.shape[1])
-                logits = tile[: shape[0] * shape[1]].view(shape)
-                bias, beta = (logits, 0) if added is None else (added, 1)
-                torch.addmm(bias, image[rows], text, beta=beta, alpha=self.inverse_temperature, out=logits)
-                grouped = logits.view(shape[0], groups.stop - groups.start, -1)
-                if added is None:
-                    log_mass = _log_mass(grouped, scratch)
-                else:
-                    largest = grouped.amax(dim=2, keepdim=True).clamp_(min=_LEAST)
-                    log_mass = grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
-                whole = grouped.shape[2] == size
-                out[rows, groups] = log_mass if whole else torch.logaddexp(out[rows, groups], log_mass)
+        out = torch.full((n_rows, n_groups), -math.inf, dtype=self.dtype, device=self.device)
+        scaled = image * self.inverse_temperature
+        tiles = list(_label_tiles(n_groups, size, widest))
+        parts: list[Any] = [None] * len(tiles)
+
+        def reduce(left: Iterator[int]) -> None:
+            size_of_tile = tile_rows * min(widest, n_labels)
+            sizes = [size_of_tile, size_of_tile, min(widest, n_labels) * self.width]
+            tile, spare, gathered = scratch(sum(sizes), self.dtype, self.device).split(sizes)
+            for index in left:
+                groups, labels = tiles[index]
+                chosen = labels if isinstance(order, slice) else order[labels]
+                text = take(bank, chosen, self.dtype, self.device, gathered).T
+                added = None if offset is None else offset[chosen]
+                whole = text.shape[1] == size * (groups.stop - groups.start)
+                mass = out[:, groups] if whole else out.new_empty((n_rows, 1))
+                for start in range(0, n_rows, tile_rows):
+                    rows = slice(start, min(start + tile_rows, n_rows))
+                    shape = (rows.stop - rows.start, text.shape[1])
+                    logits = multiply(scaled[rows], text, tile[: shape[0] * shape[1]].view(shape))
+                    if added is not None:
+                        logits += added
+                    mass[rows] = _log_mass(logits.view(shape[0], mass.shape[1], -1), spare, added is None)
+                parts[index] = None if whole else (groups, mass)
+
+        self.workers.share(reduce, range(len(tiles)), n_multiplications)
+        for groups, mass in filter(None, parts):
+            out[:, groups] = torch.logaddexp(out[:, groups], mass)
         return out
 
     def by_rows(self, finish: Any, *arrays: torch.Tensor) -> np.ndarray:
         """Apply `finish` to a few rows of all arrays at a time, which bounds its float64 temporaries."""
         import torch
 
-        step = max(1, BLOCK_NUMBERS // 4 // max(array.shape[1] for array in arrays))
-        pieces = zip(*(array.split(step) for array in arrays), strict=True)
-        return torch.cat([finish(*piece) for piece in pieces]).cpu().numpy()
+        widest = max(array.shape[1] for array in arrays)
+        n_multiplications = _FINISH * len(arrays[0]) * widest
+        fair = -(-len(arrays[0]) // self.workers.wanted(n_multiplications))
+        step = max(1, min(BLOCK_NUMBERS // 4 // widest, fair))
+        pieces = list(zip(*(array.split(step) for array in arrays), strict=True))
+        finished: list[Any] = [None] * len(pieces)
+
+        def work(left: Iterator[int]) -> None:
+            for index in left:
+                finished[index] = finish(*pieces[index])
+
+        self.workers.share(work, range(len(pieces)), n_multiplications)
+        return torch.cat(finished).cpu().numpy()
 
 
-def _log_mass(grouped: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
-    """``log sum exp`` over the last axis of finite logits: h - log_softmax(h) is the same at every label.
-
-    The kernel for the softmax goes over the logits once, where amax, exp and sum of our own go over them five times.
-    """
+def _log_mass(grouped: torch.Tensor, spare: torch.Tensor, finite: bool) -> torch.Tensor:
+    """``log sum exp`` over the last axis of logits, which it may overwrite; `finite` = none of them is -inf."""
     import torch
 
-    below = torch.log_softmax(grouped, 2, out=scratch[: grouped.numel()].view(grouped.shape))
-    return grouped[..., 0] - below[..., 0]
+    if finite:
+        # h - log_softmax(h) is the same at every label. The kernel for the softmax goes over the logits once, where
+        # amax, exp and sum go over them five times.
+        below = torch.log_softmax(grouped, 2, out=spare[: grouped.numel()].view(grouped.shape))
+        return grouped[..., 0] - below[..., 0]
+    largest = grouped.amax(dim=2, keepdim=True).clamp_(min=_LEAST)
+    return grouped.sub_(largest).exp_().sum(dim=2).log_().add_(largest.squeeze(2))
 
 
 def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice, slice]]:
@@ -230,6 +285,53 @@ def _label_tiles(n_groups: int, size: int, widest: int) -> Iterator[tuple[slice,
         for group in range(n_groups):
             for start in range(group * size, (group + 1) * size, widest):
                 yield slice(group, group + 1), slice(start, min(start + widest, (group + 1) * size))
+
+
+def by_parts(
+    workers: Workers,
+    rows: torch.Tensor,
+    bank: torch.Tensor,
+    reduce: Callable[[slice, torch.Tensor], torch.Tensor],
+    most_rows: int = 1024,
+) -> torch.Tensor:
+    """Reduce products of rows with a bank to one float64 number a row, in tiles of rows that threads share.
+
+    Parameters
+    ----------
+    workers : Workers
+    rows : tensor of shape (n, D)
+        Already divided by the temperature.
+    bank : tensor of shape (D, N)
+    reduce : callable
+        Slice of rows and their logits, which it may overwrite, to tensor (rows,).
+    most_rows : int, default=1024
+        Of a tile.
+
+    Returns
+    -------
+    tensor of shape (n,), float64
+    """
+    import torch
+
+    out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    size = len(rows) * bank.numel()
+    fair = -(-len(rows) // workers.wanted(size))
+    step = max(1, min(most_rows, tile_numbers(rows.device) // bank.shape[1], fair))
+    parts = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+
+    def work(left: Iterator[slice]) -> None:
+        for part in left:
+            shape = (part.stop - part.start, bank.shape[1])
+            logits = scratch(shape[0] * shape[1], rows.dtype, rows.device).view(shape)
+            out[part] = reduce(part, multiply(rows[part], bank, logits))
+
+    workers.share(work, parts, size)
+    return out
+
+
+def log_masses(workers: Workers, rows: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+    """Log of the sum of ``exp(logit)`` over a bank, float64 (n,); `rows` are divided by the temperature."""
+    return by_parts(workers, rows, bank, lambda part, logits: logits.double().logsumexp(dim=1))
 
 
 def reduce_products(
@@ -265,18 +367,17 @@ def reduce_products(
     ValueError
         Shapes or widths that do not fit.
     """
-    import torch
-
     rows = check_matrix(names[0], rows, allow_empty=True)
     columns = check_matrix(names[1], columns)
     check_same_width(**{names[0]: rows, names[1]: columns})
-    tiles = LogitTiles((columns,), temperature, batch_size, device)
-    bank = take(columns, slice(None), tiles.dtype, tiles.device).T
-    step = max(1, min(tiles.tile_rows, tiles.tile_numbers // bank.shape[1]))
     out = np.empty(rows.shape[0])
-    for inside, block in tiles.blocks(rows, 1):
-        parts = [reduce(torch.mm(part, bank).mul_(tiles.inverse_temperature)) for part in block.split(step)]
-        out[inside] = torch.cat(parts).cpu().numpy()
+    with LogitTiles((columns,), temperature, batch_size, device) as tiles:
+        bank = take(columns, slice(None), tiles.dtype, tiles.device).T
+        for inside, block in tiles.blocks(rows, 1):
+            reduced = by_parts(
+                tiles.workers, block * tiles.inverse_temperature, bank, lambda _, part: reduce(part), tiles.tile_rows
+            )
+            out[inside] = reduced.cpu().numpy()
     return out
 
 

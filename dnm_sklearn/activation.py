@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dnm_sklearn._products import Workers
 from dnm_sklearn._tiles import (
-    TILE_NUMBERS,
+    BLOCK_NUMBERS,
     BatchSize,
     Device,
+    by_parts,
     check_batch_size,
     check_integer,
     check_matrix,
     check_positive,
     check_same_width,
     compute_dtype,
+    log_masses,
     resolve_device,
     take,
 )
@@ -91,8 +94,6 @@ def activation_log_odds(
     >>> activation_log_odds(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([  9.59, -10.  ,  -1.1 ])
     """
-    import torch
-
     image = check_matrix("image", image, allow_empty=True)
     id_text, negative_text = check_matrix("id_text", id_text), check_matrix("negative_text", negative_text)
     check_same_width(image=image, id_text=id_text, negative_text=negative_text)
@@ -100,15 +101,15 @@ def activation_log_odds(
     where = resolve_device(device)
     dtype = compute_dtype((id_text.shape[0] + negative_text.shape[0]) * id_text.shape[1])
     positions = score_positions(negative_text.shape[0], check_integer("step", step, 0), where)
-    banks = [take(bank, slice(None), dtype, where).T for bank in (id_text, negative_text)]
-    widest = max(bank.shape[1] for bank in banks)
-    n_rows = min(check_batch_size(batch_size) or 1024, max(1, tile_numbers(where) // widest))
+    id_bank, bank = (take(text, slice(None), dtype, where).T for text in (id_text, negative_text))
+    tile_rows = min(check_batch_size(batch_size) or 1024, max(1, BLOCK_NUMBERS // image.shape[1]))
     parts = []
-    for start in range(0, image.shape[0], n_rows):
-        rows = take(image, slice(start, start + n_rows), dtype, where)
-        log_id, negative = (torch.mm(rows, bank).mul_(scale) for bank in banks)
-        parts.append(ranked_log_odds(log_id.logsumexp(dim=1), negative, positions))
-    return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
+    with Workers(where) as workers:
+        for start in range(0, image.shape[0], tile_rows):
+            rows = take(image, slice(start, start + tile_rows), dtype, where) * scale
+            log_id = log_masses(workers, rows, id_bank)
+            parts.append(ranked_products(workers, rows, log_id, bank, positions).cpu().numpy())
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def otsu_threshold(scores: Any) -> float:
@@ -145,9 +146,11 @@ def otsu_threshold(scores: Any) -> float:
     return float(otsu(torch.from_numpy(values)))
 
 
-def tile_numbers(device: torch.device) -> int:
-    """Return how many logits a tile holds on this device."""
-    return TILE_NUMBERS["cpu" if device.type == "cpu" else "other"]
+def ranked_products(
+    workers: Workers, rows: torch.Tensor, log_id: torch.Tensor, bank: torch.Tensor, positions: torch.Tensor | None
+) -> torch.Tensor:
+    """:func:`ranked_log_odds` of rows, divided by the temperature, with a bank of ranked negatives (D, M)."""
+    return by_parts(workers, rows, bank, lambda part, logits: ranked_log_odds(log_id[part], logits, positions))
 
 
 def otsu(scores: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,10 @@
 An *activation row* of a unit vector x is ``p_j(x) = exp(h_j) / (sum of exp(h) over ID and corpus labels)`` for every
 corpus label j. The stream needs means of the last L rows of two queues. Rows are not kept: at 70,000 labels they would
 take 170 MB. A queue keeps its *features* in a ring, and sums of activation rows over runs of 8 consecutive rows. The
-mean is a sum over runs, so nothing drifts; the one run that has lost some of its rows is summed anew from its features,
-which ride along in the next batch's product.
+mean is a sum over runs, so nothing drifts; the one run that loses some of its rows is summed anew from its features,
+which ride along in the product of the rows that come in.
+
+Scoring needs products with the selected labels alone; only the rows that a queue takes meet the whole corpus.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dnm_sklearn._tiles import Device, resolve_device, take
-from dnm_sklearn.activation import activation_log_odds, otsu, ranked_log_odds, score_positions, tile_numbers
+from dnm_sklearn._exponentials import Exponentials
+from dnm_sklearn._products import Workers
+from dnm_sklearn._tiles import Device, log_masses, resolve_device, take
+from dnm_sklearn.activation import activation_log_odds, otsu, ranked_products, score_positions
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +81,7 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = score_positions(n_activated, step, self._device)
-        # Buffers that every batch uses again: fresh memory costs as much as the work in it.
-        self._logits: Any = None
-        self._block: Any = None
+        self._activations = Exponentials(self._corpus_text)
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -93,7 +95,13 @@ class ActivationStream:
         queue_length, score_queue_length : int
             Sizes of the queues.
         """
-        self._queues = [self._filled_queue(rows, queue_length) for rows in (id_rows, ood_rows)]
+        self._queues = [self._empty_queue(queue_length) for _ in range(2)]
+        kept = [self._tensor(rows[-queue_length:]) for rows in (id_rows, ood_rows)]
+        with Workers(self._device) as workers:
+            for start in range(0, max(map(len, kept)), _START_ROWS):
+                parts = [rows[start : start + _START_ROWS] for rows in kept]
+                log_id = [log_masses(workers, rows * self._scale, self._id_text.T) for rows in parts]
+                self._take_in(workers, parts, log_id)
         order = self._top(*(queue.mean() for queue in self._queues)).cpu().numpy()
         self._scores = self._zeros(score_queue_length, double=True)
         self._n_scored = 0
@@ -157,10 +165,6 @@ class ActivationStream:
         activation : ndarray of shape (M,), float64
             Mean probability over the OOD queue minus that over the ID queue.
         """
-        stale = [queue.stale_rows() for queue in self._queues]
-        rows = self._joined(stale)
-        if len(rows):
-            self._refresh(stale, self._product(rows), self._log_id(rows), 0)
         id_mean, ood_mean = (queue.mean() for queue in self._queues)
         order = self._top(id_mean, ood_mean)
         return order.cpu().numpy(), (ood_mean - id_mean)[order].double().cpu().numpy()
@@ -180,87 +184,52 @@ class ActivationStream:
         """
         import torch
 
-        n_rows = len(batch)
-        stale = [queue.stale_rows() for queue in self._queues]
-        rows = self._joined([self._tensor(batch), *stale])
-        logits, log_id = self._product(rows), self._log_id(rows)
-        self._refresh(stale, logits, log_id, n_rows)
-        images, image_log_id = logits[:n_rows], log_id[:n_rows]
-
-        means = [queue.mean() for queue in self._queues]
-        first = ranked_log_odds(image_log_id, self._columns(images, self._top(*means)), self._positions).sigmoid_()
-        self._push_scores(first)
-        self._otsu = threshold = otsu(self._known_scores())
-        confident = (first > threshold + self._gap * (1 - threshold), first < threshold - self._gap * threshold)
-        found = []
-        for side, (queue, mask) in enumerate(zip(self._queues, confident, strict=True)):
-            index = torch.nonzero(mask).squeeze(1)
-            if len(index):
-                sums = self._run_sums(logits, log_id, index, queue.count % _RUN)
-                means[side] = self._alpha * means[side] + (1 - self._alpha) * (sums.sum(dim=0) / len(index))
-                found.append((queue, rows[index], sums))
-        second = ranked_log_odds(image_log_id, self._columns(images, self._top(*means)), self._positions)
-
-        for queue, features, sums in found:
-            queue.push(features, sums)
-        self._n_seen += n_rows
+        with Workers(self._device) as workers:
+            features = self._tensor(batch)
+            rows = features * self._scale
+            log_id = log_masses(workers, rows, self._id_text.T)
+            means = [queue.mean() for queue in self._queues]
+            first = self._ranked(workers, rows, log_id, self._top(*means)).sigmoid_()
+            self._push_scores(first)
+            self._otsu = threshold = otsu(self._known_scores())
+            confident = (first > threshold + self._gap * (1 - threshold), first < threshold - self._gap * threshold)
+            chosen = [torch.nonzero(mask).squeeze(1) for mask in confident]
+            new = [features[index] for index in chosen]
+            sums = self._take_in(workers, new, [log_id[index] for index in chosen])
+            for side, (rows_in, total) in enumerate(zip(new, sums, strict=True)):
+                if len(rows_in):
+                    means[side] = self._alpha * means[side] + (1 - self._alpha) * (total / len(rows_in))
+            second = self._ranked(workers, rows, log_id, self._top(*means))
+        self._n_seen += len(batch)
         return second.cpu().numpy()
 
     # -- parts of a batch -----------------------------------------------------------------------------
 
-    def _product(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, N) in a buffer that is used again by the next product."""
+    def _ranked(self, workers: Workers, rows: torch.Tensor, log_id: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        return ranked_products(workers, rows, log_id, self._corpus_text[order].T, self._positions)
+
+    def _take_in(self, workers: Workers, new: list[torch.Tensor], log_id: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Queue features (n, D) and their log ID masses (n,), a tensor for each queue; return the activation sums (N,).
+
+        The queues' oldest runs, where they lose rows by that, are summed anew.
+        """
         import torch
 
-        shape = (len(rows), len(self._corpus_text))
-        if self._logits is None or len(self._logits) < shape[0]:
-            self._logits = torch.empty(shape, dtype=self._dtype, device=self._device)
-        out, rows = self._logits[: shape[0]], rows * self._scale
-        if self._device.type == "cpu":  # numpy's product is up to 1.5 times as fast as torch's at these shapes
-            np.matmul(rows.numpy(), self._corpus_text.T.numpy(), out=out.numpy())
-            return out
-        return torch.mm(rows, self._corpus_text.T, out=out)
-
-    def _columns(self, logits: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        return logits.gather(1, order.expand(len(logits), len(order)))
-
-    def _log_id(self, rows: torch.Tensor) -> torch.Tensor:
-        return (rows * self._scale @ self._id_text.T).double().logsumexp(dim=1).to(self._dtype)
-
-    def _run_sums(self, logits: torch.Tensor, log_id: torch.Tensor, index: torch.Tensor, offset: int) -> torch.Tensor:
-        """Activation rows of `index` summed in runs, (R, N); the first run already holds `offset` rows."""
-        import torch
-
-        n_labels = logits.shape[1]
-        n_runs = -(-(offset + len(index)) // _RUN)
-        out = torch.empty((n_runs, n_labels), dtype=logits.dtype, device=logits.device)
-        # A few runs at a time stay in the CPU's caches; a GPU takes them all at once.
-        step = max(1, min(n_runs, tile_numbers(self._device) // (_RUN * n_labels)))
-        if self._block is None or len(self._block) < step * _RUN:
-            self._block = torch.empty((step * _RUN, n_labels), dtype=logits.dtype, device=logits.device)
-        for start in range(0, n_runs, step):
-            runs = slice(start, min(start + step, n_runs))
-            first, last = max(runs.start * _RUN - offset, 0), min(runs.stop * _RUN - offset, len(index))
-            block, block_log_id = self._block[: last - first], log_id[index[first:last], None]
-            torch.index_select(logits, 0, index[first:last], out=block)
-            largest = torch.maximum(block.amax(dim=1, keepdim=True), block_log_id)
-            block.sub_(largest).exp_()
-            mass = block.sum(dim=1, keepdim=True) + torch.exp(block_log_id - largest)
-            positions = torch.arange(first, last, device=logits.device)
-            weights = torch.zeros((runs.stop - runs.start, last - first), dtype=logits.dtype, device=logits.device)
-            weights[(positions + offset) // _RUN - start, positions - first] = mass.squeeze(1).reciprocal_()
-            torch.mm(weights, block, out=out[runs])
-        return out
-
-    def _refresh(self, stale: list[torch.Tensor], logits: torch.Tensor, log_id: torch.Tensor, start: int) -> None:
-        """Sum the runs that have lost rows anew; the rows they still hold are `start`, start + 1, ... of `logits`."""
-        import torch
-
-        for queue, rows in zip(self._queues, stale, strict=True):
+        stale = [queue.rows_to_sum_anew(rows) for queue, rows in zip(self._queues, new, strict=True)]
+        features = torch.cat([*new, *stale])
+        stale_log_id = log_masses(workers, torch.cat(stale) * self._scale, self._id_text.T)
+        sizes = [_run_sizes(len(rows), queue.count % _RUN) for queue, rows in zip(self._queues, new, strict=True)]
+        sizes += [_run_sizes(len(rows), 0) for rows in stale]
+        log_mass = self._activations.fill(workers, features * self._scale)
+        log_mass = torch.logaddexp(log_mass, torch.cat([*log_id, stale_log_id]))
+        sums = self._activations.column_sums(workers, -log_mass, np.concatenate(sizes))
+        sums = sums.split([len(part) for part in sizes])
+        for queue, rows, new_sums, anew in zip(self._queues, new, sums[:2], sums[2:], strict=True):
             if len(rows):
-                index = torch.arange(start, start + len(rows), device=logits.device)
-                queue.replace_oldest(self._run_sums(logits, log_id, index, 0)[0])
-                start += len(rows)
+                queue.push(rows, new_sums)
+            if len(anew):
+                queue.replace_oldest(anew[0])
+        return [part.sum(dim=0) for part in sums[:2]]
 
     def _top(self, id_mean: torch.Tensor, ood_mean: torch.Tensor) -> torch.Tensor:
         """Return the M labels with the largest activation in descending order; ties keep corpus order."""
@@ -278,17 +247,10 @@ class ActivationStream:
             rows, id_text, corpus_text[order], temperature=self._temperature, step=self._step, device=self._device
         )
 
-    def _filled_queue(self, rows: np.ndarray, queue_length: int) -> _Queue:
-        """Return a queue that holds the last `queue_length` of `rows`."""
-        import torch
-
+    def _empty_queue(self, queue_length: int) -> _Queue:
         n_labels, width = self._corpus_text.shape
         n_runs = (queue_length + _RUN - 2) // _RUN + 1
-        queue = _Queue(self._zeros(queue_length, width), self._zeros(n_runs, n_labels), 0)
-        for part in self._tensor(rows[-queue_length:]).split(_START_ROWS):
-            index = torch.arange(len(part), device=self._device)
-            queue.push(part, self._run_sums(self._product(part), self._log_id(part), index, queue.count % _RUN))
-        return queue
+        return _Queue(self._zeros(queue_length, width), self._zeros(n_runs, n_labels), 0)
 
     def _push_scores(self, scores: torch.Tensor) -> None:
         import torch
@@ -304,11 +266,6 @@ class ActivationStream:
 
     # -- tensors ----------------------------------------------------------------------------------------
 
-    def _joined(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        return torch.cat(parts)
-
     def _tensor(self, array: np.ndarray, *, double: bool = False) -> torch.Tensor:
         import torch
 
@@ -318,6 +275,11 @@ class ActivationStream:
         import torch
 
         return torch.zeros(shape, dtype=torch.float64 if double else self._dtype, device=self._device)
+
+
+def _run_sizes(n_rows: int, offset: int) -> np.ndarray:
+    """Rows of each run when `n_rows` go on from a run that holds `offset` rows."""
+    return np.diff([0, *range(_RUN - offset, n_rows, _RUN), n_rows]) if n_rows else np.empty(0, dtype=int)
 
 
 class _Queue:
@@ -339,10 +301,17 @@ class _Queue:
         """Mean activation row (N,)."""
         return self.sums.sum(dim=0) / (self.count - self._oldest)
 
-    def stale_rows(self) -> torch.Tensor:
-        """Features of the oldest run if it has lost some of its rows, else none."""
-        stop = min(-(-self._oldest // _RUN) * _RUN, self.count)
-        return self.features[self._places(self._oldest, stop)]
+    def rows_to_sum_anew(self, new: torch.Tensor) -> torch.Tensor:
+        """Features of the run that is the oldest once `new` rows are in, if it has lost some of its rows by then."""
+        import torch
+
+        count = self.count + len(new)
+        oldest = max(count - len(self.features), 0)
+        if oldest == self._oldest or oldest % _RUN == 0:
+            return new[:0]
+        stop = min(oldest + _RUN - oldest % _RUN, count)
+        held = self.features[self._places(oldest, min(stop, self.count))]
+        return torch.cat([held, new[max(oldest - self.count, 0) : max(stop - self.count, 0)]])
 
     def replace_oldest(self, total: torch.Tensor) -> None:
         """Set the sum of the oldest run."""

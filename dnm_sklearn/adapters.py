@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.labels import is_string_sequence
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]
@@ -274,11 +274,9 @@ class OODClassifier(ClassifierMixin, _Adapter):
         if is_string_sequence(self.classes_) and marker in self.classes_:
             return marker
         if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
-            warnings.warn(
+            warn(
                 "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In "
                 "the coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
-                UserWarning,
-                stacklevel=4,
             )
         return self.classes_[1]
 

@@ -315,13 +315,13 @@ def expectation_score(
         if np.shape(values) != (n_labels,):
             raise ValueError(f"{name} must have one number a corpus label, ({n_labels},), got {np.shape(values)}.")
         offset = offset + sign * np.asarray(values, dtype=float)
-    tiles = LogitTiles((id_text, corpus_text), temperature, batch_size, device)
-    added = take_rows(offset[:, None], slice(None), tiles.dtype, tiles.device)[:, 0]
     scores = np.empty(image.shape[0])
-    for rows, block in tiles.blocks(image, 2):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_corpus = tiles.group_lse(block, corpus_text, slice(0, n_labels), 1, offset=added)
-        scores[rows] = (log_id.double() - log_corpus.double()).squeeze(1).cpu().numpy()
+    with LogitTiles((id_text, corpus_text), temperature, batch_size, device) as tiles:
+        added = take_rows(offset[:, None], slice(None), tiles.dtype, tiles.device)[:, 0]
+        for rows, block in tiles.blocks(image, 2):
+            log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
+            log_corpus = tiles.group_lse(block, corpus_text, slice(0, n_labels), 1, offset=added)
+            scores[rows] = (log_id.double() - log_corpus.double()).squeeze(1).cpu().numpy()
     return scores + np.log(n_labels)
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._tiles import Device, resolve_device, take
+from dnm_sklearn._exponentials import Exponentials
+from dnm_sklearn._products import Workers
+from dnm_sklearn._tiles import Device, log_masses, resolve_device, take
 from dnm_sklearn.expectation import expectation_score
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class ExpectationStream:
         self._temperature, self._device = temperature, resolve_device(device)
         self._admit, self._floor, self._shrinkage = admit, floor, shrinkage
         self._background = background or (lambda rows, scores: scores)
+        self._id_bank = self._tensor(id_text).T
+        self._offset = self._tensor(log_weights - log_expectation)
+        # Of the batch, and of images admitted before.
+        self._activations, self._earlier = (Exponentials(self._tensor(corpus_text)) for _ in range(2))
 
     def start(self, window: int) -> None:
         """Begin with nothing admitted.
@@ -77,8 +83,8 @@ class ExpectationStream:
         window : int
             Admitted images that the weights remember.
         """
-        self._admitted = np.zeros((window, self._id_text.shape[1]), dtype=np.float32)
-        self._sums = np.zeros(len(self._corpus_text))
+        self._admitted = self._tensor(np.zeros((window, self._id_text.shape[1])))
+        self._sums = self._tensor(np.zeros(len(self._corpus_text))).double()
         self._n_admitted = self._n_seen = 0
 
     def load(self, state: dict[str, Any]) -> None:
@@ -89,7 +95,10 @@ class ExpectationStream:
         state : dict
             What :meth:`state` returned.
         """
-        self._admitted, self._sums = state["admitted_"].copy(), state["share_sums_"].copy()
+        import torch
+
+        self._admitted = torch.tensor(state["admitted_"], device=self._device)
+        self._sums = torch.tensor(state["share_sums_"], device=self._device)
         self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
@@ -100,7 +109,8 @@ class ExpectationStream:
         dict
             Keys are ``STATE_NAMES``: the ring of admitted images, the sums of their label shares, two counts.
         """
-        values = (self._admitted.copy(), self._sums.copy(), self._n_admitted, self._n_seen)
+        arrays = (self._admitted.cpu().numpy().copy(), self._sums.cpu().numpy().copy())
+        values = (*arrays, self._n_admitted, self._n_seen)
         return dict(zip(STATE_NAMES, values, strict=True))
 
     def log_weights(self) -> np.ndarray:
@@ -111,14 +121,19 @@ class ExpectationStream:
         ndarray of shape (N,), float64
             The factor has mean 1.
         """
+        factor = self._factor()
+        with np.errstate(divide="ignore"):
+            return self._log_weights if factor is None else self._log_weights + np.log(factor.cpu().numpy())
+
+    def _factor(self) -> torch.Tensor | None:
+        """By what the static weights are multiplied, (N,); None while nothing has been admitted."""
         held = min(self._n_admitted, len(self._admitted))
         if not held:
-            return self._log_weights
+            return None
         confidence = held / (held + self._shrinkage)
-        share = np.maximum(self._sums, 0)
+        share = self._sums.clamp(min=0)
         followed = self._floor + (1 - self._floor) * len(share) * share / share.sum()
-        with np.errstate(divide="ignore"):
-            return self._log_weights + np.log1p(confidence * (followed - 1))
+        return 1 + confidence * (followed - 1)
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
         """Score with the present weights, learning nothing.
@@ -148,58 +163,66 @@ class ExpectationStream:
         ndarray of shape (b,), float64
             Higher = more ID.
         """
-        import torch
+        with Workers(self._device) as workers:
+            features = self._tensor(batch)
+            rows = self._scaled(features)
+            log_id = log_masses(workers, rows, self._id_bank)
+            log_corpus = self._activations.fill(workers, rows, self._offset)
+            static = self._background(batch, self._finish(log_id, log_corpus))
+            admitted = np.flatnonzero(self._admit(batch, static))
+            self._n_seen += len(batch)
+            if len(admitted):
+                self._remember(workers, features, admitted, -log_corpus)
+            factor = self._factor()
+            if factor is None:
+                return static
+            log_corpus = self._activations.row_sums(workers, factor.float())
+            return self._background(batch, self._finish(log_id, log_corpus))
 
-        image = take(batch, slice(None), torch.float32, self._device)
-        logits = image @ take(self._corpus_text, slice(None), torch.float32, self._device).T
-        logits *= 1 / self._temperature
-        log_id = (image @ take(self._id_text, slice(None), torch.float32, self._device).T) / self._temperature
-        log_id = log_id.double().logsumexp(dim=1)
-        static = self._background(batch, self._finish(logits, log_id, self._log_weights))
-        admitted = self._admit(batch, static)
-        self._n_seen += len(batch)
-        if admitted.any():
-            self._remember(batch[admitted], logits[torch.from_numpy(admitted).to(self._device)])
-        return self._background(batch, self._finish(logits, log_id, self.log_weights()))
-
-    def _remember(self, rows: np.ndarray, logits: torch.Tensor) -> None:
+    def _remember(
+        self, workers: Workers, features: torch.Tensor, admitted: np.ndarray, log_weight: torch.Tensor
+    ) -> None:
         """Put admitted rows in the ring and their shares in the sums; those they push out leave both."""
-        window = len(self._admitted)
-        for start in range(0, len(rows), window):
-            part, part_logits = rows[start : start + window], logits[start : start + window]
-            where = (self._n_admitted + np.arange(len(part))) % window
-            full = self._n_admitted + np.arange(len(part)) >= window
-            wrapped = (self._n_admitted % window) + len(part) >= window
-            if full.any() and not wrapped:
-                self._sums -= self._shares_of(self._admitted[where[full]])
-            self._admitted[where] = part
-            self._n_admitted += len(part)
-            # Once around, the sums are taken anew, so that rounding does not add up.
-            self._sums = self._shares_of(self._admitted) if wrapped else self._sums + self._shares(part_logits)
-
-    def _shares_of(self, rows: np.ndarray) -> np.ndarray:
         import torch
 
-        bank = take(self._corpus_text, slice(None), torch.float32, self._device).T
-        total = np.zeros(len(self._corpus_text))
-        for start in range(0, len(rows), 256):
-            image = take(rows[start : start + 256], slice(None), torch.float32, self._device)
-            total += self._shares((image @ bank) / self._temperature)
+        window = len(self._admitted)
+        for start in range(0, len(admitted), window):
+            part = torch.from_numpy(admitted[start : start + window]).to(self._device)
+            number = self._n_admitted + torch.arange(len(part), device=self._device)
+            n_earlier = max(min(window - self._n_admitted, len(part)), 0)
+            wrapped = (self._n_admitted % window) + len(part) >= window
+            if n_earlier < len(part) and not wrapped:
+                self._sums -= self._shares_of(workers, self._admitted[number[n_earlier:] % window])
+            self._admitted[number % window] = features[part]
+            self._n_admitted += len(part)
+            if wrapped:  # Once around, the sums are taken anew, so that rounding does not add up.
+                self._sums = self._shares_of(workers, self._admitted)
+            else:
+                of_part = torch.full_like(log_weight, -torch.inf)
+                of_part[part] = log_weight[part]
+                self._sums += self._shares(workers, self._activations, of_part)
+
+    def _shares_of(self, workers: Workers, features: torch.Tensor) -> torch.Tensor:
+        total = self._sums.new_zeros(self._sums.shape)
+        for part in features.split(256):
+            log_mass = self._earlier.fill(workers, self._scaled(part), self._offset)
+            total += self._shares(workers, self._earlier, -log_mass)
         return total
 
-    def _shares(self, logits: torch.Tensor) -> np.ndarray:
+    def _shares(self, workers: Workers, activations: Exponentials, log_weight: torch.Tensor) -> torch.Tensor:
         """Sum over rows of the static label shares."""
-        weighted = logits + self._offset(self._log_weights)
-        return weighted.softmax(dim=1).double().sum(dim=0).cpu().numpy()
+        return activations.column_sums(workers, log_weight, [len(log_weight)])[0].double()
 
-    def _offset(self, log_weights: np.ndarray) -> torch.Tensor:
+    def _finish(self, log_id: torch.Tensor, log_corpus: torch.Tensor) -> np.ndarray:
+        return (log_id - log_corpus).cpu().numpy() + np.log(len(self._corpus_text))
+
+    def _scaled(self, features: torch.Tensor) -> torch.Tensor:
+        return features * (1 / self._temperature)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
         import torch
 
-        return torch.from_numpy(log_weights - self._log_expectation).to(device=self._device, dtype=torch.float32)
-
-    def _finish(self, logits: torch.Tensor, log_id: torch.Tensor, log_weights: np.ndarray) -> np.ndarray:
-        log_corpus = (logits + self._offset(log_weights)).logsumexp(dim=1).double()
-        return (log_id - log_corpus).cpu().numpy() + np.log(len(self._corpus_text))
+        return take(array, slice(None), torch.float32, self._device)
 
     def _score(self, rows: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
         scores = expectation_score(

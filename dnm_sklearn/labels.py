@@ -6,7 +6,8 @@ one-dimensional sequence of strings and neither of the others gave names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -124,8 +125,9 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def _from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
-    if isinstance(classes, str):
-        raise ValueError(f"classes={classes!r} is one string; give a list of names, e.g. classes=[{classes!r}].")
+    _refuse_no_list("classes", classes)
+    if len(classes) == 0:
+        raise ValueError("No class names: classes is empty. Give at least one name, or None to take them from y or X.")
     if not isinstance(classes, Mapping):
         names = unique_names(classes)
         return names, [[name] for name in names]
@@ -138,6 +140,43 @@ def _from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
         names.append(key)
         prompts.append(unique_names(texts) if texts else [key])
     return names, prompts
+
+
+def _refuse_no_list(what: str, value: Any) -> None:
+    """Raise for what holds one string, or has no order, or can be read once only."""
+    if isinstance(value, (str, bytes, os.PathLike)):
+        text = os.fsdecode(value)
+        if os.path.isdir(text):
+            raise ValueError(f"{what} is the folder {text!r}; list its images: sorted(Path({text!r}).glob('*.jpg')).")
+        if not os.path.isfile(text):
+            raise ValueError(f"{what} is the single string {text!r}; a list of class names is wanted: [{text!r}].")
+        if text.lower().endswith(_IMAGE_SUFFIXES):
+            raise ValueError(
+                f"{what} is the path of one image, {text!r}; give images as a list, [{text!r}], and the class names as "
+                "`classes=[...]` in the constructor."
+            )
+        raise ValueError(
+            f"{what} is the path of a file, {text!r}; a list of class names is wanted. If it has one name a line: "
+            f"Path({text!r}).read_text(encoding='utf-8').splitlines()."
+        )
+    if isinstance(value, (set, frozenset)):
+        raise ValueError(f"{what} is a set, whose order differs from run to run: give sorted(...) of it.")
+    if isinstance(value, Iterator):
+        raise ValueError(f"{what} is a {type(value).__name__}, which can be read only once: give list(...) of it.")
+
+
+def _why_no_names(what: str, value: Any) -> None:
+    """Raise what can be said of a value that holds no names though it was perhaps meant to."""
+    _refuse_no_list(what, value)
+    if isinstance(value, Mapping):
+        raise ValueError(f"{what} is a dict; give it in the constructor: classes={{name: [synonyms], ...}}.")
+    if isinstance(value, (list, tuple)) and any(isinstance(v, str) for v in value):
+        unique_names(value)
+    dtype = getattr(value, "dtype", None)
+    if getattr(dtype, "kind", "") == "S" or (isinstance(value, (list, tuple)) and value and type(value[0]) is bytes):
+        raise ValueError(f"{what} holds bytes; decode them to strings: [name.decode() for name in names].")
+    if len(getattr(value, "shape", ())) == 2 and all(isinstance(v, str) for v in np.asarray(value, object).ravel()[:9]):
+        raise ValueError(f"{what} is a table of strings of shape {value.shape}; give the one column that holds names.")
 
 
 def _refuse_image_paths(names: Sequence[str]) -> None:
@@ -157,7 +196,7 @@ def _index_of(values: Sequence[str], names: Sequence[str], ood_label: str) -> np
     except KeyError as error:
         name = error.args[0]
         close = get_close_matches(name, list(position), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
             f"y holds {name!r}, which is neither one of the {len(names)} classes nor the ood_label "
             f"{ood_label!r}{hint} Add it to `classes`, or mark such rows with the ood_label."
@@ -193,14 +232,17 @@ def row_is_ood(y: Any, ood_label: str = "ood", n_classes: int | None = None) -> 
     >>> row_is_ood(["cat", "ood"]).tolist(), row_is_ood([0, 1]).tolist()
     ([False, True], [False, True])
     """
+    y = _column(y)
     if is_string_sequence(y):
         return np.array([v.strip() == ood_label for v in y], dtype=bool)
-    values = np.asarray(y)
+    values = _numbers(y)
     if values.dtype.kind == "b":
-        return values.ravel().astype(bool)
+        return values.ravel()
     if values.dtype.kind not in "iuf" or values.size == 0:
         return None
     unique = set(np.unique(values).tolist())
+    if np.isnan(values).any() and {v for v in unique if v == v} <= {0, 1}:
+        raise _missing(int(np.flatnonzero(np.isnan(values))[0]), np.nan)
     if unique <= {0, 1}:
         return values.ravel() == 1
     if unique <= {-1, 1}:
@@ -211,6 +253,42 @@ def row_is_ood(y: Any, ood_label: str = "ood", n_classes: int | None = None) -> 
     if n_classes is not None and all(float(v).is_integer() and 0 <= v < n_classes for v in unique):
         return np.zeros(values.size, dtype=bool)
     return None
+
+
+def _numbers(y: Any) -> np.ndarray:
+    """Array of `y`, with objects that are numbers (pandas's nullable columns) as numbers.
+
+    Strings among other things are an error: a missing label would else make all the others be ignored.
+    """
+    values = np.asarray(y)
+    if values.dtype.kind == "U":  # of a list, numpy makes strings of everything in it
+        values = np.asarray(y, dtype=object)
+    if values.dtype.kind != "O":
+        return values
+    flat = values.ravel()
+    kinds = {type(value) for value in flat}
+    if any(issubclass(kind, str) for kind in kinds):
+        row = next((i for i, value in enumerate(flat) if not isinstance(value, str)), None)
+        if row is not None:
+            raise _missing(row, flat[row])
+    elif all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
+        return values.astype(bool)
+    elif all(issubclass(kind, (int, float, np.number, np.bool_)) for kind in kinds):
+        return values.astype(float)
+    return values
+
+
+def _missing(row: int, value: Any) -> ValueError:
+    return ValueError(
+        f"y[{row}] is {value!r}, but y must say of every row what it is: a class name or the ood_label, or 0 (ID) or 1 "
+        "(OOD). Leave rows without a label out of X and y."
+    )
+
+
+def _column(y: Any) -> Any:
+    """A table of one column (a data frame's) as that column."""
+    shape: tuple[int, ...] = getattr(y, "shape", ())
+    return np.asarray(y).ravel() if len(shape) == 2 and shape[1] == 1 else y
 
 
 def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> ResolvedLabels:
@@ -243,6 +321,7 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
     >>> resolve_labels(["cat", "dog", "cat"], None, None).class_names
     ['cat', 'dog']
     """
+    y = _column(y)
     images, values = X, y
     strings = [v.strip() for v in y] if is_string_sequence(y) else None
     if classes is not None:
@@ -256,6 +335,8 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
             _refuse_image_paths(list(X))
             names, images, values = unique_names(X), None, None
         else:
+            _why_no_names("y", y)
+            _why_no_names("X", X)
             raise ValueError(
                 "No class names: give them as `classes=[...]` in the constructor, as strings in y, "
                 "or fit on the names alone: fit(['cat', 'dog'])."
@@ -280,7 +361,7 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
     if strings is not None:
         class_index = _index_of(strings, names, ood_label)
     elif is_ood is not None:
-        numbers = np.asarray(values).ravel()
+        numbers = _numbers(values).ravel()
         if numbers.dtype.kind != "b" and numbers.max(initial=0) > 1:
             class_index = numbers.astype(int)
     return ResolvedLabels(names, prompts, images, is_ood, class_index)

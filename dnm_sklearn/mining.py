@@ -9,13 +9,11 @@ NaN embeddings give NaN criteria, which :func:`select_fraction` refuses.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dnm_sklearn._neighbors import over_nearest
 from dnm_sklearn._tiles import (
     Device,
     check_integer,
@@ -25,6 +23,7 @@ from dnm_sklearn._tiles import (
     resolve_device,
     take,
 )
+from dnm_sklearn._warn import warn
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +37,6 @@ __all__ = [
     "select_fraction",
 ]
 
-# Neighbours are searched in runs of this many labels: first the best runs, then the best labels inside them.
-_RUN = 32
-# Similarities held at once by the neighbour search (256 MB of float32).
-_SEARCH_NUMBERS = 2**26
 _TINY_DISTANCE = 1e-12
 
 
@@ -174,12 +169,13 @@ def knn_density(corpus_text: Any, *, n_neighbors: int = 100, device: Device = "a
     corpus_text = check_matrix("corpus_text", corpus_text)
     n_labels = corpus_text.shape[0]
     n_neighbors = _check_neighbors(n_neighbors, n_labels - 1, "other labels")
-    out = np.full(n_labels, np.inf)
     if n_neighbors == 0:
-        return out
-    for rows, cosine in _nearest(corpus_text, n_neighbors, None, True, device):
-        out[rows] = -(2 - 2 * cosine.double()).clamp_(min=0).sum(dim=1).log_().cpu().numpy()
-    return out
+        return np.full(n_labels, np.inf)
+
+    def density(rows: slice, cosine: torch.Tensor) -> torch.Tensor:
+        return -(2 - 2 * cosine.double()).clamp_(min=0).sum(dim=1).log_()
+
+    return over_nearest(density, corpus_text, n_neighbors, None, True, device)
 
 
 def norm_representativeness(
@@ -228,11 +224,14 @@ def norm_representativeness(
         bad = np.flatnonzero(~np.isfinite(norms))
         raise ValueError(f"norms must be finite: {len(bad)} are not, the first at row {bad[0]}.")
     n_neighbors = _check_neighbors(n_neighbors, len(norms), "labels")
-    out = np.empty(len(norms))
-    for rows, similarity in _nearest(corpus_text, n_neighbors, norms / 2, False, device):
-        distance = norms[rows, None] - 2 * similarity.double().cpu().numpy()
-        out[rows] = -np.log(np.maximum(distance, _TINY_DISTANCE)).mean(axis=1)
-    return out
+    device = resolve_device(device)
+    own = take(norms, slice(None), compute_dtype(0), device)
+
+    def representativeness(rows: slice, similarity: torch.Tensor) -> torch.Tensor:
+        distance = own[rows, None] - 2 * similarity.double()
+        return -distance.clamp_(min=_TINY_DISTANCE).log_().mean(dim=1)
+
+    return over_nearest(representativeness, corpus_text, n_neighbors, own / 2, False, device)
 
 
 def select_fraction(
@@ -347,14 +346,12 @@ def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) ->
 def _neighbouring_order(values: torch.Tensor, below: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Smallest value of each row but `below`, and the next; reorders `values`, which are on the CPU.
 
-    numpy's partition, in as many threads as torch has, is several times faster than torch's topk and sort.
+    numpy's partition is several times faster than torch's topk and sort.
     """
     import torch
 
     rows = values.numpy()
-    n_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(lambda part: part.partition(below, axis=1), np.array_split(rows, n_threads)))
+    rows.partition(below, axis=1)
     low = rows[:, below]
     high = np.fmin.reduce(rows[:, below + 1 :], axis=1) if below + 1 < rows.shape[1] else low
     return torch.from_numpy(low.astype(np.float64)), torch.from_numpy(high.astype(np.float64))
@@ -363,49 +360,7 @@ def _neighbouring_order(values: torch.Tensor, below: int) -> tuple[torch.Tensor,
 def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:
     n_neighbors = check_integer("n_neighbors", n_neighbors, 1)
     if n_neighbors > available:
-        warnings.warn(
+        warn(
             f"n_neighbors={n_neighbors} is more than the corpus has: all {available} {what} are taken.",
-            UserWarning,
-            stacklevel=3,
         )
     return min(n_neighbors, available)
-
-
-def _nearest(
-    corpus_text: Any, n_neighbors: int, penalty: np.ndarray | None, skip_self: bool, device: Any
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield (rows, the `n_neighbors` largest ``cosine - penalty`` of each, unordered), a chunk at a time."""
-    import torch
-
-    device = resolve_device(device)
-    n_labels = corpus_text.shape[0]
-    bank = take(corpus_text, slice(None), compute_dtype(n_labels * corpus_text.shape[1]), device)
-    discount = None if penalty is None else torch.from_numpy(penalty).to(device=device, dtype=bank.dtype)
-    n_runs = -(-n_labels // _RUN)
-    step = max(1, min(_SEARCH_NUMBERS // (n_runs * _RUN), 1024, n_labels))
-    # The columns beyond the last label stay at -inf: every run is full.
-    similar = torch.full((step, n_runs * _RUN), -math.inf, dtype=bank.dtype, device=device)
-    for start in range(0, n_labels, step):
-        rows = slice(start, min(start + step, n_labels))
-        chunk = similar[: rows.stop - start]
-        inside = chunk[:, :n_labels]
-        torch.mm(bank[rows], bank.T, out=inside)
-        if discount is not None:
-            inside.sub_(discount)
-        if skip_self:
-            inside[:, rows].fill_diagonal_(-math.inf)
-        yield rows, _largest(chunk, n_neighbors)
-
-
-def _largest(similar: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k largest of each row: they all lie in the k runs of columns with the largest maxima."""
-    import torch
-
-    n_rows, n_columns = similar.shape
-    n_runs = n_columns // _RUN
-    if n_runs <= 2 * k:
-        return similar.topk(k, dim=1, sorted=False).values
-    runs = similar.view(n_rows * n_runs, _RUN)
-    best = runs.amax(dim=1).view(n_rows, n_runs).topk(k, dim=1, sorted=False).indices
-    best += torch.arange(n_rows, device=best.device)[:, None] * n_runs
-    return runs.index_select(0, best.view(-1)).view(n_rows, k * _RUN).topk(k, dim=1, sorted=False).values

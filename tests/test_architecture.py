@@ -33,7 +33,12 @@ FLOORS = {
     "scoring": 1,
     "thresholds": 1,
     "_caching": 1,
+    "_exponentials": 1,
+    "_neighbors": 1,
+    "_products": 1,
+    "_lazy": 1,
     "_tiles": 1,
+    "_warn": 1,
 }
 PURE = {
     "activation",
@@ -45,7 +50,11 @@ PURE = {
     "mining",
     "scoring",
     "thresholds",
+    "_exponentials",
+    "_neighbors",
+    "_products",
     "_tiles",
+    "_warn",
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 

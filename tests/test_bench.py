@@ -20,7 +20,8 @@ from dnm_sklearn.bench.common import TABLE_WIDTH
 from dnm_sklearn.bench.prepare import Plan, SharedText, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import RecordError, read_records, write_record, write_text
 from dnm_sklearn.bench.registry import UnknownNameError, baselines, detectors, load_suite, resolve
-from dnm_sklearn.datasets import ImageSet, load_embedding_suite
+from dnm_sklearn.corpus import corpus_names
+from dnm_sklearn.datasets import ImageSet, benchmark_names, load_embedding_suite
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +59,11 @@ def test_csv_and_records_hold_all(full_run):
     _, out = full_run
     with open(out / "table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    methods = [*registry.detectors(), *registry.baselines()]
+    methods = [*registry.detectors(), "ENLDetector", *registry.baselines()]
     assert [line["method"] for line in lines] == methods
+    assert {line["label"]: line["id_images_used"] for line in lines if line["method"] == "ENLDetector"} == {
+        "ENL": "0", "ENL (id_per_class=4)": str(4 * K),
+    }  # fmt: skip
     assert len(list((out / "records").glob("*.json"))) == len(methods) * 4
     assert not [p for p in out.rglob("*") if p.name.startswith(".")]
     by_name = {line["method"]: line for line in lines}
@@ -164,6 +168,14 @@ BAD_INPUT = {
     "baseline value": (("--param", "KNN.contamination=7"), "contamination"),
     "prompt": (("--prompt", "a photo"), "has no {}"),
     "seed": (("--seed", "-1"), "-1"),
+    "corpus of a suite of embeddings": (("--corpus", "wordnet-csp"), "dnm-bench embed --corpus wordnet-csp"),
+    "corpus": (("--corpus", "wordnet-cps"), "mean 'wordnet-csp'"),
+    "corpus file": (("--corpus", "no/words.txt"), "There is no corpus file 'no/words.txt'"),
+    "detector spec": (("-d", "ENL(id_per_class=open('x'))"), "is not DETECTOR(NAME=VALUE"),
+    "detector spec name": (("-d", "ENLL(id_per_class=4)"), "Did you mean ENLDetector"),
+    "detector spec parameter": (("-d", "ENL(id_per_clas=4)"), "no parameter 'id_per_clas'"),
+    "detector without ID images": (("-d", "MCM(id_per_class=4)"), "uses no ID images", "for ENLDetector"),
+    "ID images a class": (("-d", "ENL(id_per_class=-1)"), "is a number of images"),
 }
 
 
@@ -214,7 +226,32 @@ def test_list():
         assert result.exit_code == 0
         assert all(name in result.output for name in names)
         assert all(name in invoke("list").output for name in names)
-    assert invoke("list", "nonsense").exit_code == 2
+    plain = invoke("list").output
+    assert all(name in plain for name in (*benchmark_names(), *corpus_names()))
+    assert "dnm-bench list models" in plain
+    assert "torchvision:SVHN" in invoke("list", "datasets").output
+
+
+@pytest.mark.parametrize("words", [("knn",), ("baselines", "KNN"), ("all", "knn")])
+def test_list_searches_by_pattern(words):
+    result = invoke("list", *words)
+    assert result.exit_code == 0
+    assert "KNN" in result.output
+    assert "LOF" not in result.output
+    assert "detectors" not in result.output
+
+
+def test_list_bad_input():
+    for words, said in (
+        (("nonsense",), "No name of all kinds contains 'nonsense'"),
+        (("neglabl",), "Did you mean NegLabelDetector"),
+        (("detectors", "knn"), "No name of all detectors contains 'knn'"),
+        (("detector", "neg"), "There is no kind 'detector'"),
+        (("a", "b", "c"), "takes a kind and a pattern"),
+    ):
+        result = invoke("list", *words)
+        assert result.exit_code == 2
+        assert said in result.output
 
 
 def test_help_is_cheap():
@@ -433,8 +470,8 @@ def test_draw_of_id_images():
     images = ImageSet("t", np.arange(20.0).reshape(10, 2), "id", np.array([0] * 6 + [1] * 3 + [2]))
     drawn = draw_id_images(images, 3, seed=0)
     assert len(drawn) == 3 + 3 + 1
-    np.testing.assert_array_equal(drawn, draw_id_images(images, 3, seed=0))
-    assert not np.array_equal(drawn, draw_id_images(images, 3, seed=1))
+    np.testing.assert_array_equal(drawn.images, draw_id_images(images, 3, seed=0).images)
+    assert not np.array_equal(drawn.images, draw_id_images(images, 3, seed=1).images)
     assert len(draw_id_images(images, 0, seed=0)) == 10
     assert len(draw_id_images(replace(images, labels=None), 3, seed=0)) == 10
 

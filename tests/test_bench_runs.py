@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_specs(folder, tmp_path):
 def test_a_spec_scores_as_the_estimator_itself(embedded):
     method = method_of_spec("sklearn:LocalOutlierFactor(n_neighbors=5)")
     record = next(runner.run(embedded, [method]))
-    rows = draw_id_images(embedded.suite.id_train, 16, 0)
+    rows = np.asarray(draw_id_images(embedded.suite.id_train, 16, 0).images, dtype=float)
     itself = LocalOutlierFactor(n_neighbors=5, novelty=True).fit(rows)
     scores = [-itself.score_samples(x.images.astype(float)) for x in (embedded.suite.id, embedded.suite.ood[0])]
     expected = ood_metrics(np.concatenate(scores), np.arange(100) >= 60)
@@ -323,6 +324,34 @@ def test_jobs_give_the_same(embedded):
             outcomes = list(runner.run_outcomes(embedded, methods, plan, jobs=2))
         assert [(o.record.method, o.record.ood["name"], o.record.metrics) for o in outcomes] == expected
         assert all(o.scores for o in outcomes)
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+@pytest.mark.filterwarnings("ignore")
+def test_other_back_ends(folder, tmp_path, backend, monkeypatch):
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    run = ("run", "--suite", folder, "-d", "MCM", "-d", "NegLabel", "-b", "KNN", "-o")
+    assert invoke(*run, tmp_path / "one").exit_code == 0
+    result = invoke(*run, tmp_path / "two", "--jobs", 2, "--backend", backend)
+    assert result.exit_code == 0, result.output
+    one, two = (
+        {(r.method, r.ood["name"]): (r.status, r.metrics) for r in read_records(tmp_path / name / "records")}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_back_ends_that_are_not_there(folder, monkeypatch):
+    run = ("run", "--suite", folder, "-d", "MCM", "--no-baselines", "--backend")
+    for name, module in (("dask", "distributed"), ("ray", "ray.util.joblib")):
+        monkeypatch.setitem(sys.modules, module, None)
+        result = invoke(*run, name, "--jobs", 2)
+        assert result.exit_code == 2
+        assert f"--backend {name} needs" in result.output
+    result = invoke(*run, "dask")
+    assert result.exit_code == 2
+    assert "give --jobs too" in result.output
 
 
 def test_jobs_on_the_command_line(folder, tmp_path):

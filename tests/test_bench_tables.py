@@ -1,6 +1,7 @@
 """dnm-bench table, score, cache and list."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from PIL import Image
 
 from dnm_sklearn.bench import report, scoring_job, tables
 from dnm_sklearn.bench.bootstrap import paired_difference
+from dnm_sklearn.bench.differences import differences
 from dnm_sklearn.bench.records import read_records
 from dnm_sklearn.bench.report import METRICS
+from dnm_sklearn.bench.scorefiles import read_scores
 from dnm_sklearn.metrics import auroc
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -60,8 +63,71 @@ def test_formats(runs, tmp_path, kind):
     words = " ".join(text.split())
     for said in ("FPR95 ID+ far", "FPR95 OOD+ near", "AUPR ID+", "ID accuracy", "sees test stream", "far one"):
         assert said in words or kind == "rich"
+    assert words.count("by OOD set") == len(METRICS)
     assert "±" in text if kind != "latex" else r"$\pm$" in text
     assert {"latex": r"50 \% \& co\_1", "markdown": r"\| \<b\>"}.get(kind, "<b>") in text
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "latex", "csv"])
+def test_metric_filters_the_columns_of_every_format(runs, kind):
+    result = invoke("table", runs / "seed0", "-f", kind, "--sets", "--metric", "auroc", "--metric", "fpr95_id_positive")
+    assert result.exit_code == 0, result.output
+    text = result.output.lower()
+    assert "auroc" in text
+    assert "fpr95" in text
+    assert "aupr" not in text
+    assert "ood+" not in text
+    assert "ood_positive" not in text
+
+
+def test_sets_are_a_table_for_each_metric(runs):
+    result = invoke("table", runs / "seed0", "-f", "markdown", "--sets")
+    tables_of = result.output.split("| Detector ")[1:]
+    assert len(tables_of) == 1 + len(METRICS)
+    assert "far one (far) | far two (far) | near (near) | check (sanity) |" in tables_of[1]
+    assert max(line.count("|") for line in result.output.splitlines()) <= 17
+    assert result.output.count("All in percent") == 1
+    block = tables.read_blocks([runs / "seed0"])[0]
+    many = [replace(r, ood={**r.ood, "name": f"{r.ood['name']} {i}"}) for r in block.records for i in range(3)]
+    grids = tables.make_set_grids(replace(block, records=many), metrics=["auroc"])
+    assert [grid.title.split(",")[0] for grid in grids] == [
+        "AUROC by far OOD set", "AUROC by near OOD set", "AUROC by sanity OOD set",
+    ]  # fmt: skip
+    assert grids[1].head == ["Detector", "near 0", "near 1", "near 2"]
+
+
+def test_reference_of_a_stream_that_holds_some_images(tmp_path):
+    """Each order of rare-ood draws its own OOD images; others are judged on the same ones."""
+    suite = suite_folder(tmp_path / "s")
+    run = ("run", "--suite", suite, "--no-baselines", "--stream", "rare-ood", "-d", "TANL", "-d", "AdaNeg", "-d", "MCM")
+    run = (*run, "--param", "TANL.n_activated=10", "--param", "AdaNeg.n_groups=4", "-o")
+    assert invoke(*run, tmp_path / "a", "--repeats", 2).exit_code == 0
+    block = tables.read_blocks([tmp_path / "a"])[0]
+    found = differences(block, "MCM", n_resamples=40)["far"]
+    labels = [row.label for row in report.build_rows(block.records)]
+    assert found[labels.index("MCM")] == ""
+    tanl = next(i for i, label in enumerate(labels) if "TANL" in label)
+    records = {(r.method, r.ood["name"]): r for r in block.records}
+    expected = []
+    for name in ("far one", "far two"):
+        tanl_id, tanl_ood = read_scores(tmp_path / "a" / "records", records["TANLDetector", name])
+        mcm_id, mcm_ood = read_scores(tmp_path / "a" / "records", records["MCMDetector", name])
+        each = []
+        for i in range(2):
+            seen = ~np.isnan(tanl_ood[i])
+            assert 0 < seen.sum() < len(seen)
+            truth = np.arange(len(tanl_id[i]) + seen.sum()) >= len(tanl_id[i])
+            both = [np.r_[tanl_id[i], tanl_ood[i][seen]], np.r_[mcm_id[0], mcm_ood[0][seen]]]
+            each.append(auroc(both[0], truth) - auroc(both[1], truth))
+        expected.append(np.mean(each))
+    assert found[tanl].value == pytest.approx(np.mean(expected))
+    assert found[tanl].low <= found[tanl].value <= found[tanl].high
+    text = invoke("table", tmp_path / "a", "--reference", "MCM", "--resamples", 20, "-f", "markdown").output
+    assert "over the OOD images that were drawn" in " ".join(text.split())
+    assert invoke(*run, tmp_path / "b", "--repeats", 3, "-d", "NegLabel").exit_code == 0
+    result = invoke("table", tmp_path / "a", tmp_path / "b", "--reference", labels[tanl], "--resamples", 20)
+    assert "No difference for" in result.output
+    assert "the streams of the two hold different images" in " ".join(result.output.split())
 
 
 def test_reference(runs):

@@ -1,12 +1,21 @@
 """Image lists and torchvision data sets as image sets, on made-up stand-ins."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dnm_sklearn.datasets import known_torchvision_sets, load_image_list, load_torchvision_set, read_image_list
+from dnm_sklearn.datasets import (
+    image_lists,
+    known_torchvision_sets,
+    list_class_folders,
+    list_images,
+    load_image_list,
+    load_torchvision_set,
+    read_image_list,
+)
 from dnm_sklearn.datasets.image_lists import names_from_paths
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -51,6 +60,79 @@ def test_bad_lists(tmp_path, text, said):
     (tmp_path / "l.txt").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=said):
         read_image_list(tmp_path / "l.txt", tmp_path / "images")
+
+
+def test_a_few_of_each_label_are_read_from_a_list(tmp_path):
+    tree(tmp_path / "images", ["a/2.png", "b/1.png"])
+    (tmp_path / "l.txt").write_text("b/1.png 1\na/2.png 0\na/not-there.png 0\n", encoding="utf-8")
+    paths, labels = read_image_list(tmp_path / "l.txt", tmp_path / "images", per_class=1)
+    assert labels.tolist() == [1, 0]
+    assert [Path(p).name for p in paths] == ["1.png", "2.png"]
+    with pytest.raises(FileNotFoundError, match="1 of the 3 images .*not-there"):
+        read_image_list(tmp_path / "l.txt", tmp_path / "images")
+
+
+def test_images_of_a_big_folder_are_not_asked_for_one_by_one(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = [f"{i}.png" for i in range(image_lists._FEW + 1)]
+    for name in names:
+        (folder / name).touch()
+    (tmp_path / "l.txt").write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
+    asked = []
+    monkeypatch.setattr(image_lists.os.path, "isfile", lambda path: asked.append(path) or False)
+    assert len(read_image_list(tmp_path / "l.txt", folder)[0]) == len(names)
+    assert asked == []
+    (folder / names[3]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the 51 images .*3\.png"):
+        read_image_list(tmp_path / "l.txt", folder)
+    assert [Path(path).name for path in asked] == ["3.png"]
+
+
+# -- folders --------------------------------------------------------------------------------------
+
+
+def test_folders_are_listed_in_the_order_of_their_paths_parts(tmp_path):
+    names = [
+        "b/1.png",
+        "a.png",
+        "a/2.JPG",
+        "a/10.jpg",
+        "a-b/1.png",
+        "a/.hidden.png",
+        ".h/1.png",
+        "a/sub/0.png",
+        "t.txt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c").symlink_to(tmp_path / "b", target_is_directory=True)
+    seen = [n for n in names if n.lower().endswith(("png", "jpg")) and not any(p[0] == "." for p in n.split("/"))]
+    expected = sorted([*seen, "c/1.png"], key=lambda name: name.split("/"))
+    assert [Path(path).relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == expected
+    assert expected.index("a/2.JPG") < expected.index("a-b/1.png")
+
+
+def test_a_path_is_listed_as_it_was_given(tmp_path, monkeypatch):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "1.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert list_images(".") == ["d/1.png"]
+    assert list_images("d/") == ["d/1.png"]
+    assert list_images(tmp_path / "d") == [str(tmp_path / "d" / "1.png")]
+
+
+def test_the_first_images_of_each_class(tmp_path):
+    for name in ("x/3.png", "x/1.png", "x/2.png", "y/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths, labels, subfolders = list_class_folders(tmp_path, per_class=2)
+    assert [Path(p).relative_to(tmp_path).as_posix() for p in paths] == ["x/1.png", "x/2.png", "y/1.png"]
+    assert labels.tolist() == [0, 0, 1]
+    assert subfolders == ["x", "y"]
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        list_class_folders(tmp_path, subfolders=["x", "z"])
 
 
 def test_missing_list_folder_and_images(tmp_path):
@@ -105,10 +187,14 @@ def test_fake_data_are_read_when_they_are_embedded():
     assert FakeEmbedder().encode_image(images.images).shape == (40, 32)
 
 
-@pytest.mark.parametrize("name", [n for n in known_torchvision_sets() if n != "FakeData"])
-def test_missing_sets_say_how_to_get_them(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [(name, split) for name, spec in known_torchvision_sets().items() if name != "FakeData" for split in spec.splits],
+)
+def test_missing_sets_say_how_to_get_them(name, split, tmp_path):
+    # torchvision refuses an unknown split or argument with another error
     with pytest.raises(FileNotFoundError) as error:
-        load_torchvision_set(name, tmp_path)
+        load_torchvision_set(name, tmp_path, split=split)
     assert "download=True" in str(error.value)
     assert known_torchvision_sets()[name].url in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

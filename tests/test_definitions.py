@@ -1,6 +1,12 @@
 """Benchmark definitions: every shipped one is whole, and loads from made-up trees of its layout."""
 
+import importlib.util
+import json
+import re
 import shutil
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +16,10 @@ from PIL import Image
 from dnm_sklearn.bench.cli import main
 from dnm_sklearn.bench.records import read_records
 from dnm_sklearn.bench.registry import UnknownNameError, load_suite
-from dnm_sklearn.datasets import benchmark_names, load_benchmark, read_definition
-from dnm_sklearn.datasets.benchmark_suite import BenchmarkWarning, DataMissingError, _imagenet_ids
-from dnm_sklearn.datasets.definitions import DefinitionError
+from dnm_sklearn.datasets import benchmark_names, definitions, load_benchmark, read_definition
+from dnm_sklearn.datasets.benchmark_suite import BenchmarkWarning
+from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
+from dnm_sklearn.datasets.definitions import DataMissingError, DefinitionError
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = list(benchmark_names())
@@ -61,8 +68,9 @@ def made_up_tree(definition, root):
             if images.labels == "index":
                 below = ["0", "7", "999"]
             elif images.labels == "wnid":
-                ids = _imagenet_ids(definition.classes.subset if definition.classes.subset != "folders" else "all")
-                below = list(ids[:3]) if images.group == "id" else list(ids[500:503])
+                subset = definition.classes.subset
+                ids = definition.classes.wnids or imagenet_ids("all" if subset == "folders" else subset)
+                below = list(ids[:3]) if images.group == "id" else list(images.subfolders[:3])
             else:
                 below = ["sub one", "sub_two"]
             for i, name in enumerate(below):
@@ -116,10 +124,55 @@ def test_every_definition_loads_from_a_tree_of_its_layout(name, tmp_path):
         load_benchmark(name, tmp_path, embedder=FakeEmbedder(), check="raise")
 
 
+def test_the_sources_page_accounts_for_every_size():
+    page = (Path(__file__).parents[1] / "docs" / "benchmark_sources.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^   \* - (.+)\n     - ([\d,]+)\n     - \S", page, flags=re.MULTILINE)
+    stated = {(name, int(size.replace(",", ""))) for name, size in rows}
+    assert len(stated) == len(rows)
+    assert stated == {(s.name, s.size) for name in NAMES for s in read_definition(name).sets if s.size}
+
+
+def test_class_lists_of_the_imagenet_subsets():
+    names = imagenet_names("imagenet-open_clip")
+    assert len(names) == 1000
+    lists = {n: wordnet_ids(read_definition(f"imagenet{n}"), None) for n in (10, 20, 100)}
+    for n, wnids in lists.items():
+        assert len(set(wnids)) == n
+        assert wnids == sorted(wnids)
+        assert set(wnids) <= set(names)
+    assert not set(lists[10]) & set(lists[20])
+    assert {names[wnid] for wnid in lists[10]} >= {"sports car", "brambling", "Siamese cat", "container ship"}
+    assert {names[wnid] for wnid in lists[20]} >= {"zebra", "starfish", "steam locomotive", "space shuttle"}
+    for n, other in ((10, 20), (20, 10)):
+        near = next(s for s in read_definition(f"imagenet{n}").ood if s.group == "near")
+        assert list(near.subfolders) == lists[other]
+
+
+def test_a_subset_is_read_out_of_the_whole_of_imagenet(tmp_path):
+    made = read_definition("imagenet10")
+    near = made.ood[0].subfolders
+    for wnid in (*made.classes.wnids[:4], *near[:3], "n01440764"):
+        for part in ("val", "train"):
+            for i in range(20 if part == "train" else 2):
+                picture(tmp_path / "imagenet" / part / wnid / f"{i}.png", i)
+    for images in made.ood[1:]:
+        picture(tmp_path / images.folder[0] / "banded" / "1.png")
+    with pytest.warns(BenchmarkWarning, match="ImageNet-10 has 8 images"):
+        suite = load_benchmark("imagenet10", tmp_path)
+    assert len(suite.class_names) == 10
+    assert suite.id.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [Path(path).parent.name for path in suite.ood[0].images] == [near[0]] * 2 + [near[1]] * 2 + [near[2]] * 2
+    assert np.bincount(suite.id_train.labels).tolist() == [16] * 4
+    shutil.rmtree(tmp_path / "imagenet" / "val")
+    picture(tmp_path / "imagenet" / "val" / "n01440764" / "1.png")
+    with pytest.raises(DataMissingError, match="none of the 10 subfolders to be read .such as n01530575"):
+        load_benchmark("imagenet10", tmp_path)
+
+
 def test_imagenet_names_by_id_and_index(tmp_path):
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-    ids = _imagenet_ids("all")
+    ids = imagenet_ids("all")
     assert len(ids) == 1000
     assert list(ids) == sorted(ids)
     made_up_tree(read_definition("imagenet1k-four-ood"), tmp_path)
@@ -146,8 +199,8 @@ def test_v2_folders_are_indices_not_words(tmp_path):
 
 def test_subsets_are_those_of_a_and_r():
     for subset in ("imagenet-a", "imagenet-r"):
-        assert len(set(_imagenet_ids(subset))) == 200
-        assert set(_imagenet_ids(subset)) <= set(_imagenet_ids("all"))
+        assert len(set(imagenet_ids(subset))) == 200
+        assert set(imagenet_ids(subset)) <= set(imagenet_ids("all"))
 
 
 def test_torchvision_names_in_place_of_open_clips(tmp_path):
@@ -158,7 +211,7 @@ def test_torchvision_names_in_place_of_open_clips(tmp_path):
     text = text.replace('labels = "folders"', 'labels = "wnid"').replace("{top}", "").replace("{ood}", "")
     file.write_text(text, encoding="utf-8")
     for i in range(2):
-        picture(tmp_path / "pets" / _imagenet_ids("all")[i] / "1.png", i)
+        picture(tmp_path / "pets" / imagenet_ids("all")[i] / "1.png", i)
     picture(tmp_path / "food" / "soup" / "1.png", 9)
     suite = load_benchmark(file, tmp_path)
     assert suite.class_names[:2] == ["a fish", _IMAGENET_CATEGORIES[1]]
@@ -291,6 +344,9 @@ def test_per_class_takes_the_first_of_each(tmp_path):
         ('source = "folders"', 'source = "os:system"', "'classes.source' must be one of"),
         ('source = "folders"', 'source = "names"', "'classes.names' is missing"),
         ('source = "folders"', 'source = "set"', "use 'folders'"),
+        ('source = "folders"', 'source = "imagenet-open_clip"\nsubset = "wnids"', "'classes.wnids' and .* go together"),
+        ('source = "folders"', 'source = "folders"\nwnids = ["n1"]', "'classes.wnids' and .* go together"),
+        ('folder = "pets"', 'folder = "pets"\nsubfolders = ["../x"]', "must be a path below the data root"),
         ('name = "dishes"', 'name = "pets"', "two sets are named 'pets'"),
     ],
 )
@@ -302,6 +358,24 @@ def test_bad_definitions(tmp_path, old, new, said):
     with pytest.raises(DefinitionError, match=said) as error:
         read_definition(file)
     assert str(file) in str(error.value)
+
+
+def test_pythons_without_tomllib_read_definitions_with_tomli(monkeypatch):
+    stand_in = types.SimpleNamespace(loads=json.loads, TOMLDecodeError=json.JSONDecodeError)
+    spec = importlib.util.spec_from_file_location("definitions_on_310", definitions.__file__)
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)
+        patch.setitem(sys.modules, "tomli", stand_in)
+        patch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
+        spec.loader.exec_module(module)
+    assert module.tomllib is stand_in
+    images = {"folder": "a", "labels": "folders"}
+    text = {"format": 1, "name": "j", "title": "J", "classes": {"source": "folders"}, "id": {"name": "a", **images}}
+    text["ood"] = [{"name": "b", "group": "far", "folder": "b"}]
+    assert module._parse("j.json", json.dumps(text)).id.folder == ("a",)
+    with pytest.raises(module.DefinitionError, match="not valid TOML"):
+        module._parse("j.json", "{")
 
 
 def test_unknown_names_have_the_nearest_match(tmp_path):
@@ -337,8 +411,8 @@ def test_run_without_data_is_bad_input(tmp_path):
     assert "scripts/download/download.py" in result.output
 
 
-def test_list_datasets():
-    result = CliRunner().invoke(main, ["list", "datasets"])
-    assert result.exit_code == 0
-    for name in (*NAMES, "torchvision:CIFAR10"):
-        assert name in result.output
+def test_benchmarks_are_listed_as_suites_and_torchvision_as_datasets():
+    suites, datasets = (CliRunner().invoke(main, ["list", kind]) for kind in ("suites", "datasets"))
+    assert suites.exit_code == datasets.exit_code == 0
+    assert all(name in suites.output for name in NAMES)
+    assert "torchvision:CIFAR10" in datasets.output

@@ -378,3 +378,28 @@ def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
         if memory:
             assert (len(mined), len(encoded)) == (2, 2), "two quantiles; class names and corpus"
     np.testing.assert_array_equal(*scores)
+
+
+def test_mining_by_norm_of_a_table_of_unit_rows_is_refused():
+    """Every norm is 1 there, and the ranking would be that of rounding."""
+    rows = np.random.default_rng(0).standard_normal((6, 4))
+    unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    names = list("abcdef")
+    by_norm = {"mining": "norm", "n_neighbors": 2, "noun_fraction": 0.5, "n_groups": 2, "min_id_scale": 0}
+    with pytest.raises(ValueError, match=r'all have length 1.*norms=\.\.\..*mining="density"'):
+        DebiasedNegMiningDetector(names[:2], embedder=EmbeddingTable(names, unit), **by_norm).fit()
+    norms = [1.0, 1.0, 9.0, 7.0, 8.0, 6.0]
+    detector = DebiasedNegMiningDetector(names[:2], embedder=EmbeddingTable(names, unit, norms=norms), **by_norm).fit()
+    assert sorted(detector.negative_labels_) == ["d", "f"]
+
+
+@pytest.mark.parametrize("kind", ["gradient", "bfloat16", "float64"])
+def test_torch_tensors_are_embeddings(kind):
+    torch = pytest.importorskip("torch")
+    table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
+    detector = NegLabelDetector(["cat", "dog"], embedder=table, fraction=1.0, n_groups=1).fit()
+    X = torch.eye(3, dtype=torch.float64)
+    X = {"gradient": X.float().requires_grad_(), "bfloat16": X.bfloat16(), "float64": X}[kind]
+    np.testing.assert_array_equal(detector.decision_function(X), detector.decision_function(np.eye(3)))
+    assert detector.fit(X, torch.tensor([0, 0, 1])).labels_.tolist() == [0, 0, 1]
+    assert len(detector.decision_function([])) == 0

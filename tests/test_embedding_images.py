@@ -374,3 +374,44 @@ class Stiff(FakeEmbedder):
 def test_raw_images_beside_another_width():
     with pytest.raises(ValueError, match="fitted on embeddings of width 3"):
         Stiff().fit(np.ones((2, 3))).transform([picture()])
+
+
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        (None, "X is None: give a list of image paths"),
+        ((path for path in ["a.png"]), "X is a generator, which can be read only once: give list"),
+        (map(str, ["a.png"]), "X is a map, which can be read only once"),
+        ({"a": "a.png"}, "X is a dict.*list\\(X.values"),
+        ({"a.png"}, "X is a set.*sorted"),
+        ([b"\x89PNG"], "X holds bytes: open images with"),
+        ([np.zeros((4, 4))], r"X\[0\] is float64 of shape \(4, 4\), whose layout and scale"),
+    ],
+)
+def test_collections_that_cannot_be_taken_say_what_to_give(X, match):
+    with pytest.raises(TypeError, match=match):
+        input_kind(X)
+
+
+def test_a_loader_and_a_table_of_paths_say_what_to_give():
+    torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    with pytest.raises(TypeError, match=r"X is a torch DataLoader: give its dataset, X\.dataset"):
+        input_kind(torch.utils.data.DataLoader([0, 1]))
+    with pytest.raises(TypeError, match=r"one column of images or paths: give the column, X\['path'\]"):
+        input_kind(pd.DataFrame({"path": ["a.png"]}))
+    assert input_kind(pd.Series(["a.png"], index=[7])) == "images"
+    assert input_kind(pd.DataFrame({"x": [0.5]})) == "embeddings"
+
+
+@pytest.mark.parametrize("kind", ["str", "string", "category", "Path", "PIL"])
+def test_a_series_of_images_is_read_by_position_whatever_its_index(kind, tmp_path):
+    pd = pytest.importorskip("pandas")
+    paths = []
+    for shade in (0, 128, 255):
+        paths.append(tmp_path / f"{shade}.png")
+        Image.new("L", (4, 4), shade).save(paths[-1])
+    expected = FakeEmbedder().encode_image(paths)
+    items = [Image.open(path) for path in paths] if kind == "PIL" else paths if kind == "Path" else map(str, paths)
+    series = pd.Series(list(items), index=[2, 9, 0])
+    series = series.astype(kind) if kind in ("string", "category") else series
+    np.testing.assert_array_equal(FakeEmbedder().encode_image(series), expected)

@@ -71,7 +71,7 @@ def test_hugging_face_tower(tmp_path):
         embedder = CLIPEmbedder("tiny-hf/")
         assert not get_model("tiny-hf/").cuts_context
         names = ["cat", "dogs", "cat cat cat cat cat cat", "dog"]
-        with pytest.warns(TruncatedPromptWarning, match="1 prompt"):
+        with pytest.warns(TruncatedPromptWarning, match="1 of 4 prompts"):
             rows = embedder.encode_text(names, "a photo of {}")
         expected, _ = reference("tiny-hf/", ["a photo of " + n for n in names])
         np.testing.assert_allclose(rows, expected, atol=1e-5)
@@ -103,7 +103,7 @@ class TestPrompts:
 
     def test_truncation_warns_once_and_names_them(self):
         long = [f"{i} " * 40 for i in range(7)]
-        with pytest.warns(TruncatedPromptWarning, match=r"7 prompt.*24 tokens.*and 2 more") as record:
+        with pytest.warns(TruncatedPromptWarning, match=r"7 of 8 prompts.*24 tokens.*'0 0 0") as record:
             rows = CLIPEmbedder("tiny-clip/").encode_text([*long, "short"])
         assert len(record) == 1
         np.testing.assert_allclose(rows, reference("tiny-clip/", [*long, "short"])[0], atol=1e-5)
@@ -183,5 +183,5 @@ class TestMemory:
     @pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.loading.RandomWeightsWarning")
     def test_truncation_is_told_again_on_a_hit(self, tmp_path):
         for _ in range(2):
-            with pytest.warns(TruncatedPromptWarning, match="1 prompt"):
+            with pytest.warns(TruncatedPromptWarning, match="1 of 1 prompts"):
                 CLIPEmbedder("tiny-clip/", memory=str(tmp_path)).encode_text(["w " * 40])

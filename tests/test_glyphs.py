@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 
 import dnm_sklearn.datasets.glyphs as glyphs
-from dnm_sklearn import CLIPEmbedder, DebiasedNegMiningDetector, EmbeddingTable, NegLabelDetector
+from dnm_sklearn import CLIPEmbedder, DebiasedNegMiningDetector, EmbeddingTable, ENLDetector, NegLabelDetector
 from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
+from dnm_sklearn.embedding.text import TruncatedPromptWarning
 from dnm_sklearn.metrics import auroc, fpr_at_tpr
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -235,6 +237,19 @@ def test_neglabel_on_raw_images_by_the_name_of_the_model(letters):
     assert detector.decision_function(noise.images).min() > np.median(
         detector.decision_function(letters.id.images[::8])
     )
+
+
+@pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector, ENLDetector])
+def test_default_corpus_of_the_shipped_model_is_its_own(letters, cls):
+    """GlyphCLIP knows names of characters, none of WordNet's words; and its own corpus fits its context."""
+    detector = cls(letters.class_names, embedder="glyphclip", prompt="{}")
+    detector.embedder_, detector.class_names_ = CLIPEmbedder("glyphclip"), np.asarray(letters.class_names)
+    corpus = detector._candidates()
+    assert corpus == glyph_corpus()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncatedPromptWarning)
+        longest = sorted(corpus.names, key=len)[-200:]
+        detector.embedder_.encode_text(longest, "{}")
 
 
 def test_forced_false_negatives_cost_neglabel(letters, embedder, neglabel, embedded):

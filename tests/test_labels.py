@@ -1,5 +1,7 @@
 """Where class names come from and what y says (design: names rule)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -92,7 +94,7 @@ def test_dict_of_synonyms_and_templates():
         ((None, None, ["ood"]), "choose another ood_label"),
         ((None, None, ["a", ""]), "Class name 1 is empty"),
         ((None, None, ["a", 3]), "must be strings"),
-        ((None, None, "cat"), r"classes=\['cat'\]"),
+        ((None, None, "cat"), r"classes is the single string.*\['cat'\]"),
         ((None, None, {"a": [], " a": []}), "two entries"),
         ((X, ["cat", "dog"], None), "X has 4 rows and y has 2"),
         ((X, ["cat", "dgo", "cat", "cat"], ["cat", "dog"]), "did you mean 'dog'"),
@@ -120,3 +122,59 @@ def test_row_is_ood_of_strings_and_unknown_kinds():
     assert row_is_ood(["x", "other"], ood_label="other").tolist() == [False, True]
     assert row_is_ood([]) is None
     assert row_is_ood([1 + 2j]) is None
+
+
+@pytest.mark.parametrize("where", ["X", "y", "classes"])
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ("dog", r"is the single string 'dog'; a list of class names is wanted: \['dog'\]"),
+        (b"dog", "is the single string 'dog'"),
+        ("names.txt", r"path of a file, 'names.txt'.*Path\('names.txt'\).read_text\(encoding='utf-8'\).splitlines"),
+        (Path("names.txt"), r"Path\('names.txt'\).read_text"),
+        ("cat.jpg", r"path of one image, 'cat.jpg'; give images as a list"),
+        ("photos", r"the folder 'photos'; list its images"),
+        ({"cat", "dog"}, "is a set.*sorted"),
+        (iter(["cat", "dog"]), "can be read only once: give list"),
+        ([b"cat", b"dog"], "bytes"),
+        (["cat", 3], "Class name 1 is 3"),
+    ],
+)
+def test_what_is_no_list_of_names_is_explained(where, value, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("names.txt").write_text("cat\ndog\n")
+    Path("cat.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=match):
+        resolve_labels(*(value if name == where else None for name in ("X", "y", "classes")))
+
+
+def test_empty_classes_and_tables_of_names_are_explained():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="classes is empty"):
+        resolve_labels(None, None, [])
+    with pytest.raises(ValueError, match=r"shape \(2, 1\); give the one column"):
+        resolve_labels(pd.DataFrame({"name": ["cat", "dog"]}), None, None)
+    with pytest.raises(ValueError, match="X is a dict; give it in the constructor"):
+        resolve_labels({"cat": ["kitty"]}, None, None)
+
+
+@pytest.mark.parametrize("y", [["cat", None, "ood", "cat"], ["cat", np.nan, "ood", "cat"], [0, np.nan, 1, 0]])
+def test_a_missing_label_is_an_error_not_a_reason_to_ignore_y(y):
+    with pytest.raises(ValueError, match=r"y\[1\] is (None|nan)"):
+        resolve_labels(X, y, ["cat"])
+
+
+def test_columns_of_data_frames_are_read_by_position():
+    """Whatever the index, nullable or categorical, one column in a frame or a Series."""
+    pd = pytest.importorskip("pandas")
+    index = [9, 3, 5, 1]
+    names = pd.Series(["cat", "ood", "cat", "ood"], index=index)
+    numbers = pd.Series([0, 1, 0, 1], index=index)
+    columns = [
+        *(names, names.astype("string"), names.astype("category"), names.to_frame()),
+        *(numbers, numbers.astype("Int64"), numbers.astype("boolean"), numbers.astype(object), numbers.to_frame()),
+    ]
+    for y in columns:
+        assert resolve_labels(X, y, ["cat"]).is_ood.tolist() == [False, True, False, True]
+        assert row_is_ood(y).tolist() == [False, True, False, True]

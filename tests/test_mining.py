@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnm_sklearn import _tiles, mining
+from dnm_sklearn import _neighbors, _tiles, mining
 
 
 def unit_rows(rng, n, width):
@@ -57,7 +57,7 @@ def test_density_equals_naive_twin(n, k, tolerance):
 
 
 def test_density_over_many_chunks_and_runs(monkeypatch, tolerance):
-    monkeypatch.setattr(mining, "_SEARCH_NUMBERS", 2**14)
+    monkeypatch.setattr(_neighbors, "_SEARCH_NUMBERS", 2**14)
     corpus = unit_rows(np.random.default_rng(0), 1203, 8)
     np.testing.assert_allclose(mining.knn_density(corpus, n_neighbors=6), naive_density(corpus, 6), atol=tolerance)
 

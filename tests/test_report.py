@@ -147,6 +147,17 @@ def test_parts_of_the_page(world):
     assert "0 shown" not in page
 
 
+def test_every_set_is_on_paper(world):
+    """In print the wide table keeps the means, and narrow tables hold the single sets."""
+    blocks = read_blocks(world[1])
+    papers = re.findall(r'<table class="paper">(.*?)</table>', world[2], re.S)
+    for metric in ("AUROC", "FPR95 ID+"):
+        heads = [re.findall(r'<th scope="col">(.*?)</th>', table) for table in papers]
+        named = [name for head in heads if head[0] == metric for name in head[1:]]
+        assert len(named) == sum(len({r.ood["name"] for r in block.records}) for block in blocks)
+        assert max(map(len, heads)) <= 7
+
+
 def test_sweep_is_found_and_sorted(world):
     block = read_blocks(world[1])[0]
     sweeps = find_sweeps(build_rows(block.records))
@@ -213,6 +224,8 @@ const lines = Array.from(document.querySelectorAll("svg g[data-key]")).filter((g
 document.body.setAttribute("data-outcome", JSON.stringify({
   down: down, up: up, sort: heads[column].getAttribute("aria-sort"), rows: rows.length,
   keys: Array.from(new Set(lines.map((g) => g.getAttribute("data-key")))), title: document.title,
+  paper: Array.from(document.querySelectorAll("table.paper tbody tr")).filter((r) => !r.hidden)
+    .map((r) => r.cells[0].textContent),
   wide: document.documentElement.scrollWidth <= window.innerWidth,
 }));
 </script></body>
@@ -238,6 +251,7 @@ def test_in_a_browser(world, tmp_path, width):
     assert outcome["sort"] == "ascending"
     assert outcome["rows"] == 1
     assert outcome["keys"] == ["MCM"]
+    assert set(outcome["paper"]) == {"MCM"}
     assert outcome["title"] == EVIL
     assert outcome["wide"]
 

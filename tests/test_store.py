@@ -448,7 +448,7 @@ def later(monkeypatch):
 
 def count_reads(monkeypatch):
     reads, real = [], filehash.digest_open_file
-    monkeypatch.setattr(filehash, "digest_open_file", lambda fd: reads.append(fd) or real(fd))
+    monkeypatch.setattr(filehash, "digest_open_file", lambda fd, *size: reads.append(fd) or real(fd, *size))
     return reads
 
 
@@ -496,8 +496,8 @@ def test_young_files_are_read_every_time(tmp_path, files, monkeypatch):
 def test_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, files, later, monkeypatch):
     real = filehash.digest_open_file
 
-    def slow(fd):
-        digest = real(fd)
+    def slow(fd, *size):
+        digest = real(fd, *size)
         with open(files[0], "ab") as file:
             file.write(b"!")
         return digest
@@ -506,6 +506,33 @@ def test_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, files, l
     cache = FileDigests(tmp_path)
     cache.digests(files[:1])
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "wait", "wanted", "threads"),
+    [(100, 0, 2, None), (100, 1e-3, 2, 2), (20_000, 0, 2, 2), (20_000, 1e-3, 1, None)],
+    ids=["small", "small, slow disk", "large", "one wanted"],
+)
+def test_threads_are_for_large_files_and_slow_disks(tmp_path, monkeypatch, n_bytes, wait, wanted, threads):
+    paths = [tmp_path / f"{i}.bin" for i in range(150)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i]) * n_bytes)
+    # Clocks that say how long each file was waited for: the real ones depend on who else uses the machine.
+    clock = iter([0.0, 64 * wait])
+    monkeypatch.setattr(filehash.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(filehash.time, "thread_time", lambda: 0.0)
+    asked, pool = [], filehash.ThreadPoolExecutor
+    monkeypatch.setattr(filehash, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
+    assert digest_files(paths, n_threads=wanted) == [digest_file(path) for path in paths]
+    assert asked == ([] if threads is None else [threads])
+
+
+def test_digest_does_not_depend_on_the_guessed_size(tmp_path):
+    path = tmp_path / "grown.bin"
+    path.write_bytes(bytes(range(256)) * 100)
+    for guess in (0, 10, 25_599, 25_600, 1 << 30):
+        with open(path, "rb") as file:
+            assert filehash.digest_open_file(file.fileno(), guess) == digest_file(path)
 
 
 def test_unreadable_files(tmp_path, files):

@@ -46,8 +46,8 @@ def paired_difference(
     Parameters
     ----------
     method, reference : sequence of (ndarray of shape (r, n_id), ndarray of shape (r, n_ood))
-        For each OOD set the scores (higher = more OOD) of each of r runs, whose metrics are averaged. The images are
-        the same in both, and the ID images the same in all sets.
+        For each OOD set the scores (higher = more OOD) of each of r runs, whose metrics are averaged; NaN for an OOD
+        image that a run did not see. The images are the same in both, and the ID images the same in all sets.
     metric : str, default="auroc"
         A key of :func:`dnm_sklearn.metrics.ood_metrics`; others than "auroc" take longer.
     n_resamples : int, default=1000
@@ -92,7 +92,8 @@ def paired_difference(
         id_counts = _draw(rng, sizes[0][0])
         drawn[i] = difference([(id_counts, _draw(rng, n_ood)) for _, n_ood in sizes])
     tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    # A draw without any of the OOD images that the runs saw has no metric.
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [tail, 1 - tail])
     return Difference(difference(ones), float(low), float(high))
 
 
@@ -102,8 +103,18 @@ def _draw(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def _judge(pair: Pair, metric: str) -> Callable[[np.ndarray, np.ndarray], float]:
     """Make a function from how often each ID and each OOD image was drawn to the metric, averaged over the runs."""
-    runs = [_auroc_judge(a, b) if metric == "auroc" else _any_judge(a, b, metric) for a, b in zip(*pair, strict=True)]
-    return lambda id_counts, ood_counts: float(np.mean([run(id_counts, ood_counts) for run in runs]))
+    runs = []
+    for ids, oods in zip(*pair, strict=True):
+        seen = np.flatnonzero(~np.isnan(oods))
+        make = _auroc_judge(ids, oods[seen]) if metric == "auroc" else _any_judge(ids, oods[seen], metric)
+        runs.append((make, seen))
+
+    def judge(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+        counts = [(run, ood_counts[seen]) for run, seen in runs]
+        values = [run(id_counts, of_run) for run, of_run in counts if of_run.any()]
+        return float(np.mean(values)) if values else float("nan")
+
+    return judge
 
 
 def _auroc_judge(id_scores: np.ndarray, ood_scores: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:

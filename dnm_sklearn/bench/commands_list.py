@@ -6,21 +6,24 @@ from collections.abc import Callable
 
 import click
 
-from dnm_sklearn.bench.common import console
+from dnm_sklearn.bench.common import BadInput, console
 
 Lines = list[tuple[str, str]]
 
 
 @click.command(name="list")
-@click.argument(
-    "what", type=click.Choice(["all", "detectors", "baselines", "suites", "datasets", "models"]), default="all"
-)
-@click.argument("pattern", default="")
-def list_(what: str, pattern: str) -> None:
-    """List what can be run, by name; with PATTERN, only names that contain it.
+@click.argument("words", nargs=-1, metavar="[KIND] [PATTERN]")
+def list_(words: tuple[str, ...]) -> None:
+    """List what can be run, by name.
+
+    KIND is detectors, baselines, suites, corpora, datasets, models, or all. With PATTERN, only names that contain it
+    (upper or lower case) are listed: of KIND, or without it of all kinds. Without either, all but the long lists of
+    torchvision's data sets and open_clip's models.
 
     \b
     dnm-bench list
+    dnm-bench list suites
+    dnm-bench list knn
     dnm-bench list models laion
 
     Beside the baselines listed, every detector of PyOD and scikit-learn can be given to "dnm-bench run" as
@@ -29,16 +32,50 @@ def list_(what: str, pattern: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    kinds, pattern = _asked(words)
+    lists = {kind: _LISTS[kind]() for kind in kinds}
+    found = {kind: [line for line in lines if pattern.lower() in line[0].lower()] for kind, lines in lists.items()}
+    if not any(found.values()):
+        raise BadInput(_nothing(words, kinds, pattern, lists))
     out = console()
-    for title, lines in ((name, _LISTS[name]()) for name in (_SHORT if what == "all" else [what])):
-        table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+    for kind, lines in found.items():
+        if not lines:
+            continue
+        table = Table(title=kind, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, summary in lines:
-            if pattern.lower() in name.lower():
-                table.add_row(Text(name), Text(summary))
+            table.add_row(Text(name), Text(summary))
         out.print(table)
         out.print()
+    if not words:
+        rest = " and ".join(f"{_LONG[kind]} (dnm-bench list {kind})" for kind in _LONG)
+        out.print(f"Not shown: {rest}.", markup=False, highlight=False)
+
+
+def _asked(words: tuple[str, ...]) -> tuple[list[str], str]:
+    """Return the kinds to look through, and the pattern."""
+    if len(words) > 2:
+        raise BadInput(f"'list' takes a kind and a pattern, got {' '.join(words)!r}; quote a pattern with blanks.")
+    if not words:
+        return [kind for kind in _LISTS if kind not in _LONG], ""
+    first, pattern = words[0].lower(), words[1] if len(words) == 2 else ""
+    if first == "all":
+        return list(_LISTS), pattern
+    if first in _LISTS:
+        return [first], pattern
+    if len(words) == 2:
+        raise BadInput(f"There is no kind {words[0]!r}; it is one of {', '.join([*_LISTS, 'all'])}.")
+    return list(_LISTS), words[0]
+
+
+def _nothing(words: tuple[str, ...], kinds: list[str], pattern: str, lists: dict[str, Lines]) -> str:
+    from dnm_sklearn.bench.registry import nearest
+
+    where = kinds[0] if len(kinds) == 1 else "kinds"
+    hint = nearest(pattern, [name for lines in lists.values() for name, _ in lines])
+    known = f" Kinds: {', '.join([*_LISTS, 'all'])}." if len(words) == 1 else ""
+    return f"No name of all {where} contains {pattern!r}.{hint}{known}"
 
 
 def _detectors() -> Lines:
@@ -54,9 +91,18 @@ def _baselines() -> Lines:
 
 
 def _suites() -> Lines:
+    """Give the shipped suites, then the benchmarks, whose images must be on disk."""
     from dnm_sklearn.bench import registry
+    from dnm_sklearn.datasets.definitions import benchmark_names
 
-    return list(registry.suites().items())
+    shipped = [(name, f"{summary}; shipped") for name, summary in registry.suites().items()]
+    return [*shipped, *((name, f"{title}; with --data-root") for name, title in benchmark_names().items())]
+
+
+def _corpora() -> Lines:
+    from dnm_sklearn.corpus.wordnet import corpus_names
+
+    return [(name, _CORPORA.get(name, "")) for name in corpus_names()]
 
 
 def _models() -> Lines:
@@ -79,7 +125,13 @@ _LISTS: dict[str, Callable[[], Lines]] = {
     "detectors": _detectors,
     "baselines": _baselines,
     "suites": _suites,
+    "corpora": _corpora,
     "datasets": _datasets,
     "models": _models,
 }
-_SHORT = ("detectors", "baselines", "suites")
+_LONG = {"datasets": "torchvision's data sets", "models": "the models"}
+_CORPORA = {
+    "wordnet": "every noun and adjective of WordNet 3.0",
+    "wordnet-neglabel": "that without animals and food: what NegLabel mines",
+    "wordnet-csp": "that without persons, quantities, groups and pertainyms as well: what CSP and DNM mine",
+}

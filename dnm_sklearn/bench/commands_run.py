@@ -6,11 +6,13 @@ import ast
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnm_sklearn.bench.backends import BACKENDS
 from dnm_sklearn.bench.common import INTERRUPTED, BadInput, console, say, set_up_logging, user_errors, verbose_option
 from dnm_sklearn.bench.streams import MEANING, ORDERS
 
@@ -30,9 +32,16 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
-@click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list datasets).")
+@click.option("--data-root", type=click.Path(), help="Folder with the images of a benchmark (dnm-bench list suites).")
 @click.option("--download", is_flag=True, help="Let torchvision download its own data sets into --data-root.")
-@click.option("-d", "--detector", "detector_names", multiple=True, help="Only this detector; may be repeated.")
+@click.option(
+    "-d",
+    "--detector",
+    "detector_names",
+    multiple=True,
+    help="Only this detector: a name, or NegLabel(n_groups=10), or, fitted on ID images beside the names, "
+    "ENL(id_per_class=4); may be repeated.",
+)
 @click.option(
     "-b",
     "--baseline",
@@ -50,6 +59,7 @@ logger = logging.getLogger(__name__)
     help="Set a parameter, e.g. NegLabelDetector.n_groups=10; may be repeated.",
 )
 @click.option("--prompt", help="Prompt of the class names with a {}; default: the suite's, else each detector's.")
+@click.option("--corpus", help="Candidate negative labels: a corpus's name (wordnet-csp), or a text file of words.")
 @click.option("--model", help="The open_clip model (name/tag) that embeds the suite's images and names.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is random.")
 @click.option(
@@ -78,7 +88,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--id-train",
     type=click.Path(),
-    help="ID images for the baselines: a folder with a subfolder a class, or an npz file of embeddings.",
+    help="ID images to fit on: a folder with a subfolder a class, or an npz file of embeddings.",
 )
 @click.option(
     "-j",
@@ -87,6 +97,11 @@ logger = logging.getLogger(__name__)
     default=1,
     show_default=True,
     help="Methods at a time, through joblib; -1 = one a processor.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="joblib's back end for --jobs; default: loky. dask: the scheduler at DASK_SCHEDULER_ADDRESS, or a local one.",
 )
 @click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps embedded images between runs.")
 @click.option(
@@ -108,6 +123,7 @@ def run(
     no_detectors: bool,
     params: tuple[str, ...],
     prompt: str | None,
+    corpus: str | None,
     model: str | None,
     seed: int,
     stream: Any,
@@ -115,6 +131,7 @@ def run(
     id_per_class: int,
     id_train: str | None,
     jobs: int,
+    backend: str | None,
     cache: str | None,
     output: str | None,
     skip_existing: bool,
@@ -128,6 +145,7 @@ def run(
     dnm-bench run --suite my-suite -d NegLabel -d DNM --param DNM.n_groups=10 -o results
     dnm-bench run --suite my-suite -o results --skip-existing
     dnm-bench run -d TANL --stream rare-ood --repeats 5
+    dnm-bench run -d ENL -d "ENL(id_per_class=4)" -d "ENL(id_per_class=16)" -b KNN
     dnm-bench run -b "pyod:KNN(n_neighbors=10)" -b sklearn:IsolationForest --jobs 2
     dnm-bench run --suite glyphs-symbols --no-baselines --wide
     dnm-bench run --suite imagenet1k-four-ood --data-root data --model ViT-B-16-quickgelu/openai
@@ -135,7 +153,7 @@ def run(
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to the same
     configuration are kept, failed and damaged ones are made again.
     """  # noqa: D301
-    from dnm_sklearn.bench import prepare, registry, report, runner
+    from dnm_sklearn.bench import backends, prepare, report, runner
 
     set_up_logging(verbose)
     if prompt is not None and "{}" not in prompt:
@@ -148,25 +166,31 @@ def run(
         raise BadInput("--skip-existing needs the folder of the run: give it with -o.")
     if jobs == 0:
         raise BadInput("--jobs 0 runs nothing; give the number of methods to run at a time, or -1.")
+    if backend is not None and jobs == 1:
+        raise BadInput("--backend is for several methods at a time; give --jobs too.")
     folder = None if output is None else Path(output)
+    computing = ExitStack()
     try:
         known = _existing(folder, skip_existing)
-        methods = [] if no_detectors else _choose(registry.detectors(), detector_names)
+        methods = [] if no_detectors else _detectors(detector_names)
         methods += _baselines(no_baselines, baseline_names)
         if not methods:
             raise BadInput("Nothing to run: both detectors and baselines are left out.")
         overrides = _overrides(params, {m.name: m for m in methods})
         suite = _suite(suite_name, model, data_root, download)
+        if corpus is not None:
+            suite = _with_corpus(suite, corpus)
         if id_train is not None:
             from dnm_sklearn.bench.idtrain import with_id_train
 
             suite = with_id_train(suite, id_train)
-        methods = _with_images(methods, suite, asked=bool(baseline_names))
+        methods = _with_images(methods, suite, asked=bool(detector_names), asked_baselines=bool(baseline_names))
         if folder is not None:
             _make_folder(folder)
         say(f"Embedding the images of {suite.name} ...")
         embedded = prepare.embed_suite(suite, memory=cache)
         plan = prepare.Plan(seed, prompt, id_per_class, overrides, stream, repeats)
+        computing.enter_context(backends.using(backend, jobs))
         outcomes = runner.run_outcomes(
             embedded, methods, plan, known=known, jobs=jobs, on_start=lambda label: say(f"Running {label} ...")
         )
@@ -174,7 +198,8 @@ def run(
         raise BadInput(str(error)) from error
     done: list[Record] = []
     try:
-        _collect(outcomes, folder, done)
+        with computing:
+            _collect(outcomes, folder, done)
         if folder is not None:
             report.write_csv(folder / "table.csv", done)
     except OSError as error:
@@ -223,9 +248,27 @@ def _suite(name: str, model: str | None, data_root: str | None, download: bool) 
     return replace(suite, embedder=CLIPEmbedder(model))
 
 
-def _with_images(methods: list[Method], suite: Suite, asked: bool) -> list[Method]:
-    """Leave baselines out where there are no ID images, unless they were asked for."""
-    if suite.id_train is not None or asked:
+def _with_corpus(suite: Suite, name: str) -> Suite:
+    """Give a suite other candidate negative labels, if its model can encode them."""
+    from dataclasses import replace
+
+    from dnm_sklearn.corpus import check_corpus
+    from dnm_sklearn.embedding import EmbeddingTable
+
+    corpus = check_corpus(name)
+    if isinstance(suite.embedder, EmbeddingTable):
+        raise BadInput(
+            f"--corpus {name}: the suite {suite.name!r} holds embeddings of its own {len(suite.corpus)} words and no "
+            f"model to encode others; embed the images again with 'dnm-bench embed --corpus {name}'."
+        )
+    return replace(suite, corpus=corpus)
+
+
+def _with_images(methods: list[Method], suite: Suite, *, asked: bool, asked_baselines: bool) -> list[Method]:
+    """Leave out what needs ID images that there are not, unless it was asked for."""
+    if not asked and (suite.id_train is None or suite.id_train.labels is None):
+        methods = [m for m in methods if m.id_per_class is None]
+    if suite.id_train is not None or asked_baselines:
         return methods
     if any(m.kind == "baseline" for m in methods):
         click.echo(f"The suite {suite.name} has no id_train images: baselines are left out.", err=True)
@@ -245,14 +288,21 @@ def _baselines(none: bool, names: tuple[str, ...]) -> list[Method]:
     if not names:
         return list(known.values())
     found = [method_of_spec(name) if is_spec(name) else registry.resolve(name, known) for name in names]
-    return list({method.name: method for method in found}.values())
+    return list({method.key: method for method in found}.values())
 
 
-def _choose(methods: dict[str, Method], names: tuple[str, ...]) -> list[Method]:
-    from dnm_sklearn.bench.registry import resolve
+def _detectors(names: tuple[str, ...]) -> list[Method]:
+    """Detectors by name or specification; without any, all of them, and what can use ID images with some too."""
+    from dataclasses import replace
 
-    found = [resolve(name, methods) for name in names] if names else methods.values()
-    return list({method.name: method for method in found}.values())
+    from dnm_sklearn.bench import registry
+    from dnm_sklearn.bench.specs import detector_of_spec
+
+    if not names:
+        known = list(registry.detectors().values())
+        return known + [replace(m, id_per_class=registry.FEW_ID_IMAGES) for m in known if m.uses_id_images]
+    found = [detector_of_spec(name) for name in names]
+    return list({method.key: method for method in found}.values())
 
 
 def _overrides(params: tuple[str, ...], methods: dict[str, Method]) -> dict[str, dict[str, Any]]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dnm_sklearn.bench.common import BadInput, console, user_errors
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dnm_sklearn.bench.tables import Grid
+
 _FORMATS = ("rich", "markdown", "csv", "latex")
-_CI_METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
+_METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
 @click.option("-f", "--format", "kind", type=click.Choice(_FORMATS), default="rich", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of the terminal.")
-@click.option("--sets", is_flag=True, help="Also columns of every single OOD set.")
+@click.option("--sets", is_flag=True, help="Also a table of every single OOD set for each metric.")
 @click.option("--reference", help="Row that the others are compared with: a difference with a bootstrap interval.")
 @click.option(
     "--metric",
-    type=click.Choice(_CI_METRICS),
-    default="auroc",
-    show_default=True,
-    help="Metric of the difference; others than auroc take minutes on large sets.",
+    "chosen",
+    multiple=True,
+    type=click.Choice(_METRICS),
+    help="Only columns of this metric; may be repeated. With --reference also the metric of the difference (default: "
+    "auroc; others take minutes on large sets).",
 )
 @click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
 def table(
@@ -30,7 +38,7 @@ def table(
     output: str | None,
     sets: bool,
     reference: str | None,
-    metric: str,
+    chosen: tuple[str, ...],
     resamples: int,
 ) -> None:
     """Make tables of the run folders RUNS: one for each suite and model, rows averaged over seeds.
@@ -39,29 +47,36 @@ def table(
     dnm-bench table results
     dnm-bench table seed0 seed1 seed2 -f latex -o table.tex
     dnm-bench table results --reference MCM --sets -f markdown
+    dnm-bench table results --metric auroc --metric fpr95_id_positive --sets
 
     With --reference, every row gets the difference to that row with a 95 % interval: a paired bootstrap over images.
     """  # noqa: D301
     from dnm_sklearn.bench import tables
+    from dnm_sklearn.bench.differences import differences
     from dnm_sklearn.bench.records import write_text
     from dnm_sklearn.bench.report import METRICS, to_csv
 
     if kind == "csv" and reference is not None:
         raise BadInput("--reference adds a column that the CSV has not; choose another --format.")
     texts: list[str] = []
+    metrics = tuple(dict.fromkeys(chosen)) or _METRICS
     try:
         blocks = tables.read_blocks(runs)
         grids = []
         for block in blocks if kind != "csv" else []:
-            found = None
+            found = {}
             if reference is not None:
-                found = tables.differences(block, reference, metric=metric, n_resamples=resamples)
-            head = f"{' '.join(METRICS[metric]).strip()} minus {reference}'s"
-            grids.append(tables.make_grid(block, sets=sets, difference=found, difference_of=head))
+                for metric in chosen or ("auroc",):
+                    head = f"{' '.join(METRICS[metric]).strip()} minus {reference}'s"
+                    found[head] = differences(block, reference, metric=metric, n_resamples=resamples)
+            grids.append(tables.make_grid(block, metrics=metrics, differences=found))
+            grids += tables.make_set_grids(block, metrics=metrics) if sets else []
+        if kind != "latex":  # there each table stands alone
+            grids = _notes_once(grids)
     except user_errors() as error:
         raise BadInput(str(error)) from error
     if kind == "csv":
-        texts = [to_csv(block.records) for block in blocks]
+        texts = [to_csv(block.records, metrics) for block in blocks]
     elif kind == "markdown":
         texts = [tables.to_markdown(grid) for grid in grids]
     elif kind == "latex":
@@ -81,31 +96,28 @@ def table(
         raise BadInput(f"Cannot write {output}: {error.strerror or error}; choose another file with -o.") from error
 
 
-def _show(grid, out) -> None:
-    """Print a grid, in as many parts side by side as its width needs."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _notes_once(grids: list[Grid]) -> list[Grid]:
+    """Leave out of tables that stand below each other the notes that were there before."""
+    from dataclasses import replace
 
-    label = max(len(line[0]) for line in grid.lines)
-    first, left = 1, 0
-    while first < len(grid.head):
-        table = Table(
-            title=Text(grid.title if first == 1 else f"{grid.title}, continued"),
-            title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
-        )  # fmt: skip
-        table.add_column("Detector", no_wrap=True)
-        left, last = out.width - label - 2, first
-        while last < len(grid.head):
-            cells = [line[last] for line in grid.lines]
-            width = max(*map(len, cells), *map(len, grid.head[last].split())) + 2
-            if width > left and last > first:
-                break
-            table.add_column(Text(grid.head[last].replace(" ", "\n")), justify="right", vertical="bottom", no_wrap=True)
-            left, last = left - width, last + 1
-        for line in grid.lines:
-            table.add_row(Text(line[0]), *[Text(cell) for cell in line[first:last]])
-        out.print(table)
-        first = last
+    said: set[str] = set()
+    found = []
+    for grid in grids:
+        found.append(replace(grid, notes=[note for note in grid.notes if note not in said]))
+        said.update(grid.notes)
+    return found
+
+
+def _show(grid: Grid, out: Console) -> None:
+    """Print a grid, in as many parts as its width needs."""
+    from dnm_sklearn.bench.terminal import make_tables
+
+    labels = [line[0] for line in grid.lines]
+    columns = [
+        (head.replace(" ", "\n").replace("[95\n%\nCI]", "[95 % CI]"), [line[i] for line in grid.lines])
+        for i, head in enumerate(grid.head[1:], start=1)
+    ]
+    for part in make_tables(grid.title, labels, columns, out.width):
+        out.print(part)
     for note in grid.notes:
         out.print(note, style="dim", markup=False, highlight=False)

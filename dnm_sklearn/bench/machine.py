@@ -148,11 +148,11 @@ def peak_memory() -> dict[str, int]:
 
 
 def threads_for(n_words: int, width: int) -> int | None:
-    """Choose how many threads the arithmetic of a suite is worth.
+    """Choose how many threads the scores of a suite are worth.
 
-    Small models and small text banks are many short operations: with several threads each of them ends in a barrier
-    at which the others spin, which costs many times the work itself wherever the processors are not all free
-    (measured with the shipped model on two busy cores: 4 times the processor time for texts, 30 times for images).
+    Small text banks are many short operations: with several threads each of them ends in a barrier at which the others
+    spin, which costs many times the work itself wherever the processors are not all free. (A small model sees to its
+    threads itself.)
 
     Parameters
     ----------
@@ -193,16 +193,12 @@ def limited_threads(n_threads: int | None) -> Iterator[None]:
     if n_threads is None:
         yield
         return
-    import torch
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        with threadpool_limits(n_threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    from dnm_sklearn.embedding.stream import torch_threads
+
+    with torch_threads(n_threads), threadpool_limits(n_threads):
+        yield
 
 
 def _cpu() -> str:

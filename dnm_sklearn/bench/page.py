@@ -21,6 +21,7 @@ _HELP = (
     "are means over the sets of that group. 'ID images': how many the method saw at fit. 'Stream': whether an image's "
     "score depends on other test images. 'ms an image': scoring without embedding."
 )
+_SETS_ON_PAPER = 6
 
 
 def make_page(blocks: Sequence[Block], galleries: Sequence[Gallery | None], *, title: str = "OOD detection") -> str:
@@ -105,31 +106,31 @@ def _controls(number: int, rows: Sequence[Row]) -> str:
 def _results(block: Block, rows: Sequence[Row]) -> str:
     sets = ood_sets(block.records)
     groups = [group for group in ("near", "far") if any(g == group for _, g in sets)]
-    # (head, values, number of decimals, which is better)
-    columns: list[tuple[str, list[float | None], int, str]] = []
+    # (head, values, number of decimals, which is better, whether of one set)
+    columns: list[tuple[str, list[float | None], int, str, bool]] = []
     for metric, head in METRICS.items():
         better = "low" if metric.startswith("fpr") else "high"
         for group in groups:
             columns.append(
-                (f"{' '.join(head).strip()}\n{group}", [_100(r.mean(metric, group)) for r in rows], 1, better)
+                (f"{' '.join(head).strip()}\n{group}", [_100(r.mean(metric, group)) for r in rows], 1, better, False)
             )
     for name, group in sets:
         for metric in ("auroc", "fpr95_id_positive"):
             better = "low" if metric.startswith("fpr") else "high"
-            of_set = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
-            columns.append((of_set, [_100(r.value(metric, name)) for r in rows], 1, better))
-    columns.append(("ms an\nimage", [cost_of(row) for row in rows], 3, "low"))
-    columns.append(("fit and score\nseconds", [None if row.error else row.seconds for row in rows], 1, "low"))
+            title = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
+            columns.append((title, [_100(r.value(metric, name)) for r in rows], 1, better, True))
+    columns.append(("ms an\nimage", [cost_of(row) for row in rows], 3, "low", False))
+    columns.append(("fit and score\nseconds", [None if row.error else row.seconds for row in rows], 1, "low", False))
     heads = [_head("Method", "text", ""), _head("ID\nimages", "number", "low"), _head("Stream", "text", "")]
-    heads += [_head(head, "number", better) for head, _, _, better in columns]
+    heads += [_head(head, "number", better, of_set) for head, _, _, better, of_set in columns]
     body = []
     for i, row in enumerate(rows):
         record = row.records[0]
         stream = "yes" if record.sees_test_stream else "no"
         cells = f'<td data-value="{record.id_images_used}">{record.id_images_used}</td>'
         cells += f'<td data-value="{stream}">{stream}</td>'
-        for _, values, decimals, better in columns:
-            cells += _cell(values[i], decimals, _is_best(values, i, decimals, better))
+        for _, values, decimals, better, of_set in columns:
+            cells += _cell(values[i], decimals, _is_best(values, i, decimals, better), of_set)
         failed = ' class="failed"' if row.error else ""
         name = escape(row.label)
         body.append(
@@ -139,20 +140,44 @@ def _results(block: Block, rows: Sequence[Row]) -> str:
     caption = f'<caption class="quiet" hidden>{escape(block.title)}</caption>'
     parts = f"{caption}<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody>"
     table = f'<table class="results">{parts}</table>'
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Results, sortable">{table}</div>'
+    screen = f'<div class="scroll" tabindex="0" role="region" aria-label="Results, sortable">{table}</div>'
+    return screen + _printed_sets(rows, sets)
 
 
-def _head(text: str, kind: str, better: str) -> str:
+def _printed_sets(rows: Sequence[Row], sets: Sequence[tuple[str, str]]) -> str:
+    """Tables of the single sets as wide as paper; the table on the screen scrolls instead."""
+    tables = []
+    for metric in ("auroc", "fpr95_id_positive"):
+        better = "low" if metric.startswith("fpr") else "high"
+        for first in range(0, len(sets), _SETS_ON_PAPER):
+            part = sets[first : first + _SETS_ON_PAPER]
+            heads = "".join(f'<th scope="col">{escape(f"{name} ({group})")}</th>' for name, group in part)
+            values = [[_100(row.value(metric, name)) for row in rows] for name, _ in part]
+            lines = ""
+            for i, row in enumerate(rows):
+                cells = "".join(_cell(column[i], 1, _is_best(column, i, 1, better)) for column in values)
+                name = escape(row.label)
+                kind = escape(row.kind)
+                lines += f'<tr data-label="{name}" data-kind="{kind}"><th scope="row">{name}</th>{cells}</tr>'
+            title = escape(" ".join(METRICS[metric]).strip())
+            head = f'<thead><tr><th scope="col">{title}</th>{heads}</tr></thead>'
+            tables.append(f'<table class="paper">{head}<tbody>{lines}</tbody></table>')
+    return "".join(tables)
+
+
+def _head(text: str, kind: str, better: str, of_set: bool = False) -> str:
     return (
-        f'<th scope="col" aria-sort="none" data-kind="{kind}" data-better="{better}">'
+        f'<th scope="col"{" class=set" if of_set else ""} aria-sort="none" data-kind="{kind}" data-better="{better}">'
         f'<button type="button" title="Sort">{escape(text)}</button></th>'
     )
 
 
-def _cell(value: float | None, decimals: int, best: bool) -> str:
+def _cell(value: float | None, decimals: int, best: bool, of_set: bool = False) -> str:
+    kinds = " ".join(name for name, there in (("best", best), ("set", of_set)) if there)
+    kind = f' class="{kinds}"' if kinds else ""
     if value is None:
-        return '<td data-value="">-</td>'
-    return f'<td data-value="{value!r}"{" class=best" if best else ""}>{value:.{decimals}f}</td>'
+        return f'<td data-value=""{kind}>-</td>'
+    return f'<td data-value="{value!r}"{kind}>{value:.{decimals}f}</td>'
 
 
 def _is_best(values: Sequence[float | None], i: int, decimals: int, better: str) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.machine import limited_threads, threads_for
 from dnm_sklearn.bench.registry import Method
 from dnm_sklearn.bench.streams import Order
 from dnm_sklearn.datasets.suite import ImageSet, Suite
@@ -30,13 +29,10 @@ class SharedText:
     ----------
     embedder : CLIPEmbedder or the like
         What does the work.
-    threads : int, optional
-        Limit on its threads.
     """
 
-    def __init__(self, embedder: Any, threads: int | None = None):
+    def __init__(self, embedder: Any):
         self._embedder = embedder
-        self._threads = threads
         self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
 
@@ -65,8 +61,7 @@ class SharedText:
         bank = self._banks.setdefault(key, {})
         missing = [name for name in dict.fromkeys(names) if name not in bank]
         if missing:
-            with limited_threads(self._threads):
-                rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
+            rows, norms = self._embedder.encode_text(missing, prompt, return_norm=True)
             bank.update(zip(missing, zip(rows, norms, strict=True), strict=True))
         found = [bank[name] for name in names]
         rows = np.stack([row for row, _ in found])
@@ -109,6 +104,8 @@ class EmbeddedSuite:
         Digest of the ID images.
     ood_digests : tuple of str
         Digests of the OOD sets.
+    id_train_digest : str
+        Digest of the ID images that may be used at fit; empty if there are none.
     """
 
     suite: Suite
@@ -118,6 +115,7 @@ class EmbeddedSuite:
     model: str = ""
     id_digest: str = ""
     ood_digests: tuple[str, ...] = ()
+    id_train_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,12 @@ class Plan:
     repeats: int = 3
 
     def of(self, method: Method) -> dict[str, Any]:
-        """Return the parameters of a method that were asked for."""
-        return {**dict(method.params), **self.overrides.get(method.name, {})}
+        """Return the parameters of a method that were asked for; those beside its name go first."""
+        return {**self.overrides.get(method.name, {}), **dict(method.params)}
+
+    def id_images_of(self, method: Method) -> int | None:
+        """Return the ID images a class that a method is fitted on; 0 = all, None = none."""
+        return self.id_per_class if method.kind == "baseline" else method.id_per_class
 
 
 def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
@@ -185,11 +187,8 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 
-    threads = threads_for(len(suite.corpus) + len(suite.class_names), getattr(model, "embedding_dim_", 0))
-
     def embed(images: ImageSet) -> ImageSet:
-        with limited_threads(threads):
-            rows = np.asarray(model.encode_image(images.images))
+        rows = np.asarray(model.encode_image(images.images))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -208,18 +207,19 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     n_images = len(done.id) + sum(map(len, done.ood)) + (0 if done.id_train is None else len(done.id_train))
     taken = time.perf_counter() - start
     new = _cached_rows(memory) - before
-    logger.info("%d images in %.1f s, threads: %s", n_images, taken, threads or "as the libraries choose")
+    logger.info("%d images in %.1f s", n_images, taken)
     if memory is not None and not isinstance(suite.id.images, np.ndarray):
         logger.info("cache %s: %d rows were new, %d hits (equal images count as hits)", memory, new, n_images - new)
     name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
     return EmbeddedSuite(
         done,
-        model if isinstance(model, EmbeddingTable) else SharedText(model, threads),
+        model if isinstance(model, EmbeddingTable) else SharedText(model),
         taken,
         n_images,
         name,
         images_digest(suite.id.images),
         tuple(images_digest(images.images) for images in suite.ood),
+        "" if suite.id_train is None else images_digest(suite.id_train.images),
     )
 
 
@@ -304,6 +304,8 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
             free = sorted(k for k in known if k not in SUITE_PARAMS)
             close = difflib.get_close_matches(key, free, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
+            if key == "corpus":
+                hint = " One corpus is for all methods: give it with --corpus."
             raise ValueError(f"{method.name} has no parameter {key!r} to set.{hint} It has: {', '.join(free)}.")
     if method.kind == "detector":
         suite = embedded.suite
@@ -317,8 +319,8 @@ def build(method: Method, embedded: EmbeddedSuite, plan: Plan) -> Any:
     return made
 
 
-def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
-    """Rows for the baselines: up to `per_class` of each class.
+def draw_id_images(images: ImageSet, per_class: int, seed: int) -> ImageSet:
+    """ID images for a fit: up to `per_class` of each class.
 
     Parameters
     ----------
@@ -331,7 +333,7 @@ def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (m, d), float64
+    ImageSet
         In the order of the set.
 
     Examples
@@ -339,14 +341,14 @@ def draw_id_images(images: ImageSet, per_class: int, seed: int) -> np.ndarray:
     >>> import numpy as np
     >>> from dnm_sklearn.bench.prepare import draw_id_images
     >>> from dnm_sklearn.datasets import ImageSet
-    >>> draw_id_images(ImageSet("t", np.eye(4), "id", np.array([0, 0, 0, 1])), 2, seed=0).shape
-    (3, 4)
+    >>> len(draw_id_images(ImageSet("t", np.eye(4), "id", np.array([0, 0, 0, 1])), 2, seed=0))
+    3
     """
-    rows = np.asarray(images.images, dtype=np.float64)
     if per_class == 0 or images.labels is None:
-        return rows
-    order = np.random.default_rng(seed).permutation(len(rows))
+        return images
+    order = np.random.default_rng(seed).permutation(len(images))
     taken: list[int] = []
     for label in np.unique(images.labels):
         taken += order[images.labels[order] == label][:per_class].tolist()
-    return rows[sorted(taken)]
+    taken.sort()
+    return replace(images, images=images.images[taken], labels=images.labels[taken])

@@ -91,6 +91,9 @@ class Record:
         ``file`` (relative to the record's folder) and ``digest`` of the scores of every image; empty if not kept.
     peak_memory : dict of str to int
         Bytes: ``process`` (the most that the process held while the method ran), ``device`` (on a GPU).
+    id_train : dict
+        Where the ID images that `fit` saw come from: ``name`` and ``digest`` of the set,
+        ``per_class`` (how many were drawn of each class; 0 = all); empty where `fit` saw none. The seed draws them.
     format : int
         Version of this layout.
     """
@@ -124,6 +127,7 @@ class Record:
     n_repeats: int = 0
     scores: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    id_train: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -135,7 +139,7 @@ class Record:
     def file_name(self) -> str:
         """Name of the record's file: the same for the same configuration, whatever the outcome."""
         what = (self.suite, self.id, self.ood, self.model, self.corpus, self.params, self.id_images_used)
-        order = (self.stream, self.n_repeats)
+        order = (self.stream, self.n_repeats, *([self.id_train] if self.id_train else []))
         text = json.dumps([self.method, self.seed, *what, *order], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
         parts = (self.suite["name"], self.method, self.ood["name"])

@@ -42,6 +42,9 @@ class Method:
         Parameters that must differ from the class's own defaults.
     check_rows : bool
         Whether to find out if the scores of a row depend on the rows beside it.
+    id_per_class : int, optional
+        Of a detector: ID images a class that it is fitted on beside the class names; 0 = all that there are, None =
+        none. Baselines follow the run's plan.
     """
 
     name: str
@@ -53,6 +56,24 @@ class Method:
     params: tuple[tuple[str, Any], ...] = ()
     defaults: tuple[tuple[str, Any], ...] = ()
     check_rows: bool = False
+    id_per_class: int | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells two methods of one run apart."""
+        return self.name, repr(self.params), self.id_per_class
+
+    @property
+    def uses_id_images(self) -> bool:
+        """Whether the score of a detector can use ID images at fit."""
+        needs = getattr(getattr(self.load(), "info", None), "needs", ())
+        return any("ID images" in need for need in needs)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for together with the name."""
+        images = {} if self.id_per_class is None else {"id_per_class": self.id_per_class}
+        return {**images, **dict(self.params)}
 
 
 # name -> (module, class, summary, how rows are scored where that is special)
@@ -86,6 +107,8 @@ _SUITES: dict[str, tuple[dict[str, Any], str]] = {
 # The suites' own names, as records and tables show them.
 _ALIASES = {"glyphs-letters": "glyphs", "glyphs-letters-contaminated": "glyphs-contaminated"}
 DEFAULT_SUITE = "glyphs"
+# ID images a class of the forms with ID images that a run without choices adds.
+FEW_ID_IMAGES = 4
 
 
 def detectors() -> dict[str, Method]:
@@ -149,7 +172,7 @@ def suites() -> dict[str, str]:
 
 
 def datasets() -> list[tuple[str, str]]:
-    """Benchmark definitions and torchvision data sets, with a line on each.
+    """Torchvision's data sets that a benchmark definition can name, with a line on each.
 
     Returns
     -------
@@ -159,12 +182,11 @@ def datasets() -> list[tuple[str, str]]:
     --------
     >>> from dnm_sklearn.bench.registry import datasets
     >>> datasets()[0][0]
-    'imagenet-a-four-ood'
+    'torchvision:CIFAR10'
     """
-    from dnm_sklearn.datasets import benchmark_names, known_torchvision_sets
+    from dnm_sklearn.datasets import known_torchvision_sets
 
-    made = [(f"torchvision:{name}", f"from {spec.url}") for name, spec in known_torchvision_sets().items()]
-    return [*benchmark_names().items(), *made]
+    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in known_torchvision_sets().items()]
 
 
 def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:

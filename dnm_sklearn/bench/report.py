@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnm_sklearn.bench.records import EACH_ROW, Record, write_text
+from dnm_sklearn.bench.terminal import Column, make_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 # metric -> header lines (the definition is part of the header)
 METRICS = {
@@ -149,7 +149,7 @@ def build_rows(records: Sequence[Record]) -> list[Row]:
     rows: dict[Any, Row] = {}
     for r in records:
         params = {key: value for key, value in r.params.items() if key != "random_state"}
-        key = (r.method, r.label, r.id_images_used, r.stream, r.n_repeats, repr(params))
+        key = (r.method, r.label, r.id_images_used, repr(r.id_train), r.stream, r.n_repeats, repr(params))
         rows.setdefault(key, Row(_label(r), r.method, r.kind)).records.append(r)
     return list(rows.values())
 
@@ -180,13 +180,15 @@ def ood_sets(records: Sequence[Record]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((r.ood["name"], r.ood["group"]) for r in records))
 
 
-def to_csv(records: Sequence[Record]) -> str:
+def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -> str:
     """Write the whole table as CSV.
 
     Parameters
     ----------
     records : sequence of Record
         Of one suite.
+    metrics : sequence of str
+        Which metrics have columns; all by default.
 
     Returns
     -------
@@ -203,7 +205,7 @@ def to_csv(records: Sequence[Record]) -> str:
     sets = [name for name, _ in ood_sets(records)]
     head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error", "id_images_used"]
     head += ["sees_test_stream", "stream", "scoring", "prompt", "id_accuracy", "seconds"]
-    columns = [(metric, column) for metric in METRICS for column in (*GROUPS, *sets)]
+    columns = [(metric, column) for metric in metrics for column in (*GROUPS, *sets)]
     head += [f"{metric}:{column}" for metric, column in columns]
     head += [f"{metric}:{column}:sd" for metric, column in columns]
     out = io.StringIO()
@@ -217,7 +219,7 @@ def to_csv(records: Sequence[Record]) -> str:
         line += [r.scoring, r.prompt, r.id_accuracy, row.seconds]
         found = [
             row.group_values(metric, column) if place < len(GROUPS) else row.values(metric, column)
-            for metric in METRICS
+            for metric in metrics
             for place, column in enumerate((*GROUPS, *sets))
         ]
         line += [_mean(values) for values in found]
@@ -274,6 +276,8 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
     first = records[0]
     title = f"{first.suite['name']}: {first.id['n']} ID images, {first.suite['n_classes']} classes"
     columns = _mean_columns(rows, groups)
+    labels = [row.label for row in rows]
+    ends = {i for i in range(len(rows) - 1) if rows[i].kind != rows[i + 1].kind}
     if wide:
         columns += [
             (_lines(*METRICS[metric], name), [percent(row.values(metric, name)) for row in rows])
@@ -282,12 +286,13 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
         ]
         width = console.width
         console.width = max(width, 60 + 20 * len(columns))
-        console.print(_table(title, rows, columns))
+        console.print(*make_tables(title, labels, columns, console.width, ends))
         console.width = width
     else:
-        for part in _tables(title, rows, columns, console.width):
+        of_sets = _set_columns(rows, sets)
+        for part in make_tables(title, labels, columns, console.width, ends):
             console.print(part)
-        for part in _tables(SETS_TITLE, rows, _set_columns(rows, sets), console.width):
+        for part in make_tables(SETS_TITLE, labels, of_sets, console.width, ends):
             console.print(part)
     for row in rows:
         if row.error:
@@ -296,8 +301,6 @@ def render(records: Sequence[Record], console: Console, *, wide: bool = False) -
         console.print(note, style="dim", markup=False, highlight=False)
 
 
-Column = tuple[str, list[str]]
-LABEL_WIDTH = 30
 SETS_TITLE = "AUROC / FPR95 ID+ by OOD set"
 
 
@@ -331,22 +334,6 @@ def percent(values: Sequence[float], plus_minus: str = "±") -> str:
     return f"{100 * mean:.1f}" + ("" if spread is None else f"{plus_minus}{100 * spread:.1f}")
 
 
-def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    label = min(LABEL_WIDTH, max(len(row.label) for row in rows))
-    table.add_column("Detector", overflow="fold", min_width=label, max_width=LABEL_WIDTH)
-    for head, _ in columns:
-        table.add_column(Text(head), justify="right", vertical="bottom", no_wrap=True)
-    for i, row in enumerate(rows):
-        last = i + 1 == len(rows) or rows[i + 1].kind != row.kind
-        table.add_row(Text(row.label), *[Text(cells[i]) for _, cells in columns], end_section=last)
-    return table
-
-
 def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
     columns: list[Column] = [
         (_lines("ID", "images", "used"), [str(row.records[0].id_images_used) for row in rows]),
@@ -373,22 +360,6 @@ def _set_columns(rows: Sequence[Row], sets: Sequence[tuple[str, str]]) -> list[C
         )
         for name, group in sets
     ]
-
-
-def _tables(title: str, rows: Sequence[Row], columns: Sequence[Column], width: int) -> list[Table]:
-    """One table, or as many as the width needs, each with the names of the methods."""
-    label = min(LABEL_WIDTH, max(len(row.label) for row in rows)) + 2
-    parts: list[list[Column]] = [[]]
-    left = width - label
-    for column in columns:
-        head, cells = column
-        needed = max(map(len, (*head.split("\n"), *cells))) + 2
-        if needed > left and parts[-1]:
-            parts.append([])
-            left = width - label
-        parts[-1].append(column)
-        left -= needed
-    return [_table(title if i == 0 else f"{title}, continued", rows, part) for i, part in enumerate(parts)]
 
 
 def _notes(rows: Sequence[Row], first: Record) -> list[str]:

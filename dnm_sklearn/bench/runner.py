@@ -136,13 +136,8 @@ def run_outcomes(
     plan = plan or Plan()
     known = known or {}
     built = [(method, build(method, embedded, plan)) for method in methods]
-    without = [method.name for method in methods if method.kind == "baseline"]
-    if without and embedded.suite.id_train is None:
-        raise ValueError(
-            f"The suite {embedded.suite.name!r} has no id_train images, which the baselines need "
-            f"({', '.join(without)}); give ID images with --id-train, or leave the baselines out."
-        )
-    if len(without) < len(methods):
+    _check_id_images(embedded.suite, methods)
+    if any(method.kind == "detector" for method in methods):
         import torch  # noqa: F401  (its import must not count as the first detector's time)
     where = environment()
     tasks = [_task(embedded, method, made, plan, where, known) for method, made in built]
@@ -150,6 +145,22 @@ def run_outcomes(
         _parallel(embedded, tasks, plan, jobs, on_start) if jobs != 1 else _serial(embedded, tasks, plan, on_start)
     )
     return _in_order(tasks, results)
+
+
+def _check_id_images(suite: Suite, methods: Sequence[Method]) -> None:
+    """Refuse methods that are fitted on ID images that the suite has not."""
+    needy = [m.name for m in methods if m.kind == "baseline" or m.id_per_class is not None]
+    if needy and suite.id_train is None:
+        raise ValueError(
+            f"The suite {suite.name!r} has no id_train images, which {', '.join(needy)} must be fitted on; give ID "
+            "images with --id-train, or leave these methods out."
+        )
+    drawn = [m.name for m in methods if m.kind == "detector" and m.id_per_class]
+    if drawn and suite.id_train is not None and suite.id_train.labels is None:
+        raise ValueError(
+            f"The ID images of {suite.id_train.name!r} have no class labels, so that none can be drawn by class for "
+            f"{', '.join(drawn)}; label them, or give id_per_class=0, which takes them all."
+        )
 
 
 def _task(
@@ -250,11 +261,12 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
     stream = test_time and params.get("adaptation", "transductive") == "transductive"
     digest = names_digest(suite.class_names)
     names = {"name": suite.name, "n_classes": len(suite.class_names), "classes_digest": digest}
-    n_fit = 0
-    if method.kind == "baseline" and suite.id_train is not None:
-        n_fit = len(draw_id_images(suite.id_train, plan.id_per_class, plan.seed))
+    n_fit, per_class, id_train = 0, plan.id_images_of(method), {}
+    if per_class is not None and suite.id_train is not None:
+        n_fit = len(draw_id_images(suite.id_train, per_class, plan.seed))
+        id_train = {"name": suite.id_train.name, "digest": embedded.id_train_digest, "per_class": per_class}
     overrides = plan.of(method)
-    shown = ", ".join(f"{key}={value}" for key, value in overrides.items())
+    shown = ", ".join(f"{key}={value}" for key, value in {**method.asked, **overrides}.items())
     return Record(
         method=method.name,
         label=f"{method.label} ({shown})" if shown else method.label,
@@ -273,6 +285,7 @@ def _blank(embedded: EmbeddedSuite, method: Method, made: Any, plan: Plan, where
         prompt=params.get("prompt"),
         seed=plan.seed,
         id_images_used=n_fit,
+        id_train=id_train,
         sees_test_stream=stream,
         scoring=method.batch_note or (MEANING[plan.stream] if stream else EACH_ROW),
         environment=where,
@@ -288,11 +301,16 @@ def _run_one(
     suite = embedded.suite
     text_before = getattr(embedded.embedder, "seconds", 0.0)
     start = time.perf_counter()
-    if method.kind == "baseline":
-        assert suite.id_train is not None
-        made.fit(draw_id_images(suite.id_train, plan.id_per_class, plan.seed))
-    else:
+    per_class = plan.id_images_of(method)
+    if per_class is None:
         made.fit()
+    else:
+        assert suite.id_train is not None
+        given = draw_id_images(suite.id_train, per_class, plan.seed)
+        if method.kind == "baseline":
+            made.fit(np.asarray(given.images, dtype=np.float64))
+        else:
+            made.fit(given.images, _known_id(given, suite.class_names))
     text = getattr(embedded.embedder, "seconds", 0.0) - text_before
     seconds = {
         "embed_images": embedded.seconds,
@@ -327,6 +345,13 @@ def _run_one(
         means = {key: float(np.mean([one[key] for one in runs])) for key in runs[0]}
         repeats = runs if blank.stream else []
         yield Outcome(replace(blank, metrics=means, repeats=repeats, seconds=dict(seconds), **found), scores)
+
+
+def _known_id(images: ImageSet, class_names: Sequence[str]) -> np.ndarray:
+    """Return a y that says that images are ID: their class names, or without labels 0."""
+    if images.labels is None:
+        return np.zeros(len(images), dtype=int)
+    return np.asarray(class_names)[images.labels]
 
 
 def _metrics(scores: StreamScores) -> dict[str, float]:

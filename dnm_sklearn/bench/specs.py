@@ -1,15 +1,16 @@
-"""Baselines by specification: ``pyod:KNN(n_neighbors=10)``, ``sklearn:LocalOutlierFactor``."""
+"""Methods by specification: ``ENL(id_per_class=4)``, ``pyod:KNN(n_neighbors=10)``, ``sklearn:LocalOutlierFactor``."""
 
 from __future__ import annotations
 
 import ast
 import pkgutil
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, nearest
+from dnm_sklearn.bench.registry import Method, UnknownNameError, baselines, detectors, nearest, resolve
 
 # Outlier detectors of scikit-learn, by module; other estimators are looked up among all of them.
 _SKLEARN = {
@@ -23,6 +24,7 @@ _SKLEARN = {
     "KernelDensity": "sklearn.neighbors",
 }
 _NOT_MODELS = {"base", "sklearn_base", "base_dl"}
+_ID_PER_CLASS = "id_per_class"
 
 
 def is_spec(text: str) -> bool:
@@ -76,8 +78,15 @@ def parse_spec(text: str) -> tuple[str, str, dict[str, Any]]:
     """
     library, _, rest = text.strip().partition(":")
     form = f"{text!r} is not LIBRARY:CLASS(NAME=VALUE, ...) with plain values, e.g. pyod:KNN(n_neighbors=10)."
+    if library.lower() not in ("pyod", "sklearn"):
+        raise ValueError(form)
+    return library.lower(), *_parse_call(rest, form)
+
+
+def _parse_call(text: str, form: str) -> tuple[str, dict[str, Any]]:
+    """Split NAME(KEY=LITERAL, ...); `form` is what to say if it is not that."""
     try:
-        node = ast.parse(rest.strip(), mode="eval").body
+        node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(form) from error
     params: dict[str, Any] = {}
@@ -90,9 +99,55 @@ def parse_spec(text: str) -> tuple[str, str, dict[str, Any]]:
             except ValueError as error:
                 raise ValueError(f"{form} The value of {keyword.arg} is not a number, string, list or None.") from error
         node = node.func
-    if not isinstance(node, ast.Name) or library.lower() not in ("pyod", "sklearn"):
+    if not isinstance(node, ast.Name):
         raise ValueError(form)
-    return library.lower(), node.id, params
+    return node.id, params
+
+
+def detector_of_spec(text: str) -> Method:
+    """Make a detector of a name, or of a specification.
+
+    Parameters
+    ----------
+    text : str
+        ``NAME`` or ``NAME(parameter=literal, ...)``. ``id_per_class`` is no parameter of the class: it is how many ID
+        images of each class the detector is fitted on beside the class names (0 = all that there are).
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    ValueError
+        If the specification is not of that form, or the detector's score does not use ID images.
+    UnknownNameError
+        If there is no such detector; the message gives the nearest.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.specs import detector_of_spec
+    >>> method = detector_of_spec("ENL(id_per_class=4)")
+    >>> method.name, method.id_per_class
+    ('ENLDetector', 4)
+    """
+    known = detectors()
+    if "(" not in text:
+        return resolve(text, known)
+    form = f"{text!r} is not DETECTOR(NAME=VALUE, ...) with plain values, e.g. ENL(id_per_class=4)."
+    name, params = _parse_call(text, form)
+    method = resolve(name, known)
+    per_class = params.pop(_ID_PER_CLASS, None)
+    if per_class is not None:
+        if not isinstance(per_class, int) or isinstance(per_class, bool) or per_class < 0:
+            raise ValueError(f"{text!r}: {_ID_PER_CLASS} is a number of images, 0 = all that there are.")
+        if not method.uses_id_images:
+            able = ", ".join(key for key, m in known.items() if m.uses_id_images)
+            raise ValueError(
+                f"{text!r}: the score of {method.name} uses no ID images; leave {_ID_PER_CLASS} out. "
+                f"It is for {able}, and baselines follow --id-per-class."
+            )
+    return replace(method, params=tuple(params.items()), id_per_class=per_class)
 
 
 def method_of_spec(text: str) -> Method:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.bench.bootstrap import Difference, Pair, paired_difference
 from dnm_sklearn.bench.records import Record, RecordError, read_record
 from dnm_sklearn.bench.report import GROUPS, METRICS, Row, build_rows, ood_sets, percent
-from dnm_sklearn.bench.scorefiles import read_scores
+
+if TYPE_CHECKING:
+    from dnm_sklearn.bench.bootstrap import Difference
+    from dnm_sklearn.bench.differences import Differences
 
 
 @dataclass
@@ -84,81 +86,6 @@ def read_blocks(folders: Sequence[str | os.PathLike[str]]) -> list[Block]:
     return list(blocks.values())
 
 
-def differences(
-    block: Block, reference: str, *, metric: str = "auroc", n_resamples: int = 1000
-) -> dict[str, dict[int, Difference | None]]:
-    """Bootstrap the difference of every row to a reference row, near and far.
-
-    Parameters
-    ----------
-    block : Block
-        From :func:`read_blocks`.
-    reference : str
-        A method's name or its label in the table.
-    metric : str, default="auroc"
-        Which metric.
-    n_resamples : int, default=1000
-        Draws.
-
-    Returns
-    -------
-    dict
-        For "near" and "far", as far as there are such sets, the difference of each row by its position; None for the
-        reference itself and where the two were not scored on the same images.
-
-    Raises
-    ------
-    RecordError
-        If there is no such row, or its scores were not kept.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.tables import differences, read_blocks
-    >>> differences(read_blocks(["results"])[0], "MCM")  # doctest: +SKIP
-    """
-    rows = build_rows(block.records)
-    base = _find(rows, reference)
-    groups = [group for group in GROUPS if any(g == group for _, g in ood_sets(block.records))]
-    found: dict[str, dict[int, Difference | None]] = {group: {} for group in groups}
-    for group in groups:
-        names = [name for name, g in ood_sets(block.records) if g == group]
-        theirs = _scores(block, rows[base], names)
-        for i, row in enumerate(rows):
-            ours = None if i == base or row.error else _scores(block, row, names)
-            if ours is None or theirs is None or [a.shape[1] for _, a in ours] != [a.shape[1] for _, a in theirs]:
-                found[group][i] = None
-            else:
-                found[group][i] = paired_difference(ours, theirs, metric=metric, n_resamples=n_resamples)
-    return found
-
-
-def _find(rows: Sequence[Row], name: str) -> int:
-    from dnm_sklearn.bench.registry import UnknownNameError, nearest
-
-    wanted = name.strip().lower()
-    for i, row in enumerate(rows):
-        if wanted in (row.label.lower(), row.method.lower(), row.method.lower().removesuffix("detector")):
-            return i
-    labels = [row.label for row in rows]
-    hint = nearest(name, [row.method for row in rows] + labels)
-    raise UnknownNameError(f"--reference {name!r} is no row of the table.{hint} Rows: {', '.join(labels)}.")
-
-
-def _scores(block: Block, row: Row, names: Sequence[str]) -> list[Pair] | None:
-    """Read the scores of a row on some sets, all seeds and orders; None if an image was not in a stream."""
-    found = []
-    for name in names:
-        mine = [r for r in row.records if r.ood["name"] == name and r.status == "ok"]
-        if not mine:
-            return None
-        pairs = [read_scores(block.folders[r.file_name], r) for r in mine]
-        ids, oods = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
-        if np.isnan(oods).any():
-            return None
-        found.append((ids, oods))
-    return found
-
-
 @dataclass
 class Grid:
     """A table as text.
@@ -184,23 +111,20 @@ class Grid:
 def make_grid(
     block: Block,
     *,
-    sets: bool = False,
-    difference: dict[str, dict[int, Difference | None]] | None = None,
-    difference_of: str = "",
+    metrics: Sequence[str] = tuple(METRICS),
+    differences: Mapping[str, Differences] | None = None,
     plus_minus: str = "±",
 ) -> Grid:
-    """Lay a block out as a table.
+    """Lay the means of a block out as a table.
 
     Parameters
     ----------
     block : Block
         From :func:`read_blocks`.
-    sets : bool, default=False
-        Also columns of every single OOD set.
-    difference : dict, optional
-        From :func:`differences`.
-    difference_of : str, default=""
-        Head of its columns.
+    metrics : sequence of str
+        Which metrics have columns; all by default.
+    differences : mapping of str to dict, optional
+        From :func:`dnm_sklearn.bench.differences.differences`, by the head of their columns.
     plus_minus : str, default="±"
         Between mean and standard deviation.
 
@@ -220,32 +144,98 @@ def make_grid(
         ("sees test stream", [_stream(row.records[0]) for row in rows]),
         ("seeds x orders", [_runs(row) for row in rows]),
     ]
-    for metric, head in METRICS.items():
-        title = " ".join(part for part in head if part)
+    for metric in metrics:
         columns += [
-            (f"{title} {group}", [percent(row.group_values(metric, group), plus_minus) for row in rows])
+            (f"{_name(metric)} {group}", [percent(row.group_values(metric, group), plus_minus) for row in rows])
             for group in groups
         ]
-        if sets:
-            columns += [
-                (f"{title} {name}", [percent(row.values(metric, name), plus_minus) for row in rows])
-                for name, _ in all_sets
-            ]
-    for group, found in (difference or {}).items():
-        columns.append((f"{difference_of} {group} [95 % CI]", [_interval(found.get(i)) for i in range(len(rows))]))
+    missing: dict[str, list[str]] = {}
+    for head, by_group in (differences or {}).items():
+        for group, found in by_group.items():
+            columns.append((f"{head} {group} [95 % CI]", [_interval(found[i]) for i in range(len(rows))]))
+            for i, why in found.items():
+                if isinstance(why, str) and why and rows[i].label not in missing.setdefault(why, []):
+                    missing[why].append(rows[i].label)
     accuracies = [[r.id_accuracy for r in row.records if r.id_accuracy is not None] for row in rows]
     columns.append(("ID accuracy", [f"{100 * np.mean(a):.1f}" if a else "-" for a in accuracies]))
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
-    notes = [
-        "All in percent; ± is the standard deviation over seeds and, for methods that see the test stream, its orders.",
-        "FPR95 ID+: share of OOD images accepted where 95 % of the ID images are. "
-        "FPR95 OOD+: share of ID images flagged where 95 % of the OOD images are.",
-    ]
+    notes = _notes(metrics)
+    notes += [f"No difference for {', '.join(labels)}: {why}." for why, labels in missing.items()]
+    if differences and any(row.records[0].stream == "rare-ood" for row in rows):
+        notes.append(
+            "A difference of or to a row of the stream rare-ood is over the OOD images that were drawn for each order, "
+            "so it is not that of the means shown."
+        )
     notes += [f"{row.label} failed: {row.error}" for row in rows if row.error]
     if block.records[0].suite.get("note"):
         notes.append(f"Note: {block.records[0].suite['note']}")
+    return _grid(block.title, rows, columns, notes)
+
+
+def make_set_grids(block: Block, *, metrics: Sequence[str] = tuple(METRICS), plus_minus: str = "±") -> list[Grid]:
+    """Lay the single OOD sets of a block out as a table for each metric.
+
+    Parameters
+    ----------
+    block : Block
+        From :func:`read_blocks`.
+    metrics : sequence of str
+        Which; all by default.
+    plus_minus : str, default="±"
+        Between mean and standard deviation.
+
+    Returns
+    -------
+    list of Grid
+        With more than eight sets, one for each metric and group.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.tables import make_set_grids, read_blocks
+    >>> [grid.title for grid in make_set_grids(read_blocks(["results"])[0])]  # doctest: +SKIP
+    """
+    rows, sets = build_rows(block.records), ood_sets(block.records)
+    parts: list[tuple[str, list[tuple[str, str]]]] = [("OOD set", sets)]
+    if len(sets) > _WIDEST:
+        groups = dict.fromkeys(group for _, group in sets)
+        parts = [(f"{group} OOD set", [(name, g) for name, g in sets if g == group]) for group in groups]
+    found = []
+    for metric in metrics:
+        for what, members in parts:
+            columns = [
+                (
+                    name if len(parts) > 1 else f"{name} ({group})",
+                    [percent(row.values(metric, name), plus_minus) for row in rows],
+                )
+                for name, group in members
+            ]
+            title = f"{_name(metric)} by {what}, {block.title}"
+            found.append(_grid(title, rows, columns, _notes([metric])))
+    return found
+
+
+_WIDEST = 8
+_MEANINGS = {
+    "fpr95_id_positive": "FPR95 ID+: share of OOD images accepted where 95 % of the ID images are.",
+    "fpr95_ood_positive": "FPR95 OOD+: share of ID images flagged where 95 % of the OOD images are.",
+}
+
+
+def _grid(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, list[str]]], notes: list[str]) -> Grid:
     lines = [[row.label, *[cells[i] for _, cells in columns]] for i, row in enumerate(rows)]
-    return Grid(block.title, ["Detector", *[head for head, _ in columns]], lines, notes)
+    return Grid(title, ["Detector", *[head for head, _ in columns]], lines, notes)
+
+
+def _notes(metrics: Sequence[str]) -> list[str]:
+    first = (
+        "All in percent; ± is the standard deviation over seeds and, for methods that see the test stream, its orders."
+    )
+    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
+    return [first, meanings] if meanings else [first]
+
+
+def _name(metric: str) -> str:
+    return " ".join(METRICS[metric]).strip()
 
 
 def _stream(record: Record) -> str:
@@ -257,8 +247,8 @@ def _runs(row: Row) -> str:
     return f"{len(row.seeds)} x {orders}" if row.records[0].stream else str(len(row.seeds))
 
 
-def _interval(found: Difference | None) -> str:
-    if found is None or not math.isfinite(found.value):
+def _interval(found: Difference | str) -> str:
+    if isinstance(found, str) or not math.isfinite(found.value):
         return "-"
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, DefinitionError, SetDefinition, read_definition
+from dnm_sklearn.datasets.class_names import class_names as names_of
+from dnm_sklearn.datasets.class_names import imagenet_names, wordnet_ids
+from dnm_sklearn.datasets.definitions import (
+    BenchmarkDefinition,
+    DataMissingError,
+    DefinitionError,
+    SetDefinition,
+    read_definition,
+)
 from dnm_sklearn.datasets.folders import list_class_folders, list_images
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
 from dnm_sklearn.datasets.suite import ImageSet, Suite
 
 DATA_ROOT_VARIABLE = "DNM_SKLEARN_DATA"
-
-
-class DataMissingError(FileNotFoundError):
-    """Data of a benchmark are not on disk; the message says what to download and where to put it."""
 
 
 class BenchmarkWarning(UserWarning):
@@ -77,7 +79,7 @@ def load_benchmark(
     made = name if isinstance(name, BenchmarkDefinition) else read_definition(name)
     root = _root(made, data_root)
     _refuse_missing(made, root, download)
-    wnids = _wnids(made, root)
+    wnids = wordnet_ids(made, _folder(made.id, root))
     id_set, class_names = _id_set(made, made.id, root, wnids, download)
     differing = _differing(made, id_set, class_names)
     id_set, class_names, merged = _merge(id_set, class_names)
@@ -96,7 +98,7 @@ def load_benchmark(
         said = f"{made.name}: {'; '.join(differing)}"
         if check == "raise":
             raise ValueError(f"{said}. Complete the data in {root}, or load with check='warn'.")
-        warnings.warn(f"{said}; numbers of papers do not compare.", BenchmarkWarning, stacklevel=2)
+        warn(f"{said}; numbers of papers do not compare.", BenchmarkWarning)
         note = f"{note} Not the benchmark's sizes: {'; '.join(differing)}.".strip()
     return Suite(
         name=made.name,
@@ -180,39 +182,6 @@ def _torchvision(images: SetDefinition, root: Path, download: bool) -> tuple[Ima
     )
 
 
-@lru_cache(maxsize=4)
-def _imagenet_ids(subset: str) -> tuple[str, ...]:
-    """WordNet ids of ImageNet's classes in their order, from the files that timm (an open_clip dependency) ships."""
-    file = {
-        "all": "imagenet_synsets.txt",
-        "imagenet-a": "imagenet_a_synsets.txt",
-        "imagenet-r": "imagenet_r_synsets.txt",
-    }
-    where = resources.files("timm.data") / "_info" / file[subset]
-    return tuple(where.read_text(encoding="utf-8").split())
-
-
-def _imagenet_names(source: str) -> list[str]:
-    if source == "imagenet-open_clip":
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-        return list(IMAGENET_CLASSNAMES)
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    return list(_IMAGENET_CATEGORIES)
-
-
-def _wnids(made: BenchmarkDefinition, root: Path) -> list[str]:
-    """WordNet ids of the classes in the order of their labels; empty where classes have none."""
-    if not made.classes.source.startswith("imagenet"):
-        return []
-    if made.classes.subset != "folders":
-        return list(_imagenet_ids(made.classes.subset))
-    folder = _folder(made.id, root)
-    assert folder is not None
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _id_set(
     made: BenchmarkDefinition,
     images: SetDefinition,
@@ -229,13 +198,15 @@ def _id_set(
             raise DefinitionError(f"{made.path}: torchvision's {images.torchvision} has no labels, so it cannot be ID.")
         paths, labels = found.images, found.labels
     elif images.list:
-        paths, labels = read_image_list(root / images.list, root / images.images)
+        paths, labels = read_image_list(root / images.list, root / images.images, per_class=images.per_class)
         if made.classes.source == "set":
             own = names_from_paths(paths, labels)
     else:
         folder = _folder(images, root)
         assert folder is not None
-        paths, labels, subfolders = list_class_folders(folder)
+        wanted = images.subfolders or (made.classes.wnids if images.labels == "wnid" else ())
+        present = _present(made, folder, wanted)
+        paths, labels, subfolders = list_class_folders(folder, subfolders=present, per_class=images.per_class)
         if images.labels == "wnid":
             labels = _positions(folder, subfolders, wnids)[labels]
         elif images.labels == "index":
@@ -244,16 +215,15 @@ def _id_set(
             cleaned = [name.replace("_", " ").strip() for name in subfolders]
             labels = _positions(folder, cleaned, class_names)[labels]
         own = [name.replace("_", " ").strip() for name in subfolders]
-    names = _class_names(made, root, wnids, own)
+    names = names_of(made, root, wnids, own)
     if labels.min() < 0 or labels.max() >= len(names):
         raise DefinitionError(
             f"{made.name}: the labels of {images.name} go from {labels.min()} to {labels.max()}, but there are "
             f"{len(names)} class names."
         )
-    if images.per_class:
+    if images.per_class and images.torchvision:
         keep = [i for c in np.unique(labels) for i in np.flatnonzero(labels == c)[: images.per_class].tolist()]
-        labels = labels[keep]
-        paths = _Subset(paths, keep) if images.torchvision else [paths[i] for i in keep]
+        paths, labels = _Subset(paths, keep), labels[keep]
     return ImageSet(images.name, paths, "id", labels=labels), names
 
 
@@ -268,6 +238,19 @@ class _Subset(Sequence):
 
     def __getitem__(self, i: Any) -> Any:
         return self.images[self.keep[i]][0]
+
+
+def _present(made: BenchmarkDefinition, folder: Path, wanted: Sequence[str]) -> list[str] | None:
+    """Those of the subfolders to read that are there (the suite's sizes tell of the others); None = all."""
+    if not wanted:
+        return None
+    found = [name for name in wanted if (folder / name).is_dir()]
+    if not found:
+        raise DataMissingError(
+            f"{made.name}: {folder} has none of the {len(wanted)} subfolders to be read (such as {wanted[0]}); "
+            "check that it holds one folder for each class, named by its WordNet id."
+        )
+    return found
 
 
 def _number(folder: Path) -> int:
@@ -287,24 +270,6 @@ def _positions(folder: Path, subfolders: list[str], order: list[str]) -> np.ndar
     return np.array([position[name] for name in subfolders])
 
 
-def _class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: list[str]) -> list[str]:
-    classes = made.classes
-    if classes.source.startswith("imagenet"):
-        position = {wnid: i for i, wnid in enumerate(_imagenet_ids("all"))}
-        names = _imagenet_names(classes.source)
-        unknown = [wnid for wnid in wnids if wnid not in position]
-        if unknown:
-            raise DefinitionError(f"{made.name}: no ImageNet class has the id {unknown[0]!r}; check the ID folder.")
-        found = [names[position[wnid]] for wnid in wnids]
-    elif classes.source == "names":
-        found = list(classes.names)
-    elif classes.source == "file":
-        found = _names_file(made, root)
-    else:
-        found = own
-    return [classes.rename.get(name, name) for name in found]
-
-
 def _corpus(made: BenchmarkDefinition, root: Path) -> Corpus:
     from dnm_sklearn.corpus import load_corpus
 
@@ -315,15 +280,6 @@ def _corpus(made: BenchmarkDefinition, root: Path) -> Corpus:
         if place.is_file():
             return Corpus.from_file(place)
     raise DataMissingError(f"{made.name}: the file of the corpus is missing; put it at {places[0]}, one word a line.")
-
-
-def _names_file(made: BenchmarkDefinition, root: Path) -> list[str]:
-    places = [root / made.classes.file, Path(made.path).parent / made.classes.file]
-    for place in places:
-        if place.is_file():
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
-            return [line for line in lines if line]
-    raise DataMissingError(f"{made.name}: the file of class names is missing; put it at {places[0]}, one name a line.")
 
 
 def _merge(images: ImageSet, class_names: list[str]) -> tuple[ImageSet, list[str], list[str]]:
@@ -350,10 +306,13 @@ def _ood_set(
     else:
         folder = _folder(images, root)
         assert folder is not None
-        paths = list_images(folder)
-        names = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()] if images.class_folders else []
+        present = _present(made, folder, images.subfolders)
+        paths = list_images(folder) if present is None else list_class_folders(folder, subfolders=present)[0]
+        names = []
+        if images.class_folders:
+            names = present or [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
         if images.labels == "wnid":
-            by_id = dict(zip(_imagenet_ids("all"), _imagenet_names(made.classes.source), strict=True))
+            by_id = imagenet_names(made.classes.source)
             names = [by_id.get(name, name) for name in names]
     return ImageSet(images.name, paths, images.group), [name.replace("_", " ").strip() for name in names]
 

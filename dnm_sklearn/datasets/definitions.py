@@ -24,12 +24,13 @@ else:
 
 FORMAT = 1
 CLASS_SOURCES = ("imagenet-open_clip", "imagenet-torchvision", "set", "folders", "file", "names")
-SUBSETS = ("all", "imagenet-a", "imagenet-r", "folders")
+SUBSETS = ("all", "imagenet-a", "imagenet-r", "folders", "wnids")
 LABELS = ("wnid", "index", "folders")
 _SET_KEYS = {
     "name": str,
     "group": str,
     "folder": list,
+    "subfolders": list,
     "list": str,
     "images": str,
     "torchvision": str,
@@ -46,7 +47,7 @@ _SET_KEYS = {
     "citation": str,
     "note": str,
 }
-_CLASS_KEYS = {"source": str, "subset": str, "file": str, "names": list, "size": int, "rename": dict}
+_CLASS_KEYS = {"source": str, "subset": str, "wnids": list, "file": str, "names": list, "size": int, "rename": dict}
 _TOP_KEYS = {
     "format": int,
     "name": str,
@@ -68,6 +69,10 @@ class DefinitionError(ValueError):
     """A benchmark definition cannot be used; the message names the file, the key and the fix."""
 
 
+class DataMissingError(FileNotFoundError):
+    """Data of a benchmark are not on disk; the message says what to download and where to put it."""
+
+
 @dataclass(frozen=True)
 class SetDefinition:
     """One image set of a benchmark: where its images lie, how many there are, where they come from.
@@ -80,6 +85,8 @@ class SetDefinition:
         Role in the benchmark.
     folder : tuple of str
         Folders below the data root, of which the first that exists is read with its subfolders.
+    subfolders : tuple of str
+        Only these subfolders of the folder are read; empty = all (an ID folder: those of `ClassDefinition.wnids`).
     list : str
         Or: an image list below the data root, with paths relative to `images`.
     images : str
@@ -99,7 +106,7 @@ class SetDefinition:
     optional : bool, default=False
         Whether the benchmark can do without.
     per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths; 0 = all.
+        Take only so many images of each class, the first in the order of their paths or of the list; 0 = all.
     get : str
         How to get the images and where to put them.
     url, licence, citation, note : str
@@ -109,6 +116,7 @@ class SetDefinition:
     name: str
     group: Group
     folder: tuple[str, ...] = ()
+    subfolders: tuple[str, ...] = ()
     list: str = ""
     images: str = ""
     torchvision: str = ""
@@ -137,9 +145,11 @@ class ClassDefinition:
         "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``), "set" (the ID set's own:
         torchvision's ``classes``, or the folders of an image list), "folders" (the ID folder's subfolders),
         "file" (a text file, one name a line), "names" (in the definition).
-    subset : {"all", "imagenet-a", "imagenet-r", "folders"}
-        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, or those whose WordNet id is
-        a subfolder of the ID folder.
+    subset : {"all", "imagenet-a", "imagenet-r", "folders", "wnids"}
+        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose WordNet id is a
+        subfolder of the ID folder, or those of `wnids`.
+    wnids : tuple of str
+        For "wnids": the classes' WordNet ids, in the order of their labels.
     file : str
         For "file": below the data root, or beside the definition.
     names : tuple of str
@@ -152,6 +162,7 @@ class ClassDefinition:
 
     source: str
     subset: str = "all"
+    wnids: tuple[str, ...] = ()
     file: str = ""
     names: tuple[str, ...] = ()
     size: int = 0
@@ -342,7 +353,7 @@ def _set(where: str, prefix: str, data: Any, group: str | None) -> SetDefinition
     given["group"] = group or given.get("group", "")
     if given["group"] not in get_args(Group) or (group is None and given["group"] == "id"):
         raise DefinitionError(f"{where}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}.")
-    for key in ("folder", "overlap"):
+    for key in ("folder", "subfolders", "overlap"):
         if key in given:
             given[key] = _strings(where, f"{prefix}.{key}", given[key])
     sources = [key for key in ("folder", "list", "torchvision") if given.get(key)]
@@ -357,7 +368,12 @@ def _set(where: str, prefix: str, data: Any, group: str | None) -> SetDefinition
         raise DefinitionError(f"{where}: '{prefix}.labels' must be one of {', '.join(LABELS)}.")
     if group == "id" and "folder" in sources and not given.get("labels"):
         raise DefinitionError(f"{where}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)}).")
-    for path in (*given.get("folder", ()), given.get("list", ""), given.get("images", "")):
+    for path in (
+        *given.get("folder", ()),
+        *given.get("subfolders", ()),
+        given.get("list", ""),
+        given.get("images", ""),
+    ):
         if os.path.isabs(path) or ".." in Path(path).parts:
             raise DefinitionError(f"{where}: '{prefix}': {path!r} must be a path below the data root.")
     return SetDefinition(**given)
@@ -375,7 +391,10 @@ def _classes(where: str, data: Any) -> ClassDefinition:
     for key in ("file", "names"):
         if given["source"] == key and not given.get(key):
             raise DefinitionError(f"{where}: 'classes.{key}' is missing.")
-    given["names"] = _strings(where, "classes.names", given.get("names", []))
+    if (given.get("subset") == "wnids") != bool(given.get("wnids")):
+        raise DefinitionError(f"{where}: 'classes.wnids' and 'classes.subset' = 'wnids' go together.")
+    for key in ("names", "wnids"):
+        given[key] = _strings(where, f"classes.{key}", given.get(key, []))
     _strings(where, "classes.rename", list(given.get("rename", {}).values()))
     return ClassDefinition(**given)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.datasets.suite import Group, ImageSet
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -44,18 +45,11 @@ def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = I
     ['photos/a.jpg', 'photos/trip/b.png']
     """
     root = _existing_folder(folder)
-    endings = tuple(e.lower() for e in extensions)
-    found = []
-    for here, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(here, name) for name in files if not name.startswith(".") and name.lower().endswith(endings)]
-    if not found:
-        raise ValueError(f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders.")
-    return [str(path) for path in sorted(found, key=lambda path: path.relative_to(root).parts)]
+    return _some_images(root, tuple(e.lower() for e in extensions), limit=0)
 
 
 def list_class_folders(
-    folder: str | os.PathLike[str], *, subfolders: Sequence[str] | None = None
+    folder: str | os.PathLike[str], *, subfolders: Sequence[str] | None = None, per_class: int = 0
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Images in one subfolder a class.
 
@@ -65,6 +59,8 @@ def list_class_folders(
         Holds one subfolder for each class.
     subfolders : sequence of str, optional
         The subfolders to read, in the order of the labels; default: all, sorted.
+    per_class : int, default=0
+        Take only so many images of each class, the first in the order of their paths; 0 = all.
 
     Returns
     -------
@@ -95,7 +91,7 @@ def list_class_folders(
     paths: list[str] = []
     labels: list[int] = []
     for i, name in enumerate(subfolders):
-        images = list_images(root / name)
+        images = _some_images(_existing_folder(root / name), IMAGE_EXTENSIONS, per_class)
         paths += images
         labels += [i] * len(images)
     return paths, np.asarray(labels), list(subfolders)
@@ -195,11 +191,9 @@ def embed_image_folders(
     train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
     ood_sets = [_embed(model, ImageSet(n, paths, group), left_out) for n, group, paths in ood_paths]
     if left_out:
-        warnings.warn(
+        warn(
             f"{len(left_out)} unreadable images are left out of the suite: {', '.join(left_out[:5])}"
             + (", ..." if len(left_out) > 5 else ""),
-            UserWarning,
-            stacklevel=2,
         )
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
     return write_embedding_suite(
@@ -227,6 +221,30 @@ def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of images; check the path.")
     return path
+
+
+def _some_images(root: Path, endings: tuple[str, ...], limit: int) -> list[str]:
+    """List the images below a folder by their path, up to `limit` of them (0 = all)."""
+    prefix = "" if root == Path() else os.path.join(root, "")
+    found = list(islice(_walk(prefix, endings), limit or None))
+    if not found:
+        raise ValueError(f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders.")
+    return found
+
+
+def _walk(prefix: str, endings: tuple[str, ...]) -> Iterator[str]:
+    """Yield the images below a folder (a path with its separator, or "") in the order of their paths' parts.
+
+    The operating system says with each name whether it is a folder, so that no file is asked for: a tree of a million
+    images takes seconds.
+    """
+    with os.scandir(prefix or ".") as entries:
+        here = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in here:
+        if is_folder:
+            yield from _walk(os.path.join(prefix + name, ""), endings)
+        elif name.lower().endswith(endings):
+            yield prefix + name
 
 
 def _class_names(folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None) -> list[str]:

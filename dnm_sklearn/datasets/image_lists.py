@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from dnm_sklearn.datasets.suite import Group, ImageSet
 
 _SHOWN = 3
+_FEW = 50  # files of a folder up to which each is asked for
 
 
 def read_image_list(
-    path: str | os.PathLike[str], images: str | os.PathLike[str], *, check: bool = True
+    path: str | os.PathLike[str], images: str | os.PathLike[str], *, check: bool = True, per_class: int = 0
 ) -> tuple[list[str], np.ndarray]:
     """Read an image list.
 
@@ -26,6 +28,9 @@ def read_image_list(
         Folder that the paths are relative to.
     check : bool, default=True
         Whether every image must be there.
+    per_class : int, default=0
+        Take only so many images of each label, the first in the order of the list; 0 = all. The others need not be
+        there.
 
     Returns
     -------
@@ -53,29 +58,49 @@ def read_image_list(
         raise FileNotFoundError(f"{root}: no such folder, which the paths in {path} are relative to.")
     paths: list[str] = []
     labels: list[int] = []
+    taken: Counter[int] = Counter()
     text = Path(path).read_text(encoding="utf-8-sig")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
         try:
-            labels.append(int(label))
+            index = int(label)
         except ValueError:
             raise ValueError(f"{path}, line {number}: not 'path label' with an integer label: {line!r}.") from None
         name = name.strip()
-        if not name or os.path.isabs(name) or ".." in Path(name).parts:
+        if not name or os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
             raise ValueError(f"{path}, line {number}: {name!r} is not a path below the folder of images.")
+        taken[index] += 1
+        if per_class and taken[index] > per_class:
+            continue
         paths.append(str(root / name))
+        labels.append(index)
     if not paths:
         raise ValueError(f"{path} lists no image.")
     if check:
-        missing = [name for name in paths if not os.path.isfile(name)]
+        missing = _missing(paths)
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(paths)} images in {path} are not on disk "
                 f"(first: {', '.join(missing[:_SHOWN])}); download the rest, or check the folder {root}."
             )
     return paths, np.asarray(labels, dtype=np.int64)
+
+
+def _missing(paths: list[str]) -> list[str]:
+    """Which of the files are not there; a folder that holds many of them is read once instead of asked for each."""
+    wanted: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        wanted[os.path.dirname(path)].append(path)
+    absent: set[str] = set()
+    for folder, files in wanted.items():
+        there: set[str] = set()
+        if len(files) > _FEW and os.path.isdir(folder):
+            with os.scandir(folder) as entries:
+                there = {os.path.join(folder, entry.name) for entry in entries if entry.is_file()}
+        absent.update(path for path in files if path not in there and not os.path.isfile(path))
+    return [path for path in paths if path in absent]
 
 
 def load_image_list(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
@@ -19,6 +19,7 @@ from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
+from dnm_sklearn.embedding.inputs import on_host
 from dnm_sklearn.labels import ResolvedLabels, resolve_labels
 
 _THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))
@@ -41,7 +42,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Template for class names; a list is an ensemble (mean of unit embeddings, renormalised).
     temperature : float or "auto", default="auto"
         Divides cosines; "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float, "auto" or PyThresh-style object, default="auto"
         A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows known to be
@@ -54,7 +55,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     info: ClassVar[DetectorInfo]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "classes": ["array-like", dict, None],
+        # One string, a path, a set or a generator is refused where names are read, which says what to give instead.
+        "classes": ["array-like", dict, None, *map(Hidden, (HasMethods(["__iter__"]), HasMethods(["__fspath__"])))],
         "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
         "prompt": [str, list, tuple],
         "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -178,8 +180,9 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an unreadable image.
             lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
             finite = "allow-nan" if lenient else False  # where False, checked below with a message that names the row
+            least = 1 if reset else 0
             X = validate_data(
-                self, X, reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=1 if reset else 0
+                self, on_host(X), reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=least
             )
             if not lenient and not (good := np.isfinite(X).all(axis=1)).all():
                 raise ValueError(f"X holds NaN or infinity (first in row {int(np.argmin(good))}): remove those rows.")

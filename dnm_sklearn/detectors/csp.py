@@ -51,17 +51,18 @@ class CSPDetector(NegativeLabelDetector):
         Templates for class names and nouns (eight), averaged.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_)``.
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as nouns, unjoined:
-        a table has no text tower, and its vectors have their prompt already, so the templates are ignored. A corpus
-        that holds adjectives needs their joined names in such a table. Adjectives whose lexicographer file is
-        ``JOINED`` ("adj.joined") count as joined already.
+        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as nouns, unjoined
+        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`): a table has no text tower, and
+        its vectors have their prompt already, so the templates are ignored. A corpus that holds adjectives needs their
+        joined names in such a table. Adjectives whose lexicographer file is ``JOINED`` ("adj.joined") count as joined
+        already.
     adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
         Templates for joined adjectives (four), averaged.
     superclasses : sequence of str, default=SUPERCLASSES

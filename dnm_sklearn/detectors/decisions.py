@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import thresholds
+from dnm_sklearn._warn import warn
 from dnm_sklearn.labels import ResolvedLabels
 
 _PYOD_CONTAMINATION = 0.1
@@ -95,19 +95,17 @@ class DecisionMixin:
             return
         seen = getattr(self, "n_seen_", None)
         if seen != self.calibration_n_seen_:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} has changed its state since calibrate (n_seen_={seen}, then "
                 f"{self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call calibrate(X_id) again.",
                 CalibrationWarning,
-                stacklevel=4,
             )
         elif not frozen and getattr(self, "adaptation", None) == "transductive":
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} was calibrated with its state frozen, but adaptation='transductive' scores "
                 "every image together with the others of X: the share of ID images kept is not guaranteed. Use "
                 "set_params(adaptation='frozen') for the guarantee.",
                 CalibrationWarning,
-                stacklevel=4,
             )
 
     def predict(self, X, return_confidence=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn import names_prior, scoring
+from dnm_sklearn._warn import warn
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import NegativeLabelDetector
 from dnm_sklearn.labels import ResolvedLabels
@@ -32,14 +32,15 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         Template for class names and nouns; a list is an ensemble.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_ * id_scale_)``.
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names.
+        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names (with the
+        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"density", "norm", "percentile", "none"}, default="density"
@@ -213,13 +214,11 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
         if self.clamp is None and self.min_id_scale > 0 and scale < self.min_id_scale:
             raised = (self.min_id_scale + group_size / n_classes) / (1 + group_size / n_classes)
-            warnings.warn(
+            warn(
                 f"With {n_classes} classes and groups of {group_size} negative labels, "
                 f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
                 f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a larger negative_prior "
                 "or n_groups to choose yourself.",
-                UserWarning,
-                stacklevel=5,
             )
             prior, scale = raised, float(self.min_id_scale)
         if self.clamp is None and scale <= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import expectation as enl
 from dnm_sklearn import names_prior, scoring, thresholds
+from dnm_sklearn._warn import warn
 from dnm_sklearn.detectors.guarantee import GuaranteedDetector
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import CorpusDetector
@@ -55,7 +55,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Corpus labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names.
+        Corpus labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names
+        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     expectation : {"stratified", "plain"}, default="stratified"
@@ -243,11 +244,9 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         if labels.is_ood is None:
-            warnings.warn(
+            warn(
                 "Images were given without a y that says which are ID, so ENL's score does not use them: pass y (class "
                 "names, class indices, or 0 for ID and 1 for OOD).",
-                UserWarning,
-                stacklevel=4,
             )
             return
         if labels.is_ood.all():
@@ -310,11 +309,9 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         image_mean = self._given_image_mean()
         if image_mean is None:
             if isinstance(self.embedder_, EmbeddingTable):
-                warnings.warn(
+                warn(
                     "ENLDetector has an EmbeddingTable and neither ID images nor image_mean: E = 1 is used, with "
                     "weights from the names. Give image_mean= (the mean of any images' embeddings), or fit(X_id, y).",
-                    UserWarning,
-                    stacklevel=5,
                 )
                 self.log_expectation_ = np.zeros(len(self.negative_text_))
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from functools import lru_cache
 from numbers import Integral, Real
@@ -10,14 +9,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_memory
 
 from dnm_sklearn import mining, scoring
-from dnm_sklearn._caching import cached
+from dnm_sklearn._caching import as_memory, cached
+from dnm_sklearn._warn import warn
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
+from dnm_sklearn.datasets import glyph_corpus
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.models import SHIPPED
 from dnm_sklearn.embedding.store import digest_array
+
+# How far from 1 the length of a row of half precision that was normalised can be.
+_UNIT_TOLERANCE = 0.01
 
 
 class CorpusDetector(BaseOODDetector):
@@ -39,6 +43,8 @@ class CorpusDetector(BaseOODDetector):
         """Return the whole corpus, class names included (a table's class names are not)."""
         if self.corpus is not None:
             return check_corpus(self.corpus)
+        if getattr(self.embedder_, "model", None) == SHIPPED:
+            return glyph_corpus()
         if not isinstance(self.embedder_, EmbeddingTable):
             return load_corpus(self._default_corpus)
         others = set(self.class_names_.tolist())
@@ -119,6 +125,8 @@ class NegativeLabelDetector(CorpusDetector):
         corpus = self._candidates(exclude_class_names=self.exclude_class_names)
         params = self._mining_params()
         text, norms = self._corpus_bank(corpus, return_norm=params["method"] == "norm")
+        if norms is not None:
+            _refuse_unit_norms(norms, self.embedder_)
         kept, criterion = self._ranked(corpus, text, norms, params)
         if len(criterion):
             best = mining.select_fraction(
@@ -158,7 +166,7 @@ class NegativeLabelDetector(CorpusDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
-        return cached(check_memory(self.memory), rank, ignore=["corpus_text", "id_text", "norms"])(
+        return cached(as_memory(self.memory), rank, ignore=["corpus_text", "id_text", "norms"])(
             corpus_text=text,
             id_text=self.id_text_,
             norms=norms,
@@ -179,11 +187,9 @@ class NegativeLabelDetector(CorpusDetector):
         n_labels = len(self.negative_labels_)
         self.n_groups_ = min(self.n_groups, n_labels)
         if self.n_groups_ < self.n_groups:
-            warnings.warn(
+            warn(
                 f"n_groups={self.n_groups} is more than the {n_labels} kept negative labels; "
                 f"n_groups_={self.n_groups_} is used.",
-                UserWarning,
-                stacklevel=6,
             )
         self.permutation_ = mining.group_permutation(n_labels, self.n_groups_, self.random_state)
 
@@ -204,6 +210,15 @@ class NegativeLabelDetector(CorpusDetector):
 
 # The corpus embeddings that a fit with `memory` used last, by their fingerprints.
 _last_bank: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray | None]] = {}
+
+
+def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:
+    if np.abs(norms - 1).max() < _UNIT_TOLERANCE:
+        raise ValueError(
+            'mining="norm" ranks labels by the length of their raw text embeddings, but here all have length 1: the '
+            f"embeddings of {embedder!r} were normalised before. Give the lengths, EmbeddingTable(names, embeddings, "
+            'norms=...) with those of encode_text(..., return_norm=True), or choose mining="density".'
+        )
 
 
 @lru_cache(maxsize=4)

@@ -24,7 +24,7 @@ class NegLabelDetector(NegativeLabelDetector):
         Template for class names and nouns; a list is an ensemble.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_)``.
@@ -32,7 +32,8 @@ class NegLabelDetector(NegativeLabelDetector):
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
         Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped list. None =
-        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names.
+        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
+        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"percentile", "none"}, default="percentile"

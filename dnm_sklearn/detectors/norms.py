@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
+
+from dnm_sklearn._warn import warn
 
 _MOST_ROWS = 1000
 _warned = False
@@ -37,11 +37,10 @@ def warn_far_from_unit(rows: np.ndarray) -> None:
     if 0.5 <= median <= 2:
         return
     _warned = True
-    warnings.warn(
+    warn(
         f"The embeddings have a median length of {median:.3g}, far from 1. Rows are normalised here, so raw outputs of "
         "the image tower are fine; but features that were standardised (StandardScaler, or PyOD's EmbeddingOD with "
         "its default standardize=True) have other cosines, and detection suffers: pass standardize=False, and scale "
         "nothing before the detector. This is said once.",
         EmbeddingNormWarning,
-        stacklevel=4,
     )

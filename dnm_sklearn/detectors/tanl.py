@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.activation_stream import STATE_NAMES, ActivationStream
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative import CorpusDetector
@@ -44,7 +44,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         Template for class names and nouns; a list is an ensemble.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of one half. A
@@ -53,7 +53,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
         Candidate labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
-        names. Names equal to a class name (same case) are dropped.
+        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`). Names equal to a class
+        name (same case) are dropped.
     adjective_prompt : str or list of str, default="This is a {} photo."
         Template for adjectives.
     n_activated : int, default=1000
@@ -212,11 +213,9 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         corpus = self._candidates(ignore_case=False)
         self.n_activated_ = min(self.n_activated, len(corpus))
         if self.n_activated_ < self.n_activated:
-            warnings.warn(
+            warn(
                 f"n_activated={self.n_activated} is more than the {len(corpus)} candidate labels; "
                 f"n_activated_={self.n_activated_} is used.",
-                UserWarning,
-                stacklevel=5,
             )
         self.corpus_ = corpus
         self.corpus_text_, _ = self._encode_corpus(corpus)

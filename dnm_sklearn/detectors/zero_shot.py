@@ -29,7 +29,7 @@ class MCMDetector(_NamesOnlyDetector):
         Template for class names; a list is an ensemble.
     temperature : float or "auto", default=1.0
         The paper's 1.0; "auto" = 1 / the model's logit scale.
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; MCM has no zero-shot threshold.
@@ -119,7 +119,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
         Template for class names; a list is an ensemble.
     temperature : float or "auto", default="auto"
         Has no effect on this score; kept so that all detectors share their parameters.
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; max-logit has no zero-shot threshold.
@@ -180,7 +180,7 @@ class EnergyDetector(_NamesOnlyDetector):
         Template for class names; a list is an ensemble.
     temperature : float or "auto", default="auto"
         "auto" = 1 / the model's logit scale. A model's logit bias (SigLIP) shifts all energies alike and is left out.
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
         See :class:`BaseOODDetector`; energy has no zero-shot threshold.

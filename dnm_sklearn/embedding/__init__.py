@@ -3,8 +3,7 @@
 Importing this package is cheap: torch and open_clip are imported when a model is first used.
 """
 
-from importlib import import_module
-from typing import Any
+from dnm_sklearn._lazy import lazy_exports
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
@@ -13,20 +12,10 @@ _EXPORTS = {
     "RowStore": "dnm_sklearn.embedding.store",
     "check_embedder": "dnm_sklearn.embedding.check",
     "encoder_identity": "dnm_sklearn.embedding.check",
-    "input_kind": "dnm_sklearn.embedding.images",
+    "input_kind": "dnm_sklearn.embedding.inputs",
     "release_models": "dnm_sklearn.embedding.models",
 }
 
 __all__ = sorted(_EXPORTS)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'dnm_sklearn.embedding' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
 
 __all__ = ["AbsentEmbedder"]
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_memory, validate_data
+from sklearn.utils.validation import validate_data
 
-from dnm_sklearn._caching import cached
+from dnm_sklearn._caching import as_memory, cached
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
-from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.inputs import embedding_rows, input_kind, on_host
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
@@ -156,7 +155,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """
         self._validate_params()
         if X is not None and input_kind(X) == "embeddings":
-            validate_data(self, X, dtype="numeric", ensure_all_finite=True)
+            validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True)
         else:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
@@ -202,7 +201,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """
         self._validate_params()
         if input_kind(X) == "embeddings":
-            X = validate_data(self, X, dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
+            X = validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
             return embedding_rows(X)
         return self._encode_pictures(X)
 
@@ -243,7 +242,8 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         if distinct:
             self._check_identity()
             rows, norms, truncated = self._text_bank(distinct, templates)
-            warn_truncated(truncated, self._context_length() if truncated else None)
+            if truncated:
+                warn_truncated(truncated, len(distinct) * len(templates), self._context_length())
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
         if len(distinct) < len(listed):
@@ -296,12 +296,11 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         )
         if self.failures_:
             index, name, reason = self.failures_[0]
-            warnings.warn(
+            warn(
                 f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of NaN; the "
                 f"first is "
                 f"image {index} ({name}): {reason}. The attribute failures_ lists them all.",
                 UnreadableImageWarning,
-                stacklevel=4,
             )
         return rows
 
@@ -320,7 +319,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """Give the cache, None where there is none."""
         if self.memory is None:
             return None
-        memory = check_memory(os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory)
+        memory = as_memory(self.memory)
         return None if memory.location is None else memory
 
     def _has_width(self) -> bool:

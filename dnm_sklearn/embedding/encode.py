@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dnm_sklearn.embedding.images import (
-    UnreadableImageError,
-    as_image_sequence,
-    describe,
-    embedding_rows,
-    is_one_image,
-    read_rgb,
-    unwrap_item,
-)
+from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, unwrap_item
+from dnm_sklearn.embedding.inputs import as_image_sequence, describe, embedding_rows, is_one_image
 from dnm_sklearn.embedding.stream import halving, is_out_of_memory, prefetch, progress
 
 if TYPE_CHECKING:
@@ -279,7 +272,7 @@ def encode_images(
     Parameters
     ----------
     X : sequence of images or Dataset
-        What `dnm_sklearn.embedding.images.input_kind` calls images.
+        What `dnm_sklearn.embedding.inputs.input_kind` calls images.
     make_encoder : callable
         Gives the model; called only if a row must be computed.
     width : int

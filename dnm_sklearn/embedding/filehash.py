@@ -37,9 +37,15 @@ __all__ = ["FileDigests", "digest_files"]
 
 # A file younger than this when it was hashed may change again without its times showing it.
 _SETTLED_NS = 2_000_000_000
+# Files are hashed in pieces of this many. The first piece shows whether threads are worth it: they are if its files
+# are larger than this on average (only the digest itself runs beside Python), or if each was waited for this long.
+_PIECE = 64
+_SMALL_BYTES = 8192
+_WAIT_SECONDS = 2e-4
 FOLDER_NAME = "file_digests"
 FILE_NAME = "digests.bin"
 _KEY_WORDS = 5  # size, mtime, ctime, inode, device
+_Key = tuple[int, int, int, int, int]
 _RECORD_WORDS = _KEY_WORDS + DIGEST_BYTES // 8 + 1
 _RECORD_BYTES = 8 * _RECORD_WORDS
 # Odd constants that mix the five words of a key into one.
@@ -61,7 +67,9 @@ def digest_files(
     unreadable : {"raise", "none"}, default="raise"
         What to do about a file that cannot be read: raise its OSError, or return None in its place.
     n_threads : int, optional
-        Files read at a time; the default is the number of CPUs, at most 8.
+        Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are read
+        without waiting for a disk take one thread: Python's own work on them, which threads cannot share, is most
+        of it.
 
     Returns
     -------
@@ -129,7 +137,9 @@ class FileDigests:
         unreadable : {"raise", "none"}, default="raise"
             What to do about a file that cannot be read: raise its OSError, or return None in its place.
         n_threads : int, optional
-            Files read at a time; the default is the number of CPUs, at most 8.
+            Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are
+            read without waiting for a disk take one thread, as most of the time is Python's own work on them, which
+            threads cannot share.
 
         Returns
         -------
@@ -225,11 +235,11 @@ class FileDigests:
             self._keys = SortedKeys(_mixed(self._records[:, :_KEY_WORDS]))
         self._header = header
 
-    def _save(self, found: list[tuple[np.ndarray, bytes]]) -> None:
+    def _save(self, found: list[tuple[_Key, bytes]]) -> None:
         if not found:
             return
         records = np.zeros((len(found), _RECORD_WORDS), "<u8")
-        records[:, :_KEY_WORDS] = np.stack([key for key, _ in found])
+        records[:, :_KEY_WORDS] = _as_uint64((key for key, _ in found), len(found))
         digests = np.frombuffer(b"".join(digest for _, digest in found), "<u8")
         records[:, _KEY_WORDS:-1] = digests.reshape(len(found), -1)
         records[:, -1] = _checksums(records)
@@ -266,7 +276,7 @@ def _checked(header: Header, path: Path) -> Header:
     return header
 
 
-def _stat_key(stat: os.stat_result) -> tuple[int, int, int, int, int]:
+def _stat_key(stat: os.stat_result) -> _Key:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
@@ -289,23 +299,23 @@ def _file_keys(paths: Sequence[PathLike]) -> tuple[np.ndarray, np.ndarray]:
     return words, np.asarray(words.any(axis=1))
 
 
-def _hash_settled(path: PathLike) -> tuple[bytes, np.ndarray | None]:
+def _hash_settled(path: PathLike) -> tuple[bytes, _Key | None]:
     """Digest, and the key under which it may be remembered (None: the file is too young or moving)."""
-    with opened(Path(path), os.O_RDONLY) as fd:
+    with opened(path, os.O_RDONLY) as fd:
         now = time.time_ns()
         before = os.fstat(fd)
-        digest = digest_open_file(fd)
+        digest = digest_open_file(fd, before.st_size)
         after = os.fstat(fd)
     young = max(before.st_mtime_ns, before.st_ctime_ns) > now - _SETTLED_NS
     if young or _stat_key(before) != _stat_key(after):
         return digest, None
-    return digest, _as_uint64([_stat_key(before)], 1)[0]
+    return digest, _stat_key(before)
 
 
 def _hash_all(
     paths: Sequence[PathLike], unreadable: str, n_threads: int | None
-) -> list[tuple[bytes | None, np.ndarray | None]]:
-    def one(path: PathLike) -> tuple[bytes | None, np.ndarray | None]:
+) -> list[tuple[bytes | None, _Key | None]]:
+    def one(path: PathLike) -> tuple[bytes | None, _Key | None]:
         try:
             return _hash_settled(path)
         except OSError:
@@ -313,14 +323,21 @@ def _hash_all(
                 raise
             return None, None
 
+    def several(part: Sequence[PathLike]) -> list[tuple[bytes | None, _Key | None]]:
+        return [one(path) for path in part]
+
     if unreadable not in ("raise", "none"):
         raise ValueError(f'unreadable must be "raise" or "none", got {unreadable!r}')
     n_threads = n_threads or min(8, os.cpu_count() or 1)
-    if n_threads == 1 or len(paths) < 64:
-        return [one(path) for path in paths]
+    wall, cpu = time.perf_counter(), time.thread_time()
+    first, rest = several(paths[:_PIECE]), paths[_PIECE:]
+    waited = (time.perf_counter() - wall) - (time.thread_time() - cpu)
+    small = _file_keys(paths[:_PIECE])[0][:, 0].sum() < _SMALL_BYTES * len(first)
+    if n_threads == 1 or not rest or (small and waited < _WAIT_SECONDS * len(first)):
+        return first + several(rest)
     with ThreadPoolExecutor(n_threads) as pool:
-        pieces = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-        return [item for piece in pool.map(lambda part: [one(p) for p in part], pieces) for item in piece]
+        pieces = [rest[i : i + _PIECE] for i in range(0, len(rest), _PIECE)]
+        return first + [item for piece in pool.map(several, pieces) for item in piece]
 
 
 def _mixed(keys: np.ndarray) -> np.ndarray:

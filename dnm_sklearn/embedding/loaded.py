@@ -7,15 +7,22 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.embedding.device import compile_batches, ieee_convolutions, warn_of_emulation
+from dnm_sklearn.embedding.stream import torch_threads
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
 
 __all__ = ["LoadedModel"]
 
+# Towers of at most this many weights (the shipped model's; published ones are larger) run in one thread of the CPU.
+# Their operations are so short that several threads wait for each other many times as long as they compute wherever
+# the processors are not all free: on two busy cores, 3 to 50 times.
+_SMALL_TOWER = 1 << 21
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -57,9 +64,13 @@ class LoadedModel:
         self._description = description
         self._fingerprint: str | None = None
         self._lock = threading.Lock()
+        self._compiled: LoadedModel | None = None
+        self._image_rows: Callable[[Any], Any] = self._plain_rows
         self._tower = _causal_tower(self.model)
         if self.runs_ahead:
             self._copies = torch.cuda.Stream(self.device)
+            if precision == "bf16":
+                warn_of_emulation(self.device)
             if precision != "fp32":
                 self.model.visual.to(memory_format=torch.channels_last)
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
@@ -68,6 +79,11 @@ class LoadedModel:
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
         pixels = (256 if self.device.type != "cpu" else 4 * torch.get_num_threads()) * 224 * 224
         self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
+        n_image = sum(weight.numel() for weight in self.model.visual.parameters())
+        n_text = sum(weight.numel() for weight in self.model.parameters()) - n_image
+        self._image_threads, self._text_threads = (
+            1 if n_weights <= _SMALL_TOWER and self.device.type == "cpu" else None for n_weights in (n_image, n_text)
+        )
         self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
 
     @property
@@ -104,7 +120,7 @@ class LoadedModel:
         import torch
 
         if self.precision == "fp32":
-            return nullcontext()
+            return ieee_convolutions() if self.runs_ahead else nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, _DTYPES[self.precision]))
 
     def _check_rows(self, rows: np.ndarray, what: str) -> np.ndarray:
@@ -145,7 +161,7 @@ class LoadedModel:
         """
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self._image_threads):
             rows = self._forward_pixels(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
         return self._check_rows(rows, "images")
 
@@ -172,8 +188,8 @@ class LoadedModel:
         """
         import torch
 
-        first = torch.from_numpy(pixels[0])
-        held = torch.empty((len(pixels), *first.shape), dtype=first.dtype, pin_memory=True)
+        dtype = getattr(torch, pixels[0].dtype.name)
+        held = torch.empty((len(pixels), *pixels[0].shape), dtype=dtype, pin_memory=True)
         np.stack(pixels, out=held.numpy())
         compute = torch.cuda.current_stream(self.device)
         with torch.inference_mode():
@@ -184,7 +200,8 @@ class LoadedModel:
             rows = self._forward_pixels(batch)
             fetched = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
             fetched.copy_(rows, non_blocking=True)
-            done = compute.record_event()
+            # A blocking event leaves the core to the decoding threads, where others spin on it.
+            done = compute.record_event(torch.cuda.Event(blocking=True))
 
         def finish() -> np.ndarray:
             done.synchronize()
@@ -195,7 +212,25 @@ class LoadedModel:
     def _forward_pixels(self, batch: Any) -> Any:
         """Raw embeddings, float32 on the device, of prepared pixels on the device."""
         with self._autocast():
-            return self.model.encode_image(self._normalised(batch), normalize=False).float()
+            return self._image_rows(batch)
+
+    def _plain_rows(self, batch: Any) -> Any:
+        return self.model.encode_image(self._normalised(batch), normalize=False).float()
+
+    def compiled(self) -> LoadedModel:
+        """Give the same model with its image tower compiled.
+
+        Returns
+        -------
+        LoadedModel
+            Shares the weights; one for all who ask. It compiles at its first batch.
+        """
+        with self._lock:
+            if self._compiled is None:
+                twin = copy(self)
+                twin._image_rows = compile_batches(self._plain_rows)
+                twin._compiled = self._compiled = twin
+            return self._compiled
 
     def _normalised(self, batch: Any) -> Any:
         """Float pixels (b, 3, h, w) as the model takes them, of prepared ones."""
@@ -242,7 +277,7 @@ class LoadedModel:
     def _encode_batch(self, tokens: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), torch_threads(self._text_threads):
             batch = torch.from_numpy(tokens).to(self.device)
             tower = self._tower or partial(self.model.encode_text, normalize=False)
             return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.loaded import LoadedModel
 
 __all__ = ["RandomWeightsWarning", "WeightsUnavailableError", "load_model"]
@@ -162,10 +163,9 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
             options.update(quick_gelu=True, weights_only=False)
     else:
         options["pretrained_text"] = False
-        warnings.warn(
+        warn(
             f"model={f'{name}/'!r} has an empty tag: the weights are random, for tests and timing only.",
             RandomWeightsWarning,
-            stacklevel=4,
         )
     return name, options, {}
 

@@ -11,13 +11,14 @@ import logging
 import os
 import struct
 import uuid
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from dnm_sklearn._warn import warn
 
 try:
     import fcntl
@@ -101,7 +102,7 @@ def read_header(fd: int, path: Path) -> Header:
 
 
 @contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: str | os.PathLike[str], flags: int) -> Iterator[int]:
     """Open a file descriptor that the block owns."""
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
@@ -237,11 +238,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def warn_unsaved(folder: Path, error: OSError, what: str) -> None:
     """Say that results are right but not cached."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    warnings.warn(
+    warn(
         f"{what} could not be saved in the cache folder {folder} ({reason}); results are complete but will "
         "be computed again next time: free some space, make the folder writable, or point memory= elsewhere",
         CacheWriteWarning,
-        stacklevel=4,
     )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.filehash import FileDigests, digest_files
 from dnm_sklearn.embedding.recordlog import (
@@ -299,11 +299,10 @@ class RowStore:
         fits = max(0, min(n_rows, (self.max_bytes - used) // (self._files.stride + RECORD_BYTES)))
         if fits < n_rows and not self._full:
             self._full = True
-            warnings.warn(
+            warn(
                 f"the image cache in {self.folder} has reached its cap of {self.max_bytes} bytes; further "
                 "rows are computed but not stored: raise the cap, or clear the cache (dnm-bench cache clear)",
                 CacheWriteWarning,
-                stacklevel=6,
             )
         return fits
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["halving", "is_out_of_memory", "prefetch", "progress", "resolve_workers"]
+__all__ = ["halving", "is_out_of_memory", "prefetch", "progress", "resolve_workers", "torch_threads"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -37,6 +38,34 @@ def resolve_workers(num_workers: int | str) -> int:
     except AttributeError:  # not on every platform
         usable = os.cpu_count() or 1
     return min(16, usable)
+
+
+@contextmanager
+def torch_threads(n_threads: int | None) -> Iterator[None]:
+    """Limit the threads in which torch computes, and give them back afterwards.
+
+    Parameters
+    ----------
+    n_threads : int or None
+        None changes nothing.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.embedding.stream import torch_threads
+    >>> with torch_threads(1):
+    ...     pass
+    """
+    if n_threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prefetch(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.embedding.base import names_digest
-from dnm_sklearn.embedding.images import embedding_rows, input_kind
+from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.text import check_names, check_prompt
 
@@ -32,7 +32,8 @@ class EmbeddingTable(PyODEncoderMixin):
         The logit scale of the model that made them, exponentiated; detectors take their temperature
         from it.
     norms : array-like of shape (m,), optional
-        Norms before normalisation; by default those of `embeddings`.
+        Norms before normalisation, which ``DebiasedNegMiningDetector(mining="norm")`` ranks by; by default those of
+        `embeddings`, which say nothing where these are unit rows.
     name : str, default="table"
         What to call it.
 
@@ -171,6 +172,8 @@ class EmbeddingTable(PyODEncoderMixin):
             If the width is wrong or a row holds NaN, infinity or only zeros.
         """
         if input_kind(X) == "images":
+            if len(X) == 0:
+                return np.empty((0, self.embedding_dim_), dtype=np.float32)
             raise TypeError(
                 "An EmbeddingTable cannot encode images: give their embeddings as an array of shape "
                 f"(n, {self.embedding_dim_}), made by the model that made the table, or use a CLIPEmbedder."

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._warn import warn
 from dnm_sklearn.embedding.stream import halving, progress
 
 __all__ = ["TruncatedPromptWarning", "check_names", "check_prompt", "encode_tokens", "fill", "warn_truncated"]
@@ -107,27 +107,25 @@ def fill(template: str, names: Iterable[str]) -> list[str]:
     return [template.replace(PLACEHOLDER, name) for name in names]
 
 
-def warn_truncated(prompts: Sequence[str], context_length: int | None) -> None:
-    """Warn once about all prompts that were cut.
+def warn_truncated(prompts: Sequence[str], total: int, context_length: int | None) -> None:
+    """Warn once about all prompts of a call that were cut.
 
     Parameters
     ----------
     prompts : sequence of str
-        The prompts that were too long; nothing happens when there are none.
+        The prompts that were too long, at least one.
+    total : int
+        How many prompts the call had.
     context_length : int or None
         The model's context, in tokens.
     """
-    if not prompts:
-        return
-    shown = ", ".join(repr(p if len(p) <= 60 else p[:57] + "...") for p in prompts[:5])
-    more = f" and {len(prompts) - 5} more" if len(prompts) > 5 else ""
+    first = prompts[0] if len(prompts[0]) <= 60 else prompts[0][:57] + "..."
     limit = "" if context_length is None else f" of {context_length} tokens"
-    warnings.warn(
-        f"{len(prompts)} prompt(s) are longer than the model's context{limit} and were truncated: "
-        f"{shown}{more}. "
-        "Shorten the names or the template.",
+    warn(
+        f"{len(prompts)} of {total} prompts are longer than the model's context{limit} and were cut (the first: "
+        f"{first!r}). A class name should fit: shorten it, or its template (prompt='{{}}' is the bare name). "
+        "Of a large corpus a small share of cut labels does little harm.",
         TruncatedPromptWarning,
-        stacklevel=3,
     )
 
 

@@ -1,7 +1,6 @@
 """Helpers for testing code that uses dnm_sklearn: encoders that need no weights, and the contract as checks."""
 
-from importlib import import_module
-from typing import Any
+from dnm_sklearn._lazy import lazy_exports
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
@@ -18,14 +17,4 @@ _EXPORTS = {
 
 __all__ = sorted(_EXPORTS)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'dnm_sklearn.testing' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

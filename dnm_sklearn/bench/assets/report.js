@@ -31,6 +31,9 @@
       row.hidden = !fits;
       if (fits) { shown.add(row.getAttribute("data-label")); count += 1; }
     });
+    section.querySelectorAll("table.paper tbody tr").forEach((row) => {
+      row.hidden = !shown.has(row.getAttribute("data-label"));
+    });
     section.querySelectorAll("[data-key]").forEach((part) => {
       const gone = !shown.has(part.getAttribute("data-key"));
       if (part.namespaceURI === "http://www.w3.org/2000/svg") {

@@ -1,18 +1,9 @@
-"""Scores of zero-shot OOD detectors as pure functions of embeddings; **higher = more in-distribution (ID)**.
-
-All functions take unit rows (numpy arrays of any float dtype, or torch tensors) and return numpy float64.
-``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken out, so that scores
-stay finite and strictly ordered where probabilities would round to 0 or 1. Rows and labels are worked through
-in tiles: extra memory stays under 256 MB whatever the number of images and negative labels. A row of `image`
-that holds NaN scores NaN.
-
-The same code runs on CPU and GPU (`device`). Banks of at most 2**18 numbers are multiplied in float64, larger
-ones in float32; from the groups' log sums on, all is float64.
-"""
+"""Scores that compare the class names with groups of negative labels: NegLabel, CSP and DNM."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,22 +17,12 @@ from dnm_sklearn._tiles import (
     check_positive,
     check_same_width,
     log_shares,
-    reduce_products,
 )
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "clamped_log_odds",
-    "class_index",
-    "debiased_id_scale",
-    "dnm_log_confidence",
-    "energy",
-    "max_logit",
-    "mcm",
-    "negative_label_log_odds",
-]
+__all__ = ["clamped_log_odds", "debiased_id_scale", "dnm_log_confidence", "negative_label_log_odds"]
 
 
 def negative_label_log_odds(
@@ -113,17 +94,12 @@ def negative_label_log_odds(
     temperature = check_positive("temperature", temperature)
     log_c = math.log(check_positive("id_scale", id_scale))
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
 
     def finish(log_negative: torch.Tensor, log_id: torch.Tensor) -> torch.Tensor:
         return _mean_log_odds(log_negative.double() - log_id.double() - log_c)
 
-    out = np.empty(image.shape[0])
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id)
-    return out
+    banks = [(negative_text, order, n_groups), _all(id_text)]
+    return _fill(np.empty(image.shape[0]), finish, image, banks, temperature, batch_size, device)
 
 
 def dnm_log_confidence(
@@ -196,7 +172,6 @@ def dnm_log_confidence(
     negative_prior = _check_prior(negative_prior)
     min_id_scale = check_positive("min_id_scale", min_id_scale)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text, positives), temperature, batch_size, device)
 
     # c(x) = negative_prior - exp(log_weight + LSE(positives) - LSE(ID))
     group_size = negative_text.shape[0] // n_groups
@@ -215,12 +190,8 @@ def dnm_log_confidence(
         score = log_prior + torch.logsumexp(log_inverse, dim=1)
         return torch.stack([score, floored.squeeze(1).double()], dim=1)
 
-    out = np.empty((image.shape[0], 2))
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_positive = tiles.group_lse(block, positives, slice(0, positives.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id, log_positive)
+    banks = [(negative_text, order, n_groups), _all(id_text), _all(positives)]
+    out = _fill(np.empty((image.shape[0], 2)), finish, image, banks, temperature, batch_size, device)
     return np.ascontiguousarray(out[:, 0]), int(out[:, 1].sum())
 
 
@@ -287,7 +258,6 @@ def clamped_log_odds(
     temperature = check_positive("temperature", temperature)
     negative_prior = _check_prior(negative_prior)
     order = _check_groups(negative_text.shape[0], n_groups, permutation)
-    tiles = LogitTiles((id_text, negative_text), temperature, batch_size, device)
     group_size = negative_text.shape[0] // n_groups
     id_share = (1 - negative_prior) * group_size / id_text.shape[0]
     log_floor = math.log(group_size) + clamp / temperature
@@ -300,12 +270,8 @@ def clamped_log_odds(
         log_mass = torch.log(debiased.clamp(min=0) / negative_prior) + log_id
         return _mean_log_odds(torch.maximum(log_mass, torch.full_like(log_mass, log_floor)) - log_id)
 
-    out = np.empty(image.shape[0])
-    for rows, block in tiles.blocks(image, n_groups):
-        log_id = tiles.group_lse(block, id_text, slice(0, id_text.shape[0]), 1)
-        log_negative = tiles.group_lse(block, negative_text, order, n_groups)
-        out[rows] = tiles.by_rows(finish, log_negative, log_id)
-    return out
+    banks = [(negative_text, order, n_groups), _all(id_text)]
+    return _fill(np.empty(image.shape[0]), finish, image, banks, temperature, batch_size, device)
 
 
 def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) -> float:
@@ -336,176 +302,25 @@ def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) ->
     return float(negative_prior - (1 - negative_prior) * group_size / n_classes)
 
 
-def max_logit(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
-    """Largest cosine to an ID label.
-
-    Parameters
-    ----------
-    image, id_text : array-like of shape (n, width) and (K, width)
-        Unit rows.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        In [-1, 1], higher = more ID.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import max_logit
-    >>> max_logit(np.array([[0.6, 0.8]]), np.eye(2))
-    array([0.8])
-    """
-    return _over_classes(lambda cosines: cosines.amax(dim=1), image, id_text, 1.0, batch_size, device)
-
-
-def mcm(
+def _fill(
+    out: np.ndarray,
+    finish: Any,
     image: Any,
-    id_text: Any,
-    *,
-    temperature: float = 1.0,
-    batch_size: BatchSize = "auto",
-    device: Device = "auto",
+    banks: Sequence[tuple[Any, slice | np.ndarray, int]],
+    temperature: float,
+    batch_size: BatchSize,
+    device: Device,
 ) -> np.ndarray:
-    """Log of the maximum softmax probability over the ID labels (maximum concept matching).
-
-    Computed as ``-softplus(LSE of the other labels - largest)``, so that images stay strictly ordered where
-    the probability itself rounds to 1.
-
-    Parameters
-    ----------
-    image, id_text : array-like of shape (n, width) and (K, width)
-        Unit rows; at least two ID labels.
-    temperature : float, default=1.0
-        Divides the cosines (1 in the paper).
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        In [-log K, 0), higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        One ID label only: its softmax is 1 for every image.
-
-    References
-    ----------
-    .. [1] Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language Representations",
-       NeurIPS 2022.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import mcm
-    >>> np.exp(mcm(np.array([[1.0, 0.0]]), np.eye(2))).round(4)
-    array([0.7311])
-    """
-    import torch
-
-    temperature = check_positive("temperature", temperature)
-    if check_matrix("id_text", id_text).shape[0] == 1:
-        raise ValueError("mcm needs at least two ID labels (the softmax over one is always 1): use max_logit.")
-
-    def log_softmax_of_largest(logits: torch.Tensor) -> torch.Tensor:
-        largest, where = logits.max(dim=1, keepdim=True)
-        rest = logits.scatter_(1, where, -math.inf).logsumexp(dim=1, keepdim=True)
-        gap = (rest.double() - largest.double()).squeeze(1)
-        return -torch.nn.functional.softplus(gap, threshold=700)
-
-    return _over_classes(log_softmax_of_largest, image, id_text, temperature, batch_size, device)
+    """Fill `out` with `finish` of each bank's log sums; a bank is labels, their order and number of groups."""
+    with LogitTiles(tuple(labels for labels, _, _ in banks), temperature, batch_size, device) as tiles:
+        for rows, block in tiles.blocks(image, max(n_groups for _, _, n_groups in banks)):
+            out[rows] = tiles.by_rows(finish, *(tiles.group_lse(block, *bank) for bank in banks))
+    return out
 
 
-def energy(
-    image: Any,
-    id_text: Any,
-    *,
-    temperature: float = 0.01,
-    batch_size: BatchSize = "auto",
-    device: Device = "auto",
-) -> np.ndarray:
-    """Free energy ``T * log sum exp(cos / T)`` over the ID labels.
-
-    Parameters
-    ----------
-    image, id_text : array-like of shape (n, width) and (K, width)
-        Unit rows.
-    temperature : float, default=0.01
-        T, divides the cosines.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        Higher = more ID. It tends to the largest cosine as T -> 0.
-
-    References
-    ----------
-    .. [1] Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import energy
-    >>> energy(np.array([[0.6, 0.8]]), np.eye(2), temperature=0.1).round(4)
-    array([0.8127])
-    """
-    temperature = check_positive("temperature", temperature)
-    log_mass = _over_classes(lambda logits: logits.logsumexp(dim=1), image, id_text, temperature, batch_size, device)
-    return temperature * log_mass
-
-
-def class_index(image: Any, id_text: Any, *, batch_size: BatchSize = "auto", device: Device = "auto") -> np.ndarray:
-    """Index of the ID label with the largest cosine: zero-shot classification.
-
-    Parameters
-    ----------
-    image, id_text : array-like of shape (n, width) and (K, width)
-        Unit rows.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), int64
-        In 0..K-1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import class_index
-    >>> class_index(np.array([[0.6, 0.8]]), np.eye(2))
-    array([1])
-    """
-    winner = _over_classes(lambda cosines: cosines.argmax(dim=1), image, id_text, 1.0, batch_size, device)
-    return winner.astype(np.int64)
-
-
-def _over_classes(
-    reduce: Any, image: Any, id_text: Any, temperature: float, batch_size: BatchSize, device: Device
-) -> np.ndarray:
-    return reduce_products(
-        reduce,
-        image,
-        id_text,
-        names=("image", "id_text"),
-        temperature=temperature,
-        batch_size=batch_size,
-        device=device,
-    )
+def _all(labels: Any) -> tuple[Any, slice, int]:
+    """Labels as one group, in their order."""
+    return labels, slice(0, labels.shape[0]), 1
 
 
 def _check_banks(image: Any, **banks: Any) -> tuple[Any, ...]:

@@ -117,8 +117,8 @@ def _results(block: Block, rows: Sequence[Row]) -> str:
     for name, group in sets:
         for metric in ("auroc", "fpr95_id_positive"):
             better = "low" if metric.startswith("fpr") else "high"
-            of_set = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
-            columns.append((of_set, [_100(r.value(metric, name)) for r in rows], 1, better, True))
+            title = f"{' '.join(METRICS[metric]).strip()}\n{name} ({group})"
+            columns.append((title, [_100(r.value(metric, name)) for r in rows], 1, better, True))
     columns.append(("ms an\nimage", [cost_of(row) for row in rows], 3, "low", False))
     columns.append(("fit and score\nseconds", [None if row.error else row.seconds for row in rows], 1, "low", False))
     heads = [_head("Method", "text", ""), _head("ID\nimages", "number", "low"), _head("Stream", "text", "")]

@@ -354,7 +354,7 @@ def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
         patch.setattr("dnm_sklearn.datasets.suite_writer.os.fsync", full)
         result = invoke(*run)
     assert result.exit_code == 2
-    assert "No space left on the disk" in result.output
+    assert "No space left on device" in result.output
     (place / "far" / "broken.png").write_bytes(b"no image")
     result = invoke(*run)
     assert result.exit_code == 2

@@ -78,7 +78,7 @@ def embed(
     except user_errors() as error:
         if is_full_disk(error):
             raise BadInput(
-                f"No space left on the disk of {folder}, or of the cache; free some and "
+                f"No space left on device: the disk of {folder} or of the cache is full; free some and "
                 "give the command again: no part of a suite is left."
             ) from error
         raise BadInput(str(error)) from error

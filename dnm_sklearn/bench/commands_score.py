@@ -84,8 +84,8 @@ def score(
     except user_errors() as error:
         if is_full_disk(error):
             raise BadInput(
-                f"No space left on the disk of {output} or of the cache; free some, and the same command goes on "
-                f"behind the chunks in {output}.part, which are complete."
+                f"No space left on device: the disk of {output} or of the cache is full; free some, and the same "
+                f"command goes on behind the chunks in {output}.part, which are complete."
             ) from error
         raise BadInput(str(error)) from error
     click.echo(f"Wrote {len(paths)} lines to {Path(output)}" + (f" ({n_failed} images unreadable)" if n_failed else ""))

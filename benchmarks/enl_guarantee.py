@@ -1,14 +1,14 @@
 """What ENL's guarantees claim and what happens: P(flag an ID image), and P(ever alarm) with the delay to an alarm.
 
 Needs the embedding suite of ``--suite`` (any with `id_train`); without one, Gaussian scores are used. Everything is
-seeded and vectorised. Run: ``python -m benchmarks.enl_guarantee --suite path/to/caltech63``.
+seeded and vectorised. Run: ``python -m benchmarks.enl_guarantee --suite path/to/caltech63``. ENL is fitted on `--fits`
+draws of other ID images.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from math import ceil
 
 import numpy as np
 
@@ -20,7 +20,7 @@ SIZES = (32, 100, 250, 1000)
 
 
 def suite_values(path: str, per_class: int, seed: int):
-    """OOD scores and log ratios of ID and OOD images under ENL fitted on other ID images."""
+    """OOD scores of ID and OOD images, and log ratios of ID images, under ENL fitted on other ID images."""
     from dnm_sklearn import ENLDetector
     from dnm_sklearn.datasets import load_embedding_suite
 
@@ -32,11 +32,11 @@ def suite_values(path: str, per_class: int, seed: int):
     scores = det.decision_function(suite.id.images)
     ood = np.concatenate([det.decision_function(images.images) for images in suite.ood])
     ratios = det._log_ratios(suite.id.images).astype(np.float32)
-    return scores, ood, ratios, det
+    return scores, ood, ratios
 
 
 def flags(scores, ratios, n, repeats, n_test, rng):
-    """Share of flagged ID images for each rule and level, over draws of calibration and test images."""
+    """Shares of flagged ID images for each rule and level, one for each draw of calibration and test images."""
     counts = {}
     for _ in range(repeats):
         order = rng.permutation(len(scores))
@@ -54,7 +54,7 @@ def flags(scores, ratios, n, repeats, n_test, rng):
         for name, rule in rules.items():
             for level in LEVELS:
                 counts.setdefault((name, level), []).append(rule(level).mean())
-    return {key: (np.mean(v), np.std(v) / np.sqrt(len(v))) for key, v in counts.items()}
+    return counts
 
 
 def alarm_runs(id_scores, ood_scores, *, n, length, streams, share, alpha, rng, block=500):
@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", help="folder of an embedding suite")
     parser.add_argument("--per-class", type=int, default=4)
+    parser.add_argument("--fits", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--length", type=int, default=2000)
@@ -87,30 +88,36 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     rng = np.random.default_rng(args.seed)
     if args.suite:
-        scores, ood, ratios, _ = suite_values(args.suite, args.per_class, args.seed)
+        fits = [suite_values(args.suite, args.per_class, args.seed + fit) for fit in range(args.fits)]
     else:
-        scores, ood, ratios = rng.normal(size=4000), rng.normal(3, 1, size=4000), None
+        fits = [(rng.normal(size=4000), rng.normal(3, 1, size=4000), None) for _ in range(args.fits)]
     if args.part != "alarm":
-        print(f"P_ID(flag), mean +- s.e. over {args.repeats} draws of calibration and 400 test images")
+        print(f"P_ID(flag), mean +- s.e. over {args.fits} fits x {args.repeats} calibration draws (sd of fits' means)")
         print("| n | rule | " + " | ".join(f"claimed {level:g}" for level in LEVELS) + " |")
         print("|---|---|" + "---|" * len(LEVELS))
         for n in SIZES:
-            repeats = args.repeats if ratios is None else max(10, args.repeats // ceil(n / 32))
-            done = flags(scores, ratios, n, repeats, 400, rng)
-            for name in dict.fromkeys(key[0] for key in done):
-                cells = [f"{done[name, level][0]:.4f} +- {done[name, level][1]:.4f}" for level in LEVELS]
+            done = [flags(scores, ratios, n, args.repeats, 400, rng) for scores, _, ratios in fits]
+            for name in dict.fromkeys(key[0] for key in done[0]):
+                cells = []
+                for level in LEVELS:
+                    values = np.array([fit[name, level] for fit in done])
+                    error, sd = values.std() / np.sqrt(values.size), values.mean(axis=1).std(ddof=len(fits) > 1)
+                    cells.append(f"{values.mean():.4f} +- {error:.4f} ({sd:.4f})")
                 print(f"| {n} | {name} | " + " | ".join(cells) + " |", flush=True)
     if args.part != "flags":
-        print(f"\nAlarm within {args.length} images, {args.streams} streams, 250 calibration images")
+        print(f"\nAlarm within {args.length} images, {args.streams} streams a fit, 250 calibration images; mean +- sd")
         print("| OOD share | alpha | streams with alarm | median delay |\n|---|---|---|---|")
         for share in (0, 0.01, 0.05, 0.2):
             streams = args.streams if share == 0 else args.streams // 10
             for alpha in (0.05, 0.01):
-                ever, delay = alarm_runs(
-                    scores, ood, n=250, length=args.length, streams=streams, share=share, alpha=alpha, rng=rng
-                )
+                common = {"n": 250, "length": args.length, "streams": streams, "share": share, "alpha": alpha}
+                runs = [alarm_runs(scores, ood, **common, rng=rng) for scores, ood, _ in fits]
+                ever, delay = np.array(runs).T
+                late = [f"> {args.length}" if d > args.length else f"{d:.0f}" for d in delay]
                 print(
-                    f"| {share:g} | {alpha:g} | {ever:.4f} | {'-' if delay > args.length else int(delay)} |", flush=True
+                    f"| {share:g} | {alpha:g} | {ever.mean():.4f} +- {ever.std(ddof=len(runs) > 1):.4f} | "
+                    f"{', '.join(late)} |",
+                    flush=True,
                 )
 
 

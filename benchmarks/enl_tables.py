@@ -1,7 +1,8 @@
-"""Tables of docs/enl.rst: methods, ablations, bad ID images and streams, mean +- sd over draws of ID images.
+"""Tables of docs/enl.rst: methods with intervals, halves, ablations and bad ID images, over draws of ID images.
 
 ``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the shipped suite.
-FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything is seeded.
+FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything is seeded; draw s takes the ID
+images, the halves and the order of mixed streams from seed s. Streams are in ``enl_streams``, widths in ``enl_widths``.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ class Data:
         rows = np.concatenate(rows)
         return self.x_fit[rows], self.labels_fit[rows]
 
+    def draw_any(self, n, seed):
+        """Embeddings and class indices of `n` ID images of any class."""
+        rows = np.random.default_rng(seed).choice(len(self.x_fit), n, replace=False)
+        return self.x_fit[rows], self.labels_fit[rows]
+
 
 def load(args) -> Data:
     """Read the suite, or embed the glyphs."""
@@ -95,15 +101,15 @@ def auroc_fpr(id_scores, ood_scores):
     return np.array([100 * auroc, 100 * np.mean(ood_scores >= np.quantile(id_scores, 0.05))])
 
 
-def scores_of(fitted, data):
-    """Scores of ID and of each OOD set; a test-time method sees a set mixed with ID as one stream."""
+def scores_of(fitted, data, seed=0):
+    """Scores of ID and of each OOD set; a test-time method sees a set mixed with ID as one stream, in seeded order."""
     if getattr(fitted, "adaptation", "frozen") == "frozen":
         own = fitted.score_samples(data.x)
         return {name: (own, fitted.score_samples(x)) for name, x in data.ood.items()}
     out = {}
     for name, x in data.ood.items():
         rows = np.concatenate([data.x, x])
-        order = np.random.default_rng(0).permutation(len(rows))
+        order = np.random.default_rng(seed).permutation(len(rows))
         score = np.empty(len(rows))
         score[order] = fitted.score_samples(rows[order])
         out[name] = score[: len(data.x)], score[len(data.x) :]
@@ -149,6 +155,9 @@ METHODS = {
     "ENL, background auto": enl(background="auto"),
     "ENL, stream": enl(adaptation="transductive"),
 }
+FIXED = ("max-cosine", "MCM", "NegLabel", "DNM", "all labels, T", "ENL, names, E = 1", "ENL, names, image_mean")
+BASES = ("ENL", "ENL, names, image_mean", "ENL, stream")
+INTERVALS = ("NegLabel", "DNM", "TANL (mixed stream)", "max-cosine", "KNN, same images")
 ABLATIONS = {
     "ENL": enl(),
     "no prototypes": enl(prototype_weight=0.0),
@@ -183,33 +192,75 @@ def show(title, rows):
     for name, cells in rows.items():
         text = []
         for column in columns:
-            (a, f), (sa, sf) = cells[column].mean(axis=0), cells[column].std(axis=0)
+            (a, f), (sa, sf) = cells[column].mean(axis=0), cells[column].std(axis=0, ddof=len(cells[column]) > 1)
             text.append(f"{a:.1f}/{f:.1f}" if sf == 0 else f"{a:.1f} +- {sa:.1f} / {f:.1f} +- {sf:.1f}")
         print(f"| {name} | {' | '.join(text)} |", flush=True)
 
 
-def bootstrap(base, other, seed=0, repeats=300):
-    """Interval (95 %) of the FPR95 difference, images resampled in pairs."""
-    rng, values = np.random.default_rng(seed), []
-    for _ in range(repeats):
-        i, o = rng.integers(len(base[0]), size=len(base[0])), rng.integers(len(base[1]), size=len(base[1]))
-        values.append(auroc_fpr(base[0][i], base[1][o]) - auroc_fpr(other[0][i], other[1][o]))
-    return np.quantile(values, [0.025, 0.975], axis=0)
+def replicates(draws, repeats=300, seed=0):
+    """AUROC and FPR95 on resampled test images, shape (1 + repeats, draws, sets, 2); the first row is on all images.
+
+    Equal seeds give equal images, so that differences of methods are paired.
+    """
+    rng, sets = np.random.default_rng(seed), list(draws[0])
+    out = np.empty((1 + repeats, len(draws), len(sets), 2))
+    n_id, n_ood = len(draws[0][sets[0]][0]), [len(draws[0][name][1]) for name in sets]
+    for repeat in range(1 + repeats):
+        i = rng.integers(n_id, size=n_id) if repeat else np.arange(n_id)
+        for column, name in enumerate(sets):
+            o = rng.integers(n_ood[column], size=n_ood[column]) if repeat else np.arange(n_ood[column])
+            for row, draw in enumerate(draws):
+                out[repeat, row, column] = auroc_fpr(draw[name][0][i], draw[name][1][o])
+    return out
+
+
+def show_intervals(results, data, repeats=300):
+    """Print the difference of ENL to the others, mean over draws, with 95 % intervals of a two-level bootstrap.
+
+    Each repeat draws test images with replacement, the same for both methods and all draws of ID images, and then the
+    draws themselves with replacement. So an interval holds the chance of the test images and, as far as so few draws
+    can show it, that of the ID images given to `fit` and of the order of a stream. It is the interval of the *mean*
+    over draws; a single draw varies more.
+    """
+    sets = list(data.ood)
+    groups = {name: [column] for column, name in enumerate(sets)}
+    for kind, wanted in (("far mean", False), ("near mean", True)):
+        columns = [column for column, name in enumerate(sets) if (name in data.near) == wanted]
+        if len(columns) > 1:
+            groups[kind] = columns
+    if len(groups) > 6:
+        groups = {name: columns for name, columns in groups.items() if name.endswith("mean")}
+    n_draws = max(len(draws) for draws in results.values())
+    chosen = np.random.default_rng(1).multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=1 + repeats) / n_draws
+    chosen[0] = 1 / n_draws
+    values = {name: replicates(results[name], repeats) for name in (*BASES, *INTERVALS)}
+    for base in BASES:
+        print(f"\n{base} minus method, mean [95 % interval] of AUROC and of FPR95\n| | {' | '.join(groups)} |")
+        print("|---|" + "---|" * len(groups))
+        for other in INTERVALS:
+            gap, text = values[base] - values[other], []
+            pooled = np.einsum("rd,rdsm->rsm", chosen, np.broadcast_to(gap, (1 + repeats, n_draws, *gap.shape[2:])))
+            for columns in groups.values():
+                whole = pooled[:, columns].mean(axis=1)
+                ends = np.quantile(whole[1:], [0.025, 0.975], axis=0)
+                text.append(
+                    " / ".join(f"{m:+.1f} [{a:+.1f}, {b:+.1f}]" for m, a, b in zip(whole[0], *ends, strict=True))
+                )
+            print(f"| {other} | {' | '.join(text)} |", flush=True)
 
 
 def table(title, makers, data, args, halves=False):
-    """Run methods over draws and print; return the scores of draw 0."""
-    rows, first = {}, {}
+    """Run methods over draws and print; return the scores of each draw."""
+    rows, kept = {}, {}
     for name, make in makers.items():
         results = []
-        for seed in range(args.draws):
+        for seed in range(args.draws if halves or name not in FIXED else 1):
             own = data.halves(seed) if halves else data
-            if seed and not halves and makers is METHODS and not name.startswith(("ENL", "KNN")):
-                break
-            results.append(scores_of(make(own, *own.draw(args.per_class, seed)), own))
-        rows[name], first[name] = summary(own, results), results[0]
+            images = own.draw_any(args.total, seed) if args.total else own.draw(args.per_class, seed)
+            results.append(scores_of(make(own, *images), own, seed))
+        rows[name], kept[name] = summary(own, results), results
     show(title, rows)
-    return first
+    return kept
 
 
 def contaminated(data, name, names, share, args, seed):
@@ -249,118 +300,28 @@ def contamination(data, args):
             print(f"| {name} | {kind} | {share} | {text} |", flush=True)
 
 
-def stream_methods(data, args):
-    """Detectors that see the streams."""
-    image, index = data.draw(args.per_class, 0)
-    tanl = METHODS["TANL (mixed stream)"](data)
-    if args.part == "tanl-static":
-        frozen = METHODS["TANL (mixed stream)"](data).set_params(adaptation="frozen")
-        return {"TANL, not adapting": frozen, "TANL": tanl, "TANL, static gate": StaticGateTANL(data, image)}
-    return {
-        "ENL static": enl()(data, image, index),
-        "ENL": enl(adaptation="transductive")(data, image, index),
-        "ENL, names": enl_names(data, image, index, adaptation="transductive"),
-        "TANL": tanl,
-    }
-
-
-def streams(data, args):
-    """FPR95 of streams in different orders."""
-    dets = stream_methods(data, args)
-    print(f"\nStreams, AUROC/FPR95\n| set | stream | {' | '.join(dets)} |\n|---|---|{'---|' * len(dets)}")
-    for name, x in data.ood.items():
-        rng = np.random.default_rng(0)
-        for kind in ("mixed", "ID first", "OOD first", "rare OOD (2 %)", "single kind"):
-            n_rare = min(len(x), max(20, len(data.x) // 50))
-            ood = x[rng.choice(len(x), n_rare, replace=False)] if "rare" in kind else x
-            rows, n = np.concatenate([data.x, ood]), len(data.x)
-            order = rng.permutation(len(rows))
-            if kind == "ID first":
-                order = np.arange(len(rows))
-            if kind == "OOD first":
-                order = np.r_[n : len(rows), 0:n]
-            cells = []
-            for det in dets.values():
-                score = np.empty(len(rows))
-                if kind == "single kind":
-                    score[:n], score[n:] = det.score_samples(data.x), det.score_samples(ood)
-                else:
-                    score[order] = det.score_samples(rows[order])
-                cells.append("{:.1f}/{:.1f}".format(*auroc_fpr(score[:n], score[n:])))
-            print(f"| {name} | {kind} | {' | '.join(cells)} |", flush=True)
-
-
-class StaticGateTANL:
-    """TANL whose ID side is frozen and whose gate is static, as an experiment.
-
-    The ID queue keeps the class names. An image enters the OOD queue when its conformal p-value among the ID images
-    drawn is at most 0.01, by its score with the labels activated after `fit`; that score never moves.
-    """
-
-    def __init__(self, data, image, batch_size=256):
-        self._tanl, self._batch_size = METHODS["TANL (mixed stream)"](data), batch_size
-        self._tanl.set_params(adaptation="frozen")
-        known = np.sort(self._tanl.score_samples(image))
-        self._bound = known[int(0.01 * (len(known) + 1)) - 1]
-        corpus, ids = self._tanl.corpus_text_, self._tanl.id_text_
-        self._banks = [np.asarray(bank) / self._tanl.temperature_ for bank in (ids, corpus)]
-        self._start = self._rows(self._tanl.initial_ood_)
-        self._id_mean = self._rows(ids).mean(axis=0)
-
-    def _log_mass(self, rows):
-        ids, corpus = (rows @ bank.T for bank in self._banks)
-        return np.logaddexp.reduce(ids, axis=1), corpus
-
-    def _rows(self, rows):
-        log_id, corpus = self._log_mass(rows)
-        return np.exp(corpus - np.logaddexp(log_id, np.logaddexp.reduce(corpus, axis=1))[:, None])
-
-    def score_samples(self, X):
-        """Score X as a stream, from the state after `fit`."""
-        queue, out = self._start, []
-        admitted = self._tanl.score_samples(X) <= self._bound
-        for start in range(0, len(X), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            queue = np.concatenate([queue, self._rows(X[part][admitted[part]])])[-self._tanl.queue_length :]
-            order = np.argsort(self._id_mean - queue.mean(axis=0), kind="stable")[: self._tanl.n_activated_]
-            log_id, corpus = self._log_mass(X[part])
-            mass = np.logaddexp.accumulate(corpus[:, order], axis=1)
-            out.append((1 / (1 + np.exp(mass - log_id[:, None]))).mean(axis=1))
-        return np.concatenate(out)
-
-
 def main() -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", help="folder of an embedding suite")
     parser.add_argument("--glyphs", choices=["letters", "symbols"], default="letters")
-    parts = ["methods", "halves", "ablation", "bad", "streams", "tanl-static"]
+    parts = ["methods", "halves", "ablation", "bad"]
     parser.add_argument("--part", default="methods", choices=parts)
     parser.add_argument("--per-class", type=int, default=4)
+    parser.add_argument("--total", type=int, help="instead, ID images in all, of any class")
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     data = load(args)
     if args.part == "methods":
-        first = table(f"Methods, {args.per_class} ID images a class", METHODS, data, args)
-        print("\nENL minus method, draw 0: 95 % paired bootstrap intervals of AUROC and FPR95")
-        print("| set | " + " | ".join(name for name in METHODS if not name.startswith("ENL")) + " |")
-        print("|---|" + "---|" * sum(not name.startswith("ENL") for name in METHODS))
-        for name in data.ood:
-            cells = []
-            for other in (m for m in METHODS if not m.startswith("ENL")):
-                low, high = bootstrap(first["ENL"][name], first[other][name])
-                cells.append(f"[{low[0]:+.1f}, {high[0]:+.1f}] / [{low[1]:+.1f}, {high[1]:+.1f}]")
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        results = table(f"Methods, {args.draws} draws of ID images", METHODS, data, args)
+        show_intervals(results, data)
     elif args.part == "halves":
-        chosen = {k: v for k, v in METHODS.items() if "stream" not in k}
-        table("Half of the classes as ID", chosen, data, args, halves=True)
+        table(f"Half of the classes as ID, {args.draws} splits", METHODS, data, args, halves=True)
     elif args.part == "ablation":
-        table("Ablation", ABLATIONS, data, args)
-    elif args.part == "bad":
-        contamination(data, args)
+        table(f"Ablation, {args.draws} draws of ID images", ABLATIONS, data, args)
     else:
-        streams(data, args)
+        contamination(data, args)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dnm_sklearn.bench.records import RecordError, read_records, write_record, w
 from dnm_sklearn.bench.registry import UnknownNameError, baselines, detectors, load_suite, resolve
 from dnm_sklearn.corpus import corpus_names
 from dnm_sklearn.datasets import ImageSet, benchmark_names, load_embedding_suite
+from dnm_sklearn.embedding.models import shown_model_name
 
 
 @pytest.fixture(scope="session")
@@ -334,6 +335,46 @@ def test_embed_then_run(tmp_path, monkeypatch):
     assert suite.class_names == ["ant", "bee"]
     assert {s.name: s.group for s in suite.ood} == {"far": "far", "near": "near"}
     assert invoke("run", "--suite", tmp_path / "suite", "-d", "MaxLogit", "-b", "KNN").exit_code == 0
+
+
+def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
+    for sub in ("id/cat", "id/dog", "far"):
+        (tmp_path / "photos" / sub).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / sub / "0.png")
+    (tmp_path / "words.txt").write_text("stone\ncloud", encoding="utf-8")
+    place, out = tmp_path / "photos", tmp_path / "out"
+    out.mkdir()
+    run = ("embed", out / "suite", "--id", place / "id", "--far", f"far={place / 'far'}", "--model", "glyphclip")
+    run = (*run, "--corpus", tmp_path / "words.txt")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dnm_sklearn.datasets.suite_writer.os.fsync", full)
+        result = invoke(*run)
+    assert result.exit_code == 2
+    assert "No space left on device" in result.output
+    (place / "far" / "broken.png").write_bytes(b"no image")
+    result = invoke(*run)
+    assert result.exit_code == 2
+    assert "broken.png" in result.output
+    assert not list(out.iterdir())
+    result = invoke(*run, "--skip-unreadable")
+    assert result.exit_code == 0, result.output
+    assert len(load_suite(str(out / "suite")).ood[0]) == 1
+
+
+def test_the_path_of_a_checkpoint_stays_here(tmp_path):
+    for model, shown in (
+        ("local-dir:/home/me/tuned", "local-dir:tuned"),
+        ("ViT-B-16//home/me/tuned.pt", "ViT-B-16/tuned.pt"),
+        ("ViT-B-16/~/tuned.pt", "ViT-B-16/tuned.pt"),
+        ("hf-hub:org/repo", "hf-hub:org/repo"),
+        ("ViT-B-16/openai", "ViT-B-16/openai"),
+        ("glyphclip", "glyphclip"),
+    ):
+        assert shown_model_name(model) == shown
 
 
 # -- the rooms behind it --------------------------------------------------------------------------

@@ -345,6 +345,30 @@ def test_score_bad_input(photos, tmp_path, monkeypatch, case):
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_score_takes_no_paths_as_class_names(photos, tmp_path):
+    for name, said in (
+        (str(photos), "is a path on this machine"),
+        ("cat.jpg", "looks like the path of an image"),
+        ("ood", "is a class name and the ood_label"),
+    ):
+        result = invoke("score", photos, "-n", "dog", "-n", name, "-o", tmp_path / "out.csv")
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split())
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith("out")]
+
+
+def test_report_full_disk(runs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for command, *more in (("report", "--no-gallery"), ("table", "-f", "latex")):
+        result = invoke(command, runs / "seed0", *more, "-o", tmp_path / "out")
+        assert result.exit_code == 2
+        assert "No space left on device" in result.output
+        assert not list(tmp_path.iterdir())
+
+
 def test_score_needs_names_and_images(photos, tmp_path):
     assert "No class names" in invoke("score", photos, "-o", tmp_path / "x.csv").output
     result = invoke("score", tmp_path / "nowhere", "-n", "ant", "-o", tmp_path / "x.csv")

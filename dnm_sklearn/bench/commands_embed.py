@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dnm_sklearn.bench.common import BadInput, user_errors
+from dnm_sklearn.bench.common import BadInput, is_full_disk, user_errors, with_bars
 
 
 @click.command()
@@ -60,7 +60,7 @@ def embed(
         raise BadInput("No OOD set; give at least one with --near NAME=DIR or --far NAME=DIR.")
     options: dict[str, Any] = {"memory": cache, "on_error": "nan" if skip_unreadable else "raise"}
     try:
-        embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
+        embedder = with_bars(CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options))
         path = embed_image_folders(
             folder,
             id=id_folder,
@@ -76,6 +76,11 @@ def embed(
             overwrite=overwrite,
         )
     except user_errors() as error:
+        if is_full_disk(error):
+            raise BadInput(
+                f"No space left on device: the disk of {folder} or of the cache is full; free some and "
+                "give the command again: no part of a suite is left."
+            ) from error
         raise BadInput(str(error)) from error
     click.echo(f"Wrote the suite to {path}. Next: dnm-bench run --suite {path}")
 

@@ -17,6 +17,8 @@ from dnm_sklearn.bench.common import INTERRUPTED, BadInput, console, say, set_up
 from dnm_sklearn.bench.streams import MEANING, ORDERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dnm_sklearn.bench.records import Record
     from dnm_sklearn.bench.registry import Method
     from dnm_sklearn.datasets.suite import Suite
@@ -154,6 +156,7 @@ def run(
     configuration are kept, failed and damaged ones are made again.
     """  # noqa: D301
     from dnm_sklearn.bench import backends, prepare, report, runner
+    from dnm_sklearn.embedding.stream import progress
 
     set_up_logging(verbose)
     if prompt is not None and "{}" not in prompt:
@@ -191,15 +194,17 @@ def run(
         embedded = prepare.embed_suite(suite, memory=cache)
         plan = prepare.Plan(seed, prompt, id_per_class, overrides, stream, repeats)
         computing.enter_context(backends.using(backend, jobs))
+        bar = computing.enter_context(progress(len(methods) * len(suite.ood), True, "Running"))
         outcomes = runner.run_outcomes(
-            embedded, methods, plan, known=known, jobs=jobs, on_start=lambda label: say(f"Running {label} ...")
+            embedded, methods, plan, known=known, jobs=jobs, on_start=_shown_on(bar) if jobs == 1 else None
         )
     except user_errors() as error:
+        computing.close()
         raise BadInput(str(error)) from error
     done: list[Record] = []
     try:
         with computing:
-            _collect(outcomes, folder, done)
+            _collect(outcomes, folder, done, bar)
         if folder is not None:
             report.write_csv(folder / "table.csv", done)
     except OSError as error:
@@ -231,13 +236,14 @@ def _suite(name: str, model: str | None, data_root: str | None, download: bool) 
     import numpy as np
 
     from dnm_sklearn.bench import registry
+    from dnm_sklearn.embedding.models import shown_model_name
 
     suite = registry.load_suite(name, data_root=data_root, download=download)
     if model is None:
         return suite
     made_by = (suite.meta or {}).get("model")
     if isinstance(suite.id.images, np.ndarray) and suite.id.images.ndim == 2:
-        if made_by == model:
+        if made_by in (model, shown_model_name(model)):
             return suite
         raise BadInput(
             f"The suite {suite.name!r} holds embeddings of {made_by or 'an unnamed model'}, not of {model!r}; "
@@ -323,7 +329,12 @@ def _overrides(params: tuple[str, ...], methods: dict[str, Method]) -> dict[str,
     return found
 
 
-def _collect(outcomes: Any, folder: Path | None, done: list[Record]) -> None:
+def _shown_on(bar: Any) -> Callable[[str], None]:
+    """Return what shows the method that runs on the bar."""
+    return lambda label: bar.set_description(f"Running {label}")
+
+
+def _collect(outcomes: Any, folder: Path | None, done: list[Record], bar: Any) -> None:
     """Take outcomes as they come, and write each at once."""
     from dnm_sklearn.bench.scorefiles import write_with_scores
 
@@ -335,6 +346,7 @@ def _collect(outcomes: Any, folder: Path | None, done: list[Record]) -> None:
         if folder is not None and outcome.is_new:
             record = write_with_scores(folder / "records", record, outcome.scores)
         done.append(record)
+        bar.update()
 
 
 def _interrupted(folder: Path | None, done: list[Record]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dnm_sklearn.bench.common import INTERRUPTED, BadInput, set_up_logging, user_errors, verbose_option
+from dnm_sklearn.bench.common import INTERRUPTED, BadInput, is_full_disk, set_up_logging, user_errors, verbose_option
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def score(
         classes = [*names, *(scoring_job.read_lines(names_file) if names_file else [])]
         if not classes:
             raise BadInput("No class names; give them with -n NAME or --names FILE.")
+        scoring_job.check_class_names(classes)
         paths = scoring_job.list_paths(images)
         settings: dict[str, Any] = {
             "params": list(params), "model": model, "prompt": prompt, "corpus": corpus,
@@ -81,5 +82,10 @@ def score(
         click.echo(f"Interrupted; the same command goes on behind what is in {output}.part.", err=True)
         sys.exit(INTERRUPTED)
     except user_errors() as error:
+        if is_full_disk(error):
+            raise BadInput(
+                f"No space left on device: the disk of {output} or of the cache is full; free some, and the same "
+                f"command goes on behind the chunks in {output}.part, which are complete."
+            ) from error
         raise BadInput(str(error)) from error
     click.echo(f"Wrote {len(paths)} lines to {Path(output)}" + (f" ({n_failed} images unreadable)" if n_failed else ""))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +32,21 @@ def user_errors() -> tuple[type[Exception], ...]:
     from dnm_sklearn.embedding.loading import WeightsUnavailableError
 
     return (ValueError, OSError, ImportError, WeightsUnavailableError)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell an error of a full disk or quota from others.
+
+    Parameters
+    ----------
+    error : Exception
+        As caught.
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def console(*, wide: bool = False) -> Console:
@@ -64,6 +80,24 @@ def say(text: str) -> None:
     """
     if sys.stderr.isatty():
         click.echo(text, err=True)
+
+
+def with_bars(embedder: Any) -> Any:
+    """Let an embedder show bars for images and texts, on a terminal only.
+
+    Parameters
+    ----------
+    embedder : object
+        Not yet given to anything; changed if it has a ``verbose``.
+
+    Returns
+    -------
+    object
+        The embedder.
+    """
+    if "verbose" in getattr(embedder, "get_params", dict)():
+        embedder.set_params(verbose=True)
+    return embedder
 
 
 def set_up_logging(verbose: int) -> None:

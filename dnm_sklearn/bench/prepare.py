@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.bench.common import with_bars
 from dnm_sklearn.bench.registry import Method
 from dnm_sklearn.bench.streams import Order
 from dnm_sklearn.datasets.suite import ImageSet, Suite
@@ -180,10 +181,9 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     >>> embedded = embed_suite(load_suite("glyphs"))  # doctest: +SKIP
     """
     from dnm_sklearn.embedding import EmbeddingTable, check_embedder
+    from dnm_sklearn.embedding.models import shown_model_name
 
-    model = check_embedder(suite.embedder, memory=memory)
-    if "verbose" in getattr(model, "get_params", dict)():
-        model.set_params(verbose=True)  # a bar for images and texts, on a terminal only
+    model = with_bars(check_embedder(suite.embedder, memory=memory))
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 
@@ -210,7 +210,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     logger.info("%d images in %.1f s", n_images, taken)
     if memory is not None and not isinstance(suite.id.images, np.ndarray):
         logger.info("cache %s: %d rows were new, %d hits (equal images count as hits)", memory, new, n_images - new)
-    name = (suite.meta or {}).get("model") or getattr(model, "model", "") or ""
+    name = shown_model_name(str((suite.meta or {}).get("model") or getattr(model, "model", "") or ""))
     return EmbeddedSuite(
         done,
         model if isinstance(model, EmbeddingTable) else SharedText(model),

@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn.bench.common import with_bars
 from dnm_sklearn.bench.records import whole_file, write_text
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")
@@ -104,6 +106,35 @@ def list_paths(images: str) -> list[str]:
     return found
 
 
+def check_class_names(names: Sequence[str]) -> None:
+    """Check ID class names as `fit` does, and that none is a folder or file.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Class names.
+
+    Raises
+    ------
+    ValueError
+        If one looks like the path of an image, is the label of OOD rows, or is a path that exists.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.bench.scoring_job import check_class_names
+    >>> check_class_names(["cat", "dog"])
+    """
+    from dnm_sklearn.labels import resolve_labels
+
+    for name in names:
+        if ("/" in name or os.sep in name) and Path(name).exists():
+            raise ValueError(
+                f"The class name {name!r} is a path on this machine; give each class's own name with -n, and the "
+                "folder of the images once, as IMAGES."
+            )
+    resolve_labels(list(names), None, None)
+
+
 def make_detector(
     name: str,
     classes: Sequence[str],
@@ -148,7 +179,8 @@ def make_detector(
     cls = resolve(name, detectors()).load()
     known = cls().get_params(deep=False)
     options: dict[str, Any] = {"memory": cache, "on_error": "nan"}
-    given: dict[str, Any] = {"embedder": CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)}
+    embedder = with_bars(CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options))
+    given: dict[str, Any] = {"embedder": embedder}
     given |= {key: value for key, value in {"prompt": prompt, "corpus": corpus}.items() if value is not None}
     for param in params:
         key, equals, text = param.partition("=")

@@ -165,6 +165,7 @@ def embed_image_folders(
     from dnm_sklearn.corpus import check_corpus
     from dnm_sklearn.datasets.suite_writer import check_target, write_embedding_suite
     from dnm_sklearn.embedding import check_embedder
+    from dnm_sklearn.embedding.models import shown_model_name
 
     target = Path(os.path.abspath(folder))
     check_target(target, overwrite)
@@ -207,7 +208,7 @@ def embed_image_folders(
         text_embeddings=vectors,
         text_norms=norms,
         part_of_speech=["noun"] * len(class_names) + ["adjective" if a else "noun" for a in adjective],
-        model=str(getattr(model, "model", None) or model.fingerprint_),
+        model=shown_model_name(str(getattr(model, "model", None) or model.fingerprint_)),
         prompt=prompt if isinstance(prompt, str) else " | ".join(prompt),
         logit_scale=model.logit_scale_,
         note=note,

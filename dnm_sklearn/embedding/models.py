@@ -70,6 +70,33 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
     return name, tag
 
 
+def shown_model_name(model: str) -> str:
+    """Name a model in files that others read: of weights on this machine the file's or folder's name, not its path.
+
+    Parameters
+    ----------
+    model : str
+        See `parse_model_name`; anything else is given back as it is.
+
+    Returns
+    -------
+    str
+        Weights of equal names are told apart by the fingerprint that stands beside the name.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.embedding.models import shown_model_name
+    >>> shown_model_name("ViT-B-16//home/me/tuned.pt"), shown_model_name("ViT-B-16-quickgelu/openai")
+    ('ViT-B-16/tuned.pt', 'ViT-B-16-quickgelu/openai')
+    """
+    if model.startswith("local-dir:"):
+        return f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
+    if model.startswith(_SCHEMES):
+        return model
+    name, slash, tag = model.partition("/")
+    return f"{name}/{Path(tag).name}" if slash else model
+
+
 def release_models() -> int:
     """Forget all loaded models, so that their memory can be freed.
 

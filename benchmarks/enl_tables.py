@@ -275,7 +275,8 @@ def contaminated(data, name, names, share, args, seed):
     if names == "ID":
         index[bad] = rng.integers(len(data.names), size=bad.sum())
     else:
-        image[bad] = data.ood[name][rng.choice(len(data.ood[name]), bad.sum(), replace=False)]
+        pool = data.ood[name]
+        image[bad] = pool[rng.choice(len(pool), bad.sum(), replace=bool(bad.sum() > len(pool)))]
     if names == "nearest":
         index[bad] = (image[bad] @ data.table.encode_text(data.names).T).argmax(axis=1)
     return image, index, bad
@@ -296,7 +297,7 @@ def contamination(data, args):
                     keep = ~bad if setting == "bad ones removed" else np.ones(len(bad), dtype=bool)
                     det = enl(trim=trim)(data, image[keep], index[keep])
                     cells[setting].append(auroc_fpr(det.score_samples(data.x), det.score_samples(x))[1])
-            text = " | ".join(f"{np.mean(v):.1f} +- {np.std(v):.1f}" for v in cells.values())
+            text = " | ".join(f"{np.mean(v):.1f} +- {np.std(v, ddof=len(v) > 1):.1f}" for v in cells.values())
             print(f"| {name} | {kind} | {share} | {text} |", flush=True)
 
 

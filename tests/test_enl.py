@@ -319,6 +319,16 @@ def test_figures_on_real_embeddings(shared_dir):
     assert np.mean([fpr95(names, name) for name in ("dtd", "sun397", "pets")]) < 0.09
     assert np.mean([fpr95(shots, name) for name in ("dtd", "sun397", "pets")]) < 0.05
     assert fpr95(shots, "caltech-rest") < 0.34
+    # A tenth of the images from an OOD set, under the class names that they resemble most.
+    image, index = suite.id_train.images[rows].copy(), labels[rows].copy()
+    bad = rng.choice(len(rows), len(rows) // 10, replace=False)
+    image[bad] = next(images.images for images in suite.ood if images.name == "dtd")[1 : 3 * len(bad) : 3]
+    index[bad] = (image[bad] @ suite.embedder.encode_text(suite.class_names).T).argmax(axis=1)
+    y = np.array(suite.class_names)[index]
+    trimmed = ENLDetector(**common, trim=0.2).fit(image, y)
+    assert fpr95(ENLDetector(**common).fit(image, y), "dtd") > 0.15
+    assert fpr95(trimmed, "dtd") < 0.08
+    assert trimmed.id_images_used_[bad].mean() < 0.15
 
 
 @pytest.mark.parametrize("with_images", [False, True])

@@ -1,4 +1,7 @@
-"""What class names alone say of a corpus label: its expected activation by ID images, and a weight (pure functions)."""
+"""What class names alone say: how much ID images activate a corpus label, its weight, which ID images to trust.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ZeroShotPrior", "names_only_weights", "negative_share", "zero_shot_log_expectation"]
+__all__ = ["ZeroShotPrior", "names_only_weights", "negative_share", "trusted_images", "zero_shot_log_expectation"]
 
 _TILE_NUMBERS = 2**22
 
@@ -203,6 +206,76 @@ def zero_shot_log_expectation(prior: ZeroShotPrior, corpus_text: Any, *, tempera
     parts = label_parts(len(corpus), len(prior.id_text))
     sums = [log_sum(free.log_rows(corpus[part], mean, temperature), axis=0) for part in parts]
     return np.concatenate(sums) - np.log(len(prior.id_text))
+
+
+def trusted_images(
+    image: Any, class_index: Any, prior: ZeroShotPrior, corpus_text: Any, *, temperature: float, share: float
+) -> np.ndarray:
+    r"""Which images to believe to be ID: all but the least likely ones, unless their class vouches for them.
+
+    An image of class y is judged by ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) / Z_j``, with Z and w from
+    names alone, so that bad images cannot vouch for each other. The `share` of images with the lowest values is left
+    out, but for the best third of each class (rounded up): where a whole class has low values, its name is to blame. Of
+    a class above the median size only a third of that is spared, and the only image of a class only if no other class
+    name is nearer to it.
+
+    Parameters
+    ----------
+    image : array-like of shape (n, D)
+        Unit image embeddings.
+    class_index : array-like of int of shape (n,)
+        Class of each image as given, in 0..K-1.
+    prior : ZeroShotPrior
+        With the mean of the images; its `clip` and `strength` are not used.
+    corpus_text : array-like of shape (N, D)
+        Unit text embeddings of the corpus labels.
+    temperature : float
+        T.
+    share : float
+        Largest share of images to leave out, in [0, 1).
+
+    Returns
+    -------
+    ndarray of bool of shape (n,)
+        True = trusted.
+
+    Raises
+    ------
+    ValueError
+        If `share` is outside [0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.names_prior import ZeroShotPrior, trusted_images
+    >>> text, images = np.eye(3), np.eye(3)[[0, 0, 0, 2]]
+    >>> prior = ZeroShotPrior(text[:2], images.mean(axis=0))
+    >>> trusted_images(images, [0, 0, 0, 0], prior, text[2:], temperature=0.1, share=0.25).tolist()
+    [True, True, True, False]
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be in [0, 1), got {share!r}.")
+    rows, index = np.asarray(image), np.asarray(class_index)
+    ids, corpus = np.asarray(prior.id_text), np.asarray(corpus_text)
+    trusted = np.ones(len(rows), dtype=bool)
+    if not (n_out := int(share * len(rows) + 1e-9)):
+        return trusted
+    with np.errstate(divide="ignore"):
+        offset = np.log(names_only_weights(ids, corpus))
+    offset -= zero_shot_log_expectation(prior, corpus, temperature=temperature)
+    score = np.full(len(rows), -np.inf)
+    for part in label_parts(len(corpus), len(rows)):
+        logits = (rows @ corpus[part].T).astype(np.float64) / temperature
+        score = np.logaddexp(score, log_sum(logits + offset[part], axis=1))
+    score = np.einsum("nd,nd->n", rows, ids[index], dtype=np.float64) / temperature - score
+    trusted[np.argsort(score, kind="stable")[:n_out]] = False
+    count = np.bincount(index)
+    order = np.lexsort((-score, index))
+    rank = np.empty(len(rows), dtype=int)
+    rank[order] = np.arange(len(rows)) - (np.cumsum(count) - count)[index[order]]
+    nearest = np.concatenate([(rows[part] @ ids.T).argmax(axis=1) for part in label_parts(len(rows), len(ids))])
+    usual = np.minimum(count, np.median(count[count > 0]))[index]
+    return trusted | ((3 * rank < usual) & ((count[index] > 1) | (nearest == index)))
 
 
 def label_parts(n_labels: int, rows: int) -> Iterator[slice]:

@@ -11,6 +11,7 @@ from dnm_sklearn import EmbeddingTable, ENLDetector, NegLabelDetector
 from dnm_sklearn.datasets import load_embedding_suite
 from dnm_sklearn.detectors.stock import stock_images
 from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.thresholds import keep_threshold
 
 
 def unit(rows):
@@ -119,22 +120,53 @@ def test_a_synonym_of_a_class_name_moves_enl_less_than_neglabel():
     assert move["neglabel"] > 4 * move["enl"]
 
 
-@pytest.mark.parametrize("nearest_name", [False, True])
-def test_bad_id_images_are_found(nearest_name):
-    """Ten per cent OOD images under wrong names (`agreement`), or under the name they resemble most (`trim`)."""
-    world = make_embedding_world(n_images=200)
-    X, y = labelled(world, per_class=30)
-    rng = np.random.default_rng(0)
-    bad = rng.choice(len(X), len(X) // 10, replace=False)
+def with_bad_images(world, nearest_name, per_class=30):
+    """ID images of which ten per cent are OOD, under wrong names or under those that they resemble most."""
+    X, y = labelled(world, per_class=per_class)
+    bad = np.random.default_rng(0).choice(len(X), len(X) // 10, replace=False)
     X[bad] = world.X[world.y == 1][: len(bad)]
     nearest = (X[bad] @ world.table.encode_text(world.names).T).argmax(axis=1)
     y[bad] = np.array(world.names)[nearest if nearest_name else (nearest + 1) % 8]
-    params = {"trim": 0.15} if nearest_name else {"agreement": True}
+    return X, y, np.isin(np.arange(len(X)), bad)
+
+
+@pytest.mark.parametrize("nearest_name", [False, True])
+def test_bad_id_images_are_found(nearest_name):
+    world = make_embedding_world(n_images=200)
+    X, y, bad = with_bad_images(world, nearest_name)
     clean = build(world).fit(*labelled(world, per_class=30)).log_expectation_
-    robust = build(world, **params).fit(X, y)
-    off = np.abs(build(world).fit(X, y).log_expectation_ - clean).mean()
+    robust, as_is = build(world, trim=0.2).fit(X, y), build(world).fit(X, y)
+    off = np.abs(as_is.log_expectation_ - clean).mean()
     assert np.abs(robust.log_expectation_ - clean).mean() < 0.3 * off
-    assert len(X) - 2 * len(bad) < robust.n_id_images_ <= len(X) - len(bad)
+    assert as_is.id_images_used_.all()
+    assert robust.id_images_used_[bad].mean() < 0.1
+    assert robust.n_id_images_ == robust.id_images_used_.sum() >= 0.8 * len(X)
+    kept = build(world).fit(X[robust.id_images_used_], y[robust.id_images_used_])
+    np.testing.assert_allclose(robust.log_expectation_, kept.log_expectation_)
+
+
+@pytest.mark.parametrize("background", [0.0, 1.0])
+def test_scores_of_images_left_out_set_the_threshold_but_for_half_of_trim(background):
+    world = make_embedding_world(n_images=200)
+    X, y, _ = with_bad_images(world, nearest_name=True)
+    det = build(world, trim=0.2, background=background).fit(X, y)
+    used = det.id_images_used_
+    alone = build(world, background=background).fit(X[used], y[used])
+    want = np.sort(np.r_[alone.id_scores_, alone.decision_function(X[~used])])
+    np.testing.assert_allclose(det.id_scores_, want, atol=1e-5)
+    assert det.threshold_ == keep_threshold(det.id_scores_[: len(X) - len(X) // 10], keep=0.95)
+    assert build(world, trim=0.0).fit(X, y).threshold_ > det.threshold_
+
+
+def test_images_used_are_told_in_the_rows_of_x():
+    world = make_embedding_world(n_images=60)
+    X, y, _ = with_bad_images(world, nearest_name=False, per_class=10)
+    want = build(world, trim=0.2).fit(X, y).id_images_used_
+    rows, names = np.concatenate([world.X[world.y == 1], X]), np.r_[["ood"] * 60, y]
+    got = build(world, trim=0.2).fit(rows, names).id_images_used_
+    np.testing.assert_array_equal(got, np.r_[np.zeros(60, dtype=bool), want])
+    assert not want.all()
+    assert build(world, trim=0.2, image_mean=np.zeros(32)).fit().id_images_used_ is None
 
 
 # -- guarantees ---------------------------------------------------------------------------------------
@@ -287,6 +319,16 @@ def test_figures_on_real_embeddings(shared_dir):
     assert np.mean([fpr95(names, name) for name in ("dtd", "sun397", "pets")]) < 0.09
     assert np.mean([fpr95(shots, name) for name in ("dtd", "sun397", "pets")]) < 0.05
     assert fpr95(shots, "caltech-rest") < 0.34
+    # A tenth of the images from an OOD set, under the class names that they resemble most.
+    image, index = suite.id_train.images[rows].copy(), labels[rows].copy()
+    bad = rng.choice(len(rows), len(rows) // 10, replace=False)
+    image[bad] = next(images.images for images in suite.ood if images.name == "dtd")[1 : 3 * len(bad) : 3]
+    index[bad] = (image[bad] @ suite.embedder.encode_text(suite.class_names).T).argmax(axis=1)
+    y = np.array(suite.class_names)[index]
+    trimmed = ENLDetector(**common, trim=0.2).fit(image, y)
+    assert fpr95(ENLDetector(**common).fit(image, y), "dtd") > 0.15
+    assert fpr95(trimmed, "dtd") < 0.08
+    assert trimmed.id_images_used_[bad].mean() < 0.15
 
 
 @pytest.mark.parametrize("with_images", [False, True])
@@ -303,3 +345,8 @@ def test_background_label_is_one_more_label(with_images):
         largest = (fit[0] @ det.id_text_.T.astype(float)).max(axis=1)
         assert log_mean == pytest.approx(np.log(np.exp(-largest / 0.1).mean()), abs=1e-5)
         assert np.isfinite(det.id_scores_).all()
+    auto = build(world, background="auto", **params).fit(*fit)
+    weight = len(world.names) / len(auto.negative_labels_)
+    by_number = build(world, background=weight, **params).fit(*fit)
+    np.testing.assert_array_equal(auto.score_samples(world.X), by_number.score_samples(world.X))
+    assert np.abs(auto.score_samples(world.X) - without.score_samples(world.X)).max() > 1e-3

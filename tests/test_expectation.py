@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 
 from dnm_sklearn import expectation as ex
 from dnm_sklearn import names_prior
-from dnm_sklearn.names_prior import ZeroShotPrior, negative_share, zero_shot_log_expectation
+from dnm_sklearn.names_prior import ZeroShotPrior, negative_share, trusted_images, zero_shot_log_expectation
 from dnm_sklearn.scoring import negative_label_log_odds
 
 T = 0.05
@@ -224,3 +224,65 @@ def test_bad_input():
         ex.expectation_score(image, np.eye(2), np.eye(2), temperature=T, log_weights=np.zeros(3))
     with pytest.raises(ValueError, match="2 wide"):
         ex.expectation_score(image, np.eye(3), np.eye(2), temperature=T)
+
+
+# -- which ID images to trust -------------------------------------------------------------------------
+
+
+def naive_trusted(image, index, ids, corpus, mu, share):
+    weights = names_prior.names_only_weights(ids, corpus)
+    guess = np.exp(naive_prior(ids, corpus, mu, None)).mean(axis=0)
+    score = []
+    for x, y in zip(image, index, strict=True):
+        mass = np.mean([w * np.exp(x @ n / T) / z for w, n, z in zip(weights, corpus, guess, strict=True)])
+        score.append(x @ ids[y] / T - np.log(mass))
+    low = set(sorted(range(len(score)), key=score.__getitem__)[: int(share * len(score))])
+    trusted, usual = [], np.median(np.unique(index, return_counts=True)[1])
+    for i, x in enumerate(image):
+        own = sorted((j for j in range(len(image)) if index[j] == index[i]), key=lambda j: -score[j])
+        vouched = i in own[: int(np.ceil(min(len(own), usual) / 3))]
+        if len(own) == 1:
+            vouched = max(range(len(ids)), key=lambda k: x @ ids[k]) == index[i]
+        trusted.append(i not in low or vouched)
+    return np.array(trusted)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.49, 0.9])
+@pytest.mark.parametrize("tile", [2**22, 60])
+def test_trusted_images_are_those_of_the_naive_rule(share, tile, monkeypatch):
+    monkeypatch.setattr(names_prior, "_TILE_NUMBERS", tile)
+    rng = np.random.default_rng(2)
+    ids, corpus = unit(rng.normal(size=(6, 12))), unit(rng.normal(size=(40, 12)))
+    index = np.r_[rng.integers(0, 4, size=40), 4, 5]  # the last two classes have one image, the very last a wrong one
+    image = unit(ids[index] + 0.4 * rng.normal(size=(42, 12)))
+    image[-1] = ids[0] - 0.1 * ids[5]
+    image[rng.choice(40, 12, replace=False)] = unit(rng.normal(size=(12, 12)))
+    mu = image.mean(axis=0)
+    got = trusted_images(image, index, ZeroShotPrior(ids, mu, strength=3.0), corpus, temperature=T, share=share)
+    want = naive_trusted(image, index, ids, corpus, mu, share)
+    np.testing.assert_array_equal(got, want)
+    assert 0 < (~got).sum() <= int(share * 42)
+    assert share < 0.9 or (got[-2] and not got[-1])
+
+
+def test_trust_spares_a_third_of_each_class_and_follows_permutations():
+    rng = np.random.default_rng(3)
+    ids, corpus = unit(rng.normal(size=(3, 16))), unit(rng.normal(size=(50, 16)))
+    index = np.repeat([0, 1, 2], [7, 4, 9])
+    image = unit(ids[index] + 0.2 * rng.normal(size=(20, 16)))
+    image[index == 1] = unit(corpus[:4] + 0.1 * rng.normal(size=(4, 16)))  # a class whose name says nothing of it
+    prior = ZeroShotPrior(ids, image.mean(axis=0))
+
+    def trust(order, share):
+        return trusted_images(image[order], index[order], prior, corpus, temperature=T, share=share)
+
+    got = trust(np.arange(20), 0.2)
+    assert np.bincount(index[got]).tolist() == [7, 2, 9]
+    order = rng.permutation(20)
+    np.testing.assert_array_equal(trust(order, 0.2), got[order])
+    assert np.bincount(index[trust(order, 0.999)[np.argsort(order)]]).min() >= 2
+    assert trust(order, 0).all()
+    assert trust(order, 0.049).all()  # not a whole image
+    for share in (1, -0.1):
+        with pytest.raises(ValueError, match=r"share must be in \[0, 1\)"):
+            trust(order, share)

@@ -73,17 +73,16 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         Of the guess, see :class:`~dnm_sklearn.names_prior.ZeroShotPrior`; found on 512-dimensional CLIP embeddings.
     prototype_weight : float, default=0.1
         With ID images, weight of the cosine to a class's mean image beside that to its name; 0 = names only.
-    background : float, default=0.0
+    background : float or "auto", default=0.0
         Weight of a background label against all corpus labels together, see
-        :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes, as happens with many
-        classes and a small corpus; 1 is a good value there. Without ID images and `image_mean` it is not used.
-    agreement : bool, default=False
-        Leave out of E and the prototypes ID images whose nearest class name is not their own: against images with a
-        wrong class name, OOD images among them. Without class names in `y` it does nothing.
+        :func:`~dnm_sklearn.expectation.add_background`: for images that no corpus label describes. "auto" = class names
+        / corpus labels: much where classes are many and the corpus is small, next to nothing with a large corpus.
+        Without ID images and `image_mean` it is not used.
     trim : float, default=0.0
-        Share of the remaining ID images, those of the largest leave-one-out OOD scores, left out too: against OOD
-        images under the class name they resemble most. Choose about 1.5 times the share feared; on clean
-        images it costs near OOD. Both are for the score only: calibration images are assumed clean.
+        Against bad ID images (OOD ones, wrong class names): largest share of them to leave out of E and the prototypes,
+        about twice the share feared; see :func:`~dnm_sklearn.names_prior.trusted_images`. On clean images 0.2 costs
+        next to nothing. Half of it is also taken to be OOD where `threshold_` comes from the ID images' scores. For
+        the score only: calibration images are assumed clean.
     adaptation : {"frozen", "transductive"}, default="frozen"
         "frozen": score with the present weights. "transductive": score X as a stream on a scratch copy of the state.
     admission_level : float, default=0.01
@@ -118,8 +117,11 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         log E of the background label; inf where there is nothing to estimate it from.
     n_id_images_ : int
         ID images that E is made of.
+    id_images_used_ : ndarray of bool of shape (n,) or None
+        Rows of the X given to `fit` that E is made of; None without ID images. With `trim`, ID rows that are False here
+        are worth a look.
     id_scores_ : ndarray of shape (n,) or None
-        Their leave-one-out OOD scores, sorted; None without ID images.
+        OOD scores of all ID images, sorted: leave-one-out for those that E is made of; None without ID images.
     admitted_, share_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
         State of the stream: ring of admitted images, sums of their label shares, images admitted and seen.
     threshold_ : float
@@ -160,8 +162,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         "prior_slope": [Interval(Real, 0, None, closed="left")],
         "prior_spread": [Interval(Real, 0, None, closed="left")],
         "prototype_weight": [Interval(Real, 0, None, closed="left")],
-        "background": [Interval(Real, 0, None, closed="left")],
-        "agreement": ["boolean"],
+        "background": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "admission_level": [Interval(Real, 0, 1, closed="neither")],
         "window": [Interval(Integral, 1, None, closed="left")],
@@ -189,7 +190,6 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         prior_spread=0.035,
         prototype_weight=0.1,
         background=0.0,
-        agreement=False,
         trim=0.0,
         adaptation="frozen",
         admission_level=0.01,
@@ -217,7 +217,6 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         self.prior_spread = prior_spread
         self.prototype_weight = prototype_weight
         self.background = background
-        self.agreement = agreement
         self.trim = trim
         self.adaptation = adaptation
         self.admission_level = admission_level
@@ -239,6 +238,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         self.negative_text_, _ = self._encode_corpus(self.negative_corpus_)
         self.id_bank_ = self.id_text_
         self.id_scores_: np.ndarray | None = None
+        self.id_images_used_: np.ndarray | None = None
         self.background_log_expectation_ = np.inf
         self.n_id_images_ = 0
 
@@ -254,31 +254,44 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         image = embeddings[~labels.is_ood]
         nearest = scoring.class_index(image, self.id_text_)
         index = nearest if labels.class_index is None else labels.class_index[~labels.is_ood]
-        if self.agreement and (index == nearest).any():
-            image, index = image[index == nearest], index[index == nearest]
-        self._fit_expectation(image, index)
-        n_left_out = int(self.trim * len(image))
-        if n_left_out and self.id_scores_ is not None:
-            kept = np.sort(np.argsort(self.id_scores_, kind="stable")[: len(image) - n_left_out])
-            self._fit_expectation(image[kept], index[kept])
-        self.n_id_images_ = len(image) - n_left_out
-        self.id_scores_ = None if self.id_scores_ is None else np.sort(self.id_scores_)
+        used = names_prior.trusted_images(
+            image, index, self._prior(image), self.negative_text_, temperature=self.temperature_, share=self.trim
+        )
+        self._fit_expectation(image[used], index[used])
+        self.n_id_images_, self.id_images_used_ = int(used.sum()), used
+        if self.id_scores_ is not None:
+            self.id_scores_ = np.sort(np.concatenate([self.id_scores_, self._left_out_scores(image[~used])]))
+
+    def _left_out_scores(self, image: np.ndarray) -> np.ndarray:
+        """OOD scores of ID images that E is not made of."""
+        if not len(image):
+            return np.empty(0)
+        scores = enl.expectation_score(
+            image, self.id_bank_, self.negative_text_, self.log_expectation_, temperature=self.temperature_
+        )
+        return -self._add_background(image, scores)
 
     def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
         if not self.n_id_images_:
             self._fit_names()
+        elif rows is not None and failed is not None and labels.is_ood is not None:
+            given = np.zeros(len(rows), dtype=bool)
+            given[~failed & ~labels.is_ood] = self.id_images_used_
+            self.id_images_used_ = given
         self.reset_adaptation()
         super()._set_threshold(rows, failed, labels)
 
-    def _prior(self, image_mean: np.ndarray) -> names_prior.ZeroShotPrior:
+    def _prior(self, image: np.ndarray) -> names_prior.ZeroShotPrior:
+        """Guess with the image mean given, or else that of `image`."""
+        given = self._given_image_mean()
+        mean = image.mean(axis=0, dtype=float) if given is None else given
         return names_prior.ZeroShotPrior(
-            self.id_text_, image_mean, self.prior_slope, self.prior_spread, strength=self.prior_strength
+            self.id_text_, mean, self.prior_slope, self.prior_spread, strength=self.prior_strength
         )
 
     def _fit_expectation(self, image: np.ndarray, index: np.ndarray) -> None:
         """Set E, the ID bank and the leave-one-out OOD scores (in the order of the images)."""
-        given = self._given_image_mean()
-        prior = self._prior(image.mean(axis=0, dtype=float) if given is None else given)
+        prior = self._prior(image)
         own: dict[str, Any] = {}
         self.id_bank_ = self.id_text_
         if self.prototype_weight > 0:
@@ -306,8 +319,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
         """Set E and the weights from names alone."""
         with np.errstate(divide="ignore"):
             self.log_weights_ = np.log(names_prior.names_only_weights(self.id_text_, self.negative_text_))
-        image_mean = self._given_image_mean()
-        if image_mean is None:
+        stock = self.id_text_  # not used if the mean is given
+        if self._given_image_mean() is None:
             if isinstance(self.embedder_, EmbeddingTable):
                 warn(
                     "ENLDetector has an EmbeddingTable and neither ID images nor image_mean: E = 1 is used, with "
@@ -317,8 +330,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
                 return
             # A copy, so that the list of unreadable images of the fit stays.
             stock = copy.copy(self.embedder_).encode_image(stock_images())
-            image_mean = stock.mean(axis=0, dtype=float)
-        prior = self._prior(image_mean)
+        prior = self._prior(stock)
         self.log_expectation_ = names_prior.zero_shot_log_expectation(
             prior, self.negative_text_, temperature=self.temperature_
         )
@@ -355,10 +367,11 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
     def _add_background(self, rows: np.ndarray, scores: np.ndarray, log_expectation: Any = None) -> np.ndarray:
         """Scores with the background label, if there is one."""
         log_mean = self.background_log_expectation_ if log_expectation is None else log_expectation
-        if self.background == 0 or np.isinf(log_mean).all():
+        weight = len(self.id_text_) / len(self.negative_text_) if self.background == "auto" else self.background
+        if weight == 0 or np.isinf(log_mean).all():
             return scores
         largest = scoring.max_logit(rows, self.id_text_)
-        return enl.add_background(scores, largest, log_mean, weight=self.background, temperature=self.temperature_)
+        return enl.add_background(scores, largest, log_mean, weight=weight, temperature=self.temperature_)
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()
@@ -381,7 +394,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
 
     def _threshold_from(self, scores: np.ndarray, usable: np.ndarray, is_ood: np.ndarray | None) -> float | None:
         if isinstance(self.contamination, str) and self.id_scores_ is not None:
-            return thresholds.keep_threshold(self.id_scores_, keep=0.95)
+            believed = self.id_scores_[: len(self.id_scores_) - int(self.trim * len(self.id_scores_) / 2)]
+            return thresholds.keep_threshold(believed, keep=0.95)
         return super()._threshold_from(scores, usable, is_ood)
 
     def _present_log_weights(self) -> np.ndarray:

@@ -19,9 +19,11 @@ _PAUSE = 0.3
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], repeats: int = 9, *, cpu_time: bool = False
+    functions: dict[str, Callable[[], object]], repeats: int = 9, *, cpu_time: bool = False, warm: bool = False
 ) -> dict[str, float]:
     """Median seconds of each function: warmed up, then run in turn `repeats` times.
+
+    `warm` runs each once more, untimed, right before it is timed: what a batch costs in a stream of batches.
 
     `cpu_time` counts the seconds this process computed instead of those that passed: on a machine that others
     use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's threads spin for some 100 ms
@@ -34,6 +36,8 @@ def interleaved(
     for _ in range(repeats):
         for name, function in functions.items():
             time.sleep(_PAUSE)
+            if warm:
+                function()
             start = clock()
             function()
             seconds[name].append(clock() - start)

@@ -133,7 +133,7 @@ def main():
     print(machine(args.device))
     print(SHAPE)
     functions = candidates(inputs(**SHAPE), SHAPE["n_groups"], args.device)
-    seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time)
+    seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time, warm=True)
     bare = min(value for name, value in seconds.items() if name.startswith("product"))
     for name, value in seconds.items():
         print(f"{name:24s} {value * 1e3:8.1f} ms  {value / bare:5.2f}x the bare product")

@@ -331,7 +331,12 @@ def by_parts(
 
 def log_masses(workers: Workers, rows: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     """Log of the sum of ``exp(logit)`` over a bank, float64 (n,); `rows` are divided by the temperature."""
-    return by_parts(workers, rows, bank, lambda part, logits: logits.double().logsumexp(dim=1))
+
+    def reduce(_: slice, logits: torch.Tensor) -> torch.Tensor:
+        largest = logits.amax(dim=1, keepdim=True)
+        return logits.sub_(largest).exp_().sum(dim=1).double().log_().add_(largest.squeeze(1))
+
+    return by_parts(workers, rows, bank, reduce)
 
 
 def reduce_products(

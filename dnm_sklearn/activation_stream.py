@@ -11,6 +11,7 @@ Scoring needs products with the selected labels alone; only the rows that a queu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -82,6 +83,7 @@ class ActivationStream:
         self._alpha = alpha
         self._positions = score_positions(n_activated, step, self._device)
         self._activations = Exponentials(self._corpus_text)
+        self._selected = self._zeros(n_activated, id_text.shape[1])
 
     # -- state --------------------------------------------------------------------------------------
 
@@ -188,7 +190,7 @@ class ActivationStream:
             features = self._tensor(batch)
             rows = features * self._scale
             log_id = log_masses(workers, rows, self._id_text.T)
-            means = [queue.mean() for queue in self._queues]
+            means = self._means(workers)
             first = self._ranked(workers, rows, log_id, self._top(*means)).sigmoid_()
             self._push_scores(first)
             self._otsu = threshold = otsu(self._known_scores())
@@ -206,7 +208,21 @@ class ActivationStream:
     # -- parts of a batch -----------------------------------------------------------------------------
 
     def _ranked(self, workers: Workers, rows: torch.Tensor, log_id: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        return ranked_products(workers, rows, log_id, self._corpus_text[order].T, self._positions)
+        import torch
+
+        torch.index_select(self._corpus_text, 0, order, out=self._selected)
+        return ranked_products(workers, rows, log_id, self._selected.T, self._positions)
+
+    def _means(self, workers: Workers) -> list[torch.Tensor]:
+        """Mean activation rows of the two queues."""
+        means: list[Any] = [None, None]
+
+        def work(left: Iterator[int]) -> None:
+            for side in left:
+                means[side] = self._queues[side].mean()
+
+        workers.share(work, range(2), sum(queue.sums.numel() for queue in self._queues))
+        return means
 
     def _take_in(self, workers: Workers, new: list[torch.Tensor], log_id: list[torch.Tensor]) -> list[torch.Tensor]:
         """Queue features (n, D) and their log ID masses (n,), a tensor for each queue; return the activation sums (N,).
@@ -224,12 +240,19 @@ class ActivationStream:
         log_mass = torch.logaddexp(log_mass, torch.cat([*log_id, stale_log_id]))
         sums = self._activations.column_sums(workers, -log_mass, np.concatenate(sizes))
         sums = sums.split([len(part) for part in sizes])
-        for queue, rows, new_sums, anew in zip(self._queues, new, sums[:2], sums[2:], strict=True):
-            if len(rows):
-                queue.push(rows, new_sums)
-            if len(anew):
-                queue.replace_oldest(anew[0])
-        return [part.sum(dim=0) for part in sums[:2]]
+        totals: list[Any] = [None, None]
+
+        def queue_up(left: Iterator[int]) -> None:
+            for side in left:
+                queue, rows, new_sums, anew = self._queues[side], new[side], sums[side], sums[2 + side]
+                if len(rows):
+                    queue.push(rows, new_sums)
+                if len(anew):
+                    queue.replace_oldest(anew[0])
+                totals[side] = new_sums.sum(dim=0)
+
+        workers.share(queue_up, range(2), sum(part.numel() for part in sums))
+        return totals
 
     def _top(self, id_mean: torch.Tensor, ood_mean: torch.Tensor) -> torch.Tensor:
         """Return the M labels with the largest activation in descending order; ties keep corpus order."""

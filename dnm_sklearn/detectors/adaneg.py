@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn.detectors.info import DetectorInfo
@@ -212,7 +211,7 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     def _open_stream(self) -> LabelMemoryStream:
         return LabelMemoryStream(
             self.id_text_,
-            np.ascontiguousarray(self.negative_text_[self.permutation_]),
+            self.group_text_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             memory_length=self.memory_length,

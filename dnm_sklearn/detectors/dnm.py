@@ -253,13 +253,12 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         return scoring.dnm_log_confidence(
             embeddings,
             self.id_text_,
-            self.negative_text_,
+            self.group_text_,
             self.positive_text_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
             min_id_scale=self.min_id_scale,
-            permutation=self.permutation_,
         )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
@@ -269,11 +268,10 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             return scoring.clamped_log_odds(
                 embeddings,
                 self.id_text_,
-                self.negative_text_,
+                self.group_text_,
                 temperature=self.temperature_,
                 n_groups=self.n_groups_,
                 negative_prior=self.effective_negative_prior_,
                 clamp=self.clamp,
-                permutation=self.permutation_,
             )
         return super()._score_embeddings(embeddings)

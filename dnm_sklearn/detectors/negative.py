@@ -104,6 +104,9 @@ class NegativeLabelDetector(CorpusDetector):
         Groups after reduction to the number of kept labels.
     permutation_ : ndarray of shape (Q * G,)
         The order in which kept labels are dealt into groups, drawn once at fit.
+    group_text_ : ndarray of shape (Q * G, D)
+        ``negative_text_`` in that order: what images are multiplied with. With one group, or where the order is
+        theirs, the same array.
     id_scale_ : float
         The ``c`` of the score ``mean_j 1 / (c + r_j)``.
     """
@@ -192,6 +195,8 @@ class NegativeLabelDetector(CorpusDetector):
                 f"n_groups_={self.n_groups_} is used.",
             )
         self.permutation_ = mining.group_permutation(n_labels, self.n_groups_, self.random_state)
+        as_it_is = self.n_groups_ == 1 or np.array_equal(self.permutation_, np.arange(n_labels))
+        self.group_text_ = self.negative_text_ if as_it_is else self.negative_text_[self.permutation_]
 
     def _zero_shot_threshold(self) -> float | None:
         return float(-np.log(self.n_groups_ * self.id_scale_))
@@ -200,11 +205,10 @@ class NegativeLabelDetector(CorpusDetector):
         return scoring.negative_label_log_odds(
             embeddings,
             self.id_text_,
-            self.negative_text_,
+            self.group_text_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             id_scale=self.id_scale_,
-            permutation=self.permutation_,
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench_suite import K, invoke, suite_folder
 
 from dnm_sklearn import ENLDetector
-from dnm_sklearn.bench import runner
+from dnm_sklearn.bench import prepare, runner
 from dnm_sklearn.bench.prepare import Plan, draw_id_images, embed_suite
 from dnm_sklearn.bench.records import read_records
 from dnm_sklearn.bench.specs import detector_of_spec
@@ -48,6 +48,14 @@ def test_a_detector_with_id_images_scores_as_the_detector_itself(embedded):
     np.testing.assert_allclose(outcome.scores[0].id, itself.decision_function(suite.id.images), rtol=1e-6)
     other = next(runner.run_outcomes(embedded, [detector_of_spec("ENL(id_per_class=3)")], Plan(seed=6)))
     assert not np.allclose(outcome.scores[0].id, other.scores[0].id)
+
+
+@pytest.mark.parametrize(("asked", "needed"), [("MCM", False), ("ENL", False), ("ENL(id_per_class=1)", True)])
+def test_id_training_images_are_embedded_only_for_who_looks_at_them(folder, tmp_path, monkeypatch, asked, needed):
+    seen = []
+    monkeypatch.setattr(prepare, "embed_suite", lambda suite, **k: seen.append(suite) or embed_suite(suite, **k))
+    assert invoke("run", "--suite", folder, "--no-baselines", "-d", asked).exit_code == 0
+    assert [suite.id_train is not None for suite in seen] == [needed]
 
 
 def test_two_classes_are_not_taken_for_id_and_ood(tmp_path):

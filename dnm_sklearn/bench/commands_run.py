@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +189,8 @@ def run(
 
             suite = with_id_train(suite, id_train)
         methods = _with_images(methods, suite, asked=bool(detector_names), asked_baselines=bool(baseline_names))
+        if all(method.kind != "baseline" and method.id_per_class is None for method in methods):
+            suite = replace(suite, id_train=None)  # nothing looks at these images, so they are not embedded
         if folder is not None:
             _make_folder(folder)
         say(f"Embedding the images of {suite.name} ...")
@@ -231,8 +234,6 @@ def _existing(folder: Path | None, skip_existing: bool) -> dict[str, Record]:
 
 def _suite(name: str, model: str | None, data_root: str | None, download: bool) -> Suite:
     """Load a suite, with another model if that is possible."""
-    from dataclasses import replace
-
     import numpy as np
 
     from dnm_sklearn.bench import registry

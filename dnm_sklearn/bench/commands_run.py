@@ -257,8 +257,6 @@ def _suite(name: str, model: str | None, data_root: str | None, download: bool) 
 
 def _with_corpus(suite: Suite, name: str) -> Suite:
     """Give a suite other candidate negative labels, if its model can encode them."""
-    from dataclasses import replace
-
     from dnm_sklearn.corpus import check_corpus
     from dnm_sklearn.embedding import EmbeddingTable
 
@@ -300,8 +298,6 @@ def _baselines(none: bool, names: tuple[str, ...]) -> list[Method]:
 
 def _detectors(names: tuple[str, ...]) -> list[Method]:
     """Detectors by name or specification; without any, all of them, and what can use ID images with some too."""
-    from dataclasses import replace
-
     from dnm_sklearn.bench import registry
     from dnm_sklearn.bench.specs import detector_of_spec
 

@@ -1,8 +1,8 @@
 """Checks on other versions than the one at hand.
 
-``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python;
-``nox -s sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of scikit-learn.
-All but the first install PyTorch.
+``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python; ``nox -s
+sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of
+scikit-learn. All but the first install PyTorch.
 """
 
 import nox
@@ -27,7 +27,15 @@ TESTS = [
 def grammar(session: nox.Session) -> None:
     """Find syntax and library calls that are newer than the oldest Python that is supported."""
     session.install("vermin")
-    session.run("vermin", f"--target={PYTHONS[0]}-", "--no-tips", "--violations", "dnm_sklearn", "tests", "noxfile.py")
+    session.run(
+        "vermin",
+        f"--target={PYTHONS[0]}-",
+        "--no-tips",
+        "--violations",
+        "dnm_sklearn",
+        "tests",
+        "noxfile.py",
+    )
 
 
 @nox.session(python=PYTHONS)

@@ -52,9 +52,11 @@ def peak(labels, batch, images, what):
     if what == "fit":
         det.fit(id_images, id_names)
     elif what == "product":
-        np.matmul(rows, det.negative_text_.T)
+        np.matmul(rows, det.negative_embeddings_.T)
     else:
-        det.set_params(adaptation="transductive" if what == "stream" else "frozen").score_samples(rows)
+        det.set_params(adaptation="transductive" if what == "stream" else "frozen").score_samples(
+            rows
+        )
     print(peak_mb() - before)
 
 
@@ -76,7 +78,7 @@ def main():
 
     _, names_seconds = fitted(options.labels, 0)
     det, fit_seconds = fitted(options.labels, options.images)
-    rows, corpus = unit_rows(options.batch, WIDTH, 2), det.negative_text_
+    rows, corpus = unit_rows(options.batch, WIDTH, 2), det.negative_embeddings_
     result = np.empty((len(rows), len(corpus)), dtype=np.float32)
 
     functions = {
@@ -86,12 +88,18 @@ def main():
     }
     seconds = interleaved(functions, options.repeats, cpu_time=options.cpu_time)
     print(machine())
-    print(f"B={options.batch} N={options.labels} K={N_CLASSES} D={WIDTH}, {options.repeats} repeats")
     print(
-        f"fit: names only {names_seconds:.2f} s; {options.images} ID images {fit_seconds:.2f} s, {memory['fit']:.0f} MB"
+        f"B={options.batch} N={options.labels} K={N_CLASSES} D={WIDTH}, {options.repeats} repeats"
+    )
+    print(
+        f"fit: names only {names_seconds:.2f} s; {options.images} ID images {fit_seconds:.2f} s, "
+        f"{memory['fit']:.0f} MB"
     )
     for name, value in seconds.items():
-        print(f"{name:8s} {value:8.3f} s {value / seconds['product']:6.2f} x the bare product {memory[name]:8.0f} MB")
+        print(
+            f"{name:8s} {value:8.3f} s {value / seconds['product']:6.2f} x the bare product "
+            f"{memory[name]:8.0f} MB"
+        )
 
 
 if __name__ == "__main__":

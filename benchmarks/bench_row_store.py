@@ -1,7 +1,8 @@
 """Re-reading cached image rows: files known unchanged by their stat record, against hashing every file.
 
-Writes `--rows` files, fills a cache, then times both ways side by side, each with fresh objects as in a new
-process. Run from the project's root: python -m benchmarks.bench_row_store, or with the project installed.
+Writes `--rows` files, fills a cache, then times both ways side by side, each with fresh objects as
+in a new process. Run from the project's root: python -m benchmarks.bench_row_store, or with the
+project installed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def in_child(work: Callable[[], object]) -> float:
     pid = os.fork()
     if pid == 0:
         work()
-        os.write(write_end, json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024).encode())
+        os.write(
+            write_end,
+            json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024).encode(),
+        )
         os._exit(0)
     os.close(write_end)
     peak = json.loads(os.read(read_end, 64))
@@ -53,10 +57,14 @@ def in_child(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--file-kib", type=float, default=32, help="size of one file (ImageNet's mean is 110)")
+    parser.add_argument(
+        "--file-kib", type=float, default=32, help="size of one file (ImageNet's mean is 110)"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dir", default=None, help="where the temporary files go")
     args = parser.parse_args()
@@ -106,19 +114,26 @@ def main() -> None:
         medians = {arm: statistics.median(values) for arm, values in times.items()}
         ours = medians["unchanged by stat (the product)"]
         print(
-            f"\n{args.rows} rows of width {args.width}, files of {args.file_kib:g} KiB in the page cache, "
-            f"{os.cpu_count()} CPUs, medians of {args.repeats} interleaved repeats\n"
+            f"\n{args.rows} rows of width {args.width}, files of {args.file_kib:g} KiB in the page "
+            f"cache, {os.cpu_count()} CPUs, medians of {args.repeats} interleaved repeats\n"
         )
         print(
-            "| way | median s | best s | worst s | ratio to the product | peak memory MB |\n|---|---|---|---|---|---|"
+            "| way | median s | best s | worst s | ratio to the product | peak memory MB "
+            "|\n|---|---|---|---|---|---|"
         )
         base = in_child(lambda: None)
         for arm, work in arms.items():
             best, worst, peak = min(times[arm]), max(times[arm]), in_child(work) - base
             ratio = medians[arm] / ours
-            print(f"| {arm} | {medians[arm]:.3f} | {best:.3f} | {worst:.3f} | {ratio:.2f} | {peak:.0f} |")
+            print(
+                f"| {arm} | {medians[arm]:.3f} | {best:.3f} | {worst:.3f} | {ratio:.2f} | "
+                f"{peak:.0f} |"
+            )
         hashing = min(value for arm, value in medians.items() if arm.startswith("hash"))
-        print(f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); product {ours:.2f} s (goal <= 1.5)")
+        print(
+            f"\nfaster hash path / product: {hashing / ours:.1f} (goal >= 5); product {ours:.2f} s "
+            "(goal <= 1.5)"
+        )
 
         sizes = [args.rows // 16, args.rows // 4, args.rows]
         growth: dict[int, list[float]] = {size: [] for size in sizes}
@@ -129,7 +144,9 @@ def main() -> None:
                 growth[size].append(time.perf_counter() - start)
         seconds = [statistics.median(growth[size]) for size in sizes]
         exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-        listed = ", ".join(f"{size}: {value:.4f} s" for size, value in zip(sizes, seconds, strict=True))
+        listed = ", ".join(
+            f"{size}: {value:.4f} s" for size, value in zip(sizes, seconds, strict=True)
+        )
         print(f"asking for 1x, 4x, 16x of the files ({listed}): exponent {exponent:.2f}")
 
 

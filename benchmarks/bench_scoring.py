@@ -1,8 +1,9 @@
 """Scoring against the bare float32 product of the same shapes, in one run.
 
-Prints ratios of medians over interleaved repeats, the peak memory that scoring adds (child processes), and with
-``--growth`` time and memory at 1x, 4x and 16x of images, negative labels and classes. Run from the project's
-root: python -m benchmarks.bench_scoring [--device cpu] [--repeats 9] [--growth]
+Prints ratios of medians over interleaved repeats, the peak memory that scoring adds (child
+processes), and with ``--growth`` time and memory at 1x, 4x and 16x of images, negative labels and
+classes. Run from the project's root: python -m benchmarks.bench_scoring [--device cpu] [--repeats
+9] [--growth]
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ MODULE = "benchmarks.bench_scoring"
 SHAPE = {"n_images": 1024, "n_classes": 1000, "n_negatives": 12_000, "width": 512, "n_groups": 100}
 
 
-def score(image, id_text, negative_text, n_groups, device="cpu", permutation=None):
+def score(image, class_embeddings, negative_embeddings, n_groups, device="cpu", permutation=None):
     from dnm_sklearn.scoring import negative_label_log_odds
 
     return negative_label_log_odds(
         image,
-        id_text,
-        negative_text,
+        class_embeddings,
+        negative_embeddings,
         n_groups=n_groups,
         id_scale=0.44,
         permutation=permutation,
@@ -40,7 +41,11 @@ def score(image, id_text, negative_text, n_groups, device="cpu", permutation=Non
 
 
 def inputs(n_images, n_classes, n_negatives, width, **_):
-    return unit_rows(n_images, width, 0), unit_rows(n_classes, width, 1), unit_rows(n_negatives, width, 2)
+    return (
+        unit_rows(n_images, width, 0),
+        unit_rows(n_classes, width, 1),
+        unit_rows(n_negatives, width, 2),
+    )
 
 
 def peak(parameters):
@@ -58,13 +63,16 @@ def candidates(arrays, n_groups, device):
     import numpy as np
     import torch
 
-    from dnm_sklearn.mining import group_permutation
+    from dnm_sklearn.scoring.mining import group_permutation
 
-    image, id_text, negative_text = arrays
-    labels = np.concatenate([id_text, negative_text])
-    on_device = [torch.from_numpy(a).to(device) for a in (image, id_text, negative_text, labels)]
+    image, class_embeddings, negative_embeddings = arrays
+    labels = np.concatenate([class_embeddings, negative_embeddings])
+    on_device = [
+        torch.from_numpy(a).to(device)
+        for a in (image, class_embeddings, negative_embeddings, labels)
+    ]
     product = torch.empty(len(image), len(labels), device=device)
-    permutation = group_permutation(len(negative_text), n_groups, 0)
+    permutation = group_permutation(len(negative_embeddings), n_groups, 0)
 
     def wait():
         if device != "cpu":
@@ -76,12 +84,12 @@ def candidates(arrays, n_groups, device):
 
     def loop():
         logits = 100 * on_device[0] @ on_device[3].T
-        id_logits, rest = logits[:, : len(id_text)], logits[:, len(id_text) :]
-        size = len(negative_text) // n_groups
+        id_logits, rest = logits[:, : len(class_embeddings)], logits[:, len(class_embeddings) :]
+        size = len(negative_embeddings) // n_groups
         total = torch.zeros(len(image), device=device)
         for group in range(n_groups):
             part = rest[:, group * size : (group + 1) * size]
-            total += torch.cat([id_logits, part], 1).softmax(1)[:, : len(id_text)].sum(1)
+            total += torch.cat([id_logits, part], 1).softmax(1)[:, : len(class_embeddings)].sum(1)
         wait()
         return total / n_groups
 
@@ -110,7 +118,9 @@ def report_growth(shapes, memory, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--growth", action="store_true")
     add_timing_options(parser, repeats=9)
     args = parser.parse_args()
@@ -125,7 +135,9 @@ def main():
     }
     memory = {name: peak_extra_mb(MODULE, **shape) for name, shape in shapes.items()}
     bases = {"n_images": 256, "n_negatives": 3000, "n_classes": 250}
-    grown = [[{**SHAPE, **bases, name: base * f} for f in (1, 4, 16)] for name, base in bases.items()]
+    grown = [
+        [{**SHAPE, **bases, name: base * f} for f in (1, 4, 16)] for name, base in bases.items()
+    ]
     grown = grown if args.growth else []
     grown_memory = [[peak_extra_mb(MODULE, **shape) for shape in shapes] for shapes in grown]
 

@@ -1,8 +1,8 @@
 """What ENL's guarantees claim and what happens: P(flag an ID image), and P(ever alarm) with the delay to an alarm.
 
-Needs the embedding suite of ``--suite`` (any with `id_train`); without one, Gaussian scores are used. Everything is
-seeded and vectorised. Run: ``python -m benchmarks.enl_guarantee --suite path/to/caltech63``. ENL is fitted on `--fits`
-draws of other ID images.
+Needs the embedding suite of ``--suite`` (any with `id_train`); without one, Gaussian scores are
+used. Everything is seeded and vectorised. Run: ``python -m benchmarks.enl_guarantee --suite
+path/to/caltech63``. ENL is fitted on `--fits` draws of other ID images.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ import warnings
 
 import numpy as np
 
-from dnm_sklearn.conformal import betting_log_capital, conformal_e_values, label_e_values, online_p_values
-from dnm_sklearn.thresholds import conformal_p_values
+from dnm_sklearn.calibration.conformal import (
+    betting_log_capital,
+    conformal_e_values,
+    label_e_values,
+    online_p_values,
+)
+from dnm_sklearn.calibration.thresholds import conformal_p_values
 
 LEVELS = (0.1, 0.05, 0.01)
 SIZES = (32, 100, 250, 1000)
@@ -26,7 +31,9 @@ def suite_values(path: str, per_class: int, seed: int):
 
     suite = load_embedding_suite(path)
     rng, labels = np.random.default_rng(seed), suite.id_train.labels
-    chosen = np.concatenate([rng.permutation(np.flatnonzero(labels == k))[:per_class] for k in np.unique(labels)])
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(labels == k))[:per_class] for k in np.unique(labels)]
+    )
     det = ENLDetector(suite.class_names, embedder=suite.embedder, corpus=suite.corpus)
     det.fit(suite.id_train.images[chosen], np.asarray(suite.class_names)[labels[chosen]])
     scores = det.decision_function(suite.id.images)
@@ -88,11 +95,18 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     rng = np.random.default_rng(args.seed)
     if args.suite:
-        fits = [suite_values(args.suite, args.per_class, args.seed + fit) for fit in range(args.fits)]
+        fits = [
+            suite_values(args.suite, args.per_class, args.seed + fit) for fit in range(args.fits)
+        ]
     else:
-        fits = [(rng.normal(size=4000), rng.normal(3, 1, size=4000), None) for _ in range(args.fits)]
+        fits = [
+            (rng.normal(size=4000), rng.normal(3, 1, size=4000), None) for _ in range(args.fits)
+        ]
     if args.part != "alarm":
-        print(f"P_ID(flag), mean +- s.e. over {args.fits} fits x {args.repeats} calibration draws (sd of fits' means)")
+        print(
+            f"P_ID(flag), mean +- s.e. over {args.fits} fits x {args.repeats} calibration draws "
+            "(sd of fits' means)"
+        )
         print("| n | rule | " + " | ".join(f"claimed {level:g}" for level in LEVELS) + " |")
         print("|---|---|" + "---|" * len(LEVELS))
         for n in SIZES:
@@ -101,22 +115,34 @@ def main() -> None:
                 cells = []
                 for level in LEVELS:
                     values = np.array([fit[name, level] for fit in done])
-                    error, sd = values.std() / np.sqrt(values.size), values.mean(axis=1).std(ddof=len(fits) > 1)
+                    error, sd = (
+                        values.std() / np.sqrt(values.size),
+                        values.mean(axis=1).std(ddof=len(fits) > 1),
+                    )
                     cells.append(f"{values.mean():.4f} +- {error:.4f} ({sd:.4f})")
                 print(f"| {n} | {name} | " + " | ".join(cells) + " |", flush=True)
     if args.part != "flags":
-        print(f"\nAlarm within {args.length} images, {args.streams} streams a fit, 250 calibration images; mean +- sd")
+        print(
+            f"\nAlarm within {args.length} images, {args.streams} streams a fit, 250 calibration "
+            "images; mean +- sd"
+        )
         print("| OOD share | alpha | streams with alarm | median delay |\n|---|---|---|---|")
         for share in (0, 0.01, 0.05, 0.2):
             streams = args.streams if share == 0 else args.streams // 10
             for alpha in (0.05, 0.01):
-                common = {"n": 250, "length": args.length, "streams": streams, "share": share, "alpha": alpha}
+                common = {
+                    "n": 250,
+                    "length": args.length,
+                    "streams": streams,
+                    "share": share,
+                    "alpha": alpha,
+                }
                 runs = [alarm_runs(scores, ood, **common, rng=rng) for scores, ood, _ in fits]
                 ever, delay = np.array(runs).T
                 late = [f"> {args.length}" if d > args.length else f"{d:.0f}" for d in delay]
                 print(
-                    f"| {share:g} | {alpha:g} | {ever.mean():.4f} +- {ever.std(ddof=len(runs) > 1):.4f} | "
-                    f"{', '.join(late)} |",
+                    f"| {share:g} | {alpha:g} | {ever.mean():.4f} +- "
+                    f"{ever.std(ddof=len(runs) > 1):.4f} | {', '.join(late)} |",
                     flush=True,
                 )
 

@@ -4,7 +4,7 @@ Give class *names*; a detector flags the images that those names do not cover.
 Importing this package is cheap: torch, open_clip and PyOD are imported at first use.
 """
 
-from dnm_sklearn._lazy import lazy_exports
+from dnm_sklearn._utils.lazy import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -29,9 +29,8 @@ _EXPORTS = {
     "make_ood_pipeline": "dnm_sklearn.pipeline",
 }
 _SUBMODULES = (
-    "adapters", "bench", "conformal", "corpus", "datasets", "detectors", "embedding", "expectation", "labels",
-    "metrics", "mining", "model_selection", "names_prior", "persistence", "pipeline", "scoring", "testing",
-    "thresholds",
+    "adapters", "bench", "calibration", "corpus", "datasets", "detectors", "embedding", "metrics",
+    "model_selection", "persistence", "pipeline", "scoring", "streams", "testing",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

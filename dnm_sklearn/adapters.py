@@ -11,8 +11,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.labels import is_string_sequence
+from dnm_sklearn._utils.labels import is_string_sequence
+from dnm_sklearn._utils.warnings import warn
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]
 
@@ -45,7 +45,8 @@ class _Adapter(BaseEstimator):
         threshold = self.detector_.threshold_
         if threshold is None:
             raise ValueError(
-                f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, or calibrate(X_id)."
+                f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, "
+                "or calibrate(X_id)."
             )
         return float(threshold)
 
@@ -177,17 +178,17 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
 class OODClassifier(ClassifierMixin, _Adapter):
     """A detector as a binary classifier "is this image OOD?", for tools that take classifiers only.
 
-    ``CalibratedClassifierCV``, ``TunedThresholdClassifierCV``, ``roc_auc`` as a string and stratified splits by
-    default work with it. ``y`` is needed and has two values.
+    ``CalibratedClassifierCV``, ``TunedThresholdClassifierCV``, ``roc_auc`` as a string and
+    stratified splits by default work with it. ``y`` is needed and has two values.
 
     Parameters
     ----------
     detector : BaseOODDetector or OODPipeline
-        With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap a fitted one in
-        ``sklearn.frozen.FrozenEstimator`` to keep it.
+        With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap
+        a fitted one in ``sklearn.frozen.FrozenEstimator`` to keep it.
     ood_class : object, default=None
-        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else the greater of the
-        two values (1, True).
+        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else
+        the greater of the two values (1, True).
 
     Attributes
     ----------
@@ -236,14 +237,15 @@ class OODClassifier(ClassifierMixin, _Adapter):
         """
         if y is None:
             raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 = ID, 1 = OOD."
+                f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 "
+                "= ID, 1 = OOD."
             )
         labels = self._labels(y)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A "
-                "detector alone needs no OOD rows."
+                "OODClassifier needs ID and OOD rows, and y holds only one class: "
+                f"{self.classes_.tolist()}. A detector alone needs no OOD rows."
             )
         self.ood_class_ = self._ood_class()
         self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
@@ -255,19 +257,26 @@ class OODClassifier(ClassifierMixin, _Adapter):
 
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         if kind not in ("binary", "multiclass"):
-            raise ValueError(f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = OOD.")
+            raise ValueError(
+                f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = "
+                "OOD."
+            )
         labels = column_or_1d(y, warn=True)
         if kind == "multiclass":
             raise ValueError(
-                "Only binary classification is supported. The type of the target is multiclass. Give the class names "
-                "to the detector (classes=[...]), and y = 0 for ID, 1 for OOD rows: y = (names == 'ood')."
+                "Only binary classification is supported. The type of the target is multiclass. "
+                "Give the class names to the detector (classes=[...]), and y = 0 for ID, 1 for OOD "
+                "rows: y = (names == 'ood')."
             )
         return labels
 
     def _ood_class(self) -> Any:
         if self.ood_class is not None:
             if self.ood_class not in self.classes_:
-                raise ValueError(f"ood_class={self.ood_class!r} is not in y, which holds {self.classes_.tolist()}.")
+                raise ValueError(
+                    f"ood_class={self.ood_class!r} is not in y, which holds "
+                    f"{self.classes_.tolist()}."
+                )
             return self.ood_class
         last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
         marker = getattr(last, "ood_label", "ood")
@@ -275,8 +284,9 @@ class OODClassifier(ClassifierMixin, _Adapter):
             return marker
         if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
             warn(
-                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In "
-                "the coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
+                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does "
+                "with classifiers. In the coding of scikit-learn's outlier detectors -1 is the "
+                "outlier: then pass ood_class=-1.",
             )
         return self.classes_[1]
 
@@ -291,7 +301,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         Returns
         -------
         ndarray of shape (n,)
-            Above 0 where ``predict`` is ``classes_[1]``: higher = more OOD if that is the OOD class.
+            Above 0 where ``predict`` is ``classes_[1]``: higher = more OOD if that is the OOD
+            class.
         """
         margin = self._scores(X) - self._threshold()
         if self.ood_class_ == self.classes_[1]:
@@ -332,13 +343,15 @@ class OODClassifier(ClassifierMixin, _Adapter):
         proba = self.detector_.predict_proba(X)
         if self.ood_class_ == self.classes_[1]:
             return proba
-        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the first.
+        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the
+        # first.
         tie = proba[:, :1] == 0.5
         return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
-        # A zero-shot detector learns the classes from their names, never from the rows of a test data set.
+        # A zero-shot detector learns the classes from their names, never from the rows of a test
+        # data set.
         tags.classifier_tags.poor_score = True
         return tags

@@ -1,16 +1,16 @@
 """OOD detection metrics on scikit-learn's functions, and scorers for model selection.
 
-``score``: **higher = more OOD** (a detector's ``decision_function``). Values are fractions, not percent. A
-metric depends on the order of the scores only, so infinities are fine; NaN is refused. Tied scores share a
-threshold.
+``score``: **higher = more OOD** (a detector's ``decision_function``). Values are fractions, not
+percent. A metric depends on the order of the scores only, so infinities are fine; NaN is refused.
+Tied scores share a threshold.
 
-FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same scores. Say
-which one you report:
+FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same
+scores. Say which one you report:
 
-* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold whose
-  share of accepted ID rows is nearest to 95 %;
-* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first threshold
-  that flags at least 95 % of the OOD rows.
+* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold
+  whose share of accepted ID rows is nearest to 95 %;
+* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first
+  threshold that flags at least 95 % of the OOD rows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = [
 Positive = Literal["id", "ood"]
 
 _SPLITTER_HINT = (
-    "Use a splitter that puts ID and OOD rows into every fold: StratifiedKFold(n_splits, shuffle=True) on y; "
-    "an unshuffled KFold on rows sorted ID-then-OOD makes folds of one kind."
+    "Use a splitter that puts ID and OOD rows into every fold: StratifiedKFold(n_splits, "
+    "shuffle=True) on y; an unshuffled KFold on rows sorted ID-then-OOD makes folds of one kind."
 )
 
 
@@ -80,10 +80,10 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     tpr : float, default=0.95
         In (0, 1].
     positive : {"id", "ood"}
-        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest to `tpr`
-        (of thresholds with that same share the loosest, as in NegLabel's released code; with all ID rows
-        accepted the tightest). "ood": ID rows flagged at the first threshold that flags at least `tpr` of the
-        OOD rows.
+        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest
+        to `tpr` (of thresholds with that same share the loosest, as in NegLabel's released code;
+        with all ID rows accepted the tightest). "ood": ID rows flagged at the first threshold that
+        flags at least `tpr` of the OOD rows.
 
     Returns
     -------
@@ -116,8 +116,8 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
         false_rate, true_rate, _ = roc_curve(is_ood, score, drop_intermediate=False)
         return float(false_rate[np.argmax(true_rate >= tpr)])
     false_rate, true_rate, _ = roc_curve(~is_ood, -score, drop_intermediate=False)
-    # Loosest threshold first, from the tightest that accepts all ID rows on, and without the curve's made-up
-    # first point, at which nothing is accepted.
+    # Loosest threshold first, from the tightest that accepts all ID rows on, and without the
+    # curve's made-up first point, at which nothing is accepted.
     loosest_first = slice(int(np.argmax(true_rate == 1)), 0, -1)
     nearest = np.argmin(np.abs(true_rate[loosest_first] - tpr))
     return float(false_rate[loosest_first][nearest])
@@ -171,8 +171,8 @@ def ood_metrics(score: Any, is_ood: Any) -> dict[str, float]:
     Returns
     -------
     dict
-        Fractions under the keys "auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive" and
-        "aupr_ood_positive".
+        Fractions under the keys "auroc", "fpr95_id_positive", "fpr95_ood_positive",
+        "aupr_id_positive" and "aupr_ood_positive".
 
     Raises
     ------
@@ -204,7 +204,8 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
         outlier-detector tag (higher for inliers) are turned round.
     X : rows to score
     y : array-like of shape (n,)
-        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means OOD.
+        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means
+        OOD.
 
     Returns
     -------
@@ -214,8 +215,8 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     Raises
     ------
     ValueError
-        A fold with ID rows only or OOD rows only, another y, or NaN scores. Searches turn errors of scorers
-        into NaN with a warning that shows them, unless ``error_score="raise"``.
+        A fold with ID rows only or OOD rows only, another y, or NaN scores. Searches turn errors of
+        scorers into NaN with a warning that shows them, unless ``error_score="raise"``.
 
     Examples
     --------
@@ -291,7 +292,8 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     score, is_ood = np.asarray(score), np.asarray(is_ood)
     if score.ndim != 1 or score.shape != is_ood.shape:
         raise ValueError(
-            f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and {is_ood.shape}."
+            f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and "
+            f"{is_ood.shape}."
         )
     if score.dtype.kind not in "fiub":
         raise ValueError(f"score must hold real numbers, got dtype {score.dtype}.")
@@ -300,16 +302,17 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     missing = np.flatnonzero(np.isnan(score))
     if len(missing):
         raise ValueError(
-            f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} (images "
-            "that could not be read score NaN): take these rows out of both, and report how many they are."
+            f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} "
+            "(images that could not be read score NaN): take these rows out of both, and report "
+            "how many they are."
         )
     is_ood = is_ood.astype(bool)
     n_ood = int(is_ood.sum())
     if n_ood in (0, len(is_ood)):
         kind, other = ("ID", "OOD") if n_ood == 0 else ("OOD", "ID")
         raise ValueError(
-            f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without {other} rows. "
-            + _SPLITTER_HINT
+            f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without "
+            f"{other} rows. " + _SPLITTER_HINT
         )
     return np.unique(score, return_inverse=True)[1].astype(np.int64), is_ood
 
@@ -326,7 +329,9 @@ def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
     if not hasattr(estimator, "decision_function"):
-        raise TypeError(f"{type(estimator).__name__} has no decision_function, which this scorer ranks by.")
+        raise TypeError(
+            f"{type(estimator).__name__} has no decision_function, which this scorer ranks by."
+        )
     score = np.asarray(estimator.decision_function(X))
     return (-score if is_outlier_detector(estimator) else score), is_ood
 
@@ -339,14 +344,18 @@ def _ood_label(estimator: Any) -> str:
         steps = getattr(estimator, "steps", None)
         inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
         estimator = (
-            steps[-1][1] if steps else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
+            steps[-1][1]
+            if steps
+            else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
         )
     return "ood"
 
 
 def _is_ood(y: Any, ood_label: str) -> np.ndarray:
     if y is None:
-        raise ValueError(f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.')
+        raise ValueError(
+            f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
+        )
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"y must be 1-D, one entry a row, got shape {y.shape}.")
@@ -362,7 +371,9 @@ def _is_ood(y: Any, ood_label: str) -> np.ndarray:
         return is_ood
     values = list(dict.fromkeys(y.tolist()))
     if not all(value in (0, 1) for value in values):
-        hint = " For y in {-1, +1} (scikit-learn: -1 = outlier) pass y == -1." if -1 in values else ""
+        hint = (
+            " For y in {-1, +1} (scikit-learn: -1 = outlier) pass y == -1." if -1 in values else ""
+        )
         raise ValueError(
             f'y must be 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD; '
             f"got values such as {values[:5]}.{hint}"

@@ -17,8 +17,8 @@ from dnm_sklearn import __version__
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
 from dnm_sklearn.embedding import check_embedder, encoder_identity
-from dnm_sklearn.embedding.absent import AbsentEmbedder
 from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.placeholder import AbsentEmbedder
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
 __all__ = ["load", "save"]
@@ -67,16 +67,17 @@ def save(estimator: Any, path: Any) -> None:
     if isinstance(estimator, OODPipeline):
         if len(estimator.steps) != 2:
             raise TypeError(
-                f"A file holds a pipeline of an embedder and a detector, and this one has {len(estimator.steps)} "
-                "steps: save the detector (pipe[-1].save(path)), or the whole with joblib."
+                "A file holds a pipeline of an embedder and a detector, and this one has "
+                f"{len(estimator.steps)} steps: save the detector (pipe[-1].save(path)), or the "
+                "whole with joblib."
             )
         steps, detector = [name for name, _ in estimator.steps], estimator.steps[-1][1]
     if isinstance(detector, BaseOODDetector):
-        check_is_fitted(detector, "id_text_")
+        check_is_fitted(detector, "class_embeddings_")
     if all_detectors().get(type(detector).__name__) is not type(detector):
         raise TypeError(
-            f"save writes the detectors of dnm_sklearn and their pipelines, not {type(detector).__name__}; use joblib "
-            "for other estimators."
+            "save writes the detectors of dnm_sklearn and their pipelines, not "
+            f"{type(detector).__name__}; use joblib for other estimators."
         )
     params = detector.get_params(deep=False)
     fitted = {k: v for k, v in vars(detector).items() if k not in params and k != "embedder_"}
@@ -86,14 +87,20 @@ def save(estimator: Any, path: Any) -> None:
         "written_by": __version__,
         "detector": type(detector).__name__,
         "steps": steps,
-        "params": {k: _plain(v, f"parameter {k}") for k, v in params.items() if k not in ("memory", "embedder")},
+        "params": {
+            k: _plain(v, f"parameter {k}")
+            for k, v in params.items()
+            if k not in ("memory", "embedder")
+        },
         "embedder": _embedder_record(detector),
         "fitted": {k: _plain(v, f"attribute {k}") for k, v in fitted.items()},
     }
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1))
+        partial.write_bytes(
+            skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        )
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -104,7 +111,7 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
     record = {
         "name": type(embedder).__name__,
         "fingerprint": detector.embedder_fingerprint_,
-        "width": int(detector.id_text_.shape[1]),
+        "width": int(detector.class_embeddings_.shape[1]),
         "logit_scale": 100.0,
         "params": None,
         "n_features_in": None,
@@ -112,8 +119,14 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
     if isinstance(embedder, AbsentEmbedder):
         return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale}
     if type(embedder).__name__ in _EMBEDDERS and isinstance(embedder, BaseEmbedder):
-        params = {k: v for k, v in embedder.get_params(deep=False).items() if k not in ("memory", "device")}
-        record["params"] = {k: _plain(v, f"the embedder's parameter {k}") for k, v in params.items()}
+        params = {
+            k: v
+            for k, v in embedder.get_params(deep=False).items()
+            if k not in ("memory", "device")
+        }
+        record["params"] = {
+            k: _plain(v, f"the embedder's parameter {k}") for k, v in params.items()
+        }
         record["n_features_in"] = getattr(embedder, "n_features_in_", None)
     elif hasattr(embedder, "logit_scale_"):
         record["logit_scale"] = float(embedder.logit_scale_)
@@ -137,7 +150,11 @@ def _plain(value: Any, what: str) -> Any:
         }
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O" and all(isinstance(v, str) for v in value.ravel()):
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind == "O"
+        and all(isinstance(v, str) for v in value.ravel())
+    ):
         return value
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {str(key): _plain(item, f"{what}[{key!r}]") for key, item in value.items()}
@@ -147,9 +164,10 @@ def _plain(value: Any, what: str) -> Any:
     if type(value).__module__.startswith("pandas") and hasattr(value, "tolist"):
         return _plain(value.tolist(), what)
     raise TypeError(
-        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: names, numbers, arrays "
-        "and corpora only. Set it to a plain value with set_params first (random_state: an int; contamination: 'auto', "
-        "the fitted threshold_ is kept), or use joblib."
+        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: "
+        "names, numbers, arrays and corpora only. Set it to a plain value with set_params first "
+        "(random_state: an int; contamination: 'auto', the fitted threshold_ is kept), or use "
+        "joblib."
     )
 
 
@@ -161,9 +179,10 @@ def load(path: Any, embedder: Any = None) -> Any:
     path : str or path
         The file.
     embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns images and names into vectors; it must be the model of fit. None = a `CLIPEmbedder` with the saved
-        parameters, loaded when images or texts come; a detector that was fitted with another kind of encoder then
-        takes embeddings only. The saved `device` and `memory` are those of another machine and are not restored.
+        What turns images and names into vectors; it must be the model of fit. None = a
+        `CLIPEmbedder` with the saved parameters, loaded when images or texts come; a detector that
+        was fitted with another kind of encoder then takes embeddings only. The saved `device` and
+        `memory` are those of another machine and are not restored.
 
     Returns
     -------
@@ -175,15 +194,16 @@ def load(path: Any, embedder: Any = None) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no detector, is damaged, comes from a newer format, or needs another embedder (for a
-        `CLIPEmbedder` said when images or texts come).
+        If the file is no detector, is damaged, comes from a newer format, or needs another embedder
+        (for a `CLIPEmbedder` said when images or texts come).
     """
     envelope = _read(path)
     name, record = envelope["detector"], envelope["embedder"]
     classes = all_detectors()
     if name not in classes:
         raise ValueError(
-            f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn."
+            f"{path} holds a {name!r}, which this version {__version__} does not have; update "
+            "dnm_sklearn."
         )
     own, given = _restored_embedder(record, embedder)
     try:
@@ -191,8 +211,8 @@ def load(path: Any, embedder: Any = None) -> Any:
         detector = classes[name](**params)
     except TypeError as error:
         raise ValueError(
-            f"{path} was written by dnm_sklearn {envelope['written_by']}, whose {name} has other parameters: {error}. "
-            "Load it with that version, or fit again."
+            f"{path} was written by dnm_sklearn {envelope['written_by']}, whose {name} has other "
+            f"parameters: {error}. Load it with that version, or fit again."
         ) from error
     detector.embedder = given
     for key, value in envelope["fitted"].items():
@@ -223,9 +243,9 @@ def _restored_embedder(record: dict[str, Any], embedder: Any) -> tuple[Any, Any]
         own.expected_fingerprint_ = expected
     elif encoder_identity(own) != expected:
         raise ValueError(
-            f"The detector was fitted with a {record['name']} of fingerprint {expected[:12]}..., and the "
-            f"{type(own).__name__} given as embedder= has {encoder_identity(own)[:12]}...: its text vectors do not "
-            "fit. Give the embedder of fit, or fit again."
+            f"The detector was fitted with a {record['name']} of fingerprint {expected[:12]}..., "
+            f"and the {type(own).__name__} given as embedder= has {encoder_identity(own)[:12]}...: "
+            "its text vectors do not fit. Give the embedder of fit, or fit again."
         )
     return own, given
 
@@ -255,19 +275,23 @@ def _read(path: Any) -> dict[str, Any]:
         content = skops.io.loads(data, trusted=[])
     except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; {type(error).__name__}: {error}). It was "
-            "cut or is something else; copy it again, or save again."
+            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; "
+            f"{type(error).__name__}: {error}). It was cut or is something else; copy it again, or "
+            "save again."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
     if content.get("version", VERSION + 1) > VERSION:
         raise ValueError(
-            f"{path} has format {content.get('version')}, written by dnm_sklearn {content.get('written_by')}; this is "
-            f"{__version__}, which reads up to format {VERSION}. Update dnm_sklearn."
+            f"{path} has format {content.get('version')}, written by dnm_sklearn "
+            f"{content.get('written_by')}; this is {__version__}, which reads up to format "
+            f"{VERSION}. Update dnm_sklearn."
         )
     missing = {"detector", "embedder", "params", "fitted", "steps"} - set(content)
     if missing:
-        raise ValueError(f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}.")
+        raise ValueError(
+            f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}."
+        )
     return content
 
 
@@ -277,12 +301,13 @@ def _check_types(path: Any) -> None:
     foreign = {
         f"{node.get('__module__')}.{node.get('__class__')}"
         for node in nodes
-        if node.get("__loader__") not in _LOADERS or f"{node.get('__module__')}.{node.get('__class__')}" not in _TYPES
+        if node.get("__loader__") not in _LOADERS
+        or f"{node.get('__module__')}.{node.get('__class__')}" not in _TYPES
     }
     if foreign:
         raise ValueError(
-            f"{path} holds objects of types that no detector has: {', '.join(sorted(foreign)[:5])}. Nothing of it was "
-            "loaded; do not trust its source."
+            f"{path} holds objects of types that no detector has: "
+            f"{', '.join(sorted(foreign)[:5])}. Nothing of it was loaded; do not trust its source."
         )
 
 

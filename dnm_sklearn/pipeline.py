@@ -9,8 +9,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.labels import is_string_sequence
 from dnm_sklearn.embedding import check_embedder
-from dnm_sklearn.labels import is_string_sequence
 
 
 def _detector_has(name: str):
@@ -24,8 +24,9 @@ def _detector_has(name: str):
 class OODPipeline(Pipeline):
     """Embedder then detector, with one embedder for images and names.
 
-    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first step, also
-    after ``clone``, ``set_params(embedder__model=...)``, pickling and inside ``GridSearchCV``.
+    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first
+    step, also after ``clone``, ``set_params(embedder__model=...)``, pickling and inside
+    ``GridSearchCV``.
 
     Parameters
     ----------
@@ -102,7 +103,11 @@ class OODPipeline(Pipeline):
     def _names_only(self, X: Any, y: Any) -> bool:
         if X is None:
             return True
-        return self.steps[-1][1].classes is None and not is_string_sequence(y) and is_string_sequence(X)
+        return (
+            self.steps[-1][1].classes is None
+            and not is_string_sequence(y)
+            and is_string_sequence(X)
+        )
 
     def _rows(self, X: Any) -> Any:
         return self[:-1].transform(X)
@@ -260,4 +265,6 @@ def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODP
     """
     if isinstance(embedder, str):
         embedder = check_embedder(embedder)
-    return OODPipeline([("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose)
+    return OODPipeline(
+        [("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose
+    )

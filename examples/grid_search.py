@@ -1,8 +1,8 @@
 """Grid search over mining hyper-parameters, on raw images and on embeddings.
 
-Each image is embedded once over all folds, candidates and processes, because the embedder keeps rows in ``memory``.
-The images are drawn here and the encoder is a stand-in without weights; with ``CLIPEmbedder()`` in its place the
-script is the same.
+Each image is embedded once over all folds, candidates and processes, because the embedder keeps
+rows in ``memory``. The images are drawn here and the encoder is a stand-in without weights; with
+``CLIPEmbedder()`` in its place the script is the same.
 """
 
 import tempfile
@@ -29,7 +29,9 @@ sources = np.repeat(["a", "ood 1", "ood 2"], [24, 12, 12])
 corpus = Corpus([f"word {i}" for i in range(40)])
 
 with tempfile.TemporaryDirectory() as folder:
-    pipeline = make_ood_pipeline(FakeEmbedder(memory=folder), NegLabelDetector(["cat", "dog"], corpus=corpus))
+    pipeline = make_ood_pipeline(
+        FakeEmbedder(memory=folder), NegLabelDetector(["cat", "dog"], corpus=corpus)
+    )
     search = GridSearchCV(
         pipeline,
         {"detector__fraction": [0.2, 0.5], "detector__n_groups": [1, 4]},
@@ -53,7 +55,8 @@ search = GridSearchCV(
     cv=StratifiedBySourceKFold(n_splits=3),
     error_score="raise",
 )
-# Nobody tunes on the OOD set that is reported: the search inside each fold sees the other sets only.
+# Nobody tunes on the OOD set that is reported: the search inside each fold sees the other sets
+# only.
 for source, score in zip(
     ("ood 1", "ood 2"),
     cross_val_score(

@@ -23,8 +23,8 @@ def checked_names(names: Iterable[str]) -> list[str]:
     """List the names, stripped; refuse what is not a sequence of non-blank strings."""
     if isinstance(names, (str, bytes, bytearray)):
         raise TypeError(
-            f"names must be a list of strings, got the single {type(names).__name__} {names!r}: write "
-            "[name] for a corpus of one, load_corpus(name) for a shipped selection, "
+            f"names must be a list of strings, got the single {type(names).__name__} {names!r}: "
+            "write [name] for a corpus of one, load_corpus(name) for a shipped selection, "
             "Corpus.from_file(path) for a file."
         )
     if isinstance(names, (set, frozenset)):
@@ -34,7 +34,9 @@ def checked_names(names: Iterable[str]) -> list[str]:
     checked = []
     for i, word in enumerate(names):
         if not isinstance(word, str):
-            raise TypeError(f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str.")
+            raise TypeError(
+                f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str."
+            )
         stripped = str(word).strip()
         if not stripped:
             raise ValueError(f"names[{i}] is blank ({str(word)!r}); remove it.")
@@ -52,11 +54,15 @@ def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.n
         return np.full(n, str(values))
     column = list(values)
     if len(column) != n:
-        raise ValueError(f"{parameter} has {len(column)} entries for {n} names; give one a name, or one for all.")
+        raise ValueError(
+            f"{parameter} has {len(column)} entries for {n} names; give one a name, or one for all."
+        )
     column = [default if value is None else value for value in column]
     for i, value in enumerate(column):
         if not isinstance(value, str):
-            raise TypeError(f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str.")
+            raise TypeError(
+                f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str."
+            )
     return np.array(column, dtype=np.str_)
 
 
@@ -75,7 +81,9 @@ def read_rows(path: Path) -> list[tuple[str, str, str]]:
         word = word[1:] if word.startswith(("\\#", "\\\\")) else word
         rows.append((word, pos or "noun", lex))
     if not rows:
-        raise ValueError(f"{path} holds no names; write one a line (lines that start with '#' are comments).")
+        raise ValueError(
+            f"{path} holds no names; write one a line (lines that start with '#' are comments)."
+        )
     return rows
 
 
@@ -84,7 +92,9 @@ def format_rows(rows: Iterable[tuple[str, str, str]]) -> str:
     lines = []
     for word, pos, lex in rows:
         if any(mark in cell for cell in (word, lex) for mark in "\t\n\r"):
-            raise ValueError(f"{word!r} holds a tab or a line break and cannot be written one name a line.")
+            raise ValueError(
+                f"{word!r} holds a tab or a line break and cannot be written one name a line."
+            )
         cells = ["\\" + word if word.startswith(("#", "\\#", "\\\\")) else word]
         if lex:
             cells += [pos, lex]
@@ -102,5 +112,6 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
+            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); save "
+            "the file as UTF-8."
         ) from error

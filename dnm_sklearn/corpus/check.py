@@ -9,8 +9,8 @@ from .corpus import Corpus
 from .wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
-    "Give a list of strings, a path to a text file with one name a line, or one of the shipped selections: "
-    f"{', '.join(map(repr, corpus_names()))}."
+    "Give a list of strings, a path to a text file with one name a line, or one of the shipped "
+    f"selections: {', '.join(map(repr, corpus_names()))}."
 )
 
 
@@ -20,8 +20,9 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
     Parameters
     ----------
     corpus : Corpus, iterable of str, path-like or str
-        A corpus (returned as it is), names, a text file with one name a line, or the name of a shipped
-        selection (see :func:`load_corpus`). A string that is such a name is never taken as a file.
+        A corpus (returned as it is), names, a text file with one name a line, or the name of a
+        shipped selection (see :func:`load_corpus`). A string that is such a name is never taken as
+        a file.
 
     Returns
     -------
@@ -55,7 +56,9 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         return load_corpus(corpus)
     if isinstance(corpus, os.PathLike):
         if not os.path.isfile(corpus):
-            raise FileNotFoundError(f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}")
+            raise FileNotFoundError(
+                f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}"
+            )
         return Corpus.from_file(corpus)
     if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
         return Corpus(corpus)

@@ -17,8 +17,8 @@ from .wordnet import LEXICOGRAPHER_FILES
 class Corpus:
     """Names to mine negative labels from; immutable.
 
-    Repeated names are removed, the first occurrence (with its part of speech and lexicographer file) stays.
-    Names are stripped of white space at both ends and otherwise kept as given.
+    Repeated names are removed, the first occurrence (with its part of speech and lexicographer
+    file) stays. Names are stripped of white space at both ends and otherwise kept as given.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ class Corpus:
     part_of_speech : {"noun", "adjective"} or sequence of these of shape (n_given,), default=None
         One value for all names, or one a name. None means that all are nouns.
     lexname : str or sequence of str of shape (n_given,), default=None
-        WordNet lexicographer file (``"noun.artifact"``) of each name; ``""`` or None where it is not known.
+        WordNet lexicographer file (``"noun.artifact"``) of each name; ``""`` or None where it is
+        not known.
     name : str, default="custom"
         Label shown to people. It is not part of the content, nor of the fingerprint.
 
@@ -51,8 +52,8 @@ class Corpus:
 
     Notes
     -----
-    A corpus is a value: ``copy``, ``deepcopy`` and ``sklearn.base.clone`` return the object itself, and two
-    corpora are equal when their :attr:`fingerprint` is.
+    A corpus is a value: ``copy``, ``deepcopy`` and ``sklearn.base.clone`` return the object itself,
+    and two corpora are equal when their :attr:`fingerprint` is.
 
     Examples
     --------
@@ -83,15 +84,17 @@ class Corpus:
         name: str = "custom",
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"name is the label of the corpus and must be a str, got {type(name).__name__}.")
+            raise TypeError(
+                f"name is the label of the corpus and must be a str, got {type(name).__name__}."
+            )
         given = checked_names(names)
         pos = checked_column("part_of_speech", part_of_speech, len(given), default="noun")
         lex = checked_column("lexname", lexname, len(given), default="")
         unknown = np.flatnonzero(~np.isin(pos, PARTS_OF_SPEECH))
         if unknown.size:
             raise ValueError(
-                f"part_of_speech[{unknown[0]}] is {str(pos[unknown[0]])!r} (name {given[unknown[0]]!r}); "
-                f"it must be one of {PARTS_OF_SPEECH}."
+                f"part_of_speech[{unknown[0]}] is {str(pos[unknown[0]])!r} (name "
+                f"{given[unknown[0]]!r}); it must be one of {PARTS_OF_SPEECH}."
             )
         first = {word: i for i, word in reversed(list(enumerate(given)))}
         keep = np.sort(np.fromiter(first.values(), dtype=np.intp, count=len(first)))
@@ -101,13 +104,19 @@ class Corpus:
         pos, lex = pos.astype(np.str_), lex.astype(np.str_)
         pos.setflags(write=False)
         lex.setflags(write=False)
-        for key, value in (("names", names), ("part_of_speech", pos), ("lexname", lex), ("name", name)):
+        for key, value in (
+            ("names", names),
+            ("part_of_speech", pos),
+            ("lexname", lex),
+            ("name", name),
+        ):
             object.__setattr__(self, key, value)
         object.__setattr__(self, "_fingerprint", None)
 
     def __setattr__(self, key: str, value: Any) -> None:
         raise AttributeError(
-            f"A Corpus is immutable: {key!r} cannot be set; make a new one with Corpus(...) or filter."
+            f"A Corpus is immutable: {key!r} cannot be set; make a new one with Corpus(...) or "
+            "filter."
         )
 
     def __delattr__(self, key: str) -> None:
@@ -155,12 +164,15 @@ class Corpus:
         where = np.asarray(index)
         if where.ndim != 1 or (where.size and where.dtype.kind not in "biu"):
             raise TypeError(
-                "A Corpus is indexed by an integer, a slice, a bool mask or a 1-D array of positions, "
-                f"got {type(index).__name__}; to select by name use filter(where=...) or without(names)."
+                "A Corpus is indexed by an integer, a slice, a bool mask or a 1-D array of "
+                f"positions, got {type(index).__name__}; to select by name use filter(where=...) "
+                "or without(names)."
             )
         if where.dtype.kind == "b":
             if len(where) != len(self):
-                raise IndexError(f"The mask has {len(where)} entries for a corpus of {len(self)} names.")
+                raise IndexError(
+                    f"The mask has {len(where)} entries for a corpus of {len(self)} names."
+                )
             where = np.flatnonzero(where)
         where = where.astype(np.intp)
         if where.size and (where.min() < -len(self) or where.max() >= len(self)):
@@ -171,7 +183,8 @@ class Corpus:
     def _take(self, where: np.ndarray, how: str) -> Corpus:
         if not len(where):
             raise ValueError(
-                f"Corpus {self.name!r}: {how} keeps none of its {len(self)} names; a corpus cannot be empty."
+                f"Corpus {self.name!r}: {how} keeps none of its {len(self)} names; a corpus cannot "
+                "be empty."
             )
         if len(where) == len(self) and np.array_equal(where, np.arange(len(self))):
             return self
@@ -251,14 +264,18 @@ class Corpus:
         keep = np.ones(len(self), dtype=bool)
         if part_of_speech is not None:
             if part_of_speech not in PARTS_OF_SPEECH:
-                raise ValueError(f"part_of_speech must be one of {PARTS_OF_SPEECH}, got {part_of_speech!r}.")
+                raise ValueError(
+                    f"part_of_speech must be one of {PARTS_OF_SPEECH}, got {part_of_speech!r}."
+                )
             keep &= self.part_of_speech == part_of_speech
         if lexname is not None:
             keep &= np.isin(self.lexname, self._files("lexname", lexname))
         if exclude_lexname is not None:
             keep &= ~np.isin(self.lexname, self._files("exclude_lexname", exclude_lexname))
         if callable(where):
-            keep &= np.fromiter((bool(where(word)) for word in self.names), dtype=bool, count=len(self))
+            keep &= np.fromiter(
+                (bool(where(word)) for word in self.names), dtype=bool, count=len(self)
+            )
         elif where is not None:
             mask = np.asarray(where)
             if mask.dtype != bool or mask.shape != (len(self),):
@@ -315,9 +332,10 @@ class Corpus:
     def from_file(cls, path: str | os.PathLike[str], *, name: str | None = None) -> Corpus:
         r"""Read a text file with one name a line.
 
-        Blank lines and lines that start with ``#`` are skipped (a name that starts with ``#`` is written
-        ``\#``). After the name, two more columns may follow, parted by tabs: the part of speech and the
-        lexicographer file. UTF-8, with or without a byte order mark, or UTF-16 with one.
+        Blank lines and lines that start with ``#`` are skipped (a name that starts with ``#`` is
+        written ``\#``). After the name, two more columns may follow, parted by tabs: the part of
+        speech and the lexicographer file. UTF-8, with or without a byte order mark, or UTF-16 with
+        one.
 
         Parameters
         ----------
@@ -355,7 +373,8 @@ class Corpus:
     def to_file(self, path: str | os.PathLike[str]) -> None:
         """Write the text file that :meth:`from_file` reads (UTF-8, one name a line).
 
-        The columns for part of speech and lexicographer file are written only where they say something.
+        The columns for part of speech and lexicographer file are written only where they say
+        something.
 
         Parameters
         ----------
@@ -387,9 +406,15 @@ def _count(n: int, noun: str) -> str:
 
 
 def _restore(
-    names: tuple[str, ...], adjective: np.ndarray, files: tuple[str, ...], code: np.ndarray, name: str
+    names: tuple[str, ...],
+    adjective: np.ndarray,
+    files: tuple[str, ...],
+    code: np.ndarray,
+    name: str,
 ) -> Corpus:
     """Rebuild an unpickled corpus, whose names were checked when it was made."""
     corpus = object.__new__(Corpus)
-    corpus._set(names, np.where(adjective, "adjective", "noun"), np.array(files, dtype=np.str_)[code], name)
+    corpus._set(
+        names, np.where(adjective, "adjective", "noun"), np.array(files, dtype=np.str_)[code], name
+    )
     return corpus

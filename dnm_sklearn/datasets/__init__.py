@@ -9,33 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dnm_sklearn.datasets.benchmark_suite import load_benchmark
+    from dnm_sklearn.datasets.benchmark import ImageSet, Suite
     from dnm_sklearn.datasets.definitions import benchmark_names, read_definition
-    from dnm_sklearn.datasets.embedding_suite import load_embedding_suite
+    from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
     from dnm_sklearn.datasets.folders import embed_image_folders, list_class_folders, list_images
     from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
     from dnm_sklearn.datasets.image_lists import load_image_list, read_image_list
-    from dnm_sklearn.datasets.suite import ImageSet, Suite
+    from dnm_sklearn.datasets.load import load_benchmark
     from dnm_sklearn.datasets.suite_writer import write_embedding_suite
-    from dnm_sklearn.datasets.torchvision_sets import known_torchvision_sets, load_torchvision_set
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets, load_torchvision_set
 
 _EXPORTS = {
-    "ImageSet": "suite",
-    "Suite": "suite",
+    "ImageSet": "benchmark",
+    "Suite": "benchmark",
     "benchmark_names": "definitions",
     "embed_image_folders": "folders",
     "extract_glyphs": "glyphs",
     "glyph_corpus": "glyphs",
     "list_class_folders": "folders",
     "list_images": "folders",
-    "load_benchmark": "benchmark_suite",
-    "load_embedding_suite": "embedding_suite",
+    "load_benchmark": "load",
+    "load_embedding_suite": "embeddings_io",
     "load_glyphs": "glyphs",
     "load_image_list": "image_lists",
-    "load_torchvision_set": "torchvision_sets",
+    "load_torchvision_set": "torchvision",
     "read_definition": "definitions",
     "read_image_list": "image_lists",
-    "known_torchvision_sets": "torchvision_sets",
+    "known_torchvision_sets": "torchvision",
     "write_embedding_suite": "suite_writer",
 }
 

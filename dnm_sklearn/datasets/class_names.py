@@ -92,10 +92,16 @@ def wordnet_ids(made: BenchmarkDefinition, id_folder: Path | None) -> list[str]:
     if made.classes.subset != "folders":
         return list(imagenet_ids(made.classes.subset))
     assert id_folder is not None
-    return sorted(entry.name for entry in id_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in id_folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
-def class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: list[str]) -> list[str]:
+def class_names(
+    made: BenchmarkDefinition, root: Path, wnids: list[str], own: list[str]
+) -> list[str]:
     """Class names of a benchmark, one for each label.
 
     Parameters
@@ -133,7 +139,9 @@ def class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: li
         names = imagenet_names(classes.source)
         unknown = [wnid for wnid in wnids if wnid not in names]
         if unknown:
-            raise DefinitionError(f"{made.name}: no ImageNet class has the id {unknown[0]!r}; check the ID folder.")
+            raise DefinitionError(
+                f"{made.name}: no ImageNet class has the id {unknown[0]!r}; check the ID folder."
+            )
         found = [names[wnid] for wnid in wnids]
     elif classes.source == "names":
         found = list(classes.names)
@@ -150,4 +158,6 @@ def _names_file(made: BenchmarkDefinition, root: Path) -> list[str]:
         if place.is_file():
             lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
             return [line for line in lines if line]
-    raise DataMissingError(f"{made.name}: the file of class names is missing; put it at {places[0]}, one name a line.")
+    raise DataMissingError(
+        f"{made.name}: the file of class names is missing; put it at {places[0]}, one name a line."
+    )

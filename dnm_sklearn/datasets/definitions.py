@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-from dnm_sklearn.datasets.suite import Group
+from dnm_sklearn.datasets.benchmark import Group
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +47,15 @@ _SET_KEYS = {
     "citation": str,
     "note": str,
 }
-_CLASS_KEYS = {"source": str, "subset": str, "wnids": list, "file": str, "names": list, "size": int, "rename": dict}
+_CLASS_KEYS = {
+    "source": str,
+    "subset": str,
+    "wnids": list,
+    "file": str,
+    "names": list,
+    "size": int,
+    "rename": dict,
+}
 _TOP_KEYS = {
     "format": int,
     "name": str,
@@ -86,7 +94,8 @@ class SetDefinition:
     folder : tuple of str
         Folders below the data root, of which the first that exists is read with its subfolders.
     subfolders : tuple of str
-        Only these subfolders of the folder are read; empty = all (an ID folder: those of `ClassDefinition.wnids`).
+        Only these subfolders of the folder are read; empty = all (an ID folder: those of
+        `ClassDefinition.wnids`).
     list : str
         Or: an image list below the data root, with paths relative to `images`.
     images : str
@@ -106,7 +115,8 @@ class SetDefinition:
     optional : bool, default=False
         Whether the benchmark can do without.
     per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths or of the list; 0 = all.
+        Take only so many images of each class, the first in the order of their paths or of the
+        list; 0 = all.
     get : str
         How to get the images and where to put them.
     url, licence, citation, note : str
@@ -141,13 +151,14 @@ class ClassDefinition:
     Parameters
     ----------
     source : str
-        "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the cleaned prompts' names),
-        "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``), "set" (the ID set's own:
-        torchvision's ``classes``, or the folders of an image list), "folders" (the ID folder's subfolders),
-        "file" (a text file, one name a line), "names" (in the definition).
+        "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the cleaned
+        prompts' names), "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``),
+        "set" (the ID set's own: torchvision's ``classes``, or the folders of an image list),
+        "folders" (the ID folder's subfolders), "file" (a text file, one name a line), "names" (in
+        the definition).
     subset : {"all", "imagenet-a", "imagenet-r", "folders", "wnids"}
-        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose WordNet id is a
-        subfolder of the ID folder, or those of `wnids`.
+        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose
+        WordNet id is a subfolder of the ID folder, or those of `wnids`.
     wnids : tuple of str
         For "wnids": the classes' WordNet ids, in the order of their labels.
     file : str
@@ -188,8 +199,8 @@ class BenchmarkDefinition:
     note : str
         What a reader of the table must know.
     corpus : str, default="wordnet-neglabel"
-        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data root or beside the
-        definition.
+        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data
+        root or beside the definition.
     prompt : str
         Prompt of the class names; empty = each detector's own.
     licence, citation, url : str
@@ -270,7 +281,8 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
     close = difflib.get_close_matches(text.lower(), shipped, n=2, cutoff=0.4)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise DefinitionError(
-        f"There is no benchmark definition {text!r}.{hint} Known: {', '.join(shipped)}; or give a TOML file."
+        f"There is no benchmark definition {text!r}.{hint} Known: {', '.join(shipped)}; or give a "
+        "TOML file."
     )
 
 
@@ -293,16 +305,21 @@ def _parse(where: str, text: str) -> BenchmarkDefinition:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError(f"{where}: not valid TOML: {error}.") from error
-    _check_keys(where, "", data, _TOP_KEYS, required=("format", "name", "title", "classes", "id", "ood"))
+    _check_keys(
+        where, "", data, _TOP_KEYS, required=("format", "name", "title", "classes", "id", "ood")
+    )
     if data["format"] != FORMAT:
         raise DefinitionError(
-            f"{where}: 'format' is {data['format']}, this version reads {FORMAT}; upgrade dnm_sklearn."
+            f"{where}: 'format' is {data['format']}, this version reads {FORMAT}; upgrade "
+            "dnm_sklearn."
         )
     train = data.get("id_train")
     made = BenchmarkDefinition(
         classes=_classes(where, data["classes"]),
         id=_set(where, "id", data["id"], "id"),
-        id_train=None if train is None else _set(where, "id_train", {"name": "id-train", **train}, "id"),
+        id_train=None
+        if train is None
+        else _set(where, "id_train", {"name": "id-train", **train}, "id"),
         ood=tuple(_set(where, f"ood[{i}]", block, None) for i, block in enumerate(data["ood"])),
         path=where,
         **{key: data[key] for key in _TOP_KEYS if _TOP_KEYS[key] is str and key in data},
@@ -312,23 +329,33 @@ def _parse(where: str, text: str) -> BenchmarkDefinition:
     names = [images.name for images in made.sets]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise DefinitionError(f"{where}: two sets are named {', '.join(map(repr, sorted(twice)))}; names must differ.")
+        raise DefinitionError(
+            f"{where}: two sets are named {', '.join(map(repr, sorted(twice)))}; names must differ."
+        )
     if made.prompt and "{}" not in made.prompt:
-        raise DefinitionError(f"{where}: 'prompt' {made.prompt!r} has no {{}} where the class name goes.")
+        raise DefinitionError(
+            f"{where}: 'prompt' {made.prompt!r} has no {{}} where the class name goes."
+        )
     _check_classes(where, made)
     return made
 
 
-def _check_keys(where: str, prefix: str, data: Any, known: dict[str, type], required: Iterable[str] = ()) -> None:
+def _check_keys(
+    where: str, prefix: str, data: Any, known: dict[str, type], required: Iterable[str] = ()
+) -> None:
     if not isinstance(data, dict):
         raise DefinitionError(f"{where}: {prefix.rstrip('.')!r} must be a table, got {data!r}.")
     for key, value in data.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise DefinitionError(f"{where}: unknown key '{prefix}{key}'.{hint} Known: {', '.join(known)}.")
+            raise DefinitionError(
+                f"{where}: unknown key '{prefix}{key}'.{hint} Known: {', '.join(known)}."
+            )
         kind = known[key]
-        bad = not isinstance(value, kind) or (isinstance(value, int) and kind is int and (value is True or value < 0))
+        bad = not isinstance(value, kind) or (
+            isinstance(value, int) and kind is int and (value is True or value < 0)
+        )
         if bad and not (key == "folder" and isinstance(value, str)):
             raise DefinitionError(f"{where}: '{prefix}{key}' must be {_said(kind)}, got {value!r}.")
     for key in required:
@@ -337,13 +364,21 @@ def _check_keys(where: str, prefix: str, data: Any, known: dict[str, type], requ
 
 
 def _said(kind: type) -> str:
-    return {str: "a string", int: "an integer >= 0", list: "an array", bool: "true or false", dict: "a table"}[kind]
+    return {
+        str: "a string",
+        int: "an integer >= 0",
+        list: "an array",
+        bool: "true or false",
+        dict: "a table",
+    }[kind]
 
 
 def _strings(where: str, key: str, value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
     if not all(isinstance(v, str) and v.strip() for v in values):
-        raise DefinitionError(f"{where}: '{key}' must hold strings that are not blank, got {value!r}.")
+        raise DefinitionError(
+            f"{where}: '{key}' must hold strings that are not blank, got {value!r}."
+        )
     return tuple(values)
 
 
@@ -352,22 +387,28 @@ def _set(where: str, prefix: str, data: Any, group: str | None) -> SetDefinition
     given = dict(data)
     given["group"] = group or given.get("group", "")
     if given["group"] not in get_args(Group) or (group is None and given["group"] == "id"):
-        raise DefinitionError(f"{where}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}.")
+        raise DefinitionError(
+            f"{where}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}."
+        )
     for key in ("folder", "subfolders", "overlap"):
         if key in given:
             given[key] = _strings(where, f"{prefix}.{key}", given[key])
     sources = [key for key in ("folder", "list", "torchvision") if given.get(key)]
     if len(sources) != 1:
         raise DefinitionError(
-            f"{where}: '{prefix}' ({given['name']}) must have one of 'folder', 'list' and 'torchvision', has "
-            f"{' and '.join(sources) or 'none'}."
+            f"{where}: '{prefix}' ({given['name']}) must have one of 'folder', 'list' and "
+            f"'torchvision', has {' and '.join(sources) or 'none'}."
         )
     if "list" in sources and not given.get("images"):
-        raise DefinitionError(f"{where}: '{prefix}.images' is missing: the folder that {given['list']!r} refers to.")
+        raise DefinitionError(
+            f"{where}: '{prefix}.images' is missing: the folder that {given['list']!r} refers to."
+        )
     if given.get("labels", LABELS[0]) not in LABELS:
         raise DefinitionError(f"{where}: '{prefix}.labels' must be one of {', '.join(LABELS)}.")
     if group == "id" and "folder" in sources and not given.get("labels"):
-        raise DefinitionError(f"{where}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)}).")
+        raise DefinitionError(
+            f"{where}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)})."
+        )
     for path in (
         *given.get("folder", ()),
         *given.get("subfolders", ()),
@@ -375,7 +416,9 @@ def _set(where: str, prefix: str, data: Any, group: str | None) -> SetDefinition
         given.get("images", ""),
     ):
         if os.path.isabs(path) or ".." in Path(path).parts:
-            raise DefinitionError(f"{where}: '{prefix}': {path!r} must be a path below the data root.")
+            raise DefinitionError(
+                f"{where}: '{prefix}': {path!r} must be a path below the data root."
+            )
     return SetDefinition(**given)
 
 
@@ -384,7 +427,8 @@ def _classes(where: str, data: Any) -> ClassDefinition:
     given = dict(data)
     if given["source"] not in CLASS_SOURCES:
         raise DefinitionError(
-            f"{where}: 'classes.source' must be one of {', '.join(CLASS_SOURCES)}, got {given['source']!r}."
+            f"{where}: 'classes.source' must be one of {', '.join(CLASS_SOURCES)}, got "
+            f"{given['source']!r}."
         )
     if given.get("subset", "all") not in SUBSETS:
         raise DefinitionError(f"{where}: 'classes.subset' must be one of {', '.join(SUBSETS)}.")
@@ -392,7 +436,9 @@ def _classes(where: str, data: Any) -> ClassDefinition:
         if given["source"] == key and not given.get(key):
             raise DefinitionError(f"{where}: 'classes.{key}' is missing.")
     if (given.get("subset") == "wnids") != bool(given.get("wnids")):
-        raise DefinitionError(f"{where}: 'classes.wnids' and 'classes.subset' = 'wnids' go together.")
+        raise DefinitionError(
+            f"{where}: 'classes.wnids' and 'classes.subset' = 'wnids' go together."
+        )
     for key in ("names", "wnids"):
         given[key] = _strings(where, f"classes.{key}", given.get(key, []))
     _strings(where, "classes.rename", list(given.get("rename", {}).values()))
@@ -402,11 +448,19 @@ def _classes(where: str, data: Any) -> ClassDefinition:
 def _check_classes(where: str, made: BenchmarkDefinition) -> None:
     source, folder = made.classes.source, bool(made.id.folder)
     if source == "set" and folder:
-        raise DefinitionError(f"{where}: 'classes.source' is 'set', but the ID set is a folder; use 'folders'.")
+        raise DefinitionError(
+            f"{where}: 'classes.source' is 'set', but the ID set is a folder; use 'folders'."
+        )
     if source == "folders" and made.id.labels != "folders":
-        raise DefinitionError(f"{where}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'.")
+        raise DefinitionError(
+            f"{where}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'."
+        )
     wnids = [images for images in made.sets if images.labels == "wnid"]
     if wnids and not source.startswith("imagenet"):
-        raise DefinitionError(f"{where}: labels = 'wnid' needs an ImageNet source of class names, not {source!r}.")
+        raise DefinitionError(
+            f"{where}: labels = 'wnid' needs an ImageNet source of class names, not {source!r}."
+        )
     if made.classes.subset == "folders" and made.id.labels != "wnid":
-        raise DefinitionError(f"{where}: 'classes.subset' is 'folders', so 'id.labels' must be 'wnid'.")
+        raise DefinitionError(
+            f"{where}: 'classes.subset' is 'folders', so 'id.labels' must be 'wnid'."
+        )

@@ -10,13 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.datasets.suite import Group, ImageSet
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_EXTENSIONS = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
-def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
+def list_images(
+    folder: str | os.PathLike[str], *, extensions: Sequence[str] = IMAGE_EXTENSIONS
+) -> list[str]:
     """Image files below a folder.
 
     Parameters
@@ -85,9 +98,13 @@ def list_class_folders(
     """
     root = _existing_folder(folder)
     if subfolders is None:
-        subfolders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        subfolders = sorted(
+            p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")
+        )
     if not subfolders:
-        raise ValueError(f"{root} holds no subfolder: put the images of each class into a folder of its own.")
+        raise ValueError(
+            f"{root} holds no subfolder: put the images of each class into a folder of its own."
+        )
     paths: list[str] = []
     labels: list[int] = []
     for i, name in enumerate(subfolders):
@@ -126,11 +143,11 @@ def embed_image_folders(
     id_train : str or path-like, optional
         ID images for baselines, with subfolders of the same names as `id` (some may be absent).
     names : mapping of str to str, optional
-        Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name with
-        underscores read as spaces.
+        Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name
+        with underscores read as spaces.
     embedder : CLIPEmbedder, str or None, default=None
-        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out, with a
-        warning.
+        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out,
+        with a warning.
     corpus : Corpus, list of str, path or str, default="wordnet-neglabel"
         Candidate negative labels.
     prompt : str or list of str, default="the nice {}"
@@ -165,7 +182,7 @@ def embed_image_folders(
     from dnm_sklearn.corpus import check_corpus
     from dnm_sklearn.datasets.suite_writer import check_target, write_embedding_suite
     from dnm_sklearn.embedding import check_embedder
-    from dnm_sklearn.embedding.models import shown_model_name
+    from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
     target = Path(os.path.abspath(folder))
     check_target(target, overwrite)
@@ -185,16 +202,24 @@ def embed_image_folders(
 
     model = check_embedder(embedder)
     vectors, norms = _embed_words(
-        model, [*class_names, *rest], [False] * len(class_names) + adjective, prompt, adjective_prompt
+        model,
+        [*class_names, *rest],
+        [False] * len(class_names) + adjective,
+        prompt,
+        adjective_prompt,
     )
     left_out: list[str] = []
     id_set = _embed(model, ImageSet("id", id_paths, "id", labels=id_labels), left_out)
-    train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
+    train_set = (
+        None
+        if train is None
+        else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
+    )
     ood_sets = [_embed(model, ImageSet(n, paths, group), left_out) for n, group, paths in ood_paths]
     if left_out:
         warn(
-            f"{len(left_out)} unreadable images are left out of the suite: {', '.join(left_out[:5])}"
-            + (", ..." if len(left_out) > 5 else ""),
+            f"{len(left_out)} unreadable images are left out of the suite: "
+            f"{', '.join(left_out[:5])}" + (", ..." if len(left_out) > 5 else ""),
         )
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
     return write_embedding_suite(
@@ -207,7 +232,8 @@ def embed_image_folders(
         text_names=[*class_names, *rest],
         text_embeddings=vectors,
         text_norms=norms,
-        part_of_speech=["noun"] * len(class_names) + ["adjective" if a else "noun" for a in adjective],
+        part_of_speech=["noun"] * len(class_names)
+        + ["adjective" if a else "noun" for a in adjective],
         model=shown_model_name(str(getattr(model, "model", None) or model.fingerprint_)),
         prompt=prompt if isinstance(prompt, str) else " | ".join(prompt),
         logit_scale=model.logit_scale_,
@@ -229,18 +255,22 @@ def _some_images(root: Path, endings: tuple[str, ...], limit: int) -> list[str]:
     prefix = "" if root == Path() else os.path.join(root, "")
     found = list(islice(_walk(prefix, endings), limit or None))
     if not found:
-        raise ValueError(f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders.")
+        raise ValueError(
+            f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders."
+        )
     return found
 
 
 def _walk(prefix: str, endings: tuple[str, ...]) -> Iterator[str]:
     """Yield the images below a folder (a path with its separator, or "") in the order of their paths' parts.
 
-    The operating system says with each name whether it is a folder, so that no file is asked for: a tree of a million
-    images takes seconds.
+    The operating system says with each name whether it is a folder, so that no file is asked for: a
+    tree of a million images takes seconds.
     """
     with os.scandir(prefix or ".") as entries:
-        here = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        here = sorted(
+            (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
+        )
     for name, is_folder in here:
         if is_folder:
             yield from _walk(os.path.join(prefix + name, ""), endings)
@@ -248,7 +278,9 @@ def _walk(prefix: str, endings: tuple[str, ...]) -> Iterator[str]:
             yield prefix + name
 
 
-def _class_names(folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None) -> list[str]:
+def _class_names(
+    folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None
+) -> list[str]:
     if names is None:
         found = [name.replace("_", " ").strip() for name in subfolders]
     else:
@@ -261,19 +293,25 @@ def _class_names(folder: Path, subfolders: Sequence[str], names: Mapping[str, st
         found = [str(names[name]).strip() for name in subfolders]
     for name, subfolder in zip(found, subfolders, strict=True):
         if not name:
-            raise ValueError(f"The class name of {folder / subfolder} is blank; give it one in names.")
+            raise ValueError(
+                f"The class name of {folder / subfolder} is blank; give it one in names."
+            )
     return found
 
 
-def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> tuple[list[str], np.ndarray]:
+def _train_images(
+    folder: Path, id_folder: Path, subfolders: list[str]
+) -> tuple[list[str], np.ndarray]:
     there = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     unknown = [name for name in there if name not in subfolders]
     if unknown:
         raise ValueError(
-            f"{folder} has class folders that {id_folder} has not: {', '.join(map(repr, unknown[:5]))}; "
-            "remove or rename them."
+            f"{folder} has class folders that {id_folder} has not: "
+            f"{', '.join(map(repr, unknown[:5]))}; remove or rename them."
         )
-    paths, labels, used = list_class_folders(folder, subfolders=[name for name in subfolders if name in there])
+    paths, labels, used = list_class_folders(
+        folder, subfolders=[name for name in subfolders if name in there]
+    )
     position = np.array([subfolders.index(name) for name in used])
     return paths, position[labels]
 
@@ -284,7 +322,9 @@ def _embed(model: Any, images: ImageSet, left_out: list[str]) -> ImageSet:
     bad = np.isnan(rows).any(axis=1)
     left_out += [str(images.images[i]) for i in np.flatnonzero(bad)]
     if bad.all():
-        raise ValueError(f"No image of the set {images.name!r} is readable (first: {images.images[0]}).")
+        raise ValueError(
+            f"No image of the set {images.name!r} is readable (first: {images.images[0]})."
+        )
     labels = None if images.labels is None else images.labels[~bad]
     return ImageSet(images.name, rows[~bad], images.group, labels=labels)
 
@@ -298,7 +338,9 @@ def _embed_words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return unit rows (m, D) and raw norms (m,) of the words, nouns and adjectives by their own template."""
     mask = np.asarray(adjective)
-    vectors, norms = model.encode_text([w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True)
+    vectors, norms = model.encode_text(
+        [w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True
+    )
     if not mask.any():
         return vectors, norms
     more, more_norms = model.encode_text(

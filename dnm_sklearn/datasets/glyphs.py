@@ -1,7 +1,8 @@
 """The shipped suite `glyphs`: pictures of Unicode characters, for the shipped model GlyphCLIP.
 
-It runs the whole true pipeline (image files, both towers, corpus, mining, scoring) anywhere, offline, in seconds. It
-shows mechanisms; rankings of methods on it do not carry over to photographs.
+It runs the whole true pipeline (image files, both towers, corpus, mining, scoring) anywhere,
+offline, in seconds. It shows mechanisms; rankings of methods on it do not carry over to
+photographs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets.suite import ImageSet, Suite
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 
 __all__ = ["extract_glyphs", "glyph_corpus", "load_glyphs"]
 
@@ -24,9 +25,10 @@ Task = Literal["letters", "symbols"]
 _DATA_DIR = Path(__file__).with_name("glyphs")
 _MARKS = {"letters": "L", "symbols": "S"}
 _NOTE = (
-    "A mechanism demo with a small model trained on drawn characters: rankings on it do not carry over to "
-    "photographs. Test images are in STIX General, those for baselines in DejaVu Serif; the model saw neither. "
-    "ENL without images takes its stock image mean from 15 of the latter and 15 noise images: in-domain here."
+    "A mechanism demo with a small model trained on drawn characters: rankings on it do not carry "
+    "over to photographs. Test images are in STIX General, those for baselines in DejaVu Serif; "
+    "the model saw neither. ENL without images takes its stock image mean from 15 of the latter "
+    "and 15 noise images: in-domain here."
 )
 
 
@@ -51,26 +53,29 @@ def _names() -> tuple[tuple[str, str], ...]:
 
 def _check_task(task: str) -> None:
     if task not in _MARKS:
-        raise ValueError(f"task={task!r} is not a task of the glyph suite: give 'letters' or 'symbols'.")
+        raise ValueError(
+            f"task={task!r} is not a task of the glyph suite: give 'letters' or 'symbols'."
+        )
 
 
 def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus:
     """Return the candidate negative labels of the glyph suite: Unicode names in lower case.
 
-    The about 28,000 names of Unicode 14 that say more than a code point or a syllable and fit GlyphCLIP's context
-    of 16 tokens, without the class names of the task. Near-synonyms of class names are left out unless asked for:
-    names of characters whose compatibility form (NFKC) is an ID character ("fullwidth latin small letter c"), and
-    names that are a style and the whole name of one ("negative circled latin capital letter a"). Names of
-    homoglyphs ("greek capital letter alpha") and of the OOD sets stay in, as they would in a corpus made without
-    knowledge of the test.
+    The about 28,000 names of Unicode 14 that say more than a code point or a syllable and fit
+    GlyphCLIP's context of 16 tokens, without the class names of the task. Near-synonyms of class
+    names are left out unless asked for: names of characters whose compatibility form (NFKC) is an
+    ID character ("fullwidth latin small letter c"), and names that are a style and the whole name
+    of one ("negative circled latin capital letter a"). Names of homoglyphs ("greek capital letter
+    alpha") and of the OOD sets stay in, as they would in a corpus made without knowledge of the
+    test.
 
     Parameters
     ----------
     task : {"letters", "symbols"}, default="letters"
         Whose class names and near-synonyms are meant.
     contaminate : bool, default=False
-        Whether to keep the near-synonyms: as negative labels they are false negatives, the problem that debiased
-        negative mining is about.
+        Whether to keep the near-synonyms: as negative labels they are false negatives, the problem
+        that debiased negative mining is about.
 
     Returns
     -------
@@ -87,18 +92,23 @@ def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus
     _check_task(task)
     class_names = {name for _, name in _load()[0]["classes"][task]}
     mark = _MARKS[task]
-    names = [name for name, marks in _names() if name not in class_names and (contaminate or mark not in marks)]
+    names = [
+        name
+        for name, marks in _names()
+        if name not in class_names and (contaminate or mark not in marks)
+    ]
     return Corpus(names, name=f"unicode-names-{task}" + ("-contaminated" if contaminate else ""))
 
 
 def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     """Load the shipped glyph suite.
 
-    Every picture is a 64 x 64 grey image drawn once and shipped. ID: the 52 Latin letters (10 pictures each), or
-    100 symbols (6 each). OOD, letters: Greek, Cyrillic, accented Latin and digits (near); arrows, mathematical
-    operators, geometric shapes, pictographs, scikit-learn's handwritten digits and noise (far); Greek and Cyrillic
-    homoglyphs of Latin letters, which no model can tell apart ("sanity": AUROC near 0.5, kept out of means). OOD,
-    symbols: other arrows, operators and shapes (near); alphabets, digits and noise (far).
+    Every picture is a 64 x 64 grey image drawn once and shipped. ID: the 52 Latin letters (10
+    pictures each), or 100 symbols (6 each). OOD, letters: Greek, Cyrillic, accented Latin and
+    digits (near); arrows, mathematical operators, geometric shapes, pictographs, scikit-learn's
+    handwritten digits and noise (far); Greek and Cyrillic homoglyphs of Latin letters, which no
+    model can tell apart ("sanity": AUROC near 0.5, kept out of means). OOD, symbols: other arrows,
+    operators and shapes (near); alphabets, digits and noise (far).
 
     Parameters
     ----------
@@ -110,11 +120,12 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     Returns
     -------
     Suite
-        Images are read-only uint8 arrays of shape (n, 64, 64); `embedder` is "glyphclip" and `prompt` is "{}";
-        `id_train` holds 16 images a class in fonts that neither the tests nor the model's training use. `meta`
-        has, beside `task` and `contaminate`: `codes`, for each set the code point of each picture (digits: the
-        digit's; noise: -1); `never_trained`, the code points that the model never saw in any font;
-        `contaminants`, the near-synonyms of class names.
+        Images are read-only uint8 arrays of shape (n, 64, 64); `embedder` is "glyphclip" and
+        `prompt` is "{}"; `id_train` holds 16 images a class in fonts that neither the tests nor the
+        model's training use. `meta` has, beside `task` and `contaminate`: `codes`, for each set the
+        code point of each picture (digits: the digit's; noise: -1); `never_trained`, the code
+        points that the model never saw in any font; `contaminants`, the near-synonyms of class
+        names.
 
     Raises
     ------
@@ -167,7 +178,9 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     )
 
 
-def extract_glyphs(folder: str | Path, task: Task = "letters", *, contaminate: bool = False) -> Suite:
+def extract_glyphs(
+    folder: str | Path, task: Task = "letters", *, contaminate: bool = False
+) -> Suite:
     """Write the suite's pictures as PNG files, one folder a set (ID: one folder a class in it).
 
     Parameters
@@ -212,7 +225,9 @@ def extract_glyphs(folder: str | Path, task: Task = "letters", *, contaminate: b
         return replace(images, images=paths)
 
     id_train = None if suite.id_train is None else write(suite.id_train)
-    return replace(suite, id=write(suite.id), ood=tuple(write(s) for s in suite.ood), id_train=id_train)
+    return replace(
+        suite, id=write(suite.id), ood=tuple(write(s) for s in suite.ood), id_train=id_train
+    )
 
 
 def _write_png(pixels: np.ndarray, path: Path) -> str:

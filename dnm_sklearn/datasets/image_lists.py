@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dnm_sklearn.datasets.suite import Group, ImageSet
+from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
 _SHOWN = 3
 _FEW = 50  # files of a folder up to which each is asked for
 
 
 def read_image_list(
-    path: str | os.PathLike[str], images: str | os.PathLike[str], *, check: bool = True, per_class: int = 0
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    check: bool = True,
+    per_class: int = 0,
 ) -> tuple[list[str], np.ndarray]:
     """Read an image list.
 
@@ -29,8 +33,8 @@ def read_image_list(
     check : bool, default=True
         Whether every image must be there.
     per_class : int, default=0
-        Take only so many images of each label, the first in the order of the list; 0 = all. The others need not be
-        there.
+        Take only so many images of each label, the first in the order of the list; 0 = all. The
+        others need not be there.
 
     Returns
     -------
@@ -55,7 +59,9 @@ def read_image_list(
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such image list; check the path.")
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder, which the paths in {path} are relative to.")
+        raise FileNotFoundError(
+            f"{root}: no such folder, which the paths in {path} are relative to."
+        )
     paths: list[str] = []
     labels: list[int] = []
     taken: Counter[int] = Counter()
@@ -67,10 +73,14 @@ def read_image_list(
         try:
             index = int(label)
         except ValueError:
-            raise ValueError(f"{path}, line {number}: not 'path label' with an integer label: {line!r}.") from None
+            raise ValueError(
+                f"{path}, line {number}: not 'path label' with an integer label: {line!r}."
+            ) from None
         name = name.strip()
         if not name or os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
-            raise ValueError(f"{path}, line {number}: {name!r} is not a path below the folder of images.")
+            raise ValueError(
+                f"{path}, line {number}: {name!r} is not a path below the folder of images."
+            )
         taken[index] += 1
         if per_class and taken[index] > per_class:
             continue
@@ -82,8 +92,8 @@ def read_image_list(
         missing = _missing(paths)
         if missing:
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(paths)} images in {path} are not on disk "
-                f"(first: {', '.join(missing[:_SHOWN])}); download the rest, or check the folder {root}."
+                f"{len(missing)} of the {len(paths)} images in {path} are not on disk (first: "
+                f"{', '.join(missing[:_SHOWN])}); download the rest, or check the folder {root}."
             )
     return paths, np.asarray(labels, dtype=np.int64)
 
@@ -104,7 +114,11 @@ def _missing(paths: list[str]) -> list[str]:
 
 
 def load_image_list(
-    path: str | os.PathLike[str], images: str | os.PathLike[str], *, name: str | None = None, group: Group = "far"
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    group: Group = "far",
 ) -> ImageSet:
     """Make an image set from a list.
 
@@ -136,7 +150,10 @@ def load_image_list(
     """
     paths, labels = read_image_list(path, images)
     if group == "id" and labels.min() < 0:
-        raise ValueError(f"{path}: an ID image has a negative label ({labels.min()}); ID labels are class indices.")
+        raise ValueError(
+            f"{path}: an ID image has a negative label ({labels.min()}); ID labels are class "
+            "indices."
+        )
     stem = name or Path(path).stem.removeprefix("test_")
     return ImageSet(stem, paths, group, labels=labels if group == "id" else None)
 
@@ -173,12 +190,13 @@ def names_from_paths(paths: list[str], labels: np.ndarray) -> list[str]:
         folder = Path(path).parent.name
         if found.setdefault(label, folder) != folder:
             raise ValueError(
-                f"The images of label {label} lie in several folders ({found[label]!r}, {folder!r}), so that "
-                "their class has no name; give the class names in a file."
+                f"The images of label {label} lie in several folders ({found[label]!r}, "
+                f"{folder!r}), so that their class has no name; give the class names in a file."
             )
     missing = [label for label in range(max(found) + 1) if label not in found]
     if missing or min(found) < 0:
         raise ValueError(
-            f"Labels must be 0 to K - 1, each with an image; missing or negative: {missing or min(found)}."
+            "Labels must be 0 to K - 1, each with an image; missing or negative: "
+            f"{missing or min(found)}."
         )
     return [found[label].replace("_", " ").strip() for label in sorted(found)]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.datasets.embedding_suite import FORMAT, SUITE_FILE, SuiteError, load_embedding_suite
-from dnm_sklearn.datasets.suite import ImageSet
+from dnm_sklearn.datasets.benchmark import ImageSet
+from dnm_sklearn.datasets.embeddings_io import FORMAT, SUITE_FILE, SuiteError, load_embedding_suite
 
 
 def write_embedding_suite(
@@ -40,8 +40,8 @@ def write_embedding_suite(
 ) -> Path:
     """Write a suite folder that :func:`load_embedding_suite` reads.
 
-    The suite is written into a temporary folder beside the target, checked by reading it back, and renamed:
-    an interrupted or refused call leaves nothing behind.
+    The suite is written into a temporary folder beside the target, checked by reading it back, and
+    renamed: an interrupted or refused call leaves nothing behind.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ def write_embedding_suite(
     class_names : sequence of str
         The K ID class names; each must be among `text_names`.
     id : ImageSet
-        ID test images: `images` of shape (n, d), `labels` of shape (n,) with indices into `class_names`.
+        ID test images: `images` of shape (n, d), `labels` of shape (n,) with indices into
+        `class_names`.
     ood : sequence of ImageSet
         OOD sets: `images` of shape (n, d), group "near", "far" or "sanity".
     text_names : sequence of str
@@ -124,7 +125,10 @@ def write_embedding_suite(
                 "name": id_train.name,
                 **_write_images(scratch, "id_train.npz", id_train, dtype),
             }
-        columns = {"name": np.asarray(text_names, dtype=str), "embedding": _unit(text_embeddings, dtype)}
+        columns = {
+            "name": np.asarray(text_names, dtype=str),
+            "embedding": _unit(text_embeddings, dtype),
+        }
         if text_norms is not None:
             columns["norm"] = np.asarray(text_norms, dtype=np.float32)
         if part_of_speech is not None:
@@ -160,9 +164,13 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{target} exists; choose another folder, or replace it (overwrite=True, --overwrite).")
+        raise FileExistsError(
+            f"{target} exists; choose another folder, or replace it (overwrite=True, --overwrite)."
+        )
     if not (target / SUITE_FILE).is_file():
-        raise FileExistsError(f"{target} exists and is not an embedding suite, so it is not replaced; choose another.")
+        raise FileExistsError(
+            f"{target} exists and is not an embedding suite, so it is not replaced; choose another."
+        )
 
 
 def _unit(rows: Any, dtype: str) -> np.ndarray:

@@ -22,7 +22,7 @@ _DETECTORS = {
 }
 _OTHER = {
     "BaseOODDetector": "base",
-    "NegativeLabelDetector": "negative",
+    "NegativeLabelDetector": "negative_label",
     "StreamingDetector": "streaming",
     "DetectorInfo": "info",
 }
@@ -43,7 +43,10 @@ def all_detectors() -> dict[str, type[BaseOODDetector]]:
     >>> "NegLabelDetector" in all_detectors()
     True
     """
-    return {name: getattr(import_module(f"{__name__}.{module}"), name) for name, module in _DETECTORS.items()}
+    return {
+        name: getattr(import_module(f"{__name__}.{module}"), name)
+        for name, module in _DETECTORS.items()
+    }
 
 
 def __getattr__(name: str) -> Any:

@@ -8,19 +8,21 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
 from dnm_sklearn.detectors.streaming import StreamingDetector
-from dnm_sklearn.label_memory import STATE_NAMES, LabelMemoryStream
+from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
 
 
 class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     """AdaNeg: NegLabel with label proxies that confident test images draw towards the image space.
 
-    Images whose grouped NegLabel score S_nl is confident are remembered under their nearest class or negative label,
-    the ones of lowest entropy where there are more than `memory_length`. A label's proxy is made of its text and its
-    images; S_ada is the grouped score against the proxies. The result is ``(S_ada + w * S_nl) / (1 + w)``.
+    Images whose grouped NegLabel score S_nl is confident are remembered under their nearest class
+    or negative label, the ones of lowest entropy where there are more than `memory_length`. A
+    label's proxy is made of its text and its images; S_ada is the grouped score against the
+    proxies. The result is ``(S_ada + w * S_nl) / (1 + w)``.
 
-    The method is **transductive**: by default the scores of an image depend on the images before it and in its batch.
+    The method is **transductive**: by default the scores of an image depend on the images before it
+    and in its batch.
 
     Parameters
     ----------
@@ -35,13 +37,14 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of one half. A
-        threshold that images set at fit stays: scores may drift away from it as the detector adapts.
+        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of
+        one half. A threshold that images set at fit stays: scores may drift away from it as the
+        detector adapts.
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
-        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
+        Candidate labels. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
+        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"percentile", "none"}, default="percentile"
@@ -60,7 +63,8 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     static_weight : float, default=0.1
         w, the paper's lambda: weight of the static score.
     gap : float, default=0.5
-        g in [0, 1]: an image is confident if S_nl is above ``(1 + g) / 2`` (ID) or below ``(1 - g) / 2`` (OOD).
+        g in [0, 1]: an image is confident if S_nl is above ``(1 + g) / 2`` (ID) or below ``(1 - g)
+        / 2`` (OOD).
     n_groups : int, default=5
         Groups the kept labels are dealt into; the score is the mean over groups.
     max_similarity : float or None, default=None
@@ -68,10 +72,11 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     exclude_class_names : bool, default=True
         Drop candidates equal to a class name, ignoring case.
     batch_size : int, default=256
-        Images scored at once in a stream. It changes results: a batch is remembered before it is scored.
+        Images scored at once in a stream. It changes results: a batch is remembered before it is
+        scored.
     adaptation : {"transductive", "frozen"}, default="transductive"
-        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the memory.
-        "frozen": it scores with the memory as it is. Neither changes the detector.
+        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the
+        memory. "frozen": it scores with the memory as it is. Neither changes the detector.
     random_state : int, RandomState instance or None, default=0
         Seed of the grouping, drawn once at fit; None keeps the mined order.
 
@@ -79,16 +84,17 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    negative_corpus_, negative_labels_, negative_text_ : Corpus, ndarray (M,), ndarray (M, D)
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
         The mined labels and their unit embeddings.
     n_groups_ : int
         Groups used.
     memory_features_ : ndarray of shape (S, D)
         Features of remembered images.
     memory_label_ : ndarray of int of shape (S,)
-        Label each belongs to: 0..K-1 a class, K + i the negative label ``permutation_[i]``, -1 a free place.
+        Label each belongs to: 0..K-1 a class, K + i the negative label ``permutation_[i]``, -1 a
+        free place.
     memory_entropy_ : ndarray of shape (S,)
         Entropy over its side's labels each was stored with.
     n_seen_ : int
@@ -98,13 +104,14 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
 
     Notes
     -----
-    ``expit(score_samples(X))`` is ``(S_ada + w * S_nl) / (1 + w)``. The authors' code stops replacing images once an
-    entropy is NaN (0 * log 0 in half precision) and never fills its last slot; this one does neither.
+    ``expit(score_samples(X))`` is ``(S_ada + w * S_nl) / (1 + w)``. The authors' code stops
+    replacing images once an entropy is NaN (0 * log 0 in half precision) and never fills its last
+    slot; this one does neither.
 
     References
     ----------
-    Zhang and Zhang, "AdaNeg: Adaptive Negative Proxy Guided OOD Detection with Vision-Language Models", NeurIPS 2024,
-    arXiv:2410.20149.
+    Zhang and Zhang, "AdaNeg: Adaptive Negative Proxy Guided OOD Detection with Vision-Language
+    Models", NeurIPS 2024, arXiv:2410.20149.
 
     Examples
     --------
@@ -210,8 +217,8 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
 
     def _open_stream(self) -> LabelMemoryStream:
         return LabelMemoryStream(
-            self.id_text_,
-            self.group_text_,
+            self.class_embeddings_,
+            self.group_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             memory_length=self.memory_length,

@@ -14,13 +14,13 @@ from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOpt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
+from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
 from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
 from dnm_sklearn.embedding.inputs import on_host
-from dnm_sklearn.labels import ResolvedLabels, resolve_labels
 
 _THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))
 
@@ -29,13 +29,14 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     """Base class of the zero-shot OOD detectors.
 
     A subclass names its method in ``info``, prepares fitted arrays in :meth:`_fit_text` and scores
-    embeddings in :meth:`_score_embeddings`; names, prompts, images, thresholds and the sign live here.
+    embeddings in :meth:`_score_embeddings`; names, prompts, images, thresholds and the sign live
+    here.
 
     Parameters
     ----------
     classes : list of str, dict or None, default=None
-        ID class names. A dict maps a name to synonyms (put through `prompt`) or templates (strings with
-        ``{}``) whose embeddings are averaged. None = names from `y` or `X` in :meth:`fit`.
+        ID class names. A dict maps a name to synonyms (put through `prompt`) or templates (strings
+        with ``{}``) whose embeddings are averaged. None = names from `y` or `X` in :meth:`fit`.
     embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
         What turns names and images into vectors; a string is a model name ``"name/tag"``.
     prompt : str or list of str
@@ -45,9 +46,10 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings and mining results.
     contamination : float, "auto" or PyThresh-style object, default="auto"
-        A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows known to be
-        ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1. An object with ``eval(scores)``, or
-        ``fit(scores)`` and ``labels_``, that returns 0/1 for the scores of those rows; a copy of it is used.
+        A share in (0, 0.5] of the non-OOD rows given to `fit` to flag; "auto" keeps 95 % of rows
+        known to be ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1. An
+        object with ``eval(scores)``, or ``fit(scores)`` and ``labels_``, that returns 0/1 for the
+        scores of those rows; a copy of it is used.
     ood_label : str, default="ood"
         The string in `y` that marks OOD rows, and that :meth:`predict_class` returns for them.
     """
@@ -55,13 +57,23 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     info: ClassVar[DetectorInfo]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        # One string, a path, a set or a generator is refused where names are read, which says what to give instead.
-        "classes": ["array-like", dict, None, *map(Hidden, (HasMethods(["__iter__"]), HasMethods(["__fspath__"])))],
+        # One string, a path, a set or a generator is refused where names are read, which says what
+        # to give instead.
+        "classes": [
+            "array-like",
+            dict,
+            None,
+            *map(Hidden, (HasMethods(["__iter__"]), HasMethods(["__fspath__"]))),
+        ],
         "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
         "prompt": [str, list, tuple],
         "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), *_THRESHOLDERS],
+        "contamination": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, 0.5, closed="right"),
+            *_THRESHOLDERS,
+        ],
         "ood_label": [str],
     }
 
@@ -88,7 +100,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     @abstractmethod
     def _fit_text(self) -> None:
-        """Prepare fitted arrays from ``id_text_``, ``embedder_`` and the parameters."""
+        """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
 
     @abstractmethod
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
@@ -110,12 +122,13 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Parameters
         ----------
         X : images, array-like of shape (n, D), sequence of str or None, default=None
-            Images or embeddings: they only set ``decision_scores_``, ``labels_`` and ``threshold_`` (in
-            ``ENLDetector`` rows that `y` says are ID enter the score too). Or, with neither `classes` nor string
-            `y`, the class names.
+            Images or embeddings: they only set ``decision_scores_``, ``labels_`` and ``threshold_``
+            (in ``ENLDetector`` rows that `y` says are ID enter the score too). Or, with neither
+            `classes` nor string `y`, the class names.
         y : array-like of shape (n,) or None, default=None
-            Strings = class names or `ood_label`; bool or {0, 1} = ID / OOD; integers in ``0..K-1`` that include
-            others, with `classes` given = class indices; other numbers are ignored. Without X, the class names.
+            Strings = class names or `ood_label`; bool or {0, 1} = ID / OOD; integers in ``0..K-1``
+            that include others, with `classes` given = class indices; other numbers are ignored.
+            Without X, the class names.
 
         Returns
         -------
@@ -134,15 +147,15 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             rows, failed = self._embed(labels.images, reset=True)
         self.class_names_ = np.asarray(labels.class_names)
         self.temperature_ = self._temperature()
-        self.id_text_ = self._encode_classes(labels)
+        self.class_embeddings_ = self._encode_classes(labels)
         if rows is None:
-            self.n_features_in_ = self.id_text_.shape[1]
+            self.n_features_in_ = self.class_embeddings_.shape[1]
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
-        elif rows.shape[1] != self.id_text_.shape[1]:
+        elif rows.shape[1] != self.class_embeddings_.shape[1]:
             raise ValueError(
-                f"X has {rows.shape[1]} features, but the embedder's text vectors have {self.id_text_.shape[1]}; "
-                "give embeddings of the same model."
+                f"X has {rows.shape[1]} features, but the embedder's text vectors have "
+                f"{self.class_embeddings_.shape[1]}; give embeddings of the same model."
             )
         self.embedder_fingerprint_ = encoder_identity(self.embedder_)
         self._fit_text()
@@ -158,9 +171,16 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     def _encode_classes(self, labels: ResolvedLabels) -> np.ndarray:
         """Unit text rows (K, D); several texts of a class are averaged and renormalised."""
-        plain = [(i, text) for i, texts in enumerate(labels.prompts) for text in texts if "{}" not in text]
+        plain = [
+            (i, text)
+            for i, texts in enumerate(labels.prompts)
+            for text in texts
+            if "{}" not in text
+        ]
         owner = [i for i, _ in plain]
-        vectors = [self.embedder_.encode_text([text for _, text in plain], self.prompt)] if plain else []
+        vectors = (
+            [self.embedder_.encode_text([text for _, text in plain], self.prompt)] if plain else []
+        )
         for i, texts in enumerate(labels.prompts):
             for template in (text for text in texts if "{}" in text):
                 owner.append(i)
@@ -177,15 +197,26 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
         if input_kind(X) == "embeddings":
-            # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an unreadable image.
+            # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an
+            # unreadable image.
             lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
-            finite = "allow-nan" if lenient else False  # where False, checked below with a message that names the row
+            finite = (
+                "allow-nan" if lenient else False
+            )  # where False, checked below with a message that names the row
             least = 1 if reset else 0
             X = validate_data(
-                self, on_host(X), reset=reset, dtype="numeric", ensure_all_finite=finite, ensure_min_samples=least
+                self,
+                on_host(X),
+                reset=reset,
+                dtype="numeric",
+                ensure_all_finite=finite,
+                ensure_min_samples=least,
             )
             if not lenient and not (good := np.isfinite(X).all(axis=1)).all():
-                raise ValueError(f"X holds NaN or infinity (first in row {int(np.argmin(good))}): remove those rows.")
+                raise ValueError(
+                    f"X holds NaN or infinity (first in row {int(np.argmin(good))}): remove those "
+                    "rows."
+                )
             failed = np.isnan(X).all(axis=1) if lenient else np.zeros(len(X), dtype=bool)
             rows = np.full(X.shape, np.nan, dtype=np.float32)
             if not failed.all():
@@ -212,8 +243,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Returns
         -------
         ndarray of shape (n,), float64
-            Higher = more ID; exactly ``-decision_function(X)``. NaN where an image could not be read
-            (only with the embedder's ``on_error="nan"``).
+            Higher = more ID; exactly ``-decision_function(X)``. NaN where an image could not be
+            read (only with the embedder's ``on_error="nan"``).
 
         Raises
         ------
@@ -222,7 +253,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         ValueError
             If X has NaN or zero rows or the wrong width.
         """
-        check_is_fitted(self, "id_text_")
+        check_is_fitted(self, "class_embeddings_")
         rows, failed = self._embed(X, reset=False)
         return self._score_rows(rows, failed)
 
@@ -252,7 +283,9 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     def _nearest_class(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
         names = np.full(len(rows), self.ood_label, dtype=object)
         if not failed.all():
-            names[~failed] = self.class_names_[scoring.class_index(rows[~failed], self.id_text_)]
+            names[~failed] = self.class_names_[
+                scoring.class_index(rows[~failed], self.class_embeddings_)
+            ]
         return names
 
     def save(self, path):
@@ -261,8 +294,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         Parameters
         ----------
         path : str or path
-            File to write; an existing one is replaced. It holds names, arrays and plain parameters, no weights, no
-            ``memory``, and of the embedder its parameters and fingerprint.
+            File to write; an existing one is replaced. It holds names, arrays and plain parameters,
+            no weights, no ``memory``, and of the embedder its parameters and fingerprint.
 
         Raises
         ------

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
 from dnm_sklearn.embedding import EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
@@ -31,15 +31,17 @@ SUPERCLASSES = (
     "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern", "structure",
     "landscape", "vista", "creature",
 )  # fmt: skip
-# Lexicographer file of an adjective that is joined to a superclass already, so that it is not joined again.
+# Lexicographer file of an adjective that is joined to a superclass already, so that it is not
+# joined again.
 JOINED = "adj.joined"
 
 
 class CSPDetector(NegativeLabelDetector):
     """CSP: NegLabel whose adjectives are joined to superclasses ("rusty" to "rusty place").
 
-    Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns stay. Candidates that
-    nearly duplicate a class name are dropped, and NegLabel's mining and grouped score do the rest.
+    Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns
+    stay. Candidates that nearly duplicate a class name are dropped, and NegLabel's mining and
+    grouped score do the rest.
 
     Parameters
     ----------
@@ -58,11 +60,12 @@ class CSPDetector(NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as nouns, unjoined
-        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`): a table has no text tower, and
-        its vectors have their prompt already, so the templates are ignored. A corpus that holds adjectives needs their
-        joined names in such a table. Adjectives whose lexicographer file is ``JOINED`` ("adj.joined") count as joined
-        already.
+        Candidate labels. None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names as
+        nouns, unjoined (with the shipped "glyphclip" its
+        :func:`~dnm_sklearn.datasets.glyph_corpus`): a table has no text tower, and its vectors have
+        their prompt already, so the templates are ignored. A corpus that holds adjectives needs
+        their joined names in such a table. Adjectives whose lexicographer file is ``JOINED``
+        ("adj.joined") count as joined already.
     adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
         Templates for joined adjectives (four), averaged.
     superclasses : sequence of str, default=SUPERCLASSES
@@ -80,19 +83,20 @@ class CSPDetector(NegativeLabelDetector):
     exclude_class_names : bool, default=True
         Drop candidates equal to a class name, ignoring case.
     random_state : int, RandomState instance or None, default=0
-        Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws superclasses unseeded
-        and keeps the mined order.
+        Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws
+        superclasses unseeded and keeps the mined order.
 
     Attributes
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
     negative_corpus_ : Corpus
-        The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the corpus, given back as
-        ``corpus`` with ``mining="none"``, gives the same scores (also through ``to_file`` and ``from_file``).
-    negative_labels_, negative_text_ : ndarray (M,), ndarray (M, D)
+        The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the
+        corpus, given back as ``corpus`` with ``mining="none"``, gives the same scores (also through
+        ``to_file`` and ``from_file``).
+    negative_labels_, negative_embeddings_ : ndarray (M,), ndarray (M, D)
         Their names and unit embeddings.
     n_groups_ : int
         Groups used.
@@ -101,13 +105,13 @@ class CSPDetector(NegativeLabelDetector):
 
     Notes
     -----
-    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean over groups
-    of ``S / (S + N_j)``.
+    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
+    over groups of ``S / (S + N_j)``.
 
     References
     ----------
-    Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language Models",
-    NeurIPS 2024, arXiv:2410.08611.
+    Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language
+    Models", NeurIPS 2024, arXiv:2410.08611.
 
     Examples
     --------
@@ -194,19 +198,28 @@ class CSPDetector(NegativeLabelDetector):
         bare = np.flatnonzero(corpus.is_adjective & (corpus.lexname != JOINED))
         if not len(bare):
             return corpus
-        if not self.superclasses or not all(isinstance(word, str) and word.strip() for word in self.superclasses):
-            raise ValueError(f"superclasses must be words to join adjectives to, got {self.superclasses!r}.")
+        if not self.superclasses or not all(
+            isinstance(word, str) and word.strip() for word in self.superclasses
+        ):
+            raise ValueError(
+                f"superclasses must be words to join adjectives to, got {self.superclasses!r}."
+            )
         names, lexname = list(corpus.names), corpus.lexname.astype(object)
-        drawn = check_random_state(self.random_state).randint(len(self.superclasses), size=len(bare))
+        drawn = check_random_state(self.random_state).randint(
+            len(self.superclasses), size=len(bare)
+        )
         for i, superclass in zip(bare, drawn, strict=True):
             names[i] = f"{names[i]} {self.superclasses[superclass]}"
         if isinstance(self.embedder_, EmbeddingTable):
             missing = [names[i] for i in bare if names[i] not in self.embedder_]
             if missing:
                 raise ValueError(
-                    f"CSP joins adjectives to superclasses, and {len(missing)} of the {len(bare)} joined names are not "
-                    f"in the EmbeddingTable, e.g. {missing[0]!r}. Give a corpus= of nouns only, add the joined "
-                    "names to the table, or use a CLIPEmbedder."
+                    f"CSP joins adjectives to superclasses, and {len(missing)} of the {len(bare)} "
+                    f"joined names are not in the EmbeddingTable, e.g. {missing[0]!r}. Give a "
+                    "corpus= of nouns only, add the joined names to the table, or use a "
+                    "CLIPEmbedder."
                 )
         lexname[bare] = JOINED
-        return Corpus(names, corpus.part_of_speech, lexname.tolist(), name=f"{corpus.name} (joined)")
+        return Corpus(
+            names, corpus.part_of_speech, lexname.tolist(), name=f"{corpus.name} (joined)"
+        )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn import thresholds
-from dnm_sklearn._warn import warn
-from dnm_sklearn.labels import ResolvedLabels
+from dnm_sklearn._utils.labels import ResolvedLabels
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.calibration import thresholds
 
 _PYOD_CONTAMINATION = 0.1
 
@@ -34,13 +34,16 @@ class DecisionMixin:
 
     calibration_scores_: np.ndarray | None
 
-    def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
+    def _set_threshold(
+        self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels
+    ) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
         self.calibration_scores_ = self.calibration_n_seen_ = None
         if rows is None or failed is None:
             if not isinstance(self.contamination, str):
                 raise ValueError(
-                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images or embeddings, "
+                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images "
+                    "or embeddings, "
                     'or use contamination="auto", or calibrate(X_id) after fit.'
                 )
             self.decision_scores_ = np.empty(0)
@@ -48,22 +51,31 @@ class DecisionMixin:
         else:
             self.decision_scores_ = -self._score_rows(rows, failed)
             self.threshold_ = self._threshold_from(self.decision_scores_, ~failed, labels.is_ood)
-        self.labels_ = self._flag(self.decision_scores_) if self.threshold_ is not None else np.empty(0, dtype=int)
+        self.labels_ = (
+            self._flag(self.decision_scores_)
+            if self.threshold_ is not None
+            else np.empty(0, dtype=int)
+        )
 
-    def _threshold_from(self, scores: np.ndarray, usable: np.ndarray, is_ood: np.ndarray | None) -> float | None:
+    def _threshold_from(
+        self, scores: np.ndarray, usable: np.ndarray, is_ood: np.ndarray | None
+    ) -> float | None:
         """Rule of ``contamination``; rows known to be OOD are left out."""
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
         if auto:
             if is_ood is not None and keep.any():
-                return thresholds.halfway_up(thresholds.keep_threshold(scores[keep], keep=0.95), scores[keep])
+                return thresholds.halfway_up(
+                    thresholds.keep_threshold(scores[keep], keep=0.95), scores[keep]
+                )
             zero_shot = self._zero_shot_threshold()
             if zero_shot is not None:
                 return zero_shot
         if not keep.any():
             raise ValueError(
-                f"No usable row sets the threshold: every row of X (n_samples={len(scores)}) is known to be OOD or "
-                "unreadable. Add ID rows, or fit without X and call calibrate(X_id)."
+                f"No usable row sets the threshold: every row of X (n_samples={len(scores)}) is "
+                "known to be OOD or unreadable. Add ID rows, or fit without X and call "
+                "calibrate(X_id)."
             )
         if not auto and not isinstance(self.contamination, Real):
             return thresholds.thresholder_threshold(self.contamination, scores[keep])
@@ -77,8 +89,8 @@ class DecisionMixin:
     def _check_threshold(self) -> None:
         if self.threshold_ is None:
             raise ValueError(
-                f"{type(self).__name__} has no zero-shot threshold: call calibrate(X_id) with ID images, or fit(X) "
-                "with images. Scores (decision_function) need no threshold."
+                f"{type(self).__name__} has no zero-shot threshold: call calibrate(X_id) with ID "
+                "images, or fit(X) with images. Scores (decision_function) need no threshold."
             )
 
     def _decisions(self, X) -> tuple[np.ndarray, np.ndarray]:
@@ -96,15 +108,17 @@ class DecisionMixin:
         seen = getattr(self, "n_seen_", None)
         if seen != self.calibration_n_seen_:
             warn(
-                f"{type(self).__name__} has changed its state since calibrate (n_seen_={seen}, then "
-                f"{self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call calibrate(X_id) again.",
+                f"{type(self).__name__} has changed its state since calibrate (n_seen_={seen}, "
+                f"then {self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call "
+                "calibrate(X_id) again.",
                 CalibrationWarning,
             )
         elif not frozen and getattr(self, "adaptation", None) == "transductive":
             warn(
-                f"{type(self).__name__} was calibrated with its state frozen, but adaptation='transductive' scores "
-                "every image together with the others of X: the share of ID images kept is not guaranteed. Use "
-                "set_params(adaptation='frozen') for the guarantee.",
+                f"{type(self).__name__} was calibrated with its state frozen, but "
+                "adaptation='transductive' scores every image together with the others of X: the "
+                "share of ID images kept is not guaranteed. Use set_params(adaptation='frozen') "
+                "for the guarantee.",
                 CalibrationWarning,
             )
 
@@ -153,15 +167,18 @@ class DecisionMixin:
 
         References
         ----------
-        Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise predictions",
-        ECML PKDD 2020.
+        Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise
+        predictions", ECML PKDD 2020.
         """
         return self._confidence(*self._decisions(X))
 
     def _fit_scores(self, what: str) -> np.ndarray:
         known = self.decision_scores_[~np.isnan(self.decision_scores_)]
         if not len(known):
-            raise ValueError(f"{what} compares with the scores of images given to fit, and there were none: fit(X).")
+            raise ValueError(
+                f"{what} compares with the scores of images given to fit, and there were none: "
+                "fit(X)."
+            )
         return known
 
     def _confidence(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -177,8 +194,9 @@ class DecisionMixin:
     def predict_proba(self, X, method="logistic", return_confidence=False):
         """Map scores to (0, 1); **not** a calibrated probability of being OOD.
 
-        How many images are OOD is unknown to a zero-shot detector, and so is any true probability. For calibrated
-        ones use ``CalibratedClassifierCV(OODClassifier(detector))`` on labelled images; for a guaranteed error rate
+        How many images are OOD is unknown to a zero-shot detector, and so is any true probability.
+        For calibrated ones use ``CalibratedClassifierCV(OODClassifier(detector))`` on labelled
+        images; for a guaranteed error rate
         :meth:`calibrate` and :meth:`p_value`.
 
         Parameters
@@ -186,9 +204,10 @@ class DecisionMixin:
         X : images or array-like of shape (n, D)
             Images, or embeddings (normalised by us).
         method : {"logistic", "linear", "unify"}, default="logistic"
-            "logistic": ``expit((decision_function(X) - threshold_) / u)``, with u = 1 for scores that are logs or
-            log-odds and u = the temperature for cosines and energies: above 0.5 exactly where ``predict`` is 1.
-            "linear" and "unify": PyOD's two maps, by the scores of the images given to fit.
+            "logistic": ``expit((decision_function(X) - threshold_) / u)``, with u = 1 for scores
+            that are logs or log-odds and u = the temperature for cosines and energies: above 0.5
+            exactly where ``predict`` is 1. "linear" and "unify": PyOD's two maps, by the scores of
+            the images given to fit.
         return_confidence : bool, default=False
             Also return :meth:`predict_confidence`.
 
@@ -205,7 +224,11 @@ class DecisionMixin:
         if method == "logistic":
             ood = thresholds.logistic_probability(scores, self.threshold_, self._score_unit())
         else:
-            convert = thresholds.linear_probability if method == "linear" else thresholds.unify_probability
+            convert = (
+                thresholds.linear_probability
+                if method == "linear"
+                else thresholds.unify_probability
+            )
             ood = convert(scores, self._fit_scores(f'predict_proba(method="{method}")'))
         proba = np.column_stack([1 - ood, ood])
         return (proba, self._confidence(scores, labels)) if return_confidence else proba
@@ -250,8 +273,9 @@ class DecisionMixin:
     def calibrate(self, X_id, id_tpr=0.95):
         """Set the threshold so that a new ID image is flagged with probability at most ``1 - id_tpr``.
 
-        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over calibration
-        and test draw, exchangeable ID images). Images used at fit do not count as calibration.
+        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
+        calibration and test draw, exchangeable ID images). Images used at fit do not count as
+        calibration.
 
         Parameters
         ----------
@@ -282,14 +306,16 @@ class DecisionMixin:
     def p_value(self, X):
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
 
-        ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n calibration
-        images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of both (Bates et al., 2023).
-        P-values of several images share the calibration set and are not independent of each other.
+        ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n
+        calibration images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of
+        both (Bates et al., 2023). P-values of several images share the calibration set and are not
+        independent of each other.
 
         Parameters
         ----------
         X : images or array-like of shape (n, D)
-            Images, or embeddings (normalised by us). Test-time methods score them with their state frozen.
+            Images, or embeddings (normalised by us). Test-time methods score them with their state
+            frozen.
 
         Returns
         -------
@@ -308,8 +334,8 @@ class DecisionMixin:
         check_is_fitted(self, "decision_scores_")
         if self.calibration_scores_ is None:
             raise ValueError(
-                "p_value needs calibration scores: call calibrate(X_id) first, with ID images that were used for "
-                "nothing else (images given to fit do not count)."
+                "p_value needs calibration scores: call calibrate(X_id) first, with ID images that "
+                "were used for nothing else (images given to fit do not count)."
             )
         self._warn_uncalibrated(frozen=True)
         return thresholds.conformal_p_values(self._frozen_scores(X), self.calibration_scores_)

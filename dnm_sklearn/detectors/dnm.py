@@ -9,18 +9,19 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dnm_sklearn import names_prior, scoring
-from dnm_sklearn._warn import warn
+from dnm_sklearn import scoring
+from dnm_sklearn._utils.labels import ResolvedLabels
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
-from dnm_sklearn.labels import ResolvedLabels
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.scoring import enl_prior
 
 
 class DebiasedNegMiningDetector(NegativeLabelDetector):
     """Debiased negative mining (DNM): negative labels corrected for their contamination with ID labels.
 
-    A corpus label is truly negative only with probability ``negative_prior``; the expected mass of true
-    negatives is estimated by Monte Carlo from the corpus minus the ID part.
+    A corpus label is truly negative only with probability ``negative_prior``; the expected mass of
+    true negatives is estimated by Monte Carlo from the corpus minus the ID part.
 
     Parameters
     ----------
@@ -39,33 +40,37 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names (with the
-        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
+        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names
+        (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
     mining : {"density", "norm", "percentile", "none"}, default="density"
-        "density" is the paper's criterion (labels in dense regions of the corpus), "norm" the released code's
-        (labels with a small raw text norm, concrete words), "percentile" NegLabel's, "none" keeps all labels.
+        "density" is the paper's criterion (labels in dense regions of the corpus), "norm" the
+        released code's (labels with a small raw text norm, concrete words), "percentile"
+        NegLabel's, "none" keeps all labels.
     noun_fraction, adjective_fraction : float, default=0.23, 0.13
-        Shares of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one label is kept.
+        Shares of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one label is
+        kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
     negative_prior : float or "auto", default=0.5
-        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score. "auto" estimates it for
-        the kept labels from the text embeddings (:func:`~dnm_sklearn.names_prior.negative_share`, not in the paper).
+        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
+        "auto" estimates it for the kept labels from the text embeddings
+        (:func:`~dnm_sklearn.scoring.enl_prior.negative_share`, not in the paper).
     positive_noise : float, default=0.0
-        Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo positives; 0 =
-        the ID labels themselves (released code).
+        Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
+        positives; 0 = the ID labels themselves (released code).
     n_positives : int or "auto", default="auto"
         Positives for each ID label when ``positive_noise > 0``; "auto" = 1.
     n_groups : int, default=100
         Groups the kept labels are dealt into.
     min_id_scale : float, default=0.44
-        Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few classes), the
-        prior is raised and a warning gives the numbers. 0 = the released behaviour as long as c > 0.
+        Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few
+        classes), the prior is raised and a warning gives the numbers. 0 = the released behaviour as
+        long as c > 0.
     clamp : float or None, default=None
-        Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1 there);
-        ties many ID images. None = no clamp. Not with ``positive_noise``.
+        Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1
+        there); ties many ID images. None = no clamp. Not with ``positive_noise``.
     quantile : float, default=0.95
         Quantile of ``mining="percentile"``.
     exclude_class_names : bool, default=True
@@ -80,18 +85,20 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     id_scale_ : float
         ``c``, the scale of the ID mass in the score.
     n_floored_ : int
-        Images given to `fit` whose own c was raised to the floor (only with ``positive_noise > 0``).
-    negative_corpus_, negative_labels_, negative_text_ : Corpus, ndarray (M,), ndarray (M, D)
+        Images given to `fit` whose own c was raised to the floor (only with ``positive_noise >
+        0``).
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
         The mined labels and their unit embeddings.
     threshold_ : float
         Threshold on ``decision_function``.
 
     Notes
     -----
-    With ``r_j`` the ratio of group j's mass to the ID mass, the paper's score is
-    ``negative_prior / K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the paper's value is
-    ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With noise c depends on the image
-    and ``score_samples`` is the log of the paper's score; with `clamp` it is the log-odds of ``mean_j S / Z_j``.
+    With ``r_j`` the ratio of group j's mass to the ID mass, the paper's score is ``negative_prior /
+    K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the paper's value is
+    ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With noise c depends
+    on the image and ``score_samples`` is the log of the paper's score; with `clamp` it is the
+    log-odds of ``mean_j S / Z_j``.
 
     References
     ----------
@@ -194,20 +201,26 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def _fit_text(self) -> None:
         if self.clamp is not None and self.positive_noise > 0:
-            raise ValueError("clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0.")
+            raise ValueError(
+                "clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0."
+            )
         if self.positive_noise > 0 and self.min_id_scale == 0:
-            raise ValueError("positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44.")
+            raise ValueError(
+                "positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44."
+            )
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0
-        self.positive_text_ = self._draw_positives() if self.positive_noise > 0 else None
+        self.positive_embeddings_ = self._draw_positives() if self.positive_noise > 0 else None
 
     def _set_prior(self) -> None:
         """Compute c, and raise the prior where c is too small for the score to keep its direction."""
         if self.negative_prior == "auto":
-            if len(self.id_text_) < 2:
-                raise ValueError('negative_prior="auto" needs at least 2 classes; give a number in (0, 1].')
-            prior = names_prior.negative_share(self.id_text_, self.negative_text_)
+            if len(self.class_embeddings_) < 2:
+                raise ValueError(
+                    'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
+                )
+            prior = enl_prior.negative_share(self.class_embeddings_, self.negative_embeddings_)
         else:
             prior = float(self.negative_prior)
         n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_
@@ -217,44 +230,49 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             warn(
                 f"With {n_classes} classes and groups of {group_size} negative labels, "
                 f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
-                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a larger negative_prior "
-                "or n_groups to choose yourself.",
+                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a "
+                "larger negative_prior or n_groups to choose yourself.",
             )
             prior, scale = raised, float(self.min_id_scale)
         if self.clamp is None and scale <= 0:
             raise ValueError(
-                f"negative_prior={prior:g} with {n_classes} classes gives c={scale:.3g} <= 0, where the "
-                "score inverts. Raise negative_prior or n_groups, or set min_id_scale above 0 (default 0.44)."
+                f"negative_prior={prior:g} with {n_classes} classes gives c={scale:.3g} <= 0, "
+                "where the score inverts. Raise negative_prior or n_groups, or set min_id_scale "
+                "above 0 (default 0.44)."
             )
         self.effective_negative_prior_, self.id_scale_ = prior, scale
 
     def _draw_positives(self) -> np.ndarray:
         """Unit rows (K * n, D): ID text embeddings with Gaussian noise on the raw vectors."""
-        _, norms = self.embedder_.encode_text(self.class_names_.tolist(), self.prompt, return_norm=True)
+        _, norms = self.embedder_.encode_text(
+            self.class_names_.tolist(), self.prompt, return_norm=True
+        )
         count = 1 if self.n_positives == "auto" else self.n_positives
-        raw = np.repeat(self.id_text_ * norms[:, None], count, axis=0).astype(np.float64)
-        raw += self.positive_noise * check_random_state(self.random_state).standard_normal(raw.shape)
+        raw = np.repeat(self.class_embeddings_ * norms[:, None], count, axis=0).astype(np.float64)
+        raw += self.positive_noise * check_random_state(self.random_state).standard_normal(
+            raw.shape
+        )
         return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
 
     def _zero_shot_threshold(self) -> float | None:
         every_group = np.log(self.n_groups_)
         if self.clamp is not None:
             return float(-every_group)
-        if self.positive_text_ is None:
+        if self.positive_embeddings_ is None:
             return super()._zero_shot_threshold()
         scale = np.log(self.effective_negative_prior_ / len(self.class_names_))
         return float(np.log(self.id_scale_ + 1 / self.n_groups_) - scale)
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
-        if self.positive_text_ is not None:
+        if self.positive_embeddings_ is not None:
             self.n_floored_ = self._noisy_scores(embeddings)[1]
 
     def _noisy_scores(self, embeddings: np.ndarray) -> tuple[np.ndarray, int]:
         return scoring.dnm_log_confidence(
             embeddings,
-            self.id_text_,
-            self.group_text_,
-            self.positive_text_,
+            self.class_embeddings_,
+            self.group_embeddings_,
+            self.positive_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
@@ -262,13 +280,13 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        if self.positive_text_ is not None:
+        if self.positive_embeddings_ is not None:
             return self._noisy_scores(embeddings)[0]
         if self.clamp is not None:
             return scoring.clamped_log_odds(
                 embeddings,
-                self.id_text_,
-                self.group_text_,
+                self.class_embeddings_,
+                self.group_embeddings_,
                 temperature=self.temperature_,
                 n_groups=self.n_groups_,
                 negative_prior=self.effective_negative_prior_,

@@ -15,11 +15,11 @@ COLUMNS = ("image", "side", "rank", "label", "part_of_speech", "cosine", "share"
 
 def label_shares(
     rows: np.ndarray,
-    id_text: np.ndarray,
-    negative_text: np.ndarray | None,
+    class_embeddings: np.ndarray,
+    negative_embeddings: np.ndarray | None,
     temperature: float,
     *,
-    id_bank: np.ndarray | None = None,
+    id_prototypes: np.ndarray | None = None,
     offset: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosines to all labels and their shares of the softmax mass.
@@ -28,14 +28,14 @@ def label_shares(
     ----------
     rows : ndarray of shape (n, D)
         Unit image embeddings.
-    id_text : ndarray of shape (K, D)
+    class_embeddings : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    negative_text : ndarray of shape (M, D) or None
+    negative_embeddings : ndarray of shape (M, D) or None
         Unit text embeddings of the negative labels.
     temperature : float
         Divides cosines.
-    id_bank : ndarray of shape (K, D), optional
-        Rows that take the place of `id_text` in the shares (not in the cosines).
+    id_prototypes : ndarray of shape (K, D), optional
+        Rows that take the place of `class_embeddings` in the shares (not in the cosines).
     offset : ndarray of shape (M,), optional
         Added to the logits of the negative labels: log of a weight.
 
@@ -51,15 +51,21 @@ def label_shares(
     >>> label_shares(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
     array([[0.73, 0.27]])
     """
-    text = id_text if negative_text is None else np.concatenate([id_text, negative_text])
+    text = (
+        class_embeddings
+        if negative_embeddings is None
+        else np.concatenate([class_embeddings, negative_embeddings])
+    )
     cosine = np.asarray(rows, dtype=np.float64) @ np.asarray(text, dtype=np.float64).T
     logits = cosine / temperature
-    if id_bank is not None:
-        logits[:, : len(id_bank)] = (
-            np.asarray(rows, dtype=np.float64) @ np.asarray(id_bank, dtype=float).T / temperature
+    if id_prototypes is not None:
+        logits[:, : len(id_prototypes)] = (
+            np.asarray(rows, dtype=np.float64)
+            @ np.asarray(id_prototypes, dtype=float).T
+            / temperature
         )
     if offset is not None:
-        logits[:, len(id_text) :] += offset
+        logits[:, len(class_embeddings) :] += offset
     logits -= logits.max(axis=1, keepdims=True)
     share = np.exp(logits, out=logits)
     share /= share.sum(axis=1, keepdims=True)
@@ -91,11 +97,11 @@ def top_labels(cosine: np.ndarray, top_k: int | None) -> np.ndarray:
 
 
 class ExplainMixin:
-    """Adds ``explain`` to a detector with ``id_text_`` and, where it has them, ``negative_text_``."""
+    """Adds ``explain`` to a detector with ``class_embeddings_`` and, where it has them, ``negative_embeddings_``."""
 
     # What the detector brings.
     class_names_: np.ndarray
-    id_text_: np.ndarray
+    class_embeddings_: np.ndarray
     temperature_: float
     negative_labels_: np.ndarray
     n_groups_: int
@@ -103,7 +109,7 @@ class ExplainMixin:
 
     def _negative_side(self) -> dict[str, Any] | None:
         """Negative labels as {"label", "text", "part_of_speech", "group"}, or None where there are none."""
-        text = getattr(self, "negative_text_", None)
+        text = getattr(self, "negative_embeddings_", None)
         if text is None or not len(text):
             return None
         group = np.full(len(text), -1)
@@ -112,7 +118,12 @@ class ExplainMixin:
             group[permutation] = np.arange(len(permutation)) // (len(permutation) // self.n_groups_)
         corpus = getattr(self, "negative_corpus_", None)
         speech = np.full(len(text), "") if corpus is None else corpus.part_of_speech
-        return {"label": self.negative_labels_, "text": text, "part_of_speech": speech, "group": group}
+        return {
+            "label": self.negative_labels_,
+            "text": text,
+            "part_of_speech": speech,
+            "group": group,
+        }
 
     def explain(self, X, top_k=5):
         """Nearest class names of each image, and the negative labels that spoke against it.
@@ -131,16 +142,18 @@ class ExplainMixin:
 
             * ``image``: row of X (an unreadable image has no rows);
             * ``side``: "id" or "negative" (methods without negative labels have the ID side only);
-            * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: largest share first);
+            * ``rank``: 1 = nearest of its side (negative labels of a method that weights them:
+              largest share first);
             * ``label``, ``part_of_speech`` ("" for class names);
             * ``cosine``: between image and label;
-            * ``share``: softmax of ``cosine / temperature_`` over **all** class names and kept negative labels, not
-              over the rows shown: with ``top_k=None`` it sums to 1 over both sides of an image. A method that weights
-              labels (ENL) has the weights in it: ``expit(score_samples(X))`` is the sum over class names;
-            * ``group``: the group of a negative label, -1 for class names and for labels that the division into equal
-              groups left out of the score. With s the sum of shares over class names and n_j that of group j,
-              NegLabel's and DNM's value is the mean over j of ``s / (id_scale_ * s + n_j)``, of which
-              ``id_scale_`` times is ``expit(score_samples(X))``.
+            * ``share``: softmax of ``cosine / temperature_`` over **all** class names and kept
+              negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over both
+              sides of an image. A method that weights labels (ENL) has the weights in it:
+              ``expit(score_samples(X))`` is the sum over class names;
+            * ``group``: the group of a negative label, -1 for class names and for labels that the
+              division into equal groups left out of the score. With s the sum of shares over class
+              names and n_j that of group j, NegLabel's and DNM's value is the mean over j of ``s /
+              (id_scale_ * s + n_j)``, of which ``id_scale_`` times is ``expit(score_samples(X))``.
 
         Raises
         ------
@@ -157,13 +170,15 @@ class ExplainMixin:
         >>> table["label"].tolist()
         ['dog', 'truck']
         """
-        check_is_fitted(self, "id_text_")
-        if top_k is not None and (not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1):
+        check_is_fitted(self, "class_embeddings_")
+        if top_k is not None and (
+            not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1
+        ):
             raise ValueError(f"top_k={top_k!r} must be a positive integer, or None for all labels.")
         rows, failed = self._embed(X, reset=False)
         negative = self._negative_side()
         readable = np.flatnonzero(~failed)
-        n_labels = len(self.id_text_) + (0 if negative is None else len(negative["text"]))
+        n_labels = len(self.class_embeddings_) + (0 if negative is None else len(negative["text"]))
         step = max(1, _CHUNK_NUMBERS // n_labels)
         parts = [self._explain_rows(rows, part, negative, top_k) for part in _parts(readable, step)]
         if not parts:
@@ -178,15 +193,15 @@ class ExplainMixin:
 
     def _explain_rows(self, rows, index, negative, top_k) -> dict[str, np.ndarray]:
         """Columns for some images, ordered by image, side and rank."""
-        n_id = len(self.id_text_)
+        n_id = len(self.class_embeddings_)
         side = negative or {}
         offset = side.get("offset")
         cosine, share = label_shares(
             rows[index],
-            self.id_text_,
+            self.class_embeddings_,
             side.get("text"),
             self.temperature_,
-            id_bank=side.get("id_bank"),
+            id_prototypes=side.get("id_prototypes"),
             offset=offset,
         )
         label, speech, group = self.class_names_, np.full(n_id, ""), np.full(n_id, -1)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
 
 
 class NegLabelDetector(NegativeLabelDetector):
@@ -31,8 +31,8 @@ class NegLabelDetector(NegativeLabelDetector):
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped list. None =
-        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
+        Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped
+        list. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
         shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
     adjective_prompt : str or list of str, default="This is a {} photo"
         Template for adjectives.
@@ -55,9 +55,9 @@ class NegLabelDetector(NegativeLabelDetector):
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    negative_corpus_, negative_labels_, negative_text_ : Corpus, ndarray (M,), ndarray (M, D)
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
         The mined labels and their unit embeddings.
     n_groups_ : int
         Groups used.
@@ -66,13 +66,13 @@ class NegLabelDetector(NegativeLabelDetector):
 
     Notes
     -----
-    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean over groups
-    of ``S / (S + N_j)``.
+    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
+    over groups of ``S / (S + N_j)``.
 
     References
     ----------
-    Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024,
-    arXiv:2403.20078.
+    Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR
+    2024, arXiv:2403.20078.
 
     Examples
     --------

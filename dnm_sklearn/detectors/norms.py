@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 
 _MOST_ROWS = 1000
 _warned = False
@@ -17,8 +17,8 @@ class EmbeddingNormWarning(UserWarning):
 def warn_far_from_unit(rows: np.ndarray) -> None:
     """Warn, once a process, when the median length of rows lies outside [0.5, 2].
 
-    Detectors normalise rows, so the length itself does no harm; but it shows that embeddings were standardised, which
-    changes their directions.
+    Detectors normalise rows, so the length itself does no harm; but it shows that embeddings were
+    standardised, which changes their directions.
 
     Parameters
     ----------
@@ -38,9 +38,10 @@ def warn_far_from_unit(rows: np.ndarray) -> None:
         return
     _warned = True
     warn(
-        f"The embeddings have a median length of {median:.3g}, far from 1. Rows are normalised here, so raw outputs of "
-        "the image tower are fine; but features that were standardised (StandardScaler, or PyOD's EmbeddingOD with "
-        "its default standardize=True) have other cosines, and detection suffers: pass standardize=False, and scale "
-        "nothing before the detector. This is said once.",
+        f"The embeddings have a median length of {median:.3g}, far from 1. Rows are normalised "
+        "here, so raw outputs of the image tower are fine; but features that were standardised "
+        "(StandardScaler, or PyOD's EmbeddingOD with its default standardize=True) have other "
+        "cosines, and detection suffers: pass standardize=False, and scale nothing before the "
+        "detector. This is said once.",
         EmbeddingNormWarning,
     )

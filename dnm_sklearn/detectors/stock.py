@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from dnm_sklearn.datasets import ImageSet, load_glyphs
-from dnm_sklearn.noise import noise_images
+from dnm_sklearn.datasets.noise import noise_images
 
 
 def stock_images() -> list[np.ndarray]:

@@ -34,15 +34,16 @@ class Stream(Protocol):
 class StreamingDetector(BaseOODDetector):
     """Base class of the detectors that may learn from the images they score.
 
-    A subclass names its state attributes in ``_state_names`` (numpy arrays and numbers, with ``n_seen_`` among them),
-    sets them in :meth:`_fit_text` by calling :meth:`reset_adaptation`, makes the state after fit in
+    A subclass names its state attributes in ``_state_names`` (numpy arrays and numbers, with
+    ``n_seen_`` among them), sets them in :meth:`_fit_text` by calling :meth:`reset_adaptation`,
+    makes the state after fit in
     :meth:`_initial_state`, and opens a :class:`Stream` on its fitted banks in :meth:`_open_stream`.
     It has the parameters `adaptation` and `batch_size`.
 
-    * ``decision_function`` never changes the estimator. ``adaptation="transductive"`` scores X as a stream, batch by
-      batch in the given order, on a scratch copy of the state: repeatable, but the score of an image depends on the
-      images before it and in its batch. ``adaptation="frozen"`` scores with the present state: order and company of
-      the images play no part.
+    * ``decision_function`` never changes the estimator. ``adaptation="transductive"`` scores X as a
+      stream, batch by batch in the given order, on a scratch copy of the state: repeatable, but the
+      score of an image depends on the images before it and in its batch. ``adaptation="frozen"``
+      scores with the present state: order and company of the images play no part.
     * :meth:`partial_fit` and :meth:`score_stream` learn and keep; :meth:`reset_adaptation` forgets.
 
     An error leaves the state as it was: a new one is kept only once it is complete.
@@ -89,7 +90,7 @@ class StreamingDetector(BaseOODDetector):
         sklearn.exceptions.NotFittedError
             If the detector is not fitted.
         """
-        check_is_fitted(self, "id_text_")
+        check_is_fitted(self, "class_embeddings_")
         self._keep(self._initial_state())
         return self
 
@@ -102,10 +103,11 @@ class StreamingDetector(BaseOODDetector):
         Parameters
         ----------
         X : images or array-like of shape (n, D)
-            Test images in the order in which they came, or their embeddings; at least one. Unreadable images (with
-            the embedder's ``on_error="nan"``) are left out.
+            Test images in the order in which they came, or their embeddings; at least one.
+            Unreadable images (with the embedder's ``on_error="nan"``) are left out.
         y : ignored
-            Only for a detector that is not fitted: then ``fit(X, y)`` comes first, with the names from `classes`.
+            Only for a detector that is not fitted: then ``fit(X, y)`` comes first, with the names
+            from `classes`.
 
         Returns
         -------
@@ -115,14 +117,14 @@ class StreamingDetector(BaseOODDetector):
         Raises
         ------
         ValueError
-            If X is empty, has NaN or zero rows or the wrong width, or if the detector is neither fitted nor knows
-            its `classes`. The state is then as it was.
+            If X is empty, has NaN or zero rows or the wrong width, or if the detector is neither
+            fitted nor knows its `classes`. The state is then as it was.
         """
-        if not hasattr(self, "id_text_"):
+        if not hasattr(self, "class_embeddings_"):
             if self.classes is None:
                 raise ValueError(
-                    "partial_fit on an unfitted detector needs the class names: give classes=[...] in the "
-                    "constructor, or call fit(names) first."
+                    "partial_fit on an unfitted detector needs the class names: give classes=[...] "
+                    "in the constructor, or call fit(names) first."
                 )
             self.fit(X, y)
         rows, _ = self._batch(X)
@@ -148,14 +150,15 @@ class StreamingDetector(BaseOODDetector):
         Raises
         ------
         ValueError
-            If a batch is empty, has NaN or zero rows or the wrong width. What was learned before it is kept.
+            If a batch is empty, has NaN or zero rows or the wrong width. What was learned before it
+            is kept.
         """
-        check_is_fitted(self, "id_text_")
-        stream, banks = self._open_stream(), self.id_text_
+        check_is_fitted(self, "class_embeddings_")
+        stream, banks = self._open_stream(), self.class_embeddings_
         for batch in batches:
             rows, failed = self._batch(batch)
-            if banks is not self.id_text_:
-                stream, banks = self._open_stream(), self.id_text_
+            if banks is not self.class_embeddings_:
+                stream, banks = self._open_stream(), self.class_embeddings_
             stream.load(self._state())
             scores = np.full(len(failed), np.nan)
             scores[~failed] = -self._advance(stream, rows)
@@ -171,7 +174,8 @@ class StreamingDetector(BaseOODDetector):
 
     def _advance(self, stream: Stream, rows: np.ndarray) -> np.ndarray:
         parts = [
-            stream.advance(rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)
+            stream.advance(rows[start : start + self.batch_size])
+            for start in range(0, len(rows), self.batch_size)
         ]
         return np.concatenate(parts) if parts else np.empty(0)
 

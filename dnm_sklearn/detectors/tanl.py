@@ -11,13 +11,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.activation_stream import STATE_NAMES, ActivationStream
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.datasets.noise import noise_images
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import CorpusDetector
+from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import EmbeddingTable
-from dnm_sklearn.noise import noise_images
+from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
 
 _N_NOISE = 15
 
@@ -25,14 +25,16 @@ _N_NOISE = 15
 class TANLDetector(StreamingDetector, CorpusDetector):
     """TANL: test-time activated negative labels.
 
-    Of all corpus labels, the `n_activated` are used that recent OOD-looking images activate most beyond recent
-    ID-looking ones. Two queues of confident images (:attr:`id_queue_`, :attr:`ood_queue_`) say which; they start with
-    the class names and with noise. In every batch a first score, split by Otsu's threshold over recent scores, finds
-    confident images; they shift the selection, and a second score with the new one is the result.
+    Of all corpus labels, the `n_activated` are used that recent OOD-looking images activate most
+    beyond recent ID-looking ones. Two queues of confident images (:attr:`id_queue_`,
+    :attr:`ood_queue_`) say which; they start with the class names and with noise. In every batch a
+    first score, split by Otsu's threshold over recent scores, finds confident images; they shift
+    the selection, and a second score with the new one is the result.
 
-    The method is **transductive**: by default the scores of an image depend on the images before it and in its batch.
-    It takes for granted that the stream holds ID and OOD: on streams of one kind only, or with rare OOD, about half of
-    the confident images are taken for the wrong kind (see Notes).
+    The method is **transductive**: by default the scores of an image depend on the images before it
+    and in its batch. It takes for granted that the stream holds ID and OOD: on streams of one kind
+    only, or with rare OOD, about half of the confident images are taken for the wrong kind (see
+    Notes).
 
     Parameters
     ----------
@@ -47,14 +49,16 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of one half. A
-        threshold that images set at fit stays: scores may drift away from it as the detector adapts.
+        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of
+        one half. A threshold that images set at fit stays: scores may drift away from it as the
+        detector adapts.
     ood_label : str, default="ood"
         The string that marks OOD.
     corpus : Corpus, list of str, str or None, default=None
-        Candidate labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
-        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`). Names equal to a class
-        name (same case) are dropped.
+        Candidate labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable``
+        all its other names (with the shipped "glyphclip" its
+        :func:`~dnm_sklearn.datasets.glyph_corpus`). Names equal to a class name (same case) are
+        dropped.
     adjective_prompt : str or list of str, default="This is a {} photo."
         Template for adjectives.
     n_activated : int, default=1000
@@ -62,8 +66,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     step : int, default=1
         k: the score is the mean over the first k, 2k, ..., M labels; 0 = all M at once.
     gap : float, default=0.2
-        g in [0, 1]: an image is confident if its first score is beyond the Otsu threshold t by the share g of the way
-        to 1 (ID) or to 0 (OOD).
+        g in [0, 1]: an image is confident if its first score is beyond the Otsu threshold t by the
+        share g of the way to 1 (ID) or to 0 (OOD).
     alpha : float, default=0.95
         Weight of the queue's mean against the batch's confident images in the second selection.
     queue_length : int, default=300
@@ -71,29 +75,31 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     score_queue_length : int, default=20000
         Scores that Otsu's threshold is taken over.
     batch_size : int, default=256
-        Images scored at once in a stream. It changes results, and takes ``4 * batch_size * N`` bytes for N labels.
+        Images scored at once in a stream. It changes results, and takes ``4 * batch_size * N``
+        bytes for N labels.
     initial_ood : "noise" or array-like of shape (n, D), default="noise"
         What the OOD queue starts with. "noise" = 15 seeded noise images of five kinds
-        (:func:`~dnm_sklearn.noise.noise_images`) through the image tower with its own normalisation. An
-        ``EmbeddingTable`` has no image tower: there "noise" = 15 seeded isotropic random unit vectors, which are much
-        less like images; give the embeddings of noise images of the same model if there are any. An array =
-        embeddings.
+        (:func:`~dnm_sklearn.datasets.noise.noise_images`) through the image tower with its own
+        normalisation. An ``EmbeddingTable`` has no image tower: there "noise" = 15 seeded isotropic
+        random unit vectors, which are much less like images; give the embeddings of noise images of
+        the same model if there are any. An array = embeddings.
     adaptation : {"transductive", "frozen"}, default="transductive"
-        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the state.
-        "frozen": it scores with the labels activated at present. Neither changes the detector.
+        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the
+        state. "frozen": it scores with the labels activated at present. Neither changes the
+        detector.
     random_state : int, RandomState instance or None, default=None
-        Seed of the order in which class names are queued (the last `queue_length` stay) and of the noise. None keeps
-        the given order, and noise seed 0.
+        Seed of the order in which class names are queued (the last `queue_length` stay) and of the
+        noise. None keeps the given order, and noise seed 0.
 
     Attributes
     ----------
     class_names_ : ndarray of shape (C,)
         Class names.
-    id_text_ : ndarray of shape (C, D)
+    class_embeddings_ : ndarray of shape (C, D)
         Unit text embeddings of the classes.
     corpus_ : Corpus
         The N candidate labels.
-    corpus_text_ : ndarray of shape (N, D)
+    corpus_embeddings_ : ndarray of shape (N, D)
         Their unit text embeddings.
     n_activated_ : int
         M after reduction to N.
@@ -102,11 +108,13 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     activation_ : ndarray of shape (M,)
         Their activation: mean probability over the OOD queue minus that over the ID queue.
     otsu_threshold_ : float
-        Otsu's threshold in the last batch, in [0, 1]. Information only: the decision threshold never moves.
+        Otsu's threshold in the last batch, in [0, 1]. Information only: the decision threshold
+        never moves.
     n_seen_ : int
         Images learned from since fit.
     id_queue_, ood_queue_ : ndarray of shape (L, D)
-        Rings of the features queued last; ``id_queued_`` and ``ood_queued_`` count the rows ever queued.
+        Rings of the features queued last; ``id_queued_`` and ``ood_queued_`` count the rows ever
+        queued.
     id_activation_sums_, ood_activation_sums_ : ndarray of shape (R, N)
         Sums of activation rows over runs of eight queued images.
     score_queue_ : ndarray of shape (score_queue_length,)
@@ -116,14 +124,14 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     Notes
     -----
-    ``expit(score_samples(X))`` is the paper's score. The paper's average FPR95 (OOD positive) of 9.8 rises to 16.5
-    where ID or OOD comes first. The authors' script runs ``gap=0.5, alpha=0``, a more transductive variant.
-    The state takes about 25 MB at 70,000 labels.
+    ``expit(score_samples(X))`` is the paper's score. The paper's average FPR95 (OOD positive) of
+    9.8 rises to 16.5 where ID or OOD comes first. The authors' script runs ``gap=0.5, alpha=0``, a
+    more transductive variant. The state takes about 25 MB at 70,000 labels.
 
     References
     ----------
-    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language
-    Models", CVPR 2026, arXiv:2603.25250.
+    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with
+    Vision-Language Models", CVPR 2026, arXiv:2603.25250.
 
     Examples
     --------
@@ -218,16 +226,20 @@ class TANLDetector(StreamingDetector, CorpusDetector):
                 f"n_activated_={self.n_activated_} is used.",
             )
         self.corpus_ = corpus
-        self.corpus_text_, _ = self._encode_corpus(corpus)
+        self.corpus_embeddings_, _ = self._encode_corpus(corpus)
         rng = check_random_state(0 if self.random_state is None else self.random_state)
         self.initial_ood_ = self._initial_ood_rows(rng)
         shuffled = self.random_state is not None
-        self.initial_id_order_ = rng.permutation(len(self.id_text_)) if shuffled else np.arange(len(self.id_text_))
+        self.initial_id_order_ = (
+            rng.permutation(len(self.class_embeddings_))
+            if shuffled
+            else np.arange(len(self.class_embeddings_))
+        )
         self.reset_adaptation()
 
     def _initial_ood_rows(self, rng: np.random.RandomState) -> np.ndarray:
         """Unit rows (n, D) that the OOD queue starts with."""
-        width = self.id_text_.shape[1]
+        width = self.class_embeddings_.shape[1]
         if isinstance(self.initial_ood, str):
             if isinstance(self.embedder_, EmbeddingTable):
                 return self.embedder_.encode_image(rng.normal(size=(_N_NOISE, width)))
@@ -236,7 +248,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         rows = np.asarray(self.initial_ood)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != width:
             raise ValueError(
-                f"initial_ood must be embeddings of shape (n, {width}), at least one row, got shape {rows.shape}; "
+                f"initial_ood must be embeddings of shape (n, {width}), at least one row, got "
+                f"shape {rows.shape}; "
                 'embed the images with the same model, or use initial_ood="noise".'
             )
         try:
@@ -246,8 +259,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     def _open_stream(self) -> ActivationStream:
         return ActivationStream(
-            self.id_text_,
-            self.corpus_text_,
+            self.class_embeddings_,
+            self.corpus_embeddings_,
             temperature=self.temperature_,
             n_activated=self.n_activated_,
             step=self.step,
@@ -258,14 +271,17 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()
         stream.start(
-            self.id_text_[self.initial_id_order_], self.initial_ood_, self.queue_length, self.score_queue_length
+            self.class_embeddings_[self.initial_id_order_],
+            self.initial_ood_,
+            self.queue_length,
+            self.score_queue_length,
         )
         return stream.state()
 
     # -- what was learned -------------------------------------------------------------------------------
 
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
-        check_is_fitted(self, "id_text_")
+        check_is_fitted(self, "class_embeddings_")
         stream = self._open_stream()
         stream.load(self._state())
         return stream.activated()
@@ -275,7 +291,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         index, _ = self._activated()
         return {
             "label": self.activated_labels_,
-            "text": self.corpus_text_[index],
+            "text": self.corpus_embeddings_[index],
             "part_of_speech": self.corpus_.part_of_speech[index],
             "group": np.full(len(index), -1),
         }

@@ -40,7 +40,7 @@ class MCMDetector(_NamesOnlyDetector):
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
     threshold_ : float or None
         Threshold on ``decision_function``; None until images set it.
@@ -98,12 +98,12 @@ class MCMDetector(_NamesOnlyDetector):
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:
             raise ValueError(
-                f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the softmax over one name is "
-                "always 1. Use MaxLogitDetector for a single class."
+                f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the "
+                "softmax over one name is always 1. Use MaxLogitDetector for a single class."
             )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.mcm(embeddings, self.id_text_, temperature=self.temperature_)
+        return scoring.mcm(embeddings, self.class_embeddings_, temperature=self.temperature_)
 
 
 class MaxLogitDetector(_NamesOnlyDetector):
@@ -130,7 +130,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
 
     Notes
@@ -161,7 +161,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
     )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.max_logit(embeddings, self.id_text_)
+        return scoring.max_logit(embeddings, self.class_embeddings_)
 
     def _score_unit(self) -> float:
         return self.temperature_
@@ -179,7 +179,8 @@ class EnergyDetector(_NamesOnlyDetector):
     prompt : str or list of str, default="a photo of a {}"
         Template for class names; a list is an ensemble.
     temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale. A model's logit bias (SigLIP) shifts all energies alike and is left out.
+        "auto" = 1 / the model's logit scale. A model's logit bias (SigLIP) shifts all energies
+        alike and is left out.
     memory : str, path, joblib.Memory or None, default=None
         Cache for embeddings.
     contamination : float or "auto", default="auto"
@@ -191,7 +192,7 @@ class EnergyDetector(_NamesOnlyDetector):
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
 
     References
@@ -217,7 +218,7 @@ class EnergyDetector(_NamesOnlyDetector):
     )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.energy(embeddings, self.id_text_, temperature=self.temperature_)
+        return scoring.energy(embeddings, self.class_embeddings_, temperature=self.temperature_)
 
     def _score_unit(self) -> float:
         return self.temperature_

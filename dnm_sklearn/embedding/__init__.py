@@ -3,7 +3,7 @@
 Importing this package is cheap: torch and open_clip are imported when a model is first used.
 """
 
-from dnm_sklearn._lazy import lazy_exports
+from dnm_sklearn._utils.lazy import lazy_exports
 
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
@@ -13,7 +13,7 @@ _EXPORTS = {
     "check_embedder": "dnm_sklearn.embedding.check",
     "encoder_identity": "dnm_sklearn.embedding.check",
     "input_kind": "dnm_sklearn.embedding.inputs",
-    "release_models": "dnm_sklearn.embedding.models",
+    "release_models": "dnm_sklearn.embedding.open_clip.registry",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from dnm_sklearn._caching import as_memory, cached
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.check import encoder_identity
-from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
 from dnm_sklearn.embedding.inputs import embedding_rows, input_kind, on_host
+from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
@@ -83,7 +83,10 @@ def text_bank(
         lengths = np.sqrt(np.einsum("ij,ij->i", raw, raw))
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
-            raise RuntimeError(f"The text tower gave no direction for {names[row]!r} under the prompt {template!r}.")
+            raise RuntimeError(
+                f"The text tower gave no direction for {names[row]!r} under the prompt "
+                f"{template!r}."
+            )
         raw /= lengths[:, None]
         norms += lengths / len(templates)
         total = raw if total is None else total + raw
@@ -95,12 +98,14 @@ class UnreadableImageWarning(UserWarning):
     """Images that could not be read and became rows of NaN."""
 
 
-class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseEmbedder(
+    PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Base of encoders; a subclass gives the model, this class everything around it.
 
     A subclass has the parameters ``memory``, ``on_error``, ``batch_size``, ``num_workers`` and
-    ``verbose`` (or class attributes of these names) and defines `_image_encoder`, `_encode_prompts`,
-    `fingerprint_`, `embedding_dim_`, `logit_scale_` and `logit_bias_`.
+    ``verbose`` (or class attributes of these names) and defines `_image_encoder`,
+    `_encode_prompts`, `fingerprint_`, `embedding_dim_`, `logit_scale_` and `logit_bias_`.
     """
 
     memory: Any = None
@@ -201,7 +206,13 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """
         self._validate_params()
         if input_kind(X) == "embeddings":
-            X = validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
+            X = validate_data(
+                self,
+                on_host(X),
+                dtype="numeric",
+                ensure_all_finite=True,
+                reset=not self._has_width(),
+            )
             return embedding_rows(X)
         return self._encode_pictures(X)
 
@@ -270,9 +281,10 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         expected = self.__dict__.get("expected_fingerprint_")
         if expected is not None and encoder_identity(self) != expected:
             raise ValueError(
-                f"This detector was fitted and saved with another model than {self!r} is here (fingerprint "
-                f"{expected[:12]}..., here {encoder_identity(self)[:12]}...): its text vectors do not fit. Give "
-                "load(path, embedder=...) the model it was fitted with, or fit again."
+                f"This detector was fitted and saved with another model than {self!r} is here "
+                f"(fingerprint {expected[:12]}..., here {encoder_identity(self)[:12]}...): its "
+                "text vectors do not fit. Give load(path, embedder=...) the model it was fitted "
+                "with, or fit again."
             )
 
     def _encode_pictures(self, X: Any) -> np.ndarray:
@@ -280,9 +292,9 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         width = self.embedding_dim_
         if self._has_width() and self.n_features_in_ != width:
             raise ValueError(
-                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but "
-                f"its "
-                f"model gives {width}: fit it on the images, or use the model the embeddings came from."
+                f"This {type(self).__name__} was fitted on embeddings of width "
+                f"{self.n_features_in_}, but its model gives {width}: fit it on the images, or use "
+                "the model the embeddings came from."
             )
         rows, self.failures_ = encode_images(
             X,
@@ -297,16 +309,20 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         if self.failures_:
             index, name, reason = self.failures_[0]
             warn(
-                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of NaN; the "
-                f"first is "
-                f"image {index} ({name}): {reason}. The attribute failures_ lists them all.",
+                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of "
+                f"NaN; the first is image {index} ({name}): {reason}. The attribute failures_ "
+                "lists them all.",
                 UnreadableImageWarning,
             )
         return rows
 
-    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _text_bank(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         memory = self._joblib_memory()
-        bank = text_bank if memory is None else cached(memory, text_bank, ignore=["names", "encode"])
+        bank = (
+            text_bank if memory is None else cached(memory, text_bank, ignore=["names", "encode"])
+        )
         return bank(
             digest=names_digest(names),
             templates=templates,

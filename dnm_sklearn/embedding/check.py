@@ -41,15 +41,26 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
     if embedder is None or isinstance(embedder, str):
         from dnm_sklearn.embedding.clip import CLIPEmbedder
 
-        return CLIPEmbedder(memory=memory) if embedder is None else CLIPEmbedder(embedder, memory=memory)
+        return (
+            CLIPEmbedder(memory=memory)
+            if embedder is None
+            else CLIPEmbedder(embedder, memory=memory)
+        )
     missing = [name for name in _NEEDED if not callable(getattr(embedder, name, None))]
     if missing or isinstance(embedder, type):
-        what = f"the class {embedder.__name__}" if isinstance(embedder, type) else f"a {type(embedder).__name__}"
+        what = (
+            f"the class {embedder.__name__}"
+            if isinstance(embedder, type)
+            else f"a {type(embedder).__name__}"
+        )
         raise TypeError(
-            f"embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an "
-            f"EmbeddingTable, or "
-            f"an object with {', '.join(_NEEDED)}; got {what}"
-            + (" (give an instance)." if isinstance(embedder, type) else f", which lacks {', '.join(missing)}.")
+            "embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an "
+            f"EmbeddingTable, or an object with {', '.join(_NEEDED)}; got {what}"
+            + (
+                " (give an instance)."
+                if isinstance(embedder, type)
+                else f", which lacks {', '.join(missing)}."
+            )
         )
     own = clone(embedder, safe=False)
     if memory is not None and hasattr(own, "get_params"):
@@ -70,7 +81,7 @@ def encoder_identity(embedder: Any) -> str:
     Returns
     -------
     str
-        ``fingerprint_`` up to its hyphen (behind it stands the precision), or the class name of an encoder without
-        one.
+        ``fingerprint_`` up to its hyphen (behind it stands the precision), or the class name of an
+        encoder without one.
     """
     return str(getattr(embedder, "fingerprint_", type(embedder).__name__)).partition("-")[0]

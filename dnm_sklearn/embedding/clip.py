@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.models import get_model
+from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.embedding.records import ModelFacts, StaleRecordError, forget, recall, remember
 
 if TYPE_CHECKING:
-    from dnm_sklearn.embedding.loaded import LoadedModel
+    from dnm_sklearn.embedding.open_clip.model import LoadedModel
 
 __all__ = ["CLIPEmbedder"]
 
@@ -42,9 +42,10 @@ class CLIPEmbedder(BaseEmbedder):
     num_workers : int or "auto", default="auto"
         Threads that decode images ahead of the model; "auto" is one a CPU, 0 decodes in line.
     compile : bool, default=False
-        Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer, which can pay over
-        many thousands of images on a GPU; on a CPU it gained nothing where measured. It wants a C++ compiler, on a GPU
-        Triton too. Embeddings differ by rounding, and share the rows of a cache with those made without.
+        Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer,
+        which can pay over many thousands of images on a GPU; on a CPU it gained nothing where
+        measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
+        share the rows of a cache with those made without.
     memory : str, path, joblib.Memory or None, default=None
         Where text banks and image rows are kept. An image whose bytes were seen before, in any
         process, is not encoded again.
@@ -110,7 +111,9 @@ class CLIPEmbedder(BaseEmbedder):
             return super()._encode_pictures(X)
         return super()._encode_pictures(X)
 
-    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _text_bank(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         with contextlib.suppress(StaleRecordError):
             return super()._text_bank(names, templates)
         return super()._text_bank(names, templates)
@@ -141,12 +144,16 @@ class CLIPEmbedder(BaseEmbedder):
         known = None if folder is None else recall(folder, self._setting())
         if folder is not None and known is not None and known != _facts_of(loaded):
             forget(folder, self._setting())
-            raise StaleRecordError(f"The record of {self.model!r} in {folder} was stale; call again.")
+            raise StaleRecordError(
+                f"The record of {self.model!r} in {folder} was stale; call again."
+            )
         return loaded
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
-        return self._checked_model().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
+        return self._checked_model().encode_prompts(
+            prompts, batch_size=limit, verbose=bool(self.verbose)
+        )
 
     def _context_length(self) -> int | None:
         return self._facts().context_length
@@ -176,4 +183,10 @@ class CLIPEmbedder(BaseEmbedder):
 
 
 def _facts_of(loaded: LoadedModel) -> ModelFacts:
-    return ModelFacts(loaded.fingerprint, loaded.width, loaded.logit_scale, loaded.logit_bias, loaded.context_length)
+    return ModelFacts(
+        loaded.fingerprint,
+        loaded.width,
+        loaded.logit_scale,
+        loaded.logit_bias,
+        loaded.context_length,
+    )

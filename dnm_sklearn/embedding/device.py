@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 
 __all__ = ["compile_batches", "ieee_convolutions", "warn_of_emulation"]
 
@@ -22,7 +22,8 @@ def compile_batches(rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
     Returns
     -------
     callable
-        The same function. It compiles when it is first called, and raises RuntimeError where torch cannot.
+        The same function. It compiles when it is first called, and raises RuntimeError where torch
+        cannot.
     """
     import torch
 
@@ -39,8 +40,9 @@ def compile_batches(rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
             raise RuntimeError(
-                f"compile=True: torch could not compile the image tower ({str(error).strip().partition(chr(10))[0]}). "
-                "It needs a C++ compiler for a CPU and Triton for a GPU: install it, or use compile=False."
+                "compile=True: torch could not compile the image tower "
+                f"({str(error).strip().partition(chr(10))[0]}). It needs a C++ compiler for a CPU "
+                "and Triton for a GPU: install it, or use compile=False."
             ) from error
 
     return call
@@ -54,7 +56,9 @@ def ieee_convolutions() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     try:
         before = cudnn.allow_tf32
-    except RuntimeError:  # someone has chosen a precision by torch's newer interface, which forbids this one
+    except (
+        RuntimeError
+    ):  # someone has chosen a precision by torch's newer interface, which forbids this one
         yield
         return
     cudnn.allow_tf32 = False
@@ -81,6 +85,6 @@ def warn_of_emulation(device: Any) -> None:
 
     if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 8:
         warn(
-            f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and emulates them, slowly. "
-            "Use precision='fp16' (or 'auto').",
+            f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and "
+            "emulates them, slowly. Use precision='fp16' (or 'auto').",
         )

@@ -106,7 +106,8 @@ def digest_array(array: Any) -> bytes:
 
 def digest_open_file(fd: int, size: int = _READ_BYTES) -> bytes:
     """Digest what an open file holds from its present position on; `size` is a guess at how much that is."""
-    # Each read is given a buffer of what it may return: one of a megabyte takes longer than a small file's digest.
+    # Each read is given a buffer of what it may return: one of a megabyte takes longer than a small
+    # file's digest.
     step = min(max(size + 1, 4096), _READ_BYTES)
     data = os.read(fd, step)
     state = blake2b(data, digest_size=DIGEST_BYTES)

@@ -37,8 +37,9 @@ __all__ = ["FileDigests", "digest_files"]
 
 # A file younger than this when it was hashed may change again without its times showing it.
 _SETTLED_NS = 2_000_000_000
-# Files are hashed in pieces of this many. The first piece shows whether threads are worth it: they are if its files
-# are larger than this on average (only the digest itself runs beside Python), or if each was waited for this long.
+# Files are hashed in pieces of this many. The first piece shows whether threads are worth it: they
+# are if its files are larger than this on average (only the digest itself runs beside Python), or
+# if each was waited for this long.
 _PIECE = 64
 _SMALL_BYTES = 8192
 _WAIT_SECONDS = 2e-4
@@ -50,13 +51,22 @@ _RECORD_WORDS = _KEY_WORDS + DIGEST_BYTES // 8 + 1
 _RECORD_BYTES = 8 * _RECORD_WORDS
 # Odd constants that mix the five words of a key into one.
 _MIX = np.array(
-    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F],
+    [
+        0x9E3779B97F4A7C15,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0xD6E8FEB86659FD93,
+        0xA0761D6478BD642F,
+    ],
     np.uint64,
 )
 
 
 def digest_files(
-    paths: Sequence[PathLike], *, unreadable: Literal["raise", "none"] = "raise", n_threads: int | None = None
+    paths: Sequence[PathLike],
+    *,
+    unreadable: Literal["raise", "none"] = "raise",
+    n_threads: int | None = None,
 ) -> list[bytes | None]:
     """BLAKE2b digests of many files, each read in full.
 
@@ -67,9 +77,9 @@ def digest_files(
     unreadable : {"raise", "none"}, default="raise"
         What to do about a file that cannot be read: raise its OSError, or return None in its place.
     n_threads : int, optional
-        Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are read
-        without waiting for a disk take one thread: Python's own work on them, which threads cannot share, is most
-        of it.
+        Files read at a time, at most; the default is the number of CPUs, at most 8. Small files
+        that are read without waiting for a disk take one thread: Python's own work on them, which
+        threads cannot share, is most of it.
 
     Returns
     -------
@@ -91,10 +101,11 @@ def digest_files(
 class FileDigests:
     """Content digests of files, remembered while the files stay unchanged.
 
-    A file counts as unchanged when its size, modification time, status-change time (both in ns), inode and
-    device are those recorded. The record is made only for a file that was older than two seconds when it was
-    read: a younger one could change again within the clock's grain, so it is read again next time. Restoring
-    the modification time does not fool it: the status-change time cannot be set.
+    A file counts as unchanged when its size, modification time, status-change time (both in ns),
+    inode and device are those recorded. The record is made only for a file that was older than two
+    seconds when it was read: a younger one could change again within the clock's grain, so it is
+    read again next time. Restoring the modification time does not fool it: the status-change time
+    cannot be set.
 
     Parameters
     ----------
@@ -135,11 +146,12 @@ class FileDigests:
         paths : sequence of path-like
             Files, as for `digest_files`.
         unreadable : {"raise", "none"}, default="raise"
-            What to do about a file that cannot be read: raise its OSError, or return None in its place.
+            What to do about a file that cannot be read: raise its OSError, or return None in its
+            place.
         n_threads : int, optional
-            Files read at a time, at most; the default is the number of CPUs, at most 8. Small files that are
-            read without waiting for a disk take one thread, as most of the time is Python's own work on them, which
-            threads cannot share.
+            Files read at a time, at most; the default is the number of CPUs, at most 8. Small files
+            that are read without waiting for a disk take one thread, as most of the time is
+            Python's own work on them, which threads cannot share.
 
         Returns
         -------
@@ -165,7 +177,9 @@ class FileDigests:
             hashed = _hash_all([paths[i] for i in misses.tolist()], unreadable, n_threads)
             for i, (digest, _) in zip(misses, hashed, strict=True):
                 result[i] = digest
-            self._save([(key, digest) for digest, key in hashed if digest is not None and key is not None])
+            self._save(
+                [(key, digest) for digest, key in hashed if digest is not None and key is not None]
+            )
         return result
 
     def __len__(self) -> int:
@@ -223,7 +237,9 @@ class FileDigests:
                 if header != self._header or n_records < len(self._records):
                     self._records = self._records[:0]
                 start = len(self._records)
-                raw = read_at(fd, HEADER_BYTES + start * _RECORD_BYTES, (n_records - start) * _RECORD_BYTES)
+                raw = read_at(
+                    fd, HEADER_BYTES + start * _RECORD_BYTES, (n_records - start) * _RECORD_BYTES
+                )
         except (DamagedFile, OSError) as error:
             if not isinstance(error, FileNotFoundError):
                 logger.warning("cache: %s; files will be read again", error)
@@ -270,8 +286,8 @@ class FileDigests:
 def _checked(header: Header, path: Path) -> Header:
     if (header.kind, header.width) != ("digests", _KEY_WORDS):
         raise CacheFormatError(
-            f"{path} is a cache file of kind {header.kind!r}, width {header.width}, not of file digests; "
-            "clear the cache (dnm-bench cache clear) or choose another cache folder"
+            f"{path} is a cache file of kind {header.kind!r}, width {header.width}, not of file "
+            "digests; clear the cache (dnm-bench cache clear) or choose another cache folder"
         )
     return header
 
@@ -350,7 +366,9 @@ def _mixed(keys: np.ndarray) -> np.ndarray:
 
 
 def _checksums(records: np.ndarray) -> np.ndarray:
-    return np.fromiter((zlib.crc32(row) for row in np.ascontiguousarray(records[:, :-1])), "<u8", len(records))
+    return np.fromiter(
+        (zlib.crc32(row) for row in np.ascontiguousarray(records[:, :-1])), "<u8", len(records)
+    )
 
 
 def _intact(records: np.ndarray) -> np.ndarray:

@@ -73,14 +73,18 @@ def to_rgb(image: Any) -> Any:
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-            raise UnreadableImageError(f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}")
+            raise UnreadableImageError(
+                f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}"
+            )
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
         if image.ndim == 3 and image.shape[2] not in (3, 4):
             raise UnreadableImageError(f"an image has 1, 3 or 4 channels, got {describe(image)}")
         image = Image.fromarray(np.ascontiguousarray(image))
     image.load()
-    if image.getexif().get(_ORIENTATION, 1) in _TURNED:  # asked to turn nothing, Pillow copies the picture
+    if (
+        image.getexif().get(_ORIENTATION, 1) in _TURNED
+    ):  # asked to turn nothing, Pillow copies the picture
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -120,7 +124,10 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
     from PIL import Image
 
     if not is_one_image(item):
-        raise TypeError(f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: {IMAGE_FIX}.")
+        raise TypeError(
+            f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: "
+            f"{IMAGE_FIX}."
+        )
     try:
         if isinstance(item, (str, os.PathLike)):
             with Image.open(item if content is None else BytesIO(content)) as image:
@@ -131,7 +138,9 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
     except Exception as error:  # decoders raise nearly anything on damaged files
         if isinstance(error, FileNotFoundError):
             raise UnreadableImageError("no such file") from error
-        said = _IN_MEMORY.sub("", str(error))  # the address of a buffer says nothing, and differs from run to run
+        said = _IN_MEMORY.sub(
+            "", str(error)
+        )  # the address of a buffer says nothing, and differs from run to run
         raise UnreadableImageError(f"{type(error).__name__}: {said}") from error
 
 
@@ -159,8 +168,7 @@ def unwrap_item(item: Any) -> Any:
         item = item["image"] if "image" in item else item["img"]
     if is_torch(item, "Tensor"):
         raise TypeError(
-            "The dataset gives tensors; the embedder resizes and normalises images itself. Make the "
-            "dataset give PIL "
-            "images: remove its transform (ToTensor, Normalize)."
+            "The dataset gives tensors; the embedder resizes and normalises images itself. Make "
+            "the dataset give PIL images: remove its transform (ToTensor, Normalize)."
         )
     return item

@@ -9,13 +9,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 
-__all__ = ["as_image_sequence", "describe", "embedding_rows", "input_kind", "is_one_image", "on_host"]
+__all__ = [
+    "as_image_sequence",
+    "describe",
+    "embedding_rows",
+    "input_kind",
+    "is_one_image",
+    "on_host",
+]
 
 IMAGE_FIX = (
-    "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of shape "
-    "(n, height, width[, 3]), or a 2-D numeric array of embeddings (any dtype but uint8)"
+    "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of "
+    "shape (n, height, width[, 3]), or a 2-D numeric array of embeddings (any dtype but uint8)"
 )
 _CHUNK = 1 << 16
 
@@ -81,16 +88,16 @@ def _array_kind(X: np.ndarray) -> Literal["embeddings", "images"]:
             return "images"
         if X.ndim in (2, 3):
             raise ValueError(
-                f"A uint8 array of shape {X.shape} is one image, not many: give a list [image] or an "
-                f"array of "
-                "shape (1, height, width[, 3]). Embeddings quantised to uint8 must be given as floats."
+                f"A uint8 array of shape {X.shape} is one image, not many: give a list [image] or "
+                "an array of shape (1, height, width[, 3]). Embeddings quantised to uint8 must be "
+                "given as floats."
             )
         raise ValueError(f"A uint8 array of shape {X.shape} holds no images: {IMAGE_FIX}.")
     if X.ndim > 2 and X.dtype.kind in "fiub":
         raise ValueError(
-            f"Images as an array must be uint8 of shape (n, height, width[, 3]), got {X.dtype} of shape "
-            f"{X.shape}: "
-            "convert with (255 * X).round().astype('uint8') if the values are in [0, 1]."
+            f"Images as an array must be uint8 of shape (n, height, width[, 3]), got {X.dtype} of "
+            f"shape {X.shape}: convert with (255 * X).round().astype('uint8') if the values are in "
+            "[0, 1]."
         )
     return "embeddings"
 
@@ -118,8 +125,8 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     ValueError
         If `X` is a uint8 or many-dimensional array that holds neither.
     TypeError
-        If `X` is one image instead of a sequence of images, or can be read only once, or is a collection of images that
-        has no order or no rows of one image.
+        If `X` is one image instead of a sequence of images, or can be read only once, or is a
+        collection of images that has no order or no rows of one image.
 
     Examples
     --------
@@ -129,16 +136,17 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     ('embeddings', 'images')
     """
     if isinstance(X, (str, bytes, os.PathLike)) or is_pil(X):
-        raise TypeError(f"X must hold several images, got one ({describe(X)}): give a list, [image].")
+        raise TypeError(
+            f"X must hold several images, got one ({describe(X)}): give a list, [image]."
+        )
     if isinstance(X, np.ndarray):
         return _array_kind(X)
     if is_torch(X, "Tensor"):
         if X.ndim == 2:
             return "embeddings"
         raise TypeError(
-            f"A torch tensor of shape {tuple(X.shape)} is not taken as images, since its layout and scale "
-            f"are "
-            f"unknown: {IMAGE_FIX}."
+            f"A torch tensor of shape {tuple(X.shape)} is not taken as images, since its layout "
+            f"and scale are unknown: {IMAGE_FIX}."
         )
     if is_torch(X, "Dataset"):
         return "images"
@@ -159,7 +167,9 @@ def _refuse_collections(X: Any) -> None:
     if X is None:
         raise TypeError(f"X is None: {IMAGE_FIX}.")
     if isinstance(X, Iterator):
-        raise TypeError(f"X is a {type(X).__name__}, which can be read only once: give list(...) of it.")
+        raise TypeError(
+            f"X is a {type(X).__name__}, which can be read only once: give list(...) of it."
+        )
     if isinstance(X, Mapping) and not hasattr(
         X, "toarray"
     ):  # a sparse matrix can be a mapping, and is refused as sparse
@@ -167,18 +177,26 @@ def _refuse_collections(X: Any) -> None:
     if isinstance(X, (set, frozenset)):
         raise TypeError("X is a set, whose order differs from run to run: give sorted(...) of it.")
     if hasattr(X, "dataset") and hasattr(X, "batch_sampler"):
-        raise TypeError("X is a torch DataLoader: give its dataset, X.dataset; batches are made here (batch_size=).")
+        raise TypeError(
+            "X is a torch DataLoader: give its dataset, X.dataset; batches are made here "
+            "(batch_size=)."
+        )
     if isinstance(X, (list, tuple)) and len(X):
         if isinstance(X[0], bytes):
-            raise TypeError("X holds bytes: open images with PIL.Image.open(io.BytesIO(...)), decode paths to strings.")
+            raise TypeError(
+                "X holds bytes: open images with PIL.Image.open(io.BytesIO(...)), decode paths to "
+                "strings."
+            )
         if not is_one_image(X[0]) and getattr(X[0], "ndim", 0) > 1:
             raise TypeError(
-                f"X[0] is {X[0].dtype} of shape {tuple(X[0].shape)}, whose layout and scale as an image are unknown: "
-                f"{IMAGE_FIX}."
+                f"X[0] is {X[0].dtype} of shape {tuple(X[0].shape)}, whose layout and scale as an "
+                f"image are unknown: {IMAGE_FIX}."
             )
     columns: Sequence[Any] = getattr(X, "columns", ())
     if len(columns) == 1 and len(X) and is_one_image(np.asarray(X, dtype=object)[0, 0]):
-        raise TypeError(f"X is a table with one column of images or paths: give the column, X[{columns[0]!r}].")
+        raise TypeError(
+            f"X is a table with one column of images or paths: give the column, X[{columns[0]!r}]."
+        )
 
 
 def describe(item: Any) -> str:
@@ -224,8 +242,8 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
     Raises
     ------
     ValueError
-        If the array is not 2-D and numeric, has another width, or a row holds NaN or infinity, or is
-        all zero in an array of floats.
+        If the array is not 2-D and numeric, has another width, or a row holds NaN or infinity, or
+        is all zero in an array of floats.
 
     Examples
     --------
@@ -237,12 +255,13 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
     if X.dtype.kind == "O":
         X = X.astype(np.float64)
     if X.ndim != 2 or X.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must be a 2-D numeric array of embeddings, got {X.dtype} of shape {X.shape}.")
+        raise ValueError(
+            f"{name} must be a 2-D numeric array of embeddings, got {X.dtype} of shape {X.shape}."
+        )
     if width is not None and X.shape[1] != width:
         raise ValueError(
-            f"{name} has rows of {X.shape[1]} numbers, but this encoder's embeddings have {width}: were "
-            f"they made by "
-            "another model?"
+            f"{name} has rows of {X.shape[1]} numbers, but this encoder's embeddings have {width}: "
+            "were they made by another model?"
         )
     rows = np.empty(X.shape, dtype=np.float32)
     for start in range(0, len(X), _CHUNK):
@@ -250,7 +269,9 @@ def embedding_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.n
         largest = np.abs(part).max(axis=1, initial=0.0)
         if not np.isfinite(largest).all():
             row = start + int(np.flatnonzero(~np.isfinite(largest))[0])
-            raise ValueError(f"{name} holds NaN or infinity (first in row {row}): remove those rows.")
+            raise ValueError(
+                f"{name} holds NaN or infinity (first in row {row}): remove those rows."
+            )
         if not largest.all():
             row = start + int(np.flatnonzero(largest == 0)[0])
             message = f"{name} holds a row of zeros (first: row {row}), which has no direction: remove it."
@@ -289,5 +310,7 @@ def as_image_sequence(X: Any) -> Any:
     try:
         len(X)
     except TypeError as error:
-        raise TypeError("X must have a length: an iterable dataset cannot be scored, give a map-style one.") from error
+        raise TypeError(
+            "X must have a length: an iterable dataset cannot be scored, give a map-style one."
+        ) from error
     return X

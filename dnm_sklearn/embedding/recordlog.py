@@ -1,7 +1,7 @@
 """Files that survive killed writers: a checked header, fixed-size records appended under a lock.
 
-The row store and the file-digest cache are built from these parts. Readers take no lock: a record counts
-only once it is complete, and its owner checks its checksum before trusting it.
+The row store and the file-digest cache are built from these parts. Readers take no lock: a record
+counts only once it is complete, and its owner checks its checksum before trusting it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 
 try:
     import fcntl
@@ -71,7 +71,9 @@ class Header:
 
     def pack(self) -> bytes:
         key = self.key.encode()
-        fixed = _FIXED.pack(MAGIC, VERSION, self.width, self.kind.encode(), self.dtype.encode(), self.uid, len(key))
+        fixed = _FIXED.pack(
+            MAGIC, VERSION, self.width, self.kind.encode(), self.dtype.encode(), self.uid, len(key)
+        )
         body = (fixed + key).ljust(HEADER_BYTES - 4, b"\0")
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -79,16 +81,16 @@ class Header:
     def unpack(cls, raw: bytes, path: Path) -> Header:
         if raw[:8] != MAGIC[: len(raw)]:
             raise CacheFormatError(
-                f"{path} is not a dnm_sklearn cache file (wrong magic bytes); move it away, or choose "
-                "another cache folder"
+                f"{path} is not a dnm_sklearn cache file (wrong magic bytes); move it away, or "
+                "choose another cache folder"
             )
         if len(raw) < HEADER_BYTES:
             raise DamagedFile(f"{path}: header cut short")
         _, version, width, kind, dtype, uid, key_bytes = _FIXED.unpack_from(raw)
         if version != VERSION:
             raise CacheFormatError(
-                f"{path} has cache format {version}, this dnm_sklearn reads format {VERSION}; clear the "
-                "cache (dnm-bench cache clear) or choose another cache folder"
+                f"{path} has cache format {version}, this dnm_sklearn reads format {VERSION}; "
+                "clear the cache (dnm-bench cache clear) or choose another cache folder"
             )
         if zlib.crc32(raw[:-4]) != struct.unpack("<I", raw[-4:])[0]:
             raise DamagedFile(f"{path}: header checksum does not match")
@@ -167,7 +169,9 @@ def remove_own_file(path: Path) -> None:
         with opened(path, os.O_RDONLY) as fd:
             raw = os.pread(fd, len(MAGIC), 0)
         if raw != MAGIC[: len(raw)]:
-            raise CacheFormatError(f"{path} is not a dnm_sklearn cache file; it was left alone, remove it by hand")
+            raise CacheFormatError(
+                f"{path} is not a dnm_sklearn cache file; it was left alone, remove it by hand"
+            )
         path.unlink()
 
 
@@ -175,7 +179,8 @@ _held_locks: set[int] = set()
 
 
 def _drop_locks_in_child() -> None:
-    # A forked worker shares the lock's open file: left open, it would keep the lock after its parent died.
+    # A forked worker shares the lock's open file: left open, it would keep the lock after its
+    # parent died.
     for fd in _held_locks:
         os.close(fd)
     _held_locks.clear()
@@ -189,8 +194,8 @@ def require_locks() -> None:
     """Refuse platforms without POSIX file locks."""
     if fcntl is None:
         raise RuntimeError(
-            "the image cache needs POSIX file locks (fcntl), which this platform (Windows) does not have; "
-            "use memory=None"
+            "the image cache needs POSIX file locks (fcntl), which this platform (Windows) does "
+            "not have; use memory=None"
         )
 
 
@@ -239,8 +244,9 @@ def warn_unsaved(folder: Path, error: OSError, what: str) -> None:
     """Say that results are right but not cached."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     warn(
-        f"{what} could not be saved in the cache folder {folder} ({reason}); results are complete but will "
-        "be computed again next time: free some space, make the folder writable, or point memory= elsewhere",
+        f"{what} could not be saved in the cache folder {folder} ({reason}); results are complete "
+        "but will be computed again next time: free some space, make the folder writable, or "
+        "point memory= elsewhere",
         CacheWriteWarning,
     )
 

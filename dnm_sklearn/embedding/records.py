@@ -1,7 +1,7 @@
 """What is known of a model without loading it: small records beside the cached rows.
 
-A cache hit needs the model's fingerprint. Computing it takes the loaded weights; a record of it, valid while
-the weights' files are unchanged, lets a hit do without torch.
+A cache hit needs the model's fingerprint. Computing it takes the loaded weights; a record of it,
+valid while the weights' files are unchanged, lets a hit do without torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dnm_sklearn.embedding.models import parse_model_name, weights_identity
+from dnm_sklearn.embedding.open_clip.registry import parse_model_name, weights_identity
 
 __all__ = ["ModelFacts", "StaleRecordError", "forget", "recall", "remember"]
 
@@ -125,7 +125,9 @@ def _path(folder: Path, setting: Sequence[str]) -> Path:
     # "auto" means another thing where there is a GPU; looking for one must not import torch.
     gpu = [os.path.exists("/dev/nvidiactl"), os.environ.get("CUDA_VISIBLE_DEVICES")]
     key = json.dumps([1, list(setting), _versions(), gpu])
-    return folder / FOLDER_NAME / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
+    return (
+        folder / FOLDER_NAME / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
+    )
 
 
 def _stat(paths: Any) -> list[list[Any]]:

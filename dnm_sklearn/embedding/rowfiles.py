@@ -43,7 +43,8 @@ def as_words(digests: Sequence[bytes]) -> np.ndarray:
     for i, digest in enumerate(digests):
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise ValueError(
-                f"digests[{i}] must be {DIGEST_BYTES} bytes, as digest_file and digest_array make, got {digest!r:.60}"
+                f"digests[{i}] must be {DIGEST_BYTES} bytes, as digest_file and digest_array make, "
+                f"got {digest!r:.60}"
             )
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, _DIGEST_WORDS)
 
@@ -124,7 +125,9 @@ class RowFiles:
                     empty = np.empty((0, _RECORD_WORDS), np.uint64)
                     view = _View(header, empty, np.empty((0, self.width), self.dtype))
                 known = len(view.records)
-                raw = read_at(index, HEADER_BYTES + known * RECORD_BYTES, (n_records - known) * RECORD_BYTES)
+                raw = read_at(
+                    index, HEADER_BYTES + known * RECORD_BYTES, (n_records - known) * RECORD_BYTES
+                )
             new = np.frombuffer(raw[: len(raw) // RECORD_BYTES * RECORD_BYTES], "<u8")
             new = new.reshape(-1, _RECORD_WORDS)
             with opened(self._rows, os.O_RDONLY) as rows:
@@ -146,21 +149,26 @@ class RowFiles:
         if n_rows == 0:
             return np.empty(shape, self.dtype)
         with os.fdopen(os.dup(fd), "rb") as file:
-            return np.memmap(file, self.dtype, "r", offset=HEADER_BYTES, shape=shape).view(np.ndarray)
+            return np.memmap(file, self.dtype, "r", offset=HEADER_BYTES, shape=shape).view(
+                np.ndarray
+            )
 
     def _checked(self, header: Header, kind: str, path: Path) -> Header:
         own = self.header
         if header != Header(kind, own.width, own.dtype, own.key, header.uid):
             raise CacheFormatError(
                 f"{path} holds {header.kind} of width {header.width}, dtype {header.dtype}, key "
-                f"{header.key!r}; expected {kind} of width {own.width}, dtype {own.dtype}, key {own.key!r}: "
-                "a store's key must change with the model; clear the cache (dnm-bench cache clear) or choose "
-                "another cache folder"
+                f"{header.key!r}; expected {kind} of width {own.width}, dtype {own.dtype}, key "
+                f"{own.key!r}: a store's key must change with the model; clear the cache "
+                "(dnm-bench cache clear) or choose another cache folder"
             )
         return header
 
     def _check_pair(self, index_header: Header, rows_fd: int) -> None:
-        if self._checked(read_header(rows_fd, self._rows), "rows", self._rows).uid != index_header.uid:
+        if (
+            self._checked(read_header(rows_fd, self._rows), "rows", self._rows).uid
+            != index_header.uid
+        ):
             raise DamagedFile(f"{self.path}: index and rows do not belong together")
 
     # Writing: the caller holds the folder's lock

@@ -1,11 +1,11 @@
 """Content-addressed rows on disk: each image is embedded once, across folds, processes and runs.
 
-One folder per key (a fingerprint of weights, preprocessing and precision) holds ``rows.bin``, the rows as
-fixed-size records, and ``index.bin``, for the row at the same position its digest and a checksum of digest
-and row. A row is committed when its index record is complete; rows are synced to disk before their records
-are written. Committed rows are never rewritten or moved: readers take no lock, map the rows into memory, and
-check every row they copy, so that a killed writer, a truncated file or a flipped bit costs a recomputation
-and never a wrong row.
+One folder per key (a fingerprint of weights, preprocessing and precision) holds ``rows.bin``, the
+rows as fixed-size records, and ``index.bin``, for the row at the same position its digest and a
+checksum of digest and row. A row is committed when its index record is complete; rows are synced to
+disk before their records are written. Committed rows are never rewritten or moved: readers take no
+lock, map the rows into memory, and check every row they copy, so that a killed writer, a truncated
+file or a flipped bit costs a recomputation and never a wrong row.
 
 Writers hold an advisory lock (``flock``). POSIX only: Windows is not supported.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.filehash import FileDigests, digest_files
 from dnm_sklearn.embedding.recordlog import (
@@ -69,23 +69,25 @@ class RowStore:
     Parameters
     ----------
     folder : path-like
-        Cache folder; the store keeps to its own sub-folder and leaves other files alone. Made at the first
-        write, so that a read-only cache can be read.
+        Cache folder; the store keeps to its own sub-folder and leaves other files alone. Made at
+        the first write, so that a read-only cache can be read.
     key : str
-        What the rows depend on beside the content: fingerprint of weights, preprocessing and precision.
+        What the rows depend on beside the content: fingerprint of weights, preprocessing and
+        precision.
     width : int
         Numbers in a row.
     dtype : dtype, default=float32
         Type in which rows are stored and returned, bit for bit.
     max_bytes : int, optional
-        Cap on the size of *all* row stores in `folder`. At the cap no more rows are added (one warning), and
-        stored rows stay readable: nothing is evicted. Writers of different keys at the same time may pass it
-        by one block each.
+        Cap on the size of *all* row stores in `folder`. At the cap no more rows are added (one
+        warning), and stored rows stay readable: nothing is evicted. Writers of different keys at
+        the same time may pass it by one block each.
 
     Raises
     ------
     CacheFormatError
-        At use: a file of the store is foreign, of another format version, or of another width or type.
+        At use: a file of the store is foreign, of another format version, or of another width or
+        type.
     RuntimeError
         On a platform without POSIX file locks (Windows).
 
@@ -145,25 +147,26 @@ class RowStore:
     ) -> np.ndarray:
         """Return the rows of these digests, computing and storing those that are missing.
 
-        Missing rows are computed while the store's lock is held, after looking again, so that processes that
-        want the same rows compute each once.
+        Missing rows are computed while the store's lock is held, after looking again, so that
+        processes that want the same rows compute each once.
 
         Parameters
         ----------
         digests : sequence of bytes
             One 32-byte content digest for each row; repeated ones are computed once.
         compute : callable
-            ``compute(indices)`` gets positions in `digests`, shape (m,), and returns their rows, shape
-            (m, width), or an iterable of consecutive blocks of them; each block is stored as it arrives.
-            It must not use this store.
+            ``compute(indices)`` gets positions in `digests`, shape (m,), and returns their rows,
+            shape (m, width), or an iterable of consecutive blocks of them; each block is stored as
+            it arrives. It must not use this store.
         chunk_size : int or None, default=1024
-            Most positions given to one call of `compute`; None gives it all missing ones at once (meant for a
-            `compute` that yields blocks).
+            Most positions given to one call of `compute`; None gives it all missing ones at once
+            (meant for a `compute` that yields blocks).
 
         Returns
         -------
         ndarray of shape (n, width)
-            Rows in the order of `digests`. Rows with a NaN or infinity are returned but never stored.
+            Rows in the order of `digests`. Rows with a NaN or infinity are returned but never
+            stored.
 
         Raises
         ------
@@ -173,8 +176,8 @@ class RowStore:
         Warns
         -----
         CacheWriteWarning
-            If rows could not be stored (disk full, folder not writable, cap reached); they are returned all
-            the same.
+            If rows could not be stored (disk full, folder not writable, cap reached); they are
+            returned all the same.
         """
         wanted = as_words(digests)
         out = np.empty((len(wanted), self.width), self.dtype)
@@ -268,8 +271,8 @@ class RowStore:
             done += len(block)
             if block.shape[1:] != (self.width,) or done > n_rows:
                 raise ValueError(
-                    f"compute() was asked for {n_rows} rows of width {self.width} and returned a block of "
-                    f"shape {block.shape} that brings them to {done} rows"
+                    f"compute() was asked for {n_rows} rows of width {self.width} and returned a "
+                    f"block of shape {block.shape} that brings them to {done} rows"
                 )
             yield block
         if done != n_rows:
@@ -300,8 +303,9 @@ class RowStore:
         if fits < n_rows and not self._full:
             self._full = True
             warn(
-                f"the image cache in {self.folder} has reached its cap of {self.max_bytes} bytes; further "
-                "rows are computed but not stored: raise the cap, or clear the cache (dnm-bench cache clear)",
+                f"the image cache in {self.folder} has reached its cap of {self.max_bytes} bytes; "
+                "further rows are computed but not stored: raise the cap, or clear the cache "
+                "(dnm-bench cache clear)",
                 CacheWriteWarning,
             )
         return fits
@@ -318,7 +322,8 @@ def list_stores(folder: str | os.PathLike[str]) -> list[RowStore]:
     Returns
     -------
     list of RowStore
-        Stores whose header is readable; others (damaged, of another format) are logged and left out.
+        Stores whose header is readable; others (damaged, of another format) are logged and left
+        out.
 
     Examples
     --------

@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["halving", "is_out_of_memory", "prefetch", "progress", "resolve_workers", "torch_threads"]
+__all__ = [
+    "halving",
+    "is_out_of_memory",
+    "prefetch",
+    "progress",
+    "resolve_workers",
+    "torch_threads",
+]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -146,10 +153,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
 
 
-def halving(encode: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, what: str) -> list[np.ndarray]:
+def halving(
+    encode: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, what: str
+) -> list[np.ndarray]:
     """Encode a batch; when memory runs out, encode its halves.
 
     Parameters
@@ -178,9 +189,9 @@ def halving(encode: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, what:
             raise
         if len(batch) == 1:
             raise MemoryError(
-                f"One {what} alone does not fit into the device's memory ({error}). Use device='cpu', a "
-                f"smaller "
-                "model, or precision='fp16', or free memory with dnm_sklearn.embedding.release_models()."
+                f"One {what} alone does not fit into the device's memory ({error}). Use "
+                "device='cpu', a smaller model, or precision='fp16', or free memory with "
+                "dnm_sklearn.embedding.release_models()."
             ) from error
     _empty_device_cache()
     middle = len(batch) // 2

@@ -32,8 +32,8 @@ class EmbeddingTable(PyODEncoderMixin):
         The logit scale of the model that made them, exponentiated; detectors take their temperature
         from it.
     norms : array-like of shape (m,), optional
-        Norms before normalisation, which ``DebiasedNegMiningDetector(mining="norm")`` ranks by; by default those of
-        `embeddings`, which say nothing where these are unit rows.
+        Norms before normalisation, which ``DebiasedNegMiningDetector(mining="norm")`` ranks by; by
+        default those of `embeddings`, which say nothing where these are unit rows.
     name : str, default="table"
         What to call it.
 
@@ -70,11 +70,16 @@ class EmbeddingTable(PyODEncoderMixin):
             raise ValueError("An EmbeddingTable needs at least one name.")
         raw = np.asarray(embeddings)
         if raw.ndim != 2 or len(raw) != len(self.names):
-            raise ValueError(f"embeddings must have one row a name: shape ({len(self.names)}, d), got {raw.shape}.")
+            raise ValueError(
+                f"embeddings must have one row a name: shape ({len(self.names)}, d), got "
+                f"{raw.shape}."
+            )
         self._row = {text: i for i, text in enumerate(self.names)}
         if len(self._row) < len(self.names):
             repeated = next(text for i, text in enumerate(self.names) if self._row[text] != i)
-            raise ValueError(f"The name {repeated!r} occurs more than once: keep one row of each name.")
+            raise ValueError(
+                f"The name {repeated!r} occurs more than once: keep one row of each name."
+            )
         self._rows = embedding_rows(raw, name="embeddings")
         if norms is None:
             self._norms = np.linalg.norm(raw.astype(np.float64), axis=1).astype(np.float32)
@@ -175,8 +180,9 @@ class EmbeddingTable(PyODEncoderMixin):
             if len(X) == 0:
                 return np.empty((0, self.embedding_dim_), dtype=np.float32)
             raise TypeError(
-                "An EmbeddingTable cannot encode images: give their embeddings as an array of shape "
-                f"(n, {self.embedding_dim_}), made by the model that made the table, or use a CLIPEmbedder."
+                "An EmbeddingTable cannot encode images: give their embeddings as an array of "
+                f"shape (n, {self.embedding_dim_}), made by the model that made the table, or use "
+                "a CLIPEmbedder."
             )
         return embedding_rows(X, width=self.embedding_dim_)
 
@@ -215,8 +221,8 @@ class EmbeddingTable(PyODEncoderMixin):
             count = f"{len(missing)} names are" if len(missing) > 1 else "The name is"
             raise ValueError(
                 f"{count} not in the EmbeddingTable {self.name!r} of {len(self)} names: "
-                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. Add their "
-                "embeddings to the table, or correct the names."
+                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. "
+                "Add their embeddings to the table, or correct the names."
             )
         index = np.fromiter((self._row[text] for text in listed), np.intp, len(listed))
         return (self._rows[index], self._norms[index]) if return_norm else self._rows[index]

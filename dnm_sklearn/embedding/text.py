@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.stream import halving, progress
 
-__all__ = ["TruncatedPromptWarning", "check_names", "check_prompt", "encode_tokens", "fill", "warn_truncated"]
+__all__ = [
+    "TruncatedPromptWarning",
+    "check_names",
+    "check_prompt",
+    "encode_tokens",
+    "fill",
+    "warn_truncated",
+]
 
 PLACEHOLDER = "{}"
 
@@ -41,14 +48,15 @@ def check_names(names: Iterable[str], what: str = "names") -> list[str]:
         If `names` is a single string or holds something that is no string.
     """
     if isinstance(names, (str, bytes, os.PathLike)):
-        raise TypeError(f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}].")
+        raise TypeError(
+            f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}]."
+        )
     listed = names.tolist() if isinstance(names, np.ndarray) else list(names)
     for index, name in enumerate(listed):
         if not isinstance(name, str):
             raise TypeError(
-                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. Images "
-                f"go to "
-                "encode_image or transform."
+                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. "
+                "Images go to encode_image or transform."
             )
     return [str(name) for name in listed]
 
@@ -79,12 +87,14 @@ def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:
     """
     templates = (prompt,) if isinstance(prompt, str) else tuple(prompt)
     if not templates:
-        raise ValueError("prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none.")
+        raise ValueError(
+            "prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none."
+        )
     for template in templates:
         if not isinstance(template, str) or PLACEHOLDER not in template:
             raise ValueError(
-                f"The prompt {template!r} has no '{{}}' where the class name goes: write, for example, "
-                "'a photo of a {}', or '{}' for the bare name."
+                f"The prompt {template!r} has no '{{}}' where the class name goes: write, for "
+                "example, 'a photo of a {}', or '{}' for the bare name."
             )
     return templates
 
@@ -122,9 +132,10 @@ def warn_truncated(prompts: Sequence[str], total: int, context_length: int | Non
     first = prompts[0] if len(prompts[0]) <= 60 else prompts[0][:57] + "..."
     limit = "" if context_length is None else f" of {context_length} tokens"
     warn(
-        f"{len(prompts)} of {total} prompts are longer than the model's context{limit} and were cut (the first: "
-        f"{first!r}). A class name should fit: shorten it, or its template (prompt='{{}}' is the bare name). "
-        "Of a large corpus a small share of cut labels does little harm.",
+        f"{len(prompts)} of {total} prompts are longer than the model's context{limit} and were "
+        f"cut (the first: {first!r}). A class name should fit: shorten it, or its template "
+        "(prompt='{}' is the bare name). Of a large corpus a small share of cut labels does "
+        "little harm.",
         TruncatedPromptWarning,
     )
 
@@ -250,6 +261,11 @@ def hub_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.n
                 return canonicalize_text(basic_clean(text))
 
         clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"
-        ids = inner([clean(p) for p in prompts], add_special_tokens=not clips, padding=False, truncation=False)
+        ids = inner(
+            [clean(p) for p in prompts],
+            add_special_tokens=not clips,
+            padding=False,
+            truncation=False,
+        )
         lengths = [len(row) + (3 if clips else 0) for row in ids["input_ids"]]
     return tokens, np.asarray(lengths, dtype=np.int64).reshape(len(prompts)) > context

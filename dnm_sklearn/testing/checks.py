@@ -1,7 +1,7 @@
 """The library's own contract as checks, in the manner of scikit-learn's: usable on detectors of others.
 
-A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and embedder are those of
-the check. :mod:`dnm_sklearn.testing.runner` runs them.
+A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and
+embedder are those of the check. :mod:`dnm_sklearn.testing.runner` runs them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.testing.fake import FakeEmbedder
-from dnm_sklearn.testing.world import EmbeddingWorld, make_embedding_world
+from dnm_sklearn.testing.data import EmbeddingWorld, make_embedding_world
+from dnm_sklearn.testing.mock_embedder import FakeEmbedder
 
-_SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "adjective_fraction": 1.0, "n_neighbors": 5}
+_SMALL = {
+    "n_groups": 4,
+    "fraction": 1.0,
+    "noun_fraction": 1.0,
+    "adjective_fraction": 1.0,
+    "n_neighbors": 5,
+}
 _SMALL["n_activated"] = 40
 
 
@@ -31,11 +37,20 @@ def _set(detector: Any, **params: Any) -> Any:
     return detector.set_params(**{key: value for key, value in params.items() if key in known})
 
 
-def _prepare(detector: Any, world: EmbeddingWorld, *, frozen: bool = True, small: bool = True, **params: Any) -> Any:
+def _prepare(
+    detector: Any, world: EmbeddingWorld, *, frozen: bool = True, small: bool = True, **params: Any
+) -> Any:
     """Clone with the names, corpus and table of `world`."""
     own = clone(detector)
     _set(own, **(_SMALL if small else {}))
-    _set(own, classes=world.names, embedder=world.table, corpus=world.words, contamination="auto", memory=None)
+    _set(
+        own,
+        classes=world.names,
+        embedder=world.table,
+        corpus=world.words,
+        contamination="auto",
+        memory=None,
+    )
     if frozen:
         _set(own, adaptation="frozen")
     return _set(own, **params)
@@ -84,7 +99,9 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
     world = make_embedding_world()
     want = _prepare(detector, world).fit().decision_function(world.X)
     repeated = [*world.names, world.names[0], f" {world.names[1]} "]
-    np.testing.assert_array_equal(_prepare(detector, world, classes=repeated).fit().decision_function(world.X), want)
+    np.testing.assert_array_equal(
+        _prepare(detector, world, classes=repeated).fit().decision_function(world.X), want
+    )
     reordered = world.names[::-1]
     got = _prepare(detector, world, classes=reordered).fit().decision_function(world.X)
     np.testing.assert_allclose(got, want, atol=1e-4)
@@ -92,13 +109,15 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
 
 def check_chunks(detector: Any) -> None:
     """Scores do not depend on how rows are cut into calls, nor on the size of the tiles (1e-4)."""
-    from dnm_sklearn import _tiles
+    from dnm_sklearn.scoring import _tiles
 
     world = make_embedding_world(n_images=30)
     fitted = _prepare(detector, world).fit()
     want = fitted.decision_function(world.X)
     for size in (1, 7):
-        parts = [fitted.decision_function(world.X[i : i + size]) for i in range(0, len(world.X), size)]
+        parts = [
+            fitted.decision_function(world.X[i : i + size]) for i in range(0, len(world.X), size)
+        ]
         np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
     original = dict(_tiles.TILE_NUMBERS)
     try:
@@ -113,7 +132,9 @@ def check_dtypes_and_lengths(detector: Any) -> None:
     world = make_embedding_world()
     fitted = _prepare(detector, world).fit()
     want = fitted.decision_function(world.X)
-    np.testing.assert_allclose(fitted.decision_function(world.X.astype(np.float32)), want, atol=1e-3)
+    np.testing.assert_allclose(
+        fitted.decision_function(world.X.astype(np.float32)), want, atol=1e-3
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lengths = np.random.default_rng(0).uniform(0.1, 30, (len(world.X), 1))
@@ -128,7 +149,14 @@ def check_scoring_changes_nothing(detector: Any) -> None:
     first = fitted.decision_function(world.X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in ("score_samples", "predict", "predict_class", "predict_proba", "p_value", "explain"):
+        for method in (
+            "score_samples",
+            "predict",
+            "predict_class",
+            "predict_proba",
+            "p_value",
+            "explain",
+        ):
             getattr(fitted, method)(world.X)
             assert _state(fitted) == before, f"{method} changed the detector"
     np.testing.assert_array_equal(fitted.decision_function(world.X), first)
@@ -138,7 +166,9 @@ def check_loads_no_model(detector: Any) -> None:
     """Nothing but fit loads a model: not the constructor, clone, set_params, repr or pickle."""
     from dnm_sklearn.embedding import CLIPEmbedder
 
-    own = _prepare(detector, make_embedding_world(n_images=1), embedder=CLIPEmbedder("no-such-model/none"))
+    own = _prepare(
+        detector, make_embedding_world(n_images=1), embedder=CLIPEmbedder("no-such-model/none")
+    )
     again = pickle.loads(pickle.dumps(clone(own)))
     repr(again)
     again.set_params(embedder__batch_size=2, prompt="{}").get_params()
@@ -162,7 +192,9 @@ def check_pickle(detector: Any) -> None:
     fitted = _prepare(detector, world, frozen=False).fit(world.X)
     data = pickle.dumps(fitted)
     assert b"torch" not in data, "the pickle holds a torch object"
-    np.testing.assert_array_equal(pickle.loads(data).decision_function(world.X), fitted.decision_function(world.X))
+    np.testing.assert_array_equal(
+        pickle.loads(data).decision_function(world.X), fitted.decision_function(world.X)
+    )
 
 
 def check_save_and_load(detector: Any) -> None:
@@ -175,7 +207,9 @@ def check_save_and_load(detector: Any) -> None:
         path = Path(folder) / "detector.skops"
         fitted.save(path)
         for again in (load(path), load(path, world.table)):
-            np.testing.assert_array_equal(again.decision_function(world.X), fitted.decision_function(world.X))
+            np.testing.assert_array_equal(
+                again.decision_function(world.X), fitted.decision_function(world.X)
+            )
             np.testing.assert_array_equal(again.p_value(world.X), fitted.p_value(world.X))
             assert again.threshold_ == fitted.threshold_
             again.save(path)
@@ -203,12 +237,16 @@ def check_pyod_contract(detector: Any) -> None:
     fitted = _prepare(detector, world, contamination=0.2).fit(world.X)
     assert isinstance(fitted, BaseDetector)
     assert fitted.decision_scores_.shape == fitted.labels_.shape == (len(world.X),)
-    np.testing.assert_array_equal(fitted.labels_, (fitted.decision_scores_ > fitted.threshold_).astype(int))
+    np.testing.assert_array_equal(
+        fitted.labels_, (fitted.decision_scores_ > fitted.threshold_).astype(int)
+    )
     assert abs(fitted.labels_.mean() - 0.2) <= 1 / len(world.X)
     labels, confidence = fitted.predict(world.X, return_confidence=True)
     assert set(labels) <= {0, 1}
     assert ((confidence >= 0) & (confidence <= 1)).all()
-    np.testing.assert_array_equal(_prepare(detector, world, contamination=0.2).fit_predict(world.X), fitted.labels_)
+    np.testing.assert_array_equal(
+        _prepare(detector, world, contamination=0.2).fit_predict(world.X), fitted.labels_
+    )
 
 
 def check_calibration(detector: Any) -> None:
@@ -237,7 +275,7 @@ def check_explain(detector: Any) -> None:
         own = [record for record in records if record["image"] == image]
         np.testing.assert_allclose(sum(record["share"] for record in own), 1, atol=1e-9)
         first = next(record for record in own if record["side"] == "id" and record["rank"] == 1)
-        nearest = np.argmax(world.X[image] @ fitted.id_text_.T)
+        nearest = np.argmax(world.X[image] @ fitted.class_embeddings_.T)
         assert first["label"] == fitted.class_names_[nearest]
 
 
@@ -258,7 +296,9 @@ def check_transductive_is_repeatable(detector: Any) -> None:
     """
     world = make_embedding_world()
     fitted = _prepare(detector, world, frozen=False).fit().calibrate(world.X_id)
-    np.testing.assert_array_equal(fitted.decision_function(world.X), fitted.decision_function(world.X))
+    np.testing.assert_array_equal(
+        fitted.decision_function(world.X), fitted.decision_function(world.X)
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted.predict(world.X)
@@ -271,7 +311,9 @@ def check_transductive_is_repeatable(detector: Any) -> None:
     messages = [str(warning.message) for warning in caught]
     assert any("together with the others" in message for message in messages)
     changed = any("changed its state since calibrate" in message for message in messages)
-    assert changed or "since calibrate" in refusal, "p_value neither warns nor refuses after learning"
+    assert changed or "since calibrate" in refusal, (
+        "p_value neither warns nor refuses after learning"
+    )
     fitted.reset_adaptation()
     fresh = _prepare(detector, world).fit().calibrate(world.X_id)
     np.testing.assert_array_equal(fitted.p_value(world.X), fresh.p_value(world.X))
@@ -283,7 +325,9 @@ def check_info(detector: Any) -> None:
     assert isinstance(info, DetectorInfo)
     assert info.name
     assert info.needs
-    assert info.own or (info.url.startswith("https://") and info.title and info.venue and 2000 < info.year < 2100)
+    assert info.own or (
+        info.url.startswith("https://") and info.title and info.venue and 2000 < info.year < 2100
+    )
     assert info.test_time == ("adaptation" in detector.get_params(deep=False))
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.testing.fake import FakeEmbedder
+from dnm_sklearn.testing.mock_embedder import FakeEmbedder
 
 __all__ = ["make_detectors", "make_estimators", "sklearn_exemptions"]
 
-_SMALL = {"corpus": Corpus([f"word {i}" for i in range(30)]), "n_groups": 3, "n_neighbors": 5, "negative_prior": 0.95}
+_SMALL = {
+    "corpus": Corpus([f"word {i}" for i in range(30)]),
+    "n_groups": 3,
+    "n_neighbors": 5,
+    "negative_prior": 0.95,
+}
 _SMALL |= {"n_activated": 20, "max_similarity": None}
 
 _TRANSDUCTIVE = {
     "check_methods_subset_invariance": (
-        "adaptation='transductive' scores a row together with the others of the test stream, as the paper does; the "
-        "'frozen' mode passes this check"
+        "adaptation='transductive' scores a row together with the others of the test stream, as "
+        "the paper does; the 'frozen' mode passes this check"
     ),
     "check_methods_sample_order_invariance": (
-        "adaptation='transductive' scores the test stream in its order, as the paper does; the 'frozen' mode passes "
-        "this check"
+        "adaptation='transductive' scores the test stream in its order, as the paper does; the "
+        "'frozen' mode passes this check"
     ),
 }
 
@@ -95,8 +100,8 @@ def sklearn_exemptions(estimator: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for all but test-time
-        methods in their transductive mode.
+        For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for
+        all but test-time methods in their transductive mode.
 
     Examples
     --------

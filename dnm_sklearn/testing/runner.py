@@ -44,7 +44,10 @@ def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]
 
 
 def check_ood_detector(
-    detector: Any, *, expected_failed_checks: dict[str, str] | None = None, on_fail: str | None = "raise"
+    detector: Any,
+    *,
+    expected_failed_checks: dict[str, str] | None = None,
+    on_fail: str | None = "raise",
 ) -> list[dict[str, Any]]:
     """Run all checks on a detector, as scikit-learn's ``check_estimator`` does.
 
@@ -73,7 +76,11 @@ def check_ood_detector(
     results = []
     for own, check in yield_ood_checks(detector):
         reason = (expected_failed_checks or {}).get(check.__name__)
-        result: dict[str, Any] = {"check_name": check.__name__, "status": "passed", "exception": None}
+        result: dict[str, Any] = {
+            "check_name": check.__name__,
+            "status": "passed",
+            "exception": None,
+        }
         result["expected_to_fail_reason"] = reason
         try:
             check(clone(own))
@@ -86,7 +93,9 @@ def check_ood_detector(
 
 
 def parametrize_with_ood_checks(
-    detectors: Sequence[Any], *, expected_failed_checks: Callable[[Any], dict[str, str]] | None = None
+    detectors: Sequence[Any],
+    *,
+    expected_failed_checks: Callable[[Any], dict[str, str]] | None = None,
 ) -> Callable:
     """Pytest decorator: one case for each detector and check, with arguments `estimator` and `check`.
 
@@ -116,7 +125,11 @@ def parametrize_with_ood_checks(
         exempt = expected_failed_checks(detector) if expected_failed_checks else {}
         mode = getattr(detector, "adaptation", "")
         for own, check in yield_ood_checks(detector):
-            marks = [pytest.mark.xfail(reason=exempt[check.__name__])] if check.__name__ in exempt else []
+            marks = (
+                [pytest.mark.xfail(reason=exempt[check.__name__])]
+                if check.__name__ in exempt
+                else []
+            )
             label = "-".join(part for part in (type(own).__name__, mode, check.__name__) if part)
             cases.append(pytest.param(clone(own), partial(_run, check), marks=marks, id=label))
     return pytest.mark.parametrize(("estimator", "check"), cases)

@@ -90,7 +90,7 @@ def save(estimator: Any, path: Any) -> None:
         "params": {
             k: _plain(v, f"parameter {k}")
             for k, v in params.items()
-            if k not in ("memory", "embedder")
+            if k not in ("memory", "embedder", "device")
         },
         "embedder": _embedder_record(detector),
         "fitted": {k: _plain(v, f"attribute {k}") for k, v in fitted.items()},

@@ -12,15 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds
+from dnm_sklearn.exceptions import CalibrationWarning
 
 # PyOD's default proportion of outliers, where nothing else is known.
 _PYOD_CONTAMINATION = 0.1
 # Proportion of the rows known to be ID that contamination="auto" keeps.
 _KEPT = 0.95
-
-
-class CalibrationWarning(UserWarning):
-    """A decision whose calibrated error rate is not guaranteed."""
 
 
 class DecisionMixin(metaclass=ABCMeta):

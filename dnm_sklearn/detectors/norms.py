@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.exceptions import EmbeddingNormWarning
 
 # Rows that are looked at: enough for a median, and no pass over a large table.
 _MOST_ROWS = 1000
@@ -13,10 +14,6 @@ _MOST_ROWS = 1000
 _NEAR_UNIT = (0.5, 2.0)
 # Whether this process has been warned.
 _warned = False
-
-
-class EmbeddingNormWarning(UserWarning):
-    """Embeddings whose lengths are far from 1."""
 
 
 def warn_far_from_unit(rows: np.ndarray) -> None:

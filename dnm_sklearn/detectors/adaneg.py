@@ -155,26 +155,35 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # Negative labels: NegLabel's.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction
+        self.n_groups = n_groups
+        self.max_similarity = max_similarity
+        self.exclude_class_names = exclude_class_names
+        self.random_state = random_state
+
+        # The memory of test images, and the score against it.
         self.memory_length = memory_length
         self.proxy = proxy
         self.beta = beta
         self.static_weight = static_weight
         self.gap = gap
-        self.n_groups = n_groups
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
+
+        # How images become a stream.
         self.batch_size = batch_size
         self.adaptation = adaptation
-        self.random_state = random_state
+
+    # -- stream -------------------------------------------------------------------------------
 
     def _open_stream(self) -> LabelMemoryStream:
         return LabelMemoryStream(
             self.class_embeddings_,
+            # Dealt into groups: label K + i of the memory is row i of these.
             self.group_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
@@ -188,5 +197,5 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()
-        stream.start()
+        stream.start()  # with an empty memory: the proxies are the labels' texts
         return stream.state()

@@ -16,6 +16,8 @@ from dnm_sklearn.embedding import EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
 
+# The authors' eight templates for class names and nouns, four for joined adjectives, and fourteen
+# superclasses.
 NOUN_TEMPLATES = (
     "a close-up photo of the nice {}.",
     "a photo with the nice {}.",
@@ -152,20 +154,25 @@ class CSPDetector(NegativeLabelDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # The corpus, its adjectives joined, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.superclasses = superclasses
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction
-        self.n_groups = n_groups
         self.max_similarity = max_similarity
         self.exclude_class_names = exclude_class_names
+
+        # How they are dealt into groups.
+        self.n_groups = n_groups
         self.random_state = random_state
 
     def _given_corpus(self) -> Corpus:
         """Return the corpus with its adjectives joined to superclasses."""
         corpus = super()._given_corpus()
+        # A corpus that a fit gave back holds joined adjectives, which must not be joined twice.
         bare = np.flatnonzero(corpus.is_adjective & (corpus.lexname != JOINED))
         if not len(bare):
             return corpus
@@ -173,8 +180,10 @@ class CSPDetector(NegativeLabelDetector):
         words = self.superclasses
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
+
         drawn = check_random_state(self.random_state).randint(len(words), size=len(bare))
 
+        # Position by position, so that a corpus with its order keeps it.
         names, lexname = list(corpus.names), corpus.lexname.astype(object)
         for i, superclass in zip(bare, drawn, strict=True):
             names[i] = f"{names[i]} {words[superclass]}"
@@ -189,6 +198,7 @@ class CSPDetector(NegativeLabelDetector):
         """Raise if an EmbeddingTable lacks a joined name: it cannot encode a new one."""
         if not isinstance(self.embedder_, EmbeddingTable):
             return
+
         missing = [name for name in joined if name not in self.embedder_]
         if missing:
             raise ValueError(

@@ -74,7 +74,9 @@ class DecisionMixin(metaclass=ABCMeta):
         self, rows: np.ndarray | None, failed: np.ndarray | None, is_ood: np.ndarray | None
     ) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
+        # A fit ends the calibration of an earlier one.
         self.calibration_scores_ = self.calibration_n_seen_ = None
+
         if rows is None or failed is None:
             if not isinstance(self.contamination, str):
                 raise ValueError(
@@ -98,6 +100,7 @@ class DecisionMixin(metaclass=ABCMeta):
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
 
+        # "auto": rows known to be ID, else what the method itself says, else PyOD's default.
         if auto and is_ood is not None and keep.any():
             threshold = thresholds.quantile_threshold(scores[keep], keep=_KEPT)
             return thresholds.midpoint_above(threshold, scores[keep])
@@ -134,6 +137,7 @@ class DecisionMixin(metaclass=ABCMeta):
         """Calibration holds for the scoring rule that the calibration images met, and for no other."""
         if self.calibration_scores_ is None:
             return
+
         if self._n_learned() != self.calibration_n_seen_:
             warn(
                 f"{type(self).__name__} has changed its state since calibrate "
@@ -243,6 +247,8 @@ class DecisionMixin(metaclass=ABCMeta):
     def _confidence(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Confidence of labels that were given to scores."""
         known = self._fit_scores("The confidence")
+
+        # How many of the fit's rows are flagged: as asked for, or as it came out.
         if isinstance(self.contamination, Real):
             contamination = float(self.contamination)
         else:
@@ -283,6 +289,7 @@ class DecisionMixin(metaclass=ABCMeta):
         """
         if method not in ("logistic", "linear", "unify"):
             raise ValueError(f'method={method!r} must be "logistic", "linear" or "unify".')
+
         scores, labels = self._decisions(X)
 
         if method == "logistic":
@@ -309,8 +316,9 @@ class DecisionMixin(metaclass=ABCMeta):
         ndarray of shape (n,), str
         """
         self._check_threshold()
-        rows, failed = self._embed(X, reset=False)
 
+        # Embedded once, for the decision and for the class.
+        rows, failed = self._embed(X, reset=False)
         flagged = self._flag(-self._score_rows(rows, failed)) == 1
         names = np.where(flagged, self.ood_label, self._nearest_class(rows, failed))
         return np.asarray(names).astype(str)
@@ -344,10 +352,13 @@ class DecisionMixin(metaclass=ABCMeta):
         check_is_fitted(self, "decision_scores_")
         if not 0 < id_tpr < 1:
             raise ValueError(f"id_tpr={id_tpr!r} must lie in (0, 1).")
-        rows, failed = self._embed(X_id, reset=False)
 
+        # With its state frozen, also in a method that adapts: a calibration image must not have
+        # moved what it is scored by. An unreadable one is an error, raised with the threshold.
+        rows, failed = self._embed(X_id, reset=False)
         scores = -self._score_rows(rows, failed, frozen=True)
         self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
+
         self.calibration_scores_ = np.sort(scores)
         self.calibration_n_seen_ = self._n_learned()
         self.labels_ = self._flag(self.decision_scores_)
@@ -407,6 +418,7 @@ class DecisionMixin(metaclass=ABCMeta):
         ----------
         Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023.
         """
+        # A state that has changed is a warning here; predict(level=) and e_value refuse it.
         known = self._calibrated_scores("p_value", unchanged=False)
         self._warn_uncalibrated(frozen=True)
         return conformal.conformal_p_values(self._frozen_scores(X), known)
@@ -439,6 +451,8 @@ class DecisionMixin(metaclass=ABCMeta):
         Vovk, "Conformal e-prediction", Pattern Recognition 2025, arXiv:2001.05989.
         """
         known = self._calibrated_scores("e_value", unchanged=True)
+
+        # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
         unit = self._score_unit()
         return conformal.conformal_e_values(self._frozen_scores(X) / unit, known / unit)
 

@@ -162,21 +162,27 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.noun_fraction = noun_fraction
         self.adjective_fraction = adjective_fraction
         self.n_neighbors = n_neighbors
+        self.quantile = quantile
+        self.exclude_class_names = exclude_class_names
+
+        # How they are dealt into groups.
+        self.n_groups = n_groups
+        self.random_state = random_state
+
+        # The correction for negatives that are really ID.
         self.negative_prior = negative_prior
         self.positive_noise = positive_noise
         self.n_positives = n_positives
-        self.n_groups = n_groups
         self.min_id_scale = min_id_scale
         self.clamp = clamp
-        self.quantile = quantile
-        self.exclude_class_names = exclude_class_names
-        self.random_state = random_state
 
     # -- fit ----------------------------------------------------------------------------------
 
@@ -187,7 +193,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             "noun_fraction": self.noun_fraction,
             "adjective_fraction": self.adjective_fraction,
             "n_neighbors": self.n_neighbors,
-            "max_similarity": None,
+            "max_similarity": None,  # neither paper nor code drops near duplicates of class names
         }
 
     def _fit_text(self) -> None:
@@ -199,6 +205,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             raise ValueError(
                 "positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44."
             )
+
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0
@@ -207,9 +214,11 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     def _set_prior(self) -> None:
         """Compute c, and raise the prior where c is too small for the score to keep its direction."""
         prior = self._wanted_prior()
+
         n_classes = len(self.class_names_)
         group_size = len(self.negative_labels_) // self.n_groups_  # Q
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
+
         # The clamp bounds the score by itself, whatever c is.
         guarded = self.clamp is None
 
@@ -239,6 +248,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         """The prior given, or estimated."""
         if self.negative_prior != "auto":
             return float(self.negative_prior)
+
+        # The estimate is by how close class names are to each other.
         if len(self.class_embeddings_) < 2:
             raise ValueError(
                 'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
@@ -250,6 +261,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         _, norms = self.embedder_.encode_text(
             self.class_names_.tolist(), self.prompt, return_norm=True
         )
+        # Unit rows times their norms: the raw vectors, on which the paper's noise is.
         count = 1 if self.n_positives == "auto" else self.n_positives
         raw = np.repeat(self.class_embeddings_ * norms[:, None], count, axis=0).astype(np.float64)
 
@@ -258,6 +270,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
+        # Scored only for the count; the scores themselves come again where the threshold is set.
         if self.positive_embeddings_ is not None:
             self.n_floored_ = self._noisy_scores(embeddings)[1]
 
@@ -277,8 +290,10 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         if self.positive_embeddings_ is not None:
             return self._noisy_scores(embeddings)[0]
+
         if self.clamp is None:
             return super()._score_embeddings(embeddings)
+
         return scoring.clamped_log_odds(
             embeddings,
             self.class_embeddings_,

@@ -188,14 +188,20 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # The corpus labels.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.exclude_class_names = exclude_class_names
+
+        # Their mean activation, and the label that stands for what none of them describes.
         self.image_mean = image_mean
-        self.background = background
         self.trim = trim
+        self.background = background
+
+        # How images become a stream.
         self.adaptation = adaptation
         self.batch_size = batch_size
-        self.exclude_class_names = exclude_class_names
 
     # -- fit ----------------------------------------------------------------------------------
 
@@ -206,6 +212,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
+        # All of them: no mining, so that what is kept needs no parameter.
         self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
 
         # What holds where no image enters the score.
@@ -222,6 +229,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
                 "use them: pass y (class names, class indices, or 0 for ID and 1 for OOD).",
             )
             return
+
         is_id = ~labels.is_ood
         if not is_id.any():
             return
@@ -242,6 +250,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             share=self.trim,
         )
         self._fit_expectation(X[trusted], index[trusted])
+
         self.n_id_images_ = int(trusted.sum())
         self.id_images_used_ = np.zeros(len(embeddings), dtype=bool)
         self.id_images_used_[is_id] = trusted
@@ -259,6 +268,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             used = np.zeros(len(readable), dtype=bool)
             used[readable] = self.id_images_used_
             self.id_images_used_ = used
+
+        # The stream starts from what has been fitted.
         super()._finish_fit(readable)
 
     def _fit_expectation(self, X: np.ndarray, index: np.ndarray) -> None:
@@ -297,6 +308,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             np.logaddexp.reduce(log_background) - np.log(len(X))
         )
 
+        # Leave-one-out scores: what new ID images will score. Of one image there is no other.
         self.id_scores_ = None
         if len(X) > 1:
             scores = enl.leave_one_out_scores(*images, **strata, shift=fitted.shift)
@@ -320,6 +332,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     def _fit_names(self) -> None:
         """Set E and the weights from names alone."""
         self.log_weights_ = self._log_weights_of_names()
+
+        # A table cannot embed images of noise.
         if self.image_mean is None and isinstance(self.embedder_, EmbeddingTable):
             warn(
                 "ENLDetector has an EmbeddingTable and neither ID images nor image_mean: E = 1 is "
@@ -329,6 +343,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             self.log_expectation_ = np.zeros(len(self.negative_embeddings_))
             return
 
+        # E, as class names let guess it.
         mean = self._given_image_mean()
         if mean is None:
             mean = noise_embeddings(self.embedder_).mean(axis=0, dtype=float)
@@ -354,6 +369,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         """The parameter `image_mean`, checked."""
         if self.image_mean is None:
             return None
+
         mean = np.asarray(self.image_mean, dtype=float)
         width = self.class_embeddings_.shape[1]
         if mean.shape != (width,) or not np.isfinite(mean).all():
@@ -521,9 +537,12 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if form == "score":
             return super().e_value(X)
 
+        # One e-value per corpus label, averaged with weights that no calibration image has moved.
         n_calibration = len(self._calibrated_scores("e_value", unchanged=True))
         rows, failed = self._embed(X, reset=False)
         log_weights = self._present_log_weights()
+
+        # Chunk by chunk: ratios to 70,000 labels are many numbers per image.
         values = np.full(len(rows), np.nan)
         readable, step = np.flatnonzero(~failed), self._chunk_rows()
         for start in range(0, len(readable), step):

@@ -45,6 +45,7 @@ class CorpusDetector(BaseOODDetector):
         if not isinstance(self.embedder_, EmbeddingTable):
             return load_corpus(self._default_corpus)
 
+        # A table's other names are a corpus that needs no text tower.
         classes = set(self.class_names_.tolist())
         names = [name for name in self.embedder_.names if name not in classes]
         if not names:
@@ -57,6 +58,7 @@ class CorpusDetector(BaseOODDetector):
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""
         corpus = self._given_corpus()
+
         if not exclude_class_names:
             return corpus
         try:
@@ -75,6 +77,7 @@ class CorpusDetector(BaseOODDetector):
             chosen = np.flatnonzero(corpus.is_adjective == is_adjective)
             if not len(chosen):
                 continue
+
             names = [corpus.names[i] for i in chosen]
             encoded, norms[chosen] = self.embedder_.encode_text(names, prompt, return_norm=True)
             if len(chosen) == len(corpus):
@@ -137,10 +140,12 @@ class MinedLabelsDetector(CorpusDetector):
     def _fit_text(self) -> None:
         corpus = self._candidates(exclude_class_names=self.exclude_class_names)
         params = self._mining_params()
+
         embeddings, norms = self._corpus_embeddings(corpus)
         if params["method"] == "norm":
             _refuse_unit_norms(norms, self.embedder_)
 
+        # A criterion for every candidate, computed once per setting; then the best of it.
         kept, criterion = self._ranked(corpus, embeddings, norms, params)
         if len(criterion):
             best = mining.select_fraction(
@@ -152,6 +157,7 @@ class MinedLabelsDetector(CorpusDetector):
                 largest=params["method"] != "percentile",
             )
             kept = kept[best]
+
         if not len(kept):
             raise ValueError(
                 f"No negative label is left of {len(corpus)}: every one is closer than "
@@ -168,6 +174,8 @@ class MinedLabelsDetector(CorpusDetector):
         """Embeddings of the corpus and raw norms; with `memory` the last ones stay, for the fits of a search."""
         if self.memory is None:
             return self._encode_corpus(corpus)
+
+        # joblib would read 140 MB from disk for each of them.
         key = (
             self.embedder_.fingerprint_,
             corpus.fingerprint,
@@ -181,6 +189,8 @@ class MinedLabelsDetector(CorpusDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
+
+        # The arrays, and where they are multiplied, are no part of the key: fingerprints say it all.
         arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
         return cached(as_memory(self.memory), rank, ignore=arrays)(
             corpus_embeddings=embeddings,
@@ -222,6 +232,7 @@ class MinedLabelsDetector(CorpusDetector):
 
     def _negative_labels(self) -> NegativeLabels:
         group = np.full(len(self.negative_labels_), -1)
+        # Labels that the division into equal groups leaves over are in none, -1.
         group_size = len(self.permutation_) // self.n_groups_
         group[self.permutation_] = np.arange(len(self.permutation_)) // group_size
         return NegativeLabels(

@@ -102,12 +102,16 @@ class NegLabelDetector(NegativeLabelDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction
-        self.n_groups = n_groups
         self.max_similarity = max_similarity
         self.exclude_class_names = exclude_class_names
+
+        # How they are dealt into groups.
+        self.n_groups = n_groups
         self.random_state = random_state

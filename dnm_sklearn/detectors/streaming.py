@@ -118,6 +118,7 @@ class StreamingDetector(BaseOODDetector):
                 )
             self.fit(X, y)
 
+        # All batches go through a copy of the state: an error half-way leaves nothing behind.
         rows, _ = self._embed_batch(X)
         stream = self._present_stream()
         self._advance(stream, rows)
@@ -164,6 +165,7 @@ class StreamingDetector(BaseOODDetector):
     def _embed_batch(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Readable unit rows of a batch that must hold something, and which images could not be read."""
         rows, failed = self._embed(X, reset=False)
+
         if not len(rows):
             raise ValueError("The batch is empty (0 rows): give at least one image or embedding.")
         return rows[~failed], failed
@@ -171,6 +173,7 @@ class StreamingDetector(BaseOODDetector):
     def _advance(self, stream: Stream, rows: np.ndarray) -> np.ndarray:
         """Score unit rows (n, D), higher = more ID, and learn from them, batch by batch."""
         scores = np.empty(len(rows))
+
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
             scores[batch] = stream.advance(rows[batch])
@@ -179,6 +182,7 @@ class StreamingDetector(BaseOODDetector):
     # -- scores -------------------------------------------------------------------------------
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        # A scratch copy of the state learns and is thrown away: the same X gives the same scores.
         if self._is_transductive():
             return self._advance(self._present_stream(), embeddings)
         return self._score_frozen(embeddings)

@@ -188,16 +188,22 @@ class TANLDetector(StreamingDetector, CorpusDetector):
             ood_label=ood_label,
             device=device,
         )
+
+        # The corpus, and the score of the labels activated.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.n_activated = n_activated
         self.step = step
+
+        # Which images are confident, and what is remembered of them.
         self.gap = gap
         self.alpha = alpha
         self.queue_length = queue_length
         self.score_queue_length = score_queue_length
-        self.batch_size = batch_size
         self.initial_ood = initial_ood
+
+        # How images become a stream.
+        self.batch_size = batch_size
         self.adaptation = adaptation
         self.random_state = random_state
 
@@ -212,10 +218,13 @@ class TANLDetector(StreamingDetector, CorpusDetector):
                 f"n_activated={self.n_activated} is more than the {len(self.corpus_)} candidate "
                 f"labels; n_activated_={self.n_activated_} is used.",
             )
+
         self.corpus_embeddings_, _ = self._encode_corpus(self.corpus_)
 
+        # What the two queues start with. One generator, noise first: the order is part of a seed.
         rng = check_random_state(0 if self.random_state is None else self.random_state)
         self.initial_ood_ = self._initial_ood_rows(rng)
+
         n_classes = len(self.class_embeddings_)
         self.initial_id_order_ = np.arange(n_classes)
         if self.random_state is not None:
@@ -236,6 +245,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
                 f"shape {rows.shape}; embed the images with the same model, or use "
                 'initial_ood="noise".'
             )
+
         try:
             return self.embedder_.encode_image(rows)
         except ValueError as error:
@@ -270,6 +280,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels selected in the present state (M,), most activated first, and their activation (M,)."""
         check_is_fitted(self, "class_embeddings_")
+
+        # The state has no list of them: they follow from the two queues.
         stream = self._open_stream()
         stream.load(self._state())
         return stream.activated()

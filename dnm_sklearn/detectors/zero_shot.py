@@ -94,6 +94,7 @@ class MCMDetector(_NamesOnlyDetector):
         )
 
     def _fit_text(self) -> None:
+        # Whatever the image, the only class has probability 1.
         if len(self.class_names_) < 2:
             raise ValueError(
                 f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the "
@@ -161,6 +162,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
         return scoring.max_logit(embeddings, self.class_embeddings_, device=self._scoring_device())
 
     def _score_unit(self) -> float:
+        # A cosine over the temperature is a logit.
         return self.temperature_
 
 
@@ -216,4 +218,5 @@ class EnergyDetector(_NamesOnlyDetector):
         )
 
     def _score_unit(self) -> float:
+        # The energy over the temperature is a log-sum-exp of logits.
         return self.temperature_

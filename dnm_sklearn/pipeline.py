@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.labels import is_string_sequence
+from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn.embedding import check_embedder
 
 

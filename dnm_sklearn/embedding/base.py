@@ -12,13 +12,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import validate_data
 
 from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.names import check_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.check import encoder_identity
 from dnm_sklearn.embedding.inputs import embedding_rows, input_kind, on_host
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
-from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
+from dnm_sklearn.embedding.text import check_prompt, fill, warn_truncated
 from dnm_sklearn.exceptions import UnreadableImageWarning
 
 __all__ = ["BaseEmbedder", "UnreadableImageWarning", "names_digest", "text_bank"]
@@ -243,7 +244,7 @@ class BaseEmbedder(
             If a template has no ``{}``.
         """
         self._validate_params()
-        listed = check_names(names)
+        listed = check_names(names, hint="; images go to encode_image or transform")
         templates = check_prompt(prompt)
         position = {name: i for i, name in enumerate(dict.fromkeys(listed))}
         distinct = list(position)

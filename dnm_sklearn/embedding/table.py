@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.names import check_names
 from dnm_sklearn.embedding.base import names_digest
 from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_names, check_prompt
+from dnm_sklearn.embedding.text import check_prompt
 
 __all__ = ["EmbeddingTable"]
 

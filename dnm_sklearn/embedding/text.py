@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from dnm_sklearn.exceptions import TruncatedPromptWarning
 
 __all__ = [
     "TruncatedPromptWarning",
-    "check_names",
     "check_prompt",
     "encode_tokens",
     "fill",
@@ -22,40 +20,6 @@ __all__ = [
 ]
 
 PLACEHOLDER = "{}"
-
-
-def check_names(names: Iterable[str], what: str = "names") -> list[str]:
-    """Check a sequence of texts.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Class names or labels; a `Corpus` is one.
-    what : str, default="names"
-        What to call them in messages.
-
-    Returns
-    -------
-    list of str
-        The names, unchanged.
-
-    Raises
-    ------
-    TypeError
-        If `names` is a single string or holds something that is no string.
-    """
-    if isinstance(names, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}]."
-        )
-    listed = names.tolist() if isinstance(names, np.ndarray) else list(names)
-    for index, name in enumerate(listed):
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. "
-                "Images go to encode_image or transform."
-            )
-    return [str(name) for name in listed]
 
 
 def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:

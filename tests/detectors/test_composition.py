@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnm_sklearn import AdaNegDetector, ENLDetector, NegLabelDetector, TANLDetector
+from dnm_sklearn import AdaNegDetector, ENLDetector, NegLabelDetector, TANLDetector, load
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
 from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
@@ -127,6 +127,11 @@ def test_auto_follows_the_embedder(monkeypatch):
     # Embeddings are scored where the model could not run.
     assert elsewhere._scoring_device() == "auto"
     assert build(NegLabelDetector, embedder=Placed(device="mps")).fit()._scoring_device() == "auto"
+
+
+def test_the_device_of_one_machine_is_not_saved(tmp_path):
+    build(NegLabelDetector, device="cpu").fit().save(tmp_path / "det.skops")
+    assert load(tmp_path / "det.skops").device == "auto"
 
 
 # -- documentation ------------------------------------------------------------------------------------

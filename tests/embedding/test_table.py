@@ -64,7 +64,7 @@ class TestEmbeddingTable:
             EmbeddingTable(names, rows, **options)
 
     def test_names_must_be_strings(self):
-        with pytest.raises(TypeError, match="single string"):
+        with pytest.raises(TypeError, match="single str 'cat'"):
             EmbeddingTable("cat", ROWS[:1])
 
     def test_images(self, table):

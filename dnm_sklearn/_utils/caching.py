@@ -97,7 +97,7 @@ class LastResult:
         self._entry: tuple[Any, Any] = (None, None)
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """The result kept under `key`; made, and kept in place of the last one, if it is another's."""
+        """The result kept under `key`; made, and kept instead, if the last one is another's."""
         known, result = self._entry
         if known != key:
             result = make()

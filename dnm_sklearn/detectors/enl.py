@@ -53,13 +53,13 @@ _CHUNK_NUMBERS = 2**22
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class ENLDetector(StreamingDetector, CorpusDetector):
-    """Expectation-normalised labels (ENL): debiasing done per corpus label. This toolkit's own method.
+    """Expectation-normalised labels (ENL), this toolkit's own method: debiasing per corpus label.
 
     With ``r_j(x)`` the exponential of corpus label j's logit over the sum of those of all class
-    names, and ``E_j`` its mean over ID images, ``score_samples`` is ``-log mean_j w_j r_j(x) / E_j``
-    over *all* corpus labels: no mining, no groups, no prior of contamination. Synonyms, hypernyms
-    and hub words have a large ``E_j`` and are down-weighted by themselves. A few ID images (about 32
-    in all) give most of the gain; without any, ``E_j`` is guessed from the names.
+    names, and ``E_j`` its mean over ID images, ``score_samples`` is ``-log mean_j w_j r_j(x) /
+    E_j`` over *all* corpus labels: no mining, no groups, no prior of contamination. Synonyms,
+    hypernyms and hub words have a large ``E_j`` and are down-weighted by themselves. A few ID
+    images (about 32 in all) give most of the gain; without any, ``E_j`` is guessed from the names.
 
     It is a score and no e-value, because E is estimated. Guarantees come from :meth:`calibrate`
     with images used for nothing else: :meth:`p_value`, :meth:`e_value`, ``predict(X, level=0.05)``,
@@ -70,8 +70,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     {classes, embedder, prompt, temperature}
         Here "auto" = 0.7 times that (0.007 for CLIP).
     {memory, contamination}
-        With ID images "auto" keeps 95 % of their leave-one-out scores; the zero-shot threshold is 0,
-        the mean activation of an ID image.
+        With ID images "auto" keeps 95 % of their leave-one-out scores; the zero-shot threshold is
+        0, the mean activation of an ID image.
     {ood_label, device, corpus}
         All of them are used. Without a table None = "wordnet-neglabel".
     {adjective_prompt}
@@ -273,7 +273,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         super()._finish_fit(readable)
 
     def _fit_expectation(self, X: np.ndarray, index: np.ndarray) -> None:
-        """Set E, the prototypes and the leave-one-out OOD scores by ID images X (n, D) of classes `index`."""
+        """Set E, the prototypes and leave-one-out OOD scores by ID images X (n, D) of `index`."""
         prior = self._prior(self._image_mean(X))
         device = self._scoring_device()
 
@@ -384,7 +384,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         return enl_prior.ZeroShotPrior(self.class_embeddings_, image_mean)
 
     def _log_weights_of_names(self) -> np.ndarray:
-        """Log weights (N,) by names alone; -inf for a label as close to a class name as those are to each other."""
+        """Log weights (N,) by names alone; -inf for a label closer to a class than classes are."""
         weights = enl_prior.names_only_weights(self.class_embeddings_, self.negative_embeddings_)
         with np.errstate(divide="ignore"):
             return np.log(weights)
@@ -413,7 +413,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     def _add_background(
         self, X: np.ndarray, scores: np.ndarray, log_expectation: Any = None
     ) -> np.ndarray:
-        """Scores with the background label, if there is one; its log E is the fitted one if not given."""
+        """Scores with the background label, if there is one; its log E is the fitted one."""
         log_mean = self.background_log_expectation_ if log_expectation is None else log_expectation
         weight = self.background
         if weight == "auto":
@@ -427,7 +427,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         )
 
     def _admit(self, X: np.ndarray, static: np.ndarray) -> np.ndarray:
-        """Which images are surely OOD, by their static scores; depends on nothing that a stream has shown."""
+        """Which images are surely OOD, by their static scores and nothing a stream has shown."""
         # A p-value among n scores is at least 1 / (n + 1): the level must be within reach.
         known = self.id_scores_
         if known is not None and _ADMISSION_LEVEL * (len(known) + 1) >= 1:

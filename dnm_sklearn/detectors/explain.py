@@ -1,4 +1,4 @@
-"""Why an image scores as it does: its nearest class names and the negative labels that spoke against it."""
+"""Why an image scores as it does: its nearest class names and nearest negative labels."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def top_labels(values: np.ndarray, top_k: int | None) -> np.ndarray:
 
 
 class ExplainMixin(metaclass=ABCMeta):
-    """Adds ``explain`` to a detector with ``class_names_``, ``class_embeddings_`` and ``temperature_``."""
+    """Adds ``explain`` to a detector with class names, their embeddings and a temperature."""
 
     class_names_: np.ndarray
     class_embeddings_: np.ndarray
@@ -144,9 +144,9 @@ class ExplainMixin(metaclass=ABCMeta):
               probable first);
             * ``label``, ``part_of_speech`` ("" for class names);
             * ``cosine``: between image and label;
-            * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and kept
-              negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over both
-              sides of an image. A method that weights labels (ENL) has the weights in it:
+            * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and
+              kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
+              both sides of an image. A method that weights labels (ENL) has the weights in it:
               ``expit(score_samples(X))`` is the sum over class names;
             * ``group``: the group of a negative label, -1 for class names and for labels that the
               division into equal groups left out of the score. With s the sum of probabilities over

@@ -1,4 +1,4 @@
-"""What the negative-label family shares: a corpus, its embeddings, mining, groups and the grouped score."""
+"""What the negative-label family shares: a corpus, mining, groups and the grouped score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNIT_TOLERANCE = 0.01
 
 
 class CorpusDetector(BaseOODDetector):
-    """A detector with candidate negative labels: the corpus without the class names, and its embeddings.
+    """A detector with candidate negative labels: the corpus without the class names.
 
     A subclass has the parameters `corpus` and `adjective_prompt`.
     """
@@ -70,7 +70,7 @@ class CorpusDetector(BaseOODDetector):
             ) from error
 
     def _encode_corpus(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (N, D) float32, nouns and adjectives each through their prompt, and raw norms (N,)."""
+        """Unit rows (N, D) float32, each part of speech through its prompt, and raw norms (N,)."""
         rows = np.empty((len(corpus), self.class_embeddings_.shape[1]), dtype=np.float32)
         norms = np.empty(len(corpus), dtype=np.float32)
         for is_adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
@@ -171,11 +171,11 @@ class MinedLabelsDetector(CorpusDetector):
         self._fit_groups()
 
     def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of the corpus and raw norms; with `memory` the last ones stay, for the fits of a search."""
+        """Embeddings of the corpus and raw norms; with `memory` the last ones are kept."""
         if self.memory is None:
             return self._encode_corpus(corpus)
 
-        # joblib would read 140 MB from disk for each of them.
+        # The fits of a search have one corpus, and would read 140 MB from disk for each of them.
         key = (
             self.embedder_.fingerprint_,
             corpus.fingerprint,
@@ -190,7 +190,7 @@ class MinedLabelsDetector(CorpusDetector):
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
 
-        # The arrays, and where they are multiplied, are no part of the key: fingerprints say it all.
+        # Arrays, and where they are multiplied, are no part of the key: fingerprints are.
         arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
         return cached(as_memory(self.memory), rank, ignore=arrays)(
             corpus_embeddings=embeddings,
@@ -312,9 +312,10 @@ def rank(
     n_neighbors,
     max_similarity,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates (n,) that are not too similar to a class, and their mining criterion (n,), empty for "none".
+    """Candidates (n,) that are not too similar to a class, and their mining criterion (n,).
 
-    Cached by `key` (fingerprints and prompts) and the numbers, never by the arrays.
+    The criterion of "none" is empty. Cached by `key` (fingerprints and prompts) and the numbers,
+    never by the arrays.
     """
     candidates = np.arange(len(corpus_embeddings))
     if max_similarity is not None:

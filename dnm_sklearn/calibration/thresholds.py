@@ -68,8 +68,8 @@ def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
 def midpoint_above(threshold: float, scores: Any) -> float:
     """Move a threshold half-way to the next larger score.
 
-    So rounding cannot flip the row that it was taken from. The score of a row may differ in its last
-    digits with the other rows of a batch; the rows above and below stay the same.
+    So rounding cannot flip the row that it was taken from: a score may differ in its last digits
+    with the other rows of a batch. The rows above and below stay the same.
 
     Parameters
     ----------

@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn import __version__
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
-from dnm_sklearn.embedding import check_embedder, encoder_identity
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.placeholder import AbsentEmbedder
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
 __all__ = ["load", "save"]
@@ -116,8 +117,8 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
         "params": None,
         "n_features_in": None,
     }
-    if isinstance(embedder, AbsentEmbedder):
-        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale}
+    if isinstance(embedder, PlaceholderEmbedder):
+        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale_}
     if type(embedder).__name__ in _EMBEDDERS and isinstance(embedder, BaseEmbedder):
         params = {
             k: v
@@ -235,7 +236,7 @@ def _restored_embedder(record: dict[str, Any], embedder: Any) -> tuple[Any, Any]
         given = cls(**{key: _restored(value) for key, value in record["params"].items()})
         own = check_embedder(given)
     else:
-        own = AbsentEmbedder(record["name"], expected, record["width"], record["logit_scale"])
+        own = PlaceholderEmbedder(record["name"], expected, record["width"], record["logit_scale"])
         return own, own
     if record["n_features_in"] is not None and isinstance(own, BaseEmbedder):
         own.n_features_in_ = record["n_features_in"]

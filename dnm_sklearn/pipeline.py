@@ -10,7 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.labels import is_string_sequence
-from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn.embedding.check import check_embedder
 
 
 def _detector_has(name: str):

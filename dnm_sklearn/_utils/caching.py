@@ -67,7 +67,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     --------
     >>> from joblib import Memory
     >>> from dnm_sklearn._utils.caching import cached
-    >>> from dnm_sklearn.embedding.base import names_digest
+    >>> from dnm_sklearn.embedding.text import names_digest
     >>> cached(Memory(None), names_digest, [])(["cat"]) == names_digest(["cat"])
     True
     """

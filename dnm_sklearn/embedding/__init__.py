@@ -1,4 +1,4 @@
-"""Images and names to unit vectors: encoders, text tables and the row store.
+"""Images and names to unit vectors: what an encoder is, CLIP, tables of text vectors, the cache.
 
 Importing this package is cheap: torch and open_clip are imported when a model is first used.
 """
@@ -8,11 +8,9 @@ from dnm_sklearn._utils.lazy import lazy_exports
 # Public name -> module that defines it. Resolved at first access (PEP 562).
 _EXPORTS = {
     "CLIPEmbedder": "dnm_sklearn.embedding.clip",
+    "Embedder": "dnm_sklearn.embedding.protocol",
     "EmbeddingTable": "dnm_sklearn.embedding.table",
     "RowStore": "dnm_sklearn.embedding.store",
-    "check_embedder": "dnm_sklearn.embedding.check",
-    "encoder_identity": "dnm_sklearn.embedding.check",
-    "input_kind": "dnm_sklearn.embedding.inputs",
     "release_models": "dnm_sklearn.embedding.open_clip.registry",
 }
 

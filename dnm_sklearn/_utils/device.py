@@ -1,4 +1,4 @@
-"""Where torch computes, and in how many threads; torch is imported at first use."""
+"""Where torch computes, and in how many threads."""
 
 from __future__ import annotations
 
@@ -12,32 +12,42 @@ if TYPE_CHECKING:
 __all__ = ["resolve_device", "torch_threads"]
 
 
-def resolve_device(device: Any = "auto") -> torch.device:
-    """Return the torch device meant, with its index on CUDA; "auto" is CUDA if there is any."""
+def resolve_device(device: Any) -> torch.device:
+    """Return the torch device that a parameter means; "auto" is the GPU if there is one.
+
+    A CUDA device always has its index, so that "cuda" and "cuda:0" are the same. A name that torch
+    does not know, and a device that this machine does not have, are ValueErrors.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.device import resolve_device
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    # Here, not at the top: importing torch takes seconds, and cached results need none of it.
     import torch
 
-    has_cuda = torch.cuda.is_available()
+    asked = device
     if isinstance(device, str) and device == "auto":
-        device = "cuda" if has_cuda else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
 
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"device={device!r} is not a torch device: use 'auto', 'cpu' or 'cuda'."
+            f"device={asked!r} is not a torch device: use 'auto', 'cpu' or 'cuda'."
         ) from error
     if resolved.type != "cuda":
         return resolved
 
-    # "cuda" and "cuda:0" are one device and must be one key wherever a device is part of a key.
-    n_devices = torch.cuda.device_count() if has_cuda else 0
-    index = resolved.index
-    if index is None:
-        index = torch.cuda.current_device() if n_devices else 0
-    if index >= n_devices:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise ValueError(f"device={str(asked)!r}, but torch finds no GPU: use 'auto' or 'cpu'.")
+    index = torch.cuda.current_device() if resolved.index is None else resolved.index
+    if index >= count:
         raise ValueError(
-            f"device={str(device)!r} does not exist here ({n_devices} CUDA devices were found): "
-            "use device='auto' or 'cpu'."
+            f"device={str(asked)!r}, but the last of the {count} CUDA devices here is "
+            f"'cuda:{count - 1}': use that, or 'auto'."
         )
     return torch.device("cuda", index)
 

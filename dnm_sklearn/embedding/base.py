@@ -23,12 +23,9 @@ from dnm_sklearn.embedding.text import (
     names_digest,
     warn_truncated,
 )
+from dnm_sklearn.exceptions import UnreadableImageWarning
 
-__all__ = ["BaseEmbedder", "UnreadableImageWarning"]
-
-
-class UnreadableImageWarning(UserWarning):
-    """Images that could not be read and became rows of NaN."""
+__all__ = ["BaseEmbedder"]
 
 
 class BaseEmbedder(

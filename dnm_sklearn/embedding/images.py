@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_tensor
+from dnm_sklearn.exceptions import UnreadableImageError
 
-__all__ = ["UnreadableImageError", "read_rgb", "to_rgb", "unwrap_item"]
+__all__ = ["read_rgb", "to_rgb", "unwrap_item"]
 
 # EXIF's tag of the orientation; 1 is upright, 2 to 8 are turned or mirrored.
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
 # The address of a buffer in Pillow's messages says nothing, and differs from run to run.
 _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
-
-
-class UnreadableImageError(ValueError):
-    """An image that could not be read or decoded; the message says why."""
 
 
 def _to_eight_bits(image: Any) -> Any:

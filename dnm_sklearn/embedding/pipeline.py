@@ -16,8 +16,9 @@ import joblib
 import numpy as np
 
 from dnm_sklearn._utils.progress import progress
-from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, unwrap_item
+from dnm_sklearn.embedding.images import read_rgb, unwrap_item
 from dnm_sklearn.embedding.inputs import as_image_sequence, describe, is_one_image, to_unit_rows
+from dnm_sklearn.exceptions import UnreadableImageError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.store import RowStore

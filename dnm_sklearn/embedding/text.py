@@ -13,9 +13,9 @@ from dnm_sklearn._utils.progress import progress
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.inputs import to_unit_rows
 from dnm_sklearn.embedding.pipeline import retry_in_halves
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 
 __all__ = [
-    "TruncatedPromptWarning",
     "check_names",
     "check_prompt",
     "encode_names",
@@ -27,10 +27,6 @@ __all__ = [
 ]
 
 _PLACEHOLDER = "{}"
-
-
-class TruncatedPromptWarning(UserWarning):
-    """Prompts that are longer than the model's context and were cut."""
 
 
 def check_names(names: Iterable[str], what: str = "names") -> list[str]:

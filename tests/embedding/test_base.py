@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 
-from dnm_sklearn.embedding.base import UnreadableImageWarning
+from dnm_sklearn.exceptions import UnreadableImageWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 

@@ -29,7 +29,7 @@ def test_scikit_learn(estimator, check):
     check(estimator)
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestRecords:
     @pytest.fixture
     def checkpoint(self, tmp_path):
@@ -99,9 +99,7 @@ class TestRecords:
 
 
 class TestEstimator:
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_set_output(self):
         pd = pytest.importorskip("pandas")
         embedder = CLIPEmbedder("tiny-clip/").set_output(transform="pandas")
@@ -151,9 +149,7 @@ class TestEstimator:
             with pytest.raises(ValueError, match=next(iter(options))):
                 call()
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_scales(self):
         assert CLIPEmbedder("tiny-clip/").logit_scale_ == pytest.approx(1 / 0.07)
         assert CLIPEmbedder("tiny-clip/").logit_bias_ is None

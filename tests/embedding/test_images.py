@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, to_rgb
+from dnm_sklearn.embedding.images import read_rgb, to_rgb
+from dnm_sklearn.exceptions import UnreadableImageError
 
 
 def picture(seed=0, shape=(40, 30, 3)):

@@ -11,7 +11,7 @@ from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, prefetch
 
-IGNORE = "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
+IGNORE = "ignore::dnm_sklearn.exceptions.RandomWeightsWarning"
 
 
 class Encoder(ImageEncoder):
@@ -43,7 +43,7 @@ class Encoder(ImageEncoder):
 
 
 def pictures(n):
-    return [np.full((8, 8, 3), 20 * i, dtype=np.uint8) for i in range(n)]
+    return [np.full((8, 8, 3), 12 * i, dtype=np.uint8) for i in range(n)]
 
 
 def expected(images):
@@ -71,7 +71,7 @@ def test_the_next_batch_is_collected_while_a_device_computes():
 
         def forward(self, batch):
             # Its own batch and the next one; the last, of two images, has no next one.
-            n_collected = 2 if batch.max() == 20 * 3 else 1 if batch.max() == 20 * 7 else 0
+            n_collected = 2 if batch.max() == 12 * 3 else 1 if batch.max() == 12 * 7 else 0
             for _ in range(n_collected):
                 assert collected.acquire(timeout=60)
             return super().forward(batch)

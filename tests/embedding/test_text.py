@@ -9,7 +9,8 @@ from embedding_models import registered
 
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.open_clip.registry import get_model
-from dnm_sklearn.embedding.text import TruncatedPromptWarning, check_prompt
+from dnm_sklearn.embedding.text import check_prompt
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = [
@@ -45,7 +46,7 @@ def reference(model, prompts):
     return raw / norms[:, None], norms
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestPrompts:
     def test_ensemble(self):
         embedder = CLIPEmbedder("tiny-clip/")
@@ -168,9 +169,7 @@ class TestMemory:
         monkeypatch.setattr(FakeEmbedder, "_encode_prompts", lambda self, p: (np.ones((1, 32)), []))
         assert np.array_equal(embedder.encode_text(["a"]), rows) is (kind != "off")
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_truncation_is_told_again_on_a_hit(self, tmp_path):
         for _ in range(2):
             with pytest.warns(TruncatedPromptWarning, match="1 of 1 prompts"):

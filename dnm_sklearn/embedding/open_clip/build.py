@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
 
 __all__ = [
     "SHIPPED",
     "SHIPPED_FOLDER",
-    "RandomWeightsWarning",
-    "WeightsUnavailableError",
     "load_model",
 ]
 
@@ -32,14 +32,6 @@ SHIPPED_FOLDER = Path(__file__).parents[1] / SHIPPED
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
-
-
-class RandomWeightsWarning(UserWarning):
-    """A model was asked for with an empty tag and has random weights."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """A model's weights are not on this machine and could not be downloaded."""
 
 
 @contextmanager
@@ -59,10 +51,9 @@ def _tag_record(name: str, tag: str) -> dict[str, Any]:
     import open_clip
 
     if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), 3, 0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        hint = did_you_mean(name, open_clip.list_models(), n=3)
         raise ValueError(
-            f"open_clip has no model named {name!r}{hint} open_clip.list_models() lists them all."
+            f"open_clip has no model named {name!r}.{hint} open_clip.list_models() lists them all."
         )
 
     record = open_clip.get_pretrained_cfg(name, tag) if tag else {}

@@ -8,8 +8,8 @@ from embedding_models import registered
 
 from dnm_sklearn.embedding import CLIPEmbedder, release_models
 from dnm_sklearn.embedding.open_clip import build
-from dnm_sklearn.embedding.open_clip.build import RandomWeightsWarning, WeightsUnavailableError
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -24,7 +24,7 @@ def configs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("model", "match"),
     [
-        ("ViT-B-61/openai", "did you mean 'ViT-B-16"),
+        ("ViT-B-61/openai", "Did you mean 'ViT-B-16"),
         ("ViT-B-16/laion2b_s43b", "it has 'laion2b_s34b_b88k'"),
         ("ViT-B-16-quickgelu/laion2b_s34b_b88k", "use 'ViT-B-16/laion2b_s34b_b88k'"),
         ("ViT-B-16//nowhere/w.pt", "does not exist"),
@@ -54,7 +54,7 @@ def test_random_weights_warn_and_repeat():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 def test_checkpoint_and_folder(tmp_path, configs):
     import torch
 

@@ -16,11 +16,9 @@ from sklearn.base import clone  # noqa: E402
 from dnm_sklearn.embedding import CLIPEmbedder, release_models  # noqa: E402
 from dnm_sklearn.embedding.open_clip import model  # noqa: E402
 from dnm_sklearn.embedding.open_clip.registry import get_model  # noqa: E402
-from dnm_sklearn.embedding.text import TruncatedPromptWarning  # noqa: E402
+from dnm_sklearn.exceptions import TruncatedPromptWarning  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 
 NAMES = [
     "cat",

@@ -12,9 +12,7 @@ from dnm_sklearn.embedding import CLIPEmbedder, release_models
 from dnm_sklearn.embedding.open_clip import registry
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name, shown_model_name
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -219,19 +219,20 @@ def graphs(monkeypatch):
         return graph.forward
 
     torch._dynamo.reset()
+    release_models()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     yield captured
     torch._dynamo.reset()
+    release_models()
 
 
 def test_compiled_once_for_all_lengths_with_equal_rows(graphs):
-    plain = CLIPEmbedder(device="cpu", batch_size=4)
+    plain = CLIPEmbedder("tiny-clip/", device="cpu", batch_size=4)
     compiled = clone(plain).set_params(compile=True)
     expected = plain.encode_image(IMAGES)
     assert not graphs
-    np.testing.assert_allclose(
-        compiled.encode_image(IMAGES), expected, atol=1e-6
-    )  # batches of 4, 4 and 1
+    # Batches of 4, 4 and 1.
+    np.testing.assert_allclose(compiled.encode_image(IMAGES), expected, atol=1e-6)
     n_graphs = len(graphs)
     assert n_graphs
     for n in (7, 2, 1):
@@ -242,17 +243,19 @@ def test_compiled_once_for_all_lengths_with_equal_rows(graphs):
 
 
 def test_the_weights_are_there_once(graphs):
-    model = get_model("cpu")
+    model = get_model("tiny-clip/", "cpu")
     assert model.compiled() is model.compiled().compiled()
     assert model.compiled().model is model.model
 
 
 def test_compiled_rows_are_found_in_the_cache_without(graphs, tmp_path, monkeypatch):
     memory = tmp_path / "cache"
-    rows = CLIPEmbedder(device="cpu", compile=True, memory=memory).encode_image(IMAGES)
+    rows = CLIPEmbedder("tiny-clip/", device="cpu", compile=True, memory=memory).encode_image(
+        IMAGES
+    )
     monkeypatch.setattr(model.LoadedModel, "forward", lambda *_: pytest.fail("encoded again"))
     np.testing.assert_array_equal(
-        CLIPEmbedder(device="cpu", memory=memory).encode_image(IMAGES), rows
+        CLIPEmbedder("tiny-clip/", device="cpu", memory=memory).encode_image(IMAGES), rows
     )
 
 
@@ -261,9 +264,10 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
         raise OSError("no working C++ compiler")
 
     torch._dynamo.reset()
+    release_models()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     with pytest.raises(RuntimeError, match=r"(?s)compile=True.*C\+\+ compiler.*compile=False"):
-        CLIPEmbedder(device="cpu", compile=True).encode_image(IMAGES)
+        CLIPEmbedder("tiny-clip/", device="cpu", compile=True).encode_image(IMAGES)
     release_models()
 
 
@@ -273,14 +277,14 @@ def test_a_model_that_breaks_down_when_compiled_says_its_own_error(graphs, monke
 
     monkeypatch.setattr(model.LoadedModel, "_plain_rows", broken)
     with pytest.raises(KeyError, match="a fault of the model"):
-        CLIPEmbedder(device="cpu", compile=True).encode_image(IMAGES)
+        CLIPEmbedder("tiny-clip/", device="cpu", compile=True).encode_image(IMAGES)
 
 
 @pytest.mark.parametrize(("small", "threads"), [(1 << 40, 1), (0, 2)], ids=["small", "large"])
 def test_small_towers_take_one_thread_and_give_the_others_back(monkeypatch, small, threads):
     monkeypatch.setattr(model, "_SMALL_TOWER", small)
     release_models()
-    loaded = get_model("cpu")
+    loaded = get_model("tiny-clip/", "cpu")
     seen = []
     loaded.model.visual.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
     loaded.model.transformer.register_forward_pre_hook(
@@ -289,7 +293,7 @@ def test_small_towers_take_one_thread_and_give_the_others_back(monkeypatch, smal
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        embedder = CLIPEmbedder(device="cpu")
+        embedder = CLIPEmbedder("tiny-clip/", device="cpu")
         embedder.encode_image(IMAGES)
         embedder.encode_text(["cat"])
         assert seen == [threads, threads]

@@ -45,8 +45,8 @@ class Embedder(Protocol):
     ...         rows = np.array([np.eye(26)[ord(name[0]) - ord("a")] for name in names], np.float32)
     ...         return (rows, np.ones(len(rows), np.float32)) if return_norm else rows
     >>> detector = MCMDetector(["ant", "bee"], embedder=Letters()).fit()
-    >>> detector.predict_class(np.eye(26)[[1, 0]], reject=False).tolist()
-    ['bee', 'ant']
+    >>> detector.score_samples(np.eye(26)[:3]).round(2).tolist()
+    [-0.31, -0.31, -0.69]
     """
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
@@ -196,7 +196,18 @@ class FixedEmbedder:
         return self.encode_image(X)
 
     def encode_image(self, X: Any) -> np.ndarray:
-        """Encode images to unit rows."""
+        """Encode images to unit rows; precomputed embeddings pass through, normalised.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n, d)
+            What the encoder takes.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            Unit rows.
+        """
         raise NotImplementedError
 
     def __sklearn_clone__(self) -> Self:

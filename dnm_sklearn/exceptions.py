@@ -12,6 +12,7 @@ __all__ = [
     "DataMissingError",
     "DefinitionError",
     "EmbeddingNormWarning",
+    "InvalidNamesError",
     "RandomWeightsWarning",
     "SuiteError",
     "TruncatedPromptWarning",
@@ -21,7 +22,11 @@ __all__ = [
 ]
 
 
-# Images
+# Names and images
+
+
+class InvalidNamesError(ValueError, TypeError):
+    """Something that is no list of names; the message says what to give instead."""
 
 
 class UnreadableImageError(ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from importlib import import_module
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
+from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
 from dnm_sklearn.embedding.protocol import encoder_identity
@@ -305,8 +305,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         TypeError
             If a parameter is an object that cannot be written (a ``RandomState``, a thresholder).
         """
-        # By name: files know the registry of all detectors, and so stand above this floor.
-        import_module("dnm_sklearn.persistence").save(self, path)
+        write_detector(self, path)
 
     @property
     def failures_(self) -> list:

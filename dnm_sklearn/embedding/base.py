@@ -11,18 +11,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import validate_data
 
 from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.names import check_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import (
-    check_names,
-    check_prompt,
-    encode_names,
-    names_digest,
-    warn_truncated,
-)
+from dnm_sklearn.embedding.text import check_prompt, encode_names, names_digest, warn_truncated
 from dnm_sklearn.exceptions import UnreadableImageWarning
 
 __all__ = ["BaseEmbedder"]
@@ -183,7 +178,7 @@ class BaseEmbedder(
             If a template has no ``{}``.
         """
         self._validate_params()
-        listed = check_names(names)
+        listed = check_names(names, hint="; images go to encode_image or transform")
         templates = check_prompt(prompt)
 
         distinct = list(dict.fromkeys(listed))

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.names import check_names
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_names, check_prompt, names_digest
+from dnm_sklearn.embedding.text import check_prompt, names_digest
 
 __all__ = ["EmbeddingTable"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from dnm_sklearn.embedding.pipeline import retry_in_halves
 from dnm_sklearn.exceptions import TruncatedPromptWarning
 
 __all__ = [
-    "check_names",
     "check_prompt",
     "encode_names",
     "encode_tokens",
@@ -27,22 +25,6 @@ __all__ = [
 ]
 
 _PLACEHOLDER = "{}"
-
-
-def check_names(names: Iterable[str], what: str = "names") -> list[str]:
-    """Check a sequence of texts, called `what` in messages, and give it as a list."""
-    if isinstance(names, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}]."
-        )
-    listed = names.tolist() if isinstance(names, np.ndarray) else list(names)
-    for index, name in enumerate(listed):
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. "
-                "Images go to encode_image or transform."
-            )
-    return [str(name) for name in listed]
 
 
 def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.testing.data import EmbeddingWorld, make_embedding_world
-from dnm_sklearn.testing.mock_embedder import FakeEmbedder
+from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
 _SMALL = {
     "n_groups": 4,

@@ -66,7 +66,7 @@ def test_refused(names, rows, options, match):
 
 
 def test_names_must_be_strings():
-    with pytest.raises(TypeError, match="single string"):
+    with pytest.raises(TypeError, match="single str 'cat'"):
         EmbeddingTable("cat", ROWS[:1])
 
 

@@ -90,6 +90,7 @@ class BaseEmbedder(
             The embedder.
         """
         self._validate_params()
+
         if X is not None and infer_input_type(X) == "embeddings":
             validate_data(self, to_numpy(X), dtype="numeric", ensure_all_finite=True)
         else:
@@ -137,7 +138,9 @@ class BaseEmbedder(
             row of zeros, or if its width is not the one given to `fit`.
         """
         self._validate_params()
+
         if infer_input_type(X) == "embeddings":
+            # The width must be that given to fit; if fit was given none, this one is recorded.
             X = validate_data(
                 self,
                 to_numpy(X),
@@ -146,6 +149,7 @@ class BaseEmbedder(
                 reset=not self._has_width(),
             )
             return to_unit_rows(X)
+
         return self._encode_raw_images(X)
 
     def encode_text(
@@ -181,6 +185,7 @@ class BaseEmbedder(
         listed = check_names(names, hint="; images go to encode_image or transform")
         templates = check_prompt(prompt)
 
+        # Each distinct name once, in the order of its first place.
         distinct = list(dict.fromkeys(listed))
         if distinct:
             self._check_identity()
@@ -190,6 +195,7 @@ class BaseEmbedder(
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
 
+        # Back to one row per given name.
         if len(distinct) < len(listed):
             position = {name: i for i, name in enumerate(distinct)}
             index = np.fromiter((position[name] for name in listed), np.intp, len(listed))
@@ -208,6 +214,7 @@ class BaseEmbedder(
         store = self._row_store()
         if store is None:
             return {"location": None}
+
         return {"location": str(self._cache_folder()), **store.info()}
 
     # -- internals ------------------------------------------------------------------------------
@@ -243,6 +250,8 @@ class BaseEmbedder(
             verbose=bool(self.verbose),
             store=self._row_store(),
         )
+
+        # One warning for a call, however many images failed.
         if self.failures_:
             index, name, reason = self.failures_[0]
             warn(
@@ -258,11 +267,11 @@ class BaseEmbedder(
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Encode distinct names, through the cache where there is one."""
         memory = self._joblib_memory()
-        encode = (
-            encode_names
-            if memory is None
-            else cached(memory, encode_names, ignore=["names", "encode"])
-        )
+        encode = encode_names
+        if memory is not None:
+            # In the key the digest stands for the names, the fingerprint for the model.
+            encode = cached(memory, encode_names, ignore=["names", "encode"])
+
         return encode(
             digest=names_digest(names),
             templates=templates,
@@ -275,10 +284,13 @@ class BaseEmbedder(
         """Give the cache, None where there is none."""
         if self.memory is None:
             return None
+
+        # A Memory without a location keeps nothing.
         memory = as_memory(self.memory)
         return None if memory.location is None else memory
 
     def _has_width(self) -> bool:
+        """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""
         return "n_features_in_" in self.__dict__
 
     def _cache_folder(self) -> Path | None:
@@ -289,6 +301,7 @@ class BaseEmbedder(
         folder = self._cache_folder()
         if folder is None:
             return None
+
         from dnm_sklearn.embedding.store import RowStore
 
         return RowStore(folder, self.fingerprint_, self.embedding_dim_)

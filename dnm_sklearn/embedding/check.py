@@ -31,6 +31,7 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
             f"dnm_sklearn.embedding.Embedder); got {problem}."
         )
 
+    # safe=False: what is no estimator is copied.
     own = clone(embedder, safe=False)
     if memory is not None and hasattr(own, "get_params"):
         parameters = own.get_params(deep=False)

@@ -136,6 +136,7 @@ class CLIPEmbedder(BaseEmbedder):
         known = None if folder is None else recall(folder, self._setting())
         if known is not None:
             return known
+
         facts = _facts_of(get_model(*self._setting()))
         if folder is not None:
             remember(folder, self._setting(), facts)
@@ -149,6 +150,8 @@ class CLIPEmbedder(BaseEmbedder):
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
         loaded = get_model(*self._setting())
+
+        # Rows are written under the fingerprint in the cache: it must be this model's.
         folder = self._cache_folder()
         known = None if folder is None else recall(folder, self._setting())
         if folder is not None and known is not None and known != _facts_of(loaded):

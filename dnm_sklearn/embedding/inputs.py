@@ -106,6 +106,7 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
         )
     if isinstance(X, np.ndarray):
         return _array_type(X)
+
     if is_tensor(X):
         if X.ndim == 2:
             return "embeddings"
@@ -117,6 +118,8 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
         return "images"
 
     _check_collection(X)
+
+    # The first item tells; the others are checked when they are read.
     if isinstance(X, (list, tuple)):
         return "images" if len(X) == 0 or is_one_image(X[0]) else "embeddings"
     # Series and data frames of any library, sparse matrices, columns of strings.
@@ -124,6 +127,7 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
         dtype = getattr(X, "dtype", None)
         one_column = len(getattr(X, "shape", ())) == 1
         return "images" if one_column and getattr(dtype, "kind", "O") in "OUST" else "embeddings"
+    # Any map-style dataset.
     if hasattr(X, "__len__") and hasattr(X, "__getitem__"):
         return "images"
     return "embeddings"

@@ -143,6 +143,7 @@ class _Source:
 
     def __init__(self, X: Any) -> None:
         self.items = as_image_sequence(X)
+        # A dataset decodes by itself, perhaps not safely from many threads; all else is ours.
         self.is_plain = isinstance(self.items, (list, tuple, np.ndarray))
         self.digests: list[bytes | None] = [None] * len(self.items)
         self._lock = Lock()
@@ -160,6 +161,7 @@ class _Source:
                     f"got {describe(item)}."
                 )
             return item
+
         with self._lock:
             try:
                 item = self.items[index]
@@ -189,6 +191,7 @@ class _Source:
             if not _is_path(item):
                 return preprocess(read_rgb(item))
 
+            # Read once, for the digest and the decoder.
             content = Path(item).read_bytes()
             expected = self.digests[index]
             if expected is not None:
@@ -258,7 +261,7 @@ class _Run:
         if self.batch_size is None:
             self.batch_size = encoder.image_batch_size
 
-        # Two batches ahead: one for the model, and one that is complete when it has finished.
+        # Two batches ahead: one for the model, and one that is decoded when that is finished.
         decoded = prefetch(
             lambda index: self.source.pixels(index, encoder.preprocess),
             indices.tolist(),
@@ -297,6 +300,7 @@ class _Run:
                 pixels.append(result)
             n_rows += 1
 
+            # Asked anew for each image: it shrinks when memory runs out.
             assert self.batch_size is not None
             if len(pixels) >= self.batch_size:
                 yield _Batch(n_rows, readable, encoder.collate(pixels))
@@ -310,6 +314,7 @@ class _Run:
         if batch.readable:
             parts = retry_in_halves(encoder.forward, batch.pixels, "image")
             if len(parts) > 1:
+                # What fitted now will fit again.
                 self.batch_size = max(map(len, parts))
             rows[batch.readable] = to_unit_rows(np.concatenate(parts), name="The encoder's output")
         return rows
@@ -319,6 +324,8 @@ class _Run:
         source = self.source
         rows = np.full((len(source), self.width), np.nan, dtype=np.float32)
         self._digest(store)
+
+        # Images without a digest could not be read; their rows stay NaN.
         known = np.array(
             [i for i, digest in enumerate(source.digests) if digest is not None], dtype=np.intp
         )
@@ -333,6 +340,7 @@ class _Run:
     def directly(self) -> np.ndarray:
         """Encode all images, each file once however often it is given."""
         source = self.source
+        # A file's key is its path, any other image's its position.
         keys: list[Any] = list(range(len(source)))
         if source.is_plain:
             keys = [os.fspath(x) if _is_path(x) else i for i, x in enumerate(source.items)]
@@ -362,6 +370,7 @@ class _Run:
 
         source = self.source
         others = list(range(len(source)))
+
         if source.is_plain:
             files = [i for i, item in enumerate(source.items) if _is_path(item)]
             others = [i for i, item in enumerate(source.items) if not _is_path(item)]

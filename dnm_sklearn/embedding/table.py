@@ -97,6 +97,8 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         self._norms.setflags(write=False)
         self.logit_scale_ = float(logit_scale)
         self.name = name
+
+        # The name is no part of it: two tables of equal contents are one encoder.
         digest = hashlib.blake2b(names_digest(self.names).encode(), digest_size=20)
         digest.update(self._rows.tobytes())
         digest.update(self._norms.tobytes())
@@ -134,6 +136,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
             If the width is wrong or a row holds NaN, infinity or only zeros.
         """
         if infer_input_type(X) == "images":
+            # An empty list is no image and no row.
             if len(X) == 0:
                 return np.empty((0, self.embedding_dim_), dtype=np.float32)
             raise TypeError(
@@ -171,6 +174,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         """
         check_prompt(prompt)
         listed = check_names(names)
+
         missing = list(dict.fromkeys(text for text in listed if text not in self._row))
         if missing:
             near = difflib.get_close_matches(missing[0], self.names, 1, 0.6)
@@ -181,6 +185,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
                 f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. "
                 "Add their embeddings to the table, or correct the names."
             )
+
         index = np.fromiter((self._row[text] for text in listed), np.intp, len(listed))
         return (self._rows[index], self._norms[index]) if return_norm else self._rows[index]
 

@@ -203,6 +203,8 @@ def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
         return False
     if name == SHIPPED or name.startswith("local-dir:"):
         return False
+
+    # open_clip and huggingface_hub raise many types; these words are common to a failed download.
     text = str(error).lower()
     return isinstance(error, OSError) or any(
         part in text
@@ -228,6 +230,8 @@ def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
             f"{name}//path/to/checkpoint.safetensors",
         )
         create = f"open_clip.create_model({name!r}, {tag!r})"
+
+    # A record may name a file below the repository: org/repo/file.
     repository = "/".join(repository.split("/")[:2])
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     first = str(error).strip().splitlines()

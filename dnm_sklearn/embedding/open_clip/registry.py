@@ -41,6 +41,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
                     "folder."
                 )
             return model, None
+
     name, slash, tag = model.partition("/")
     if not slash or not name:
         raise ValueError(
@@ -86,6 +87,9 @@ def release_models() -> int:
         count = len(_registry)
         _registry.clear()
         _loading_locks.clear()
+
+    # Modules refer to each other in circles, which only the collector frees; torch then keeps the
+    # memory for itself until it is told.
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import __version__
+from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
 from dnm_sklearn.embedding import check_embedder, encoder_identity
@@ -95,15 +96,9 @@ def save(estimator: Any, path: Any) -> None:
         "embedder": _embedder_record(detector),
         "fitted": {k: _plain(v, f"attribute {k}") for k, v in fitted.items()},
     }
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(
-            skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
-        )
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    with atomic_write(path) as scratch:
+        scratch.write_bytes(content)
 
 
 def _embedder_record(detector: Any) -> dict[str, Any]:

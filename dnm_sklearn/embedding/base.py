@@ -19,6 +19,7 @@ from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.stream import resolve_workers
 from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
+from dnm_sklearn.exceptions import UnreadableImageWarning
 
 __all__ = ["BaseEmbedder", "UnreadableImageWarning", "names_digest", "text_bank"]
 
@@ -92,10 +93,6 @@ def text_bank(
         total = raw if total is None else total + raw
     rows = embedding_rows(total, name="The mean over the prompts")
     return rows, norms.astype(np.float32), truncated
-
-
-class UnreadableImageWarning(UserWarning):
-    """Images that could not be read and became rows of NaN."""
 
 
 class BaseEmbedder(

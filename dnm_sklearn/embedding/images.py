@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_torch
+from dnm_sklearn.exceptions import UnreadableImageError
 
 __all__ = ["UnreadableImageError", "read_rgb", "to_rgb", "unwrap_item"]
 
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
 _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
-
-
-class UnreadableImageError(ValueError):
-    """An image that could not be read or decoded; the message says why."""
 
 
 def _from_wide(image: Any) -> Any:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, unwrap_item
+from dnm_sklearn.embedding.images import read_rgb, unwrap_item
 from dnm_sklearn.embedding.inputs import as_image_sequence, describe, embedding_rows, is_one_image
 from dnm_sklearn.embedding.stream import halving, is_out_of_memory, prefetch, progress
+from dnm_sklearn.exceptions import UnreadableImageError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.store import RowStore

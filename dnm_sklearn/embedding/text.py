@@ -10,6 +10,7 @@ import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.stream import halving, progress
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 
 __all__ = [
     "TruncatedPromptWarning",
@@ -21,10 +22,6 @@ __all__ = [
 ]
 
 PLACEHOLDER = "{}"
-
-
-class TruncatedPromptWarning(UserWarning):
-    """Prompts that are longer than the model's context and were cut."""
 
 
 def check_names(names: Iterable[str], what: str = "names") -> list[str]:

@@ -16,8 +16,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dnm_sklearn.embedding import CLIPEmbedder, records, release_models
 from dnm_sklearn.embedding.open_clip import build
-from dnm_sklearn.embedding.open_clip.build import RandomWeightsWarning, WeightsUnavailableError
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
 from dnm_sklearn.testing import FakeEmbedder
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -117,9 +117,7 @@ class TestLoading:
             assert CLIPEmbedder("tiny-clip/").fingerprint_ == first
         assert torch.equal(torch.get_rng_state(), state)
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_one_model_for_all(self, fresh, monkeypatch):
         loads = []
         original = build.load_model
@@ -143,9 +141,7 @@ class TestLoading:
         assert len(pickle.dumps(embedder)) < 2000
         assert release_models() == 1
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_checkpoint_and_folder(self, tmp_path, configs):
         import torch
 
@@ -170,9 +166,7 @@ class TestLoading:
             CLIPEmbedder(f"local-dir:{folder}").encode_text(["cat"]), original.encode_text(["cat"])
         )
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_a_changed_checkpoint_is_a_new_model(self, tmp_path):
         import torch
 
@@ -248,16 +242,14 @@ class TestLoading:
         assert get_model("glyphclip").cuts_context
         assert embedder.logit_bias_ is None
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_scales(self):
         assert CLIPEmbedder("tiny-clip/").logit_scale_ == pytest.approx(1 / 0.07)
         assert CLIPEmbedder("tiny-clip/").logit_bias_ is None
         assert CLIPEmbedder("tiny-sigmoid/").logit_bias_ == -10
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestRecords:
     @pytest.fixture
     def checkpoint(self, tmp_path):
@@ -327,9 +319,7 @@ class TestRecords:
 
 
 class TestEstimator:
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_set_output(self):
         pd = pytest.importorskip("pandas")
         embedder = CLIPEmbedder("tiny-clip/").set_output(transform="pandas")

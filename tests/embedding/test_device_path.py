@@ -282,9 +282,7 @@ def tiny(tmp_path):
         yield "tiny-clip/"
 
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")

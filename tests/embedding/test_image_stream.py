@@ -109,7 +109,7 @@ def test_prefetch_keeps_order_and_stops():
     stream.close()
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 def test_gpu_equals_cpu():
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():

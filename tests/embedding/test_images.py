@@ -12,9 +12,9 @@ from PIL import Image
 from sklearn.base import clone
 
 from dnm_sklearn.embedding import CLIPEmbedder, input_kind
-from dnm_sklearn.embedding.base import UnreadableImageWarning
-from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, to_rgb
+from dnm_sklearn.embedding.images import read_rgb, to_rgb
 from dnm_sklearn.embedding.open_clip.registry import get_model
+from dnm_sklearn.exceptions import UnreadableImageError, UnreadableImageWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 
@@ -318,7 +318,7 @@ def _models(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("_models")
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestModel:
     @pytest.mark.parametrize("name", ["tiny-clip", "tiny-coca"])
     def test_equals_open_clip(self, name):

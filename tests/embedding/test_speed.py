@@ -14,9 +14,7 @@ from dnm_sklearn.embedding import CLIPEmbedder, release_models  # noqa: E402
 from dnm_sklearn.embedding.open_clip import model  # noqa: E402
 from dnm_sklearn.embedding.open_clip.registry import get_model  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 PICTURES = [
     np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8) for i in range(9)
 ]

@@ -9,7 +9,8 @@ from embedding_models import KINDS, registered
 
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.open_clip.registry import get_model
-from dnm_sklearn.embedding.text import TruncatedPromptWarning, check_prompt
+from dnm_sklearn.embedding.text import check_prompt
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = [
@@ -36,7 +37,7 @@ def reference(model, prompts):
     return raw / norms[:, None], norms
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 @pytest.mark.parametrize(("name", "cuts"), [(name, cuts) for name, (_, cuts) in KINDS.items()])
 @pytest.mark.parametrize("batch_size", ["auto", 2])
 def test_equals_open_clip(name, cuts, batch_size):
@@ -51,7 +52,7 @@ def test_equals_open_clip(name, cuts, batch_size):
     np.testing.assert_allclose(norms, expected_norms, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 def test_hugging_face_tower(tmp_path):
     transformers = pytest.importorskip("transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s"]
@@ -79,7 +80,7 @@ def test_hugging_face_tower(tmp_path):
         np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestPrompts:
     def test_ensemble(self):
         embedder = CLIPEmbedder("tiny-clip/")
@@ -202,9 +203,7 @@ class TestMemory:
         monkeypatch.setattr(FakeEmbedder, "_encode_prompts", lambda self, p: (np.ones((1, 32)), []))
         assert np.array_equal(embedder.encode_text(["a"]), rows) is (kind != "off")
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_truncation_is_told_again_on_a_hit(self, tmp_path):
         for _ in range(2):
             with pytest.warns(TruncatedPromptWarning, match="1 of 1 prompts"):

@@ -17,20 +17,13 @@ from typing import Any
 
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
 
 __all__ = ["RandomWeightsWarning", "WeightsUnavailableError", "load_model"]
 
 SHIPPED = "glyphclip"
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
-
-
-class RandomWeightsWarning(UserWarning):
-    """A model was asked for with an empty tag and has random weights."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """A model's weights are not on this machine and could not be downloaded."""
 
 
 @contextmanager

@@ -4,24 +4,26 @@ Everything in `scoring` and `streams` that multiplies embeddings does so through
 
 **Precision**, said once. A bank of at most 2**18 numbers is multiplied in float64: it costs nothing
 there, and the score of an image then depends on the images beside it by less than 1e-9. A larger
-bank is multiplied in float32. Exponentials have the precision of their product. All that follows
+bank is multiplied in float32, and so is each bank of a stream that keeps numbers per label (TANL,
+ENL), since they are its state. Exponentials have the precision of their product. All that follows
 (logarithms of sums, their differences, means over groups or images) is float64, and so are results.
 
 **Chunks.** The product of 10,000 images with 70,000 labels has 2.8 GB. It is made in chunks that
 stay in the processor's caches until they are reduced: memory is bounded, and a log-sum-exp costs
 little beside its product.
 
-**Threads.** numpy (BLAS) and torch (OpenMP) each keep threads that spin for a while after their
+**Threads.** numpy (BLAS) and torch (OpenMP, MKL) each keep threads that spin for a while after their
 work, and so slow each other down where they take turns. In the context of a `Chunks` both use one
-thread, and chunks go to threads of our own, as many as torch had. OpenMP's limit belongs to the
+thread, and chunks go to threads of our own, as many as torch had. Torch's limits belong to the
 calling thread. That of BLAS belongs to the process: of calls that overlap, in threads of the user's
 own, the first sets it and the last restores it. Other products of numpy use one thread meanwhile,
-which makes them slower and never wrong. Our threads end with the call, so that a process which is
-forked later waits for none of them.
+which makes them slower and never wrong. Our threads end with the call and torch's are not used, so
+that a process which is forked later waits for none of them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from dnm_sklearn._utils.device import resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -60,34 +64,21 @@ _SMALLEST_SUM = 1e-30
 _LEAST = -1e30
 
 
-def resolve_device(device: Device) -> torch.device:
-    """Return the torch device meant: "auto" is the GPU if there is one, else the CPU."""
-    import torch
-
-    if isinstance(device, str) and device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={str(device)!r} was asked for but torch finds no GPU: "
-            'use device="auto" or "cpu".'
-        )
-    return resolved
-
-
 class Chunks:
     """How one call computes: the device, the precision of its products, and its threads.
 
-    `banks` are all label embeddings of the call: their size decides the precision. Products are
-    taken inside the context, which can be entered again later, by one thread at a time.
+    `banks` are all label embeddings of the call: their size decides the precision (up to
+    `float64_numbers`, it is float64). Products are taken inside the context, which can be entered
+    again later, by one thread at a time.
     """
 
-    def __init__(self, device: Device, *banks: Any) -> None:
+    def __init__(
+        self, device: Device, *banks: Any, float64_numbers: int | None = None
+    ) -> None:
         import torch
 
         n_numbers = sum(bank.shape[0] * bank.shape[1] for bank in banks)
-        small = n_numbers <= FLOAT64_NUMBERS
+        small = n_numbers <= (FLOAT64_NUMBERS if float64_numbers is None else float64_numbers)
 
         self.device = resolve_device(device)
         self.dtype = torch.float64 if small else torch.float32
@@ -104,6 +95,7 @@ class Chunks:
             self._n_threads = torch.get_num_threads()
             self._stack.enter_context(_ONE_BLAS_THREAD)
             self._stack.enter_context(_thread_pools("openmp").limit(limits=1))
+            self._stack.callback(_set_mkl_threads, _set_mkl_threads(1))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -127,8 +119,13 @@ class Chunks:
         """Return a copy of an array as a tensor on the device."""
         import torch
 
-        dtype = torch.float64 if double else self.dtype
-        return torch.tensor(np.asarray(array), dtype=dtype, device=self.device)
+        # numpy makes the copy: torch would use threads, for which a forked process waits for ever.
+        dtype = np.float64 if double else self._numpy_dtype
+        return torch.from_numpy(np.array(array, dtype=dtype)).to(self.device)
+
+    def take(self, bank: Any, index: torch.Tensor) -> Any:
+        """Return rows of a matrix from :meth:`matrix`, by number."""
+        return bank[index.numpy() if self._kind == "cpu" else index]
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], n_multiplications: int
@@ -163,26 +160,38 @@ class Chunks:
         for block in _batches(X.shape[0], BLOCK_NUMBERS // max(X.shape[1], n_sums)):
             yield self.matrix(X[block]) * scale
 
+    def product(self, rows: Any, bank: Any) -> torch.Tensor:
+        """Return ``rows @ bank.T``, new and whole, computed in this thread."""
+        import torch
+
+        shape = (rows.shape[0], bank.shape[0])
+        return multiply(rows, bank, torch.empty(shape, dtype=self.dtype, device=self.device))
+
     def products(
         self,
         function: Callable[[slice, torch.Tensor], Result],
         X: Any,
         bank: Any,
         scale: float = 1.0,
+        *,
+        most_numbers: int | None = None,
     ) -> list[Result]:
         """Call ``function(part, logits)`` with ``logits = scale * X[part] @ bank.T``, part by part.
 
-        The logits may be overwritten, and are gone once the function has returned.
+        The logits may be overwritten, and are gone once the function has returned. A function that
+        makes many arrays of their size asks for parts of at most `most_numbers` logits.
         """
         n_rows, (n_columns, width) = X.shape[0], bank.shape
         n_multiplications = n_rows * n_columns * width
-        n_numbers = min(ROW_NUMBERS[self._kind], ALL_ROW_NUMBERS // self._n_threads)
+        n_numbers = min(most_numbers or ROW_NUMBERS[self._kind], ALL_ROW_NUMBERS // self._n_threads)
         fair = self._fair(n_rows, n_multiplications)
         step = max(1, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
         buffer = _Buffer(step * n_columns, self.dtype, self.device)
 
         def chunk(part: slice) -> Result:
-            rows = self.matrix(X[part]) * scale
+            rows = self.matrix(X[part])
+            if scale != 1:
+                rows = rows * scale
             logits = buffer.view(part.stop - part.start, n_columns)
             return function(part, multiply(rows, bank, logits))
 
@@ -200,7 +209,7 @@ class Chunks:
         n_rows, n_labels = rows.shape[0], bank.shape[0]
         n_multiplications = n_rows * n_labels * bank.shape[1]
         most_rows = max(1, min(n_rows, MOST_ROWS[self._kind]))
-        most_labels = self.labels_of_chunk(most_rows, n_labels, n_multiplications)
+        most_labels = self._most_labels(most_rows, n_labels, n_multiplications)
         columns, n_parts = _column_chunks(n_groups, n_labels // n_groups, most_labels)
         tasks = [(part, *chosen) for part in _batches(n_rows, most_rows) for chosen in columns]
 
@@ -234,8 +243,17 @@ class Chunks:
         self.map(chunk, tasks, n_multiplications)
         return sums if n_parts == 1 else sums.unflatten(1, (n_groups, n_parts)).logsumexp(dim=2)
 
-    def labels_of_chunk(self, n_rows: int, n_labels: int, n_multiplications: int) -> int:
-        """Return how many labels a chunk of `n_rows` holds; every thread gets one at least."""
+    def row_slices(self, n_rows: int, n_multiplications: int) -> list[slice]:
+        """Cut rows for :meth:`map`, at least one slice for each thread."""
+        return _batches(
+            n_rows, min(MOST_ROWS[self._kind], self._fair(n_rows, n_multiplications))
+        )
+
+    def label_slices(self, n_rows: int, n_labels: int, n_multiplications: int) -> list[slice]:
+        """Cut labels into chunks for `n_rows` images, at least one for each thread."""
+        return _batches(n_labels, self._most_labels(n_rows, n_labels, n_multiplications))
+
+    def _most_labels(self, n_rows: int, n_labels: int, n_multiplications: int) -> int:
         fitting = CHUNK_NUMBERS[self._kind] // max(n_rows, 1)
         return max(1, min(fitting, self._fair(n_labels, n_multiplications)))
 
@@ -286,7 +304,8 @@ def reduce_products(
 
 def _batches(n: int, size: int) -> list[slice]:
     """Return slices of 0..n, at least one: what is made of no rows still has its shape."""
-    starts = range(0, n, max(1, size)) or [0]
+    size = max(1, size)
+    starts = range(0, n, size) or [0]
     return [slice(start, min(start + size, n)) for start in starts]
 
 
@@ -332,13 +351,34 @@ def _thread_pools(user_api: str) -> Any:
     return ThreadpoolController().select(user_api=user_api)
 
 
+@cache
+def _mkl_setter() -> Any:
+    """Return the function that sets the threads of the MKL inside torch, where there is one.
+
+    torch takes exponentials and logarithms of long arrays with MKL, which has a number of threads
+    of its own. threadpoolctl does not see it, and ``torch.set_num_threads`` would also set it for
+    threads of the user that have not used torch yet.
+    """
+    import torch
+
+    library = ctypes.CDLL(torch._C.__file__)
+    return getattr(library, "MKL_Set_Num_Threads_Local", None)
+
+
+def _set_mkl_threads(n: int) -> int:
+    """Set how many threads torch's MKL uses in the calling thread; return how many it used."""
+    setter = _mkl_setter()
+    return 0 if setter is None else setter(n)
+
+
 def _use_one_torch_thread() -> None:
     """Let torch's operations in this thread, one of ours, use no others."""
     import torch
 
-    # At its first use in a thread, torch sets the thread's limit to its own number: before ours.
+    # At its first use in a thread, torch sets the thread's limits to its own number: before ours.
     torch.get_num_threads()
     _thread_pools("openmp").limit(limits=1)
+    _set_mkl_threads(1)
 
 
 class _OneBlasThread:

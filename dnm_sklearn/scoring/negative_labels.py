@@ -303,7 +303,7 @@ def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) ->
     return float(negative_prior - (1 - negative_prior) * group_size / n_classes)
 
 
-def log_probability_sums(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _log_probability_sums(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Log of the row sums of ``sigmoid(-delta)`` (ID) and of ``sigmoid(delta)`` (negative)."""
     import torch
 
@@ -315,7 +315,7 @@ def log_probability_sums(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 def _mean_log_odds(delta: torch.Tensor) -> torch.Tensor:
     """Log-odds of the row mean of ``sigmoid(-delta)``."""
-    log_id, log_negative = log_probability_sums(delta)
+    log_id, log_negative = _log_probability_sums(delta)
     return log_id - log_negative
 
 

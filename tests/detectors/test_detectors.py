@@ -19,7 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
-from dnm_sklearn.scoring.enl_prior import negative_proportion
+from dnm_sklearn.scoring.mining import negative_proportion
 
 T = 0.01
 

@@ -16,7 +16,7 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.scoring import enl_prior
+from dnm_sklearn.scoring import mining
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -45,7 +45,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     negative_prior : float or "auto", default=0.5
         Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
         "auto" estimates it for the kept labels from the text embeddings
-        (:func:`~dnm_sklearn.scoring.enl_prior.negative_share`, not in the paper).
+        (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
         positives; 0 = the ID labels themselves (released code).
@@ -254,7 +254,9 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             raise ValueError(
                 'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
             )
-        return enl_prior.negative_share(self.class_embeddings_, self.negative_embeddings_)
+        return mining.negative_proportion(
+            self.class_embeddings_, self.negative_embeddings_, device=self._scoring_device()
+        )
 
     def _draw_positives(self) -> np.ndarray:
         """Unit rows (K * n, D): ID text embeddings with Gaussian noise on the raw vectors."""

@@ -21,6 +21,7 @@ from dnm_sklearn.detectors.noise import noise_embeddings
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.scoring import enl, enl_prior
+from dnm_sklearn.scoring._chunks import whole_product
 from dnm_sklearn.streams.enl import STATE_NAMES, ExpectationStream
 
 # What nobody should tune. All were chosen on small CLIP suites; the figures are FPR95 on caltech63
@@ -117,7 +118,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     id_scores_ : ndarray of shape (n,) or None
         OOD scores of all ID images, sorted: leave-one-out for those that E is made of; None without
         ID images.
-    admitted_, share_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
+    admitted_, probability_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
         State of the stream: ring of admitted images, sums of their label probabilities, images
         admitted and seen.
     threshold_ : float
@@ -247,7 +248,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             self._prior(self._image_mean(X)),
             self.negative_embeddings_,
             temperature=self.temperature_,
-            share=self.trim,
+            proportion=self.trim,
+            device=self._scoring_device(),
         )
         self._fit_expectation(X[trusted], index[trusted])
 
@@ -283,12 +285,13 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         prototypes, left_out = enl.class_prototypes(X, index, prior.class_means(corpus_mean))
         text = self.class_embeddings_
         self.id_prototypes_ = (text + _PROTOTYPE_WEIGHT * prototypes).astype(np.float32)
-        log_id = enl.log_id_mass(
+        log_id = enl.class_logsumexp(
             X,
             self.id_prototypes_,
             temperature=self.temperature_,
             own_class=index,
             own_row=text[index] + _PROTOTYPE_WEIGHT * left_out,
+            device=device,
         )
 
         # E, stratified over the classes; with images every label has weight 1.
@@ -297,6 +300,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             "temperature": self.temperature_,
             "class_index": index,
             "prior": prior,
+            "device": device,
         }
         fitted = enl.expectation(*images, **strata)
         self.log_expectation_ = fitted.log_mean
@@ -349,7 +353,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             mean = noise_embeddings(self.embedder_).mean(axis=0, dtype=float)
         prior = self._prior(mean)
         self.log_expectation_ = enl_prior.zero_shot_log_expectation(
-            prior, self.negative_embeddings_, temperature=self.temperature_
+            prior,
+            self.negative_embeddings_,
+            temperature=self.temperature_,
+            device=self._scoring_device(),
         )
 
         # The background label's E_0, mean of exp(-max_k cos(x, t_k) / T), by the same guess: an
@@ -385,7 +392,9 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _log_weights_of_names(self) -> np.ndarray:
         """Log weights (N,) by names alone; -inf for a label closer to a class than classes are."""
-        weights = enl_prior.names_only_weights(self.class_embeddings_, self.negative_embeddings_)
+        weights = enl_prior.names_only_weights(
+            self.class_embeddings_, self.negative_embeddings_, device=self._scoring_device()
+        )
         with np.errstate(divide="ignore"):
             return np.log(weights)
 
@@ -570,8 +579,13 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _log_ratios(self, X: np.ndarray) -> np.ndarray:
         """Log r_j of images and corpus labels, (n, N) float64."""
-        log_id = enl.log_id_mass(X, self.id_prototypes_, temperature=self.temperature_)
-        logits = (X @ self.negative_embeddings_.T).astype(np.float64) / self.temperature_
+        device = self._scoring_device()
+        log_id = enl.class_logsumexp(
+            X, self.id_prototypes_, temperature=self.temperature_, device=device
+        )
+        logits = whole_product(
+            X, self.negative_embeddings_, scale=1 / self.temperature_, device=device
+        )
         return logits - log_id[:, None]
 
 

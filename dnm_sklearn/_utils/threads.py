@@ -5,9 +5,10 @@ slow each other down where they take turns. In the context of a :class:`Threads`
 the parts of the work go to threads of our own, as many as torch had.
 
 Torch's limits belong to the calling thread. That of BLAS belongs to the process: of contexts that
-overlap, in threads of the user's own, the first sets it and the last restores it. Other products of
-numpy use one thread meanwhile, which makes them slower and never wrong. Our threads end with the
-context and torch's are not used in it, so that a process which is forked later waits for none.
+overlap, in threads of the user's own, the first sets it and restores it. Who is still inside then
+goes on, and products of numpy elsewhere meanwhile use one thread: slower, and never wrong. Our
+threads end with the context and torch's are not used in it, so that a process which is forked later
+waits for none of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ __all__ = ["Threads"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+# Held by the context that limits BLAS: two that restored what they found could leave it at one.
+_BLAS_LOCK = threading.Lock()
 
 # Multiplications of a product from which threads pay: they cost about a millisecond, and these five.
 _WORTH_THREADS = 2**28
@@ -47,7 +51,9 @@ class Threads:
         self._executor: Executor | None = None
         if self._used:
             self.n = torch.get_num_threads()
-            self._stack.enter_context(_ONE_BLAS_THREAD)
+            if _BLAS_LOCK.acquire(blocking=False):
+                self._stack.callback(_BLAS_LOCK.release)
+                self._stack.enter_context(_thread_pools("blas").limit(limits=1))
             self._stack.enter_context(_thread_pools("openmp").limit(limits=1))
             self._stack.callback(_set_mkl_threads, _set_mkl_threads(1))
         return self
@@ -111,32 +117,12 @@ def _use_one_torch_thread() -> None:
     _set_mkl_threads(1)
 
 
-class _OneBlasThread:
-    """Context in which BLAS uses one thread: the first to enter sets it, the last restores it."""
+def _renew_lock() -> None:
+    """Make a new lock in a forked process: the thread that held the old one may not be there."""
+    global _BLAS_LOCK
+    _BLAS_LOCK = threading.Lock()
 
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget who is inside: in a forked process they are gone, and may have held the lock."""
-        self._lock = threading.Lock()
-        self._n_inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                self._limit = _thread_pools("blas").limit(limits=1)
-            self._n_inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
-                self._limit.restore_original_limits()
-
-
-_ONE_BLAS_THREAD = _OneBlasThread()
 
 # Windows has no fork.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ONE_BLAS_THREAD.reset)
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -232,5 +232,5 @@ class TestFork:
 
     def test_a_process_that_is_forked_inside_a_call_can_limit_blas(self):
         want = self.density()
-        with threads._ONE_BLAS_THREAD._lock:  # as if another thread was just entering
+        with threads._BLAS_LOCK:  # as if another thread scored
             check_fork(self.density, want)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dnm_sklearn._utils.threads import Threads
 
@@ -14,10 +14,11 @@ MUCH = 2**40
 
 @pytest.fixture
 def three_threads():
-    """Torch's number is 3."""
+    """The number of torch and of BLAS is 3."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    yield
+    with threadpool_limits(3, user_api="blas"):
+        yield
     torch.set_num_threads(before)
 
 
@@ -87,17 +88,18 @@ def test_threads_are_restored_after_an_error_which_is_the_one_raised():
     assert thread_counts() == before
 
 
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("first_out", ["first", "last"])
-def test_overlapping_calls_keep_blas_to_one_thread_and_leave_it_as_it_was(first_out):
+def test_overlapping_contexts_leave_blas_as_it_was(first_out):
     before = n_blas_threads()
     entered, leave, left = threading.Event(), threading.Event(), threading.Event()
     seen = []
 
     def hold():
         with Threads():
+            seen.append(n_blas_threads())
             entered.set()
             leave.wait(20)
-            seen.append(n_blas_threads())
         left.set()
 
     thread = threading.Thread(target=hold)
@@ -112,6 +114,8 @@ def test_overlapping_calls_keep_blas_to_one_thread_and_leave_it_as_it_was(first_
     thread.join()
     assert seen == [1]
     assert n_blas_threads() == before
+    with Threads():
+        assert n_blas_threads() == 1
 
 
 @pytest.mark.usefixtures("three_threads")

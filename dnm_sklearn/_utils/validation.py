@@ -46,7 +46,7 @@ def check_same_width(**matrices: Any) -> None:
 
 def check_matrices(**matrices: Any) -> tuple[Any, ...]:
     """Return matrices of one width, each checked; only the first may have no rows."""
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, matrix in matrices.items():
         checked[name] = check_matrix(name, matrix, allow_empty=not checked)
 

@@ -67,6 +67,7 @@ def _parse(words: tuple[str, ...]) -> tuple[list[str], str]:
             f"'list' takes a kind and a pattern, got {' '.join(words)!r}; quote a pattern with "
             "blanks."
         )
+
     if not words:
         return [kind for kind in _LISTS if kind not in _LONG], ""
     # One word is a kind if there is one of that name, and else a pattern.
@@ -75,6 +76,7 @@ def _parse(words: tuple[str, ...]) -> tuple[list[str], str]:
         return list(_LISTS), pattern
     if first in _LISTS:
         return [first], pattern
+
     if len(words) == 2:
         raise BadInput(
             f"There is no kind {words[0]!r}; it is one of {', '.join([*_LISTS, 'all'])}."

@@ -59,6 +59,7 @@ def report(
     from dnm_sklearn.bench.html.page import make_page
     from dnm_sklearn.bench.results.run_groups import read_run_groups
 
+    # A report may take a minute; a folder that is not there is told before.
     if not Path(output).absolute().parent.is_dir():
         raise BadInput(
             f"{Path(output).parent}: no such folder to write {Path(output).name} into; make it "

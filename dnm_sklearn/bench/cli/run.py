@@ -253,10 +253,14 @@ def run_command(options: RunOptions) -> None:
 def _check(options: RunOptions) -> None:
     """Refuse options that contradict each other."""
     check_prompt(options.prompt)
+
+    # What to run.
     if options.no_baselines and options.baseline_names:
         raise BadInput("--no-baselines and --baseline contradict each other; give one of them.")
     if options.no_detectors and options.detector_names:
         raise BadInput("--no-detectors and --detector contradict each other; give one of them.")
+
+    # Where, and how many at a time.
     if options.skip_existing and options.output is None:
         raise BadInput("--skip-existing needs the folder of the run: give it with -o.")
     if options.jobs == 0:

@@ -86,6 +86,7 @@ def table(
     if format_ == "csv" and reference is not None:
         raise BadInput("--reference adds a column that the CSV has not; choose another --format.")
 
+    # Each metric once, in the order given.
     metrics = tuple(dict.fromkeys(chosen)) or _METRICS
     try:
         groups = read_run_groups(runs)

@@ -141,6 +141,7 @@ def histogram_figures(group: RunGroup, row: Row) -> list[PlotFigure]:
         ids, oods = scores
         facts = f"Medians: ID {np.median(ids):.3g}, {name} {np.median(oods):.3g}."
 
+        # The threshold of the first seed, as the scores; MCM and others have none.
         threshold = row.records[0].fitted.get("threshold_")
         if threshold is not None:
             flagged_id = 100 * np.mean(ids > threshold)

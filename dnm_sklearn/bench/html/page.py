@@ -42,8 +42,10 @@ def make_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
     # The template sees finished tables and plots, and only lays them out.
     sections = [_section(*pair) for pair in zip(groups, galleries, strict=True)]
+
     return environment.get_template("page.html.j2").render(
         title=title,
         version=__version__,

@@ -312,6 +312,7 @@ def _draw_label(
     if abs(place[1] - point[1]) > 1:
         x, y = zip(point, place, strict=True)
         axes.plot(x, y, color=colour, linewidth=0.8, transform=None, gid=group)
+
     axes.text(
         *place,
         label,

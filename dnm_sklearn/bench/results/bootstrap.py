@@ -58,6 +58,8 @@ def paired_difference(
         raise ValueError(
             "The two detectors were not scored on the same images; run them on the same suite."
         )
+
+    # Ranks and the like are made once, not for each draw.
     ours = [_judges(pair, metric) for pair in method]
     theirs = [_judges(pair, metric) for pair in reference]
 

@@ -68,6 +68,7 @@ def make_table(
             cells = [percent(row.group_values(metric, ood_group)) for row in rows]
             columns.append((f"{metric_name(metric)} {ood_group}", cells))
 
+    # A difference stands beside the means that it is of.
     notes = _metric_notes(metrics)
     for name, of_groups in (differences or {}).items():
         for ood_group, found in of_groups.items():
@@ -130,6 +131,7 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
         line += [first.id_images_used, first.sees_test_stream, first.stream, first.scoring]
         line += [first.prompt, first.id_accuracy, row.seconds]
 
+        # In the order of the head: all means, then all deviations.
         values = []
         for metric in metrics:
             values += [row.group_values(metric, group) for group in GROUPS]

@@ -153,6 +153,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     names = {f.name for f in fields(Record)}
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
+
+        # Later versions may mean something else by the same key.
         version = data["format"]
         if version > FORMAT:
             raise NewerRecordError(

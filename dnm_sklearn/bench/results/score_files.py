@@ -94,6 +94,8 @@ def valid_records(folder: str | os.PathLike[str]) -> dict[str, Record]:
             if record.status == "ok" and record.file_name == path.name:
                 read_scores(folder, record)
                 found[path.name] = record
+
+        # A folder of a newer version is not to be written into; a damaged record is made again.
         except NewerRecordError:
             raise
         except RecordError:

@@ -184,6 +184,7 @@ def _notes(rows: Sequence[Row], first: Record) -> list[str]:
         shown = " or ".join(sorted(accuracies))
         notes.append(f"Zero-shot accuracy on the ID images: {shown} %.")
 
+    # Images and texts are embedded for all methods together.
     text = sum(row.records[0].seconds.get("encode_text", 0.0) for row in rows)
     images = first.seconds.get("embed_images", 0.0)
     notes.append(

@@ -23,6 +23,8 @@ def with_id_train(suite: Suite, path: str) -> Suite:
         raise ValueError(f"--id-train {path}: there is no such folder or file.")
     if where.is_file():
         return replace(suite, id_train=_read_embeddings(suite, where))
+
+    # Images need the model that made the rows of the suite, which is not in it.
     if holds_embeddings(suite):
         raise ValueError(
             f"--id-train {path} is a folder of images, but {suite.name!r} is a suite of "

@@ -179,6 +179,7 @@ def load_suite(name: str, *, data_root: str | None = None, download: bool = Fals
 
 def resolve(name: str, methods: Mapping[str, Method]) -> Method:
     """Find a method by name or label, ignoring case, "pyod:" and a trailing "Detector"."""
+    # Labels are what tables show, so they are what users copy.
     wanted = name_key(name)
     for method in methods.values():
         if wanted in (name_key(method.name), name_key(method.label)):

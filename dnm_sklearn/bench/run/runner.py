@@ -110,6 +110,8 @@ def _check_id_images(suite: Suite, methods: Sequence[Method]) -> None:
             f"The suite {suite.name!r} has no id_train images, which {', '.join(needy)} must be "
             "fitted on; give ID images with --id-train, or leave these methods out."
         )
+
+    # 0 takes all images, whatever their classes; baselines take all where there are no labels.
     drawn = [m.name for m in methods if m.kind == "detector" and m.id_per_class]
     if drawn and suite.id_train is not None and suite.id_train.labels is None:
         raise ValueError(
@@ -308,6 +310,7 @@ def _result(
     means = {}
     for key in metrics[0]:
         means[key] = float(np.mean([one[key] for one in metrics]))
+
     record = replace(
         template,
         metrics=means,
@@ -316,6 +319,7 @@ def _result(
         seconds=dict(seconds),
         **learned,
     )
+
     id_scores, ood_scores = zip(*repeats, strict=True)
     return Result(record, np.stack(id_scores), np.stack(ood_scores))
 
@@ -382,6 +386,7 @@ def _template(
     adapts = params.get("adaptation", "transductive") == "transductive"
     has_stream = info is not None and info.test_time and adapts
 
+    # The label tells forms of one method from each other in tables.
     overrides = config.params_of(method)
     requested = {**method.requested, **overrides}
     shown = ", ".join(f"{name}={value}" for name, value in requested.items())

@@ -33,6 +33,7 @@ def check_output(path: str) -> None:
         raise ValueError(f"-o {path}: the file must end in .csv or .parquet.")
     if not where.parent.is_dir():
         raise ValueError(f"-o {path}: there is no folder {where.parent}; make it first.")
+
     if where.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401

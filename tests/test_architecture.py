@@ -81,9 +81,8 @@ class Imports:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"Imports are absolute in this house: line {node.lineno}"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if MODULE_NAME.fullmatch(node.value):
-                yield node.value.replace(":", ".")
+        elif isinstance(node, ast.Constant) and MODULE_NAME.fullmatch(str(node.value)):
+            yield node.value.replace(":", ".")
 
     def defining_module(self, name):
         """The module of this package that a dotted name leads to, through stubs; None if foreign."""

@@ -1,11 +1,10 @@
 from .benchmark import ImageSet, Suite
 from .definitions import benchmark_names, read_definition
-from .embeddings_io import load_embedding_suite
+from .embeddings_io import load_embedding_suite, write_embedding_suite
 from .folders import embed_image_folders, list_class_folders, list_images
 from .glyphs import extract_glyphs, glyph_corpus, load_glyphs
 from .image_lists import load_image_list, read_image_list
 from .load import load_benchmark
-from .suite_writer import write_embedding_suite
 from .torchvision import known_torchvision_sets, load_torchvision_set
 
 __all__ = [

@@ -6,23 +6,17 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, _fit_context, clone
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.forwarding import detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]
-
-
-def _detector_has(name: str):
-    def check(adapter: Any) -> bool:
-        getattr(adapter.detector_ if hasattr(adapter, "detector_") else adapter.detector, name)
-        return True
-
-    return check
 
 
 class _Adapter(BaseEstimator):
@@ -30,7 +24,8 @@ class _Adapter(BaseEstimator):
 
     _parameter_constraints: dict = {"detector": [HasMethods(["fit", "decision_function"])]}
 
-    def _clone_width(self) -> None:
+    def _copy_width(self) -> None:
+        """Take over what scikit-learn reads of the number of columns."""
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(self.detector_, name):
@@ -56,7 +51,7 @@ class _Adapter(BaseEstimator):
         check_is_fitted(self, "detector_")
         return self.detector_.threshold_
 
-    @available_if(_detector_has("calibrate"))
+    @available_if(detector_has("calibrate"))
     def calibrate(self, X_id, id_tpr=0.95):
         """Set the detector's threshold from ID images.
 
@@ -120,7 +115,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         self : object
         """
         self.detector_ = clone(self.detector).fit(X, y)
-        self._clone_width()
+        self._copy_width()
         return self
 
     @property
@@ -249,12 +244,11 @@ class OODClassifier(ClassifierMixin, _Adapter):
             )
         self.ood_class_ = self._ood_class()
         self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
-        self._clone_width()
+        self._copy_width()
         return self
 
     def _labels(self, y: Any) -> np.ndarray:
-        from sklearn.utils import column_or_1d
-
+        """`y` as an array (n,), in the words of scikit-learn's checks of classifiers where it is refused."""
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         if kind not in ("binary", "multiclass"):
             raise ValueError(
@@ -271,6 +265,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         return labels
 
     def _ood_class(self) -> Any:
+        """Which of the two classes means OOD."""
         if self.ood_class is not None:
             if self.ood_class not in self.classes_:
                 raise ValueError(
@@ -278,6 +273,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
                     f"{self.classes_.tolist()}."
                 )
             return self.ood_class
+
         last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
         marker = getattr(last, "ood_label", "ood")
         if is_string_sequence(self.classes_) and marker in self.classes_:
@@ -307,6 +303,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         margin = self._scores(X) - self._threshold()
         if self.ood_class_ == self.classes_[1]:
             return margin
+        # The sign turns, and with it the side of a row at the threshold: it is ID, here classes_[1],
+        # and must come out just above 0.
         return np.where(margin == 0, np.finfo(float).tiny, -margin)
 
     def predict(self, X):
@@ -325,7 +323,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         above = self.decision_function(X) > 0
         return self.classes_[above.astype(int)]
 
-    @available_if(_detector_has("predict_proba"))
+    @available_if(detector_has("predict_proba"))
     def predict_proba(self, X):
         """The detector's ``predict_proba``, columns in the order of ``classes_``; not calibrated.
 
@@ -343,7 +341,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         proba = self.detector_.predict_proba(X)
         if self.ood_class_ == self.classes_[1]:
             return proba
-        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the
+        # A row at the threshold is ID, here the second class, and 0.5 for both would read as the
         # first.
         tie = proba[:, :1] == 0.5
         return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
@@ -351,7 +349,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
-        # A zero-shot detector learns the classes from their names, never from the rows of a test
-        # data set.
+        # A zero-shot detector learns the classes from their names, never from the rows of
+        # scikit-learn's made-up data sets.
         tags.classifier_tags.poor_score = True
         return tags

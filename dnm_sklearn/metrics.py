@@ -7,9 +7,9 @@ Tied scores share a threshold.
 FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same
 scores. Say which one you report:
 
-* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold
-  whose share of accepted ID rows is nearest to 95 %;
-* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first
+* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the proportion of OOD rows accepted as ID at the threshold
+  whose proportion of accepted ID rows is nearest to 95 %;
+* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the proportion of ID rows flagged at the first
   threshold that flags at least 95 % of the OOD rows.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dnm_sklearn._utils.labels import row_is_ood
@@ -41,7 +42,9 @@ _SPLITTER_HINT = (
 
 
 def auroc(score: Any, is_ood: Any) -> float:
-    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row, ties counted half.
+    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row.
+
+    Ties count half.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     tpr : float, default=0.95
         In (0, 1].
     positive : {"id", "ood"}
-        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest
+        Whose rate is `tpr`. "id": OOD rows accepted where the proportion of accepted ID rows is nearest
         to `tpr` (of thresholds with that same share the loosest, as in NegLabel's released code;
         with all ID rows accepted the tightest). "ood": ID rows flagged at the first threshold that
         flags at least `tpr` of the OOD rows.
@@ -135,7 +138,7 @@ def aupr(score: Any, is_ood: Any, *, positive: Positive) -> float:
     is_ood : array-like of shape (n,)
         True or 1 = OOD, False or 0 = ID.
     positive : {"id", "ood"}
-        Which kind is to be retrieved. The value of a random score is that kind's share of the rows.
+        Which kind is to be retrieved. The value of a random score is that kind's proportion of the rows.
 
     Returns
     -------
@@ -203,7 +206,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     ----------
     estimator : fitted detector, or a Pipeline or search that ends in one
         Its ``decision_function`` is higher for OOD rows; estimators that carry scikit-learn's
-        outlier-detector tag (higher for inliers) are turned round.
+        outlier-detector tag (higher for inliers) are negated.
     X : rows to score
     y : array-like of shape (n,)
         0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means
@@ -308,15 +311,19 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
             "(images that could not be read score NaN): take these rows out of both, and report "
             "how many they are."
         )
+
     is_ood = is_ood.astype(bool)
     n_ood = int(is_ood.sum())
     if n_ood in (0, len(is_ood)):
         kind, other = ("ID", "OOD") if n_ood == 0 else ("OOD", "ID")
         raise ValueError(
             f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without "
-            f"{other} rows. " + _SPLITTER_HINT
+            f"{other} rows. {_SPLITTER_HINT}"
         )
-    return np.unique(score, return_inverse=True)[1].astype(np.int64), is_ood
+
+    # Every metric here depends on the order alone, and scikit-learn's functions refuse infinities.
+    ranks = np.unique(score, return_inverse=True)[1]
+    return ranks.astype(np.int64), is_ood
 
 
 def _check_positive(positive: Any) -> None:
@@ -325,8 +332,7 @@ def _check_positive(positive: Any) -> None:
 
 
 def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.base import is_outlier_detector
-
+    """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
@@ -334,26 +340,34 @@ def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
         raise TypeError(
             f"{type(estimator).__name__} has no decision_function, which this scorer ranks by."
         )
+
     score = np.asarray(estimator.decision_function(X))
+    # scikit-learn's outlier detectors score inliers higher.
     return (-score if is_outlier_detector(estimator) else score), is_ood
 
 
 def _ood_label(estimator: Any) -> str:
-    """Return the `ood_label` of a detector, of a pipeline's last step, or of what a meta-estimator wraps."""
+    """Label of OOD rows in y, from the detector that pipelines, searches and adapters wrap."""
     while estimator is not None:
         if isinstance(getattr(estimator, "ood_label", None), str):
             return estimator.ood_label
-        steps = getattr(estimator, "steps", None)
-        inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
-        estimator = (
-            steps[-1][1]
-            if steps
-            else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
-        )
+        estimator = _inner(estimator)
     return "ood"
 
 
+def _inner(estimator: Any) -> Any:
+    """What an estimator wraps, or None."""
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        return steps[-1][1]
+    for name in ("best_estimator_", "detector_", "detector", "estimator_", "estimator"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+    return None
+
+
 def _is_ood(y: Any, ood_label: str) -> np.ndarray:
+    """Which rows y marks as OOD, as `fit` reads it; here it must say so."""
     if y is None:
         raise ValueError(
             f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'

@@ -9,17 +9,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.forwarding import detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.embedding import check_embedder
-
-
-def _detector_has(name: str):
-    def check(pipeline: OODPipeline) -> bool:
-        getattr(pipeline.steps[-1][1], name)
-        return True
-
-    return check
 
 
 class OODPipeline(Pipeline):
@@ -46,13 +39,16 @@ class OODPipeline(Pipeline):
         self._link()
 
     def _link(self) -> None:
-        """Make the detector use the first step's embedder (a slice of the pipeline may have no detector)."""
+        """Make the detector use the first step's embedder."""
         first, last = self.steps[0][1], self.steps[-1][1]
+        # A slice of the pipeline, such as pipe[:-1], may have no detector.
         if last is not first and hasattr(last, "decision_function"):
             last.set_params(embedder=first)
 
     def __sklearn_clone__(self):
         """Clone, keeping the one embedder."""
+        # scikit-learn's own clone compares each parameter with the one given, and the detector's
+        # embedder is no longer that.
         steps = [(name, clone(step)) for name, step in self.steps]
         return type(self)(
             steps,
@@ -94,23 +90,22 @@ class OODPipeline(Pipeline):
         self : object
         """
         self._link()
-        detector = self.steps[-1][1]
         if self._names_only(X, y):
+            # Names are no images: nothing goes through the steps in between.
             self.steps[0][1].fit()
-            detector.fit(X, y)
+            self.steps[-1][1].fit(X, y)
             return self
         return super().fit(X, y, **params)
 
     def _names_only(self, X: Any, y: Any) -> bool:
+        """Whether `fit` is given class names and no images (the names rule of the detectors)."""
         if X is None:
             return True
-        return (
-            self.steps[-1][1].classes is None
-            and not is_string_sequence(y)
-            and is_string_sequence(X)
-        )
+        gave_names = self.steps[-1][1].classes is not None or is_string_sequence(y)
+        return is_string_sequence(X) and not gave_names
 
     def _rows(self, X: Any) -> Any:
+        """Embeddings (n, D): X through all steps but the detector."""
         return self[:-1].transform(X)
 
     @property
@@ -118,7 +113,7 @@ class OODPipeline(Pipeline):
         """Threshold of the detector."""
         return self.steps[-1][1].threshold_
 
-    @available_if(_detector_has("predict_class"))
+    @available_if(detector_has("predict_class"))
     def predict_class(self, X):
         """Zero-shot class names; see the detector.
 
@@ -133,7 +128,7 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_class(self._rows(X))
 
-    @available_if(_detector_has("predict_confidence"))
+    @available_if(detector_has("predict_confidence"))
     def predict_confidence(self, X):
         """How surely each row would get the same label had fit seen other images; see the detector.
 
@@ -148,7 +143,7 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_confidence(self._rows(X))
 
-    @available_if(_detector_has("calibrate"))
+    @available_if(detector_has("calibrate"))
     def calibrate(self, X_id, id_tpr=0.95):
         """Set the detector's threshold from ID images.
 
@@ -166,7 +161,7 @@ class OODPipeline(Pipeline):
         self._fitted_detector().calibrate(self._rows(X_id), id_tpr)
         return self
 
-    @available_if(_detector_has("p_value"))
+    @available_if(detector_has("p_value"))
     def p_value(self, X):
         """Conformal p-values of "this image is ID", after :meth:`calibrate`; see the detector.
 
@@ -182,7 +177,7 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().p_value(self._rows(X))
 
-    @available_if(_detector_has("explain"))
+    @available_if(detector_has("explain"))
     def explain(self, X, top_k=5):
         """Nearest class names and negative labels of each image; see the detector.
 
@@ -199,7 +194,7 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().explain(self._rows(X), top_k)
 
-    @available_if(_detector_has("partial_fit"))
+    @available_if(detector_has("partial_fit"))
     def partial_fit(self, X, y=None):
         """Adapt a test-time detector to images and keep its state; see the detector.
 
@@ -218,7 +213,7 @@ class OODPipeline(Pipeline):
         self.steps[-1][1].partial_fit(self._rows(X))
         return self
 
-    @available_if(_detector_has("save"))
+    @available_if(detector_has("save"))
     def save(self, path):
         """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads; see the detector.
 

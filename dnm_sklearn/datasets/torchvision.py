@@ -258,7 +258,7 @@ def _labels(data: Any) -> np.ndarray | None:
         if values is not None and len(values) == len(data):
             return np.asarray(values, dtype=np.int64).reshape(-1)
 
-    index = getattr(data, "index", None)  # INaturalist: (label, file name)
+    index: Any = getattr(data, "index", None)  # INaturalist: (label, file name)
     one_per_image = isinstance(index, list) and len(index) == len(data) > 0
     if one_per_image and isinstance(index[0], tuple):
         return np.array([label for label, _ in index], dtype=np.int64)

@@ -16,11 +16,12 @@ from dnm_sklearn.embedding.base import BaseEmbedder
 
 __all__ = ["FakeEmbedder"]
 
-_SIDE = 8
+_SIDE = 8  # pixels to which images are shrunk before they are projected
 
 
 @lru_cache(maxsize=8)
 def _projection(dim: int, random_state: int) -> np.ndarray:
+    """Random matrix from pixels, and one constant, to the embedding."""
     rng = np.random.default_rng([random_state, dim, 77])
     return rng.standard_normal((_SIDE * _SIDE * 3 + 1, dim))
 
@@ -100,14 +101,13 @@ class FakeEmbedder(BaseEmbedder):
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         rows = np.empty((len(prompts), self.embedding_dim_))
         for row, prompt in zip(rows, prompts, strict=True):
-            digest = hashlib.blake2b(
-                prompt.encode("utf-8", "surrogatepass"), digest_size=8
-            ).digest()
-            rng = np.random.default_rng([int.from_bytes(digest, "big"), self.random_state])
-            row[:] = rng.standard_normal(len(row))
+            # Seeded by the text itself: the same vector in every process, whatever is beside it.
+            text = prompt.encode("utf-8", "surrogatepass")
+            seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+            row[:] = np.random.default_rng([seed, self.random_state]).standard_normal(len(row))
             if len(row) == 1:  # all texts point the same way, so that no mean over prompts vanishes
                 row[:] = np.abs(row)
-        return rows, []
+        return rows, []  # no prompt is ever too long
 
     def _image_encoder(self) -> _FakeImageEncoder:
         return _FakeImageEncoder(self.embedding_dim_, int(self.random_state), self.log_path)
@@ -128,10 +128,12 @@ class _FakeImageEncoder:
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Project the pixels, and log one line a row."""
         if self.log_path is not None:
+            # One write of the operating system: lines of several processes do not mix.
             handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(handle, b"row\n" * len(pixels))
             finally:
                 os.close(handle)
         flat = pixels.reshape(len(pixels), -1) / 255.0 - 0.5
+        # The constant keeps a grey image from having an embedding of zeros.
         return np.column_stack([flat, np.full(len(flat), 0.1)]) @ self.projection

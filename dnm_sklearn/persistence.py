@@ -78,6 +78,15 @@ def load(path: Any, embedder: Any = None) -> Any:
     ValueError
         If the file is no detector, is damaged, comes from a newer format, or needs another embedder
         (for a `CLIPEmbedder` said when images or texts come).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, MaxLogitDetector, load
+    >>> table = EmbeddingTable(["cat", "dog"], np.eye(3)[:2])
+    >>> MaxLogitDetector(["cat", "dog"], embedder=table).fit().save("pets.skops")
+    >>> load("pets.skops").score_samples(np.eye(3)).tolist()
+    [1.0, 1.0, 0.0]
     """
     envelope = read_detector(path)
     name = envelope["detector"]

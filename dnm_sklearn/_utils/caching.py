@@ -14,23 +14,7 @@ __all__ = ["as_memory", "cached"]
 
 
 def as_memory(memory: Any) -> Any:
-    """Give the ``joblib.Memory`` that a parameter ``memory`` stands for.
-
-    Parameters
-    ----------
-    memory : str, path, joblib.Memory or None
-        A folder, a cache, or None for no caching (scikit-learn's own function refuses a
-        ``pathlib.Path``).
-
-    Returns
-    -------
-    joblib.Memory
-        The cache; of None one that keeps nothing.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
+    """Give the ``joblib.Memory`` that a parameter ``memory`` stands for: a folder, a cache or None.
 
     Examples
     --------
@@ -39,6 +23,7 @@ def as_memory(memory: Any) -> Any:
     >>> as_memory(Path("cache")).location, as_memory(None).location
     ('cache', None)
     """
+    # scikit-learn's own function refuses a pathlib.Path.
     return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
 
 

@@ -11,14 +11,13 @@ from typing import Any, overload
 import numpy as np
 
 from dnm_sklearn._utils.names import strip_names
-from dnm_sklearn.corpus._input import (
+from dnm_sklearn.corpus.columns import (
     LEXICOGRAPHER_FILES,
     PARTS_OF_SPEECH,
     checked_column,
     folded,
-    format_rows,
-    read_rows,
 )
+from dnm_sklearn.corpus.text_file import format_rows, read_rows
 
 _OTHER_SOURCES = ", load_corpus(name) for a shipped selection, or Corpus.from_file(path) for a file"
 
@@ -34,7 +33,7 @@ class Corpus:
     names : iterable of str
         The names, in the order in which they are kept. At least one; none may be blank.
     part_of_speech : {"noun", "adjective"} or sequence of these of shape (n_given,), default=None
-        One value for all names, or one a name. None means that all are nouns.
+        One value for all names, or one per name. None means that all are nouns.
     lexname : str or sequence of str of shape (n_given,), default=None
         WordNet lexicographer file (``"noun.artifact"``) of each name; ``""`` or None where it is
         not known.
@@ -107,11 +106,14 @@ class Corpus:
                 f"part_of_speech[{unknown[0]}] is {str(pos[unknown[0]])!r} (name "
                 f"{given[unknown[0]]!r}); it must be one of {PARTS_OF_SPEECH}."
             )
+
+        # Of repeated names the first stays: going backwards, it is the last to be written.
         first = {word: i for i, word in reversed(list(enumerate(given)))}
         keep = np.sort(np.fromiter(first.values(), dtype=np.intp, count=len(first)))
         self._set(tuple(given[i] for i in keep), pos[keep], lex[keep], name)
 
     def _set(self, names: tuple[str, ...], pos: np.ndarray, lex: np.ndarray, name: str) -> None:
+        """Set the columns, once; `__setattr__` refuses everybody else."""
         pos, lex = pos.astype(np.str_), lex.astype(np.str_)
         pos.setflags(write=False)
         lex.setflags(write=False)
@@ -143,6 +145,7 @@ class Corpus:
             digest = blake2b(digest_size=16)
             for column in (self.names, self.part_of_speech.tolist(), self.lexname.tolist()):
                 for word in column:
+                    # With its length before it: ["ab", "c"] is not ["a", "bc"].
                     raw = word.encode("utf-8", "surrogatepass")
                     digest.update(len(raw).to_bytes(8, "little") + raw)
             object.__setattr__(self, "_fingerprint", digest.hexdigest())
@@ -341,10 +344,10 @@ class Corpus:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, name: str | None = None) -> Corpus:
-        r"""Read a text file with one name a line.
+        r"""Read a text file with one name per line.
 
         Blank lines and lines that start with ``#`` are skipped (a name that starts with ``#`` is
-        written ``\#``). After the name, two more columns may follow, parted by tabs: the part of
+        written ``\#``). After the name, two more columns may follow, separated by tabs: the part of
         speech and the lexicographer file. UTF-8, with or without a byte order mark, or UTF-16 with
         one.
 
@@ -382,7 +385,7 @@ class Corpus:
         return cls(words, parts, files, name=path.name if name is None else name)
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
-        """Write the text file that :meth:`from_file` reads (UTF-8, one name a line).
+        """Write the text file that :meth:`from_file` reads (UTF-8, one name per line).
 
         The columns for part of speech and lexicographer file are written only where they say
         something.

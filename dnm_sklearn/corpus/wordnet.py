@@ -9,9 +9,10 @@ from importlib import resources
 from types import MappingProxyType
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
-from dnm_sklearn.corpus._input import LEXICOGRAPHER_FILES
+from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
 from dnm_sklearn.corpus.corpus import Corpus
 
+# What the papers leave out, see `load_corpus`.
 _NEGLABEL_EXCLUDES = frozenset({"noun.animal", "noun.food"})
 _EXCLUDES = {
     "wordnet": frozenset[str](),
@@ -84,6 +85,7 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=len(_EXCLUDES))
 def _load(name: str) -> Corpus:
+    """Make a selection; a word of several of its files stands under the first."""
     rows: dict[str, str] = {}
     for file, words in lexicographer_files().items():
         if file not in _EXCLUDES[name]:

@@ -128,19 +128,7 @@ _SPECS = {
 
 
 def known_torchvision_sets() -> dict[str, TorchvisionSpec]:
-    """Every data set that :func:`load_torchvision_set` knows.
-
-    Returns
-    -------
-    dict of str to TorchvisionSpec
-        By name.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets import known_torchvision_sets
-    >>> sorted(known_torchvision_sets()["DTD"].splits)
-    ['test', 'train', 'val']
-    """
+    """Every data set that :func:`load_torchvision_set` knows, by name."""
     return dict(_SPECS)
 
 

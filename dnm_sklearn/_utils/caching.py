@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_memory
 
-__all__ = ["as_memory", "cached"]
+__all__ = ["LastResult", "as_memory", "cached"]
 
 
 def as_memory(memory: Any) -> Any:
@@ -63,3 +63,28 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     update_wrapper(own, function)
     own.__dict__.pop("__wrapped__")
     return memory.cache(own, ignore=list(ignore))
+
+
+class LastResult:
+    """The last result of a costly function, kept in this process under a key. Safe in threads.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.caching import LastResult
+    >>> last = LastResult()
+    >>> last.get("key", lambda: [1, 2]) is last.get("key", lambda: [3])
+    True
+    """
+
+    def __init__(self) -> None:
+        # Key and result in one tuple, which is replaced as a whole: a thread sees the old pair or
+        # the new one, never the key of one with the result of the other.
+        self._entry: tuple[Any, Any] = (None, None)
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The result kept under `key`; made, and kept in place of the last one, if it is another's."""
+        known, result = self._entry
+        if known != key:
+            result = make()
+            self._entry = (key, result)
+        return result

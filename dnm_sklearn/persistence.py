@@ -7,9 +7,11 @@ from typing import Any
 from dnm_sklearn import __version__
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
 from dnm_sklearn.detectors.saving import from_plain, read_detector
-from dnm_sklearn.embedding import CLIPEmbedder, check_embedder, encoder_identity
+from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.placeholder import AbsentEmbedder
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
 __all__ = ["load", "save"]
@@ -129,7 +131,7 @@ def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
         params = {key: from_plain(value) for key, value in record["params"].items()}
         encoder = check_embedder(_embedders()[record["name"]](**params))
     else:
-        return AbsentEmbedder(
+        return PlaceholderEmbedder(
             record["name"], record["fingerprint"], record["width"], record["logit_scale"]
         )
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.forwarding import detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn.detectors.saving import write_detector
-from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn.embedding.check import check_embedder
 
 
 class OODPipeline(Pipeline):

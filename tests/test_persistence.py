@@ -20,7 +20,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import saving
-from dnm_sklearn.embedding.placeholder import AbsentEmbedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_ood_blobs
 
 WORLD = make_ood_blobs()
@@ -127,7 +127,7 @@ def test_table_is_not_in_the_file_and_must_be_the_same(tmp_path):
     det = fitted()
     det.save(path)
     alone = load(path)
-    assert isinstance(alone.embedder_, AbsentEmbedder)
+    assert isinstance(alone.embedder_, PlaceholderEmbedder)
     np.testing.assert_array_equal(alone.decision_function(WORLD.X), det.decision_function(WORLD.X))
     with pytest.raises(ValueError, match=r"no texts.*load\(path, embedder=\.\.\.\)"):
         alone.fit()

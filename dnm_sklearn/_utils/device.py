@@ -1,17 +1,19 @@
-"""One reading of a parameter ``device``."""
+"""Where torch computes, and in how many threads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["resolve_device"]
+__all__ = ["resolve_device", "torch_threads"]
 
 
 def resolve_device(device: Any) -> torch.device:
-    """Return the torch device that a parameter means: "auto" is the GPU if there is one, else the CPU.
+    """Return the torch device that a parameter means; "auto" is the GPU if there is one.
 
     A CUDA device always has its index, so that "cuda" and "cuda:0" are the same. A name that torch
     does not know, and a device that this machine does not have, are ValueErrors.
@@ -48,3 +50,19 @@ def resolve_device(device: Any) -> torch.device:
             f"'cuda:{count - 1}': use that, or 'auto'."
         )
     return torch.device("cuda", index)
+
+
+@contextmanager
+def torch_threads(n_threads: int | None) -> Iterator[None]:
+    """Limit the threads in which torch computes, and restore them afterwards; None = no limit."""
+    if n_threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, check_corpus
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
-from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
 IMAGE_EXTENSIONS = (

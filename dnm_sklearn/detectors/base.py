@@ -19,8 +19,9 @@ from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.detectors.saving import write_detector
-from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
-from dnm_sklearn.embedding.inputs import on_host
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
+from dnm_sklearn.embedding.protocol import encoder_identity
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -217,7 +218,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
-        if input_kind(X) == "embeddings":
+        if infer_input_type(X) == "embeddings":
             return self._normalised(X, reset=reset)
 
         rows = self.embedder_.encode_image(X)
@@ -232,7 +233,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
         X = validate_data(
             self,
-            on_host(X),
+            to_numpy(X),
             reset=reset,
             dtype="numeric",
             ensure_all_finite="allow-nan" if lenient else False,

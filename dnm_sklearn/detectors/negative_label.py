@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dnm_sklearn import scoring
-from dnm_sklearn._utils.caching import LastResult, as_memory, cached
+from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
 from dnm_sklearn.detectors import shared_parameters
@@ -182,7 +182,7 @@ class MinedLabelsDetector(CorpusDetector):
             repr(self.prompt),
             repr(self.adjective_prompt),
         )
-        return _last_corpus.get(key, lambda: self._encode_corpus(corpus))
+        return _recent_corpora.get(key, lambda: self._encode_corpus(corpus))
 
     def _ranked(
         self, corpus: Corpus, embeddings: np.ndarray, norms: np.ndarray, params: dict[str, Any]
@@ -279,8 +279,9 @@ class NegativeLabelDetector(MinedLabelsDetector):
         return float(-np.log(self.n_groups_ * self.id_scale_))
 
 
-# The corpus embeddings that a fit with `memory` used last: the fits of a search read one corpus.
-_last_corpus = LastResult()
+# The corpus embeddings (and norms) that a fit with `memory` used last, by their fingerprints. One
+# item: a corpus of 70,000 labels takes 140 MB, and all candidates of a search use the same one.
+_recent_corpora: RecentResults[tuple[np.ndarray, np.ndarray]] = RecentResults(max_items=1)
 
 
 def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:

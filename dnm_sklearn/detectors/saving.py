@@ -21,7 +21,7 @@ from dnm_sklearn import __version__
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.placeholder import AbsentEmbedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 
 __all__ = ["from_plain", "read_detector", "write_detector"]
 
@@ -183,8 +183,8 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
         "n_features_in": None,
     }
 
-    if isinstance(embedder, AbsentEmbedder):  # a loaded detector saved again
-        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale}
+    if isinstance(embedder, PlaceholderEmbedder):  # a loaded detector saved again
+        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale_}
     if not (isinstance(embedder, BaseEmbedder) and is_ours(embedder)):
         if hasattr(embedder, "logit_scale_"):
             record["logit_scale"] = float(embedder.logit_scale_)

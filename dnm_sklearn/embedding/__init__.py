@@ -1,4 +1,4 @@
-"""Images and names to unit vectors: encoders, text tables and the cache of image embeddings.
+"""Images and names to unit vectors: encoders, tables of text vectors, the cache.
 
 Importing this package is cheap: torch and open_clip are imported when a model is first used.
 """

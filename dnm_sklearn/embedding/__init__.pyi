@@ -1,16 +1,13 @@
-from .check import check_embedder, encoder_identity
 from .clip import CLIPEmbedder
-from .inputs import input_kind
 from .open_clip.registry import release_models
+from .protocol import Embedder
 from .store import RowStore
 from .table import EmbeddingTable
 
 __all__ = [
     "CLIPEmbedder",
+    "Embedder",
     "EmbeddingTable",
     "RowStore",
-    "check_embedder",
-    "encoder_identity",
-    "input_kind",
     "release_models",
 ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.forwarding import detector_has
+from dnm_sklearn._utils.fit_context import fit_context
+from dnm_sklearn._utils.forwarding import available_if_detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]
 
@@ -51,8 +55,8 @@ class _Adapter(BaseEstimator):
         check_is_fitted(self, "detector_")
         return self.detector_.threshold_
 
-    @available_if(detector_has("calibrate"))
-    def calibrate(self, X_id, id_tpr=0.95):
+    @available_if_detector_has("calibrate")
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -96,11 +100,11 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
     [1, 1, -1]
     """
 
-    def __init__(self, detector):
+    def __init__(self, detector: Any) -> None:
         self.detector = detector
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X=None, y=None):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Fit a clone of the detector.
 
         Parameters
@@ -123,7 +127,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """What ``decision_function`` subtracts from ``score_samples``."""
         return -self._threshold()
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """ID score of each row.
 
         Parameters
@@ -138,7 +142,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """
         return -self._scores(X)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Distance to the threshold, with scikit-learn's sign.
 
         Parameters
@@ -154,7 +158,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         threshold = self._threshold()
         return threshold - self._scores(X)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Inlier or outlier.
 
         Parameters
@@ -206,12 +210,12 @@ class OODClassifier(ClassifierMixin, _Adapter):
 
     _parameter_constraints: dict = {**_Adapter._parameter_constraints, "ood_class": "no_validation"}
 
-    def __init__(self, detector, *, ood_class=None):
+    def __init__(self, detector: Any, *, ood_class: Any = None) -> None:
         self.detector = detector
         self.ood_class = ood_class
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit a clone of the detector; ID rows set its threshold.
 
         Parameters
@@ -286,7 +290,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
             )
         return self.classes_[1]
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Score of ``classes_[1]``, 0 at the threshold.
 
         Parameters
@@ -307,7 +311,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         # and must come out just above 0.
         return np.where(margin == 0, np.finfo(float).tiny, -margin)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Class of each row.
 
         Parameters
@@ -323,8 +327,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         above = self.decision_function(X) > 0
         return self.classes_[above.astype(int)]
 
-    @available_if(detector_has("predict_proba"))
-    def predict_proba(self, X):
+    @available_if_detector_has("predict_proba")
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The detector's ``predict_proba``, columns in the order of ``classes_``; not calibrated.
 
         Parameters

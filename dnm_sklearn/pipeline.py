@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.forwarding import detector_has
+from dnm_sklearn._utils.forwarding import available_if_detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.embedding.check import check_embedder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class OODPipeline(Pipeline):
@@ -34,7 +38,14 @@ class OODPipeline(Pipeline):
         As in :class:`sklearn.pipeline.Pipeline`.
     """
 
-    def __init__(self, steps, *, transform_input=None, memory=None, verbose=False):
+    def __init__(
+        self,
+        steps: list[tuple[str, Any]],
+        *,
+        transform_input: list[str] | None = None,
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
         super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
         self._link()
 
@@ -45,7 +56,7 @@ class OODPipeline(Pipeline):
         if last is not first and hasattr(last, "decision_function"):
             last.set_params(embedder=first)
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> Self:
         """Clone, keeping the one embedder."""
         # scikit-learn's own clone compares each parameter with the one given, and the detector's
         # embedder is no longer that.
@@ -57,7 +68,7 @@ class OODPipeline(Pipeline):
             verbose=self.verbose,
         )
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, as in scikit-learn's ``Pipeline``, and keep the one embedder.
 
         Parameters
@@ -73,7 +84,7 @@ class OODPipeline(Pipeline):
         self._link()
         return self
 
-    def fit(self, X=None, y=None, **params):
+    def fit(self, X: Any = None, y: Any = None, **params: Any) -> Self:
         """Fit on images and labels, or on names alone.
 
         Parameters
@@ -113,8 +124,8 @@ class OODPipeline(Pipeline):
         """Threshold of the detector."""
         return self.steps[-1][1].threshold_
 
-    @available_if(detector_has("predict_class"))
-    def predict_class(self, X):
+    @available_if_detector_has("predict_class")
+    def predict_class(self, X: Any) -> np.ndarray:
         """Zero-shot class names; see the detector.
 
         Parameters
@@ -128,8 +139,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_class(self._rows(X))
 
-    @available_if(detector_has("predict_confidence"))
-    def predict_confidence(self, X):
+    @available_if_detector_has("predict_confidence")
+    def predict_confidence(self, X: Any) -> np.ndarray:
         """How surely each row would get the same label had fit seen other images; see the detector.
 
         Parameters
@@ -143,8 +154,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_confidence(self._rows(X))
 
-    @available_if(detector_has("calibrate"))
-    def calibrate(self, X_id, id_tpr=0.95):
+    @available_if_detector_has("calibrate")
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -161,8 +172,8 @@ class OODPipeline(Pipeline):
         self._fitted_detector().calibrate(self._rows(X_id), id_tpr)
         return self
 
-    @available_if(detector_has("p_value"))
-    def p_value(self, X):
+    @available_if_detector_has("p_value")
+    def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-values of "this image is ID", after :meth:`calibrate`; see the detector.
 
         Parameters
@@ -177,8 +188,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().p_value(self._rows(X))
 
-    @available_if(detector_has("explain"))
-    def explain(self, X, top_k=5):
+    @available_if_detector_has("explain")
+    def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names and negative labels of each image; see the detector.
 
         Parameters
@@ -194,8 +205,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().explain(self._rows(X), top_k)
 
-    @available_if(detector_has("partial_fit"))
-    def partial_fit(self, X, y=None):
+    @available_if_detector_has("partial_fit")
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Adapt a test-time detector to images and keep its state; see the detector.
 
         Parameters
@@ -213,8 +224,8 @@ class OODPipeline(Pipeline):
         self.steps[-1][1].partial_fit(self._rows(X))
         return self
 
-    @available_if(detector_has("save"))
-    def save(self, path):
+    @available_if_detector_has("save")
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads; see the detector.
 
         Parameters
@@ -235,7 +246,9 @@ class OODPipeline(Pipeline):
         return self.steps[-1][1]
 
 
-def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODPipeline:
+def make_ood_pipeline(
+    embedder: Any, detector: Any, *, memory: Any = None, verbose: bool = False
+) -> OODPipeline:
     """Join an embedder and a detector that share one model.
 
     Parameters

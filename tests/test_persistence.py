@@ -21,7 +21,8 @@ from dnm_sklearn import (
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import saving
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_ood_blobs
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
 WORLD = make_ood_blobs()
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (5, 9, 9, 3)).astype(np.uint8))

@@ -29,7 +29,8 @@ def test_cached_rows_and_text_load_no_model(tmp_path):
     """Hits of the image cache, and embeddings ready-made, import neither torch nor open_clip."""
     code = f"""
 import sys, numpy as np
-from dnm_sklearn.embedding import EmbeddingTable, RowStore
+from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.store import RowStore
 from dnm_sklearn.embedding.store import digest_array
 store = RowStore({str(tmp_path)!r}, "model", 2)
 digests = [digest_array(np.arange(i + 1)) for i in range(3)]

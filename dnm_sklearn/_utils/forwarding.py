@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["detector_has"]
+from sklearn.utils.metaestimators import available_if
+
+__all__ = ["available_if_detector_has"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def detector_has(name: str) -> Callable[[Any], bool]:
-    """Condition for scikit-learn's ``available_if``: the wrapped detector has a method of this name.
+def available_if_detector_has(name: str) -> Callable[[Method], Method]:
+    """Offer a method only where the wrapped detector has one of this name.
 
-    Where it has not, the detector's own AttributeError says why.
+    scikit-learn's ``available_if``, with a type. Where the detector has it not, its own
+    AttributeError says why.
     """
 
     def check(wrapper: Any) -> bool:
         getattr(_wrapped(wrapper), name)
         return True
 
-    return check
+    return available_if(check)
 
 
 def _wrapped(wrapper: Any) -> Any:

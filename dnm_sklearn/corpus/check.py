@@ -40,7 +40,7 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import check_corpus
+    >>> from dnm_sklearn.corpus.check import check_corpus
     >>> check_corpus(["oak", "teapot"])
     Corpus('custom', 2 names: 2 nouns, 0 adjectives)
     """

@@ -58,7 +58,7 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import lexicographer_files
+    >>> from dnm_sklearn.corpus.wordnet import lexicographer_files
     >>> lexicographer_files()["noun.shape"][:3]
     ('solid', 'plane', 'cartesian plane')
     """

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.corpus import Corpus, check_corpus
+from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.corpus.check import check_corpus
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
 from dnm_sklearn.embedding.check import check_embedder

@@ -176,7 +176,7 @@ def load_torchvision_set(
 
     Examples
     --------
-    >>> from dnm_sklearn.datasets import load_torchvision_set
+    >>> from dnm_sklearn.datasets.torchvision import load_torchvision_set
     >>> images, names = load_torchvision_set("FakeData", ".")
     >>> images.name, len(names)
     ('FakeData', 10)

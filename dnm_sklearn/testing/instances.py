@@ -51,7 +51,7 @@ def make_detectors(**params: Any) -> list[Any]:
 
     Examples
     --------
-    >>> from dnm_sklearn.testing import make_detectors
+    >>> from dnm_sklearn.testing.instances import make_detectors
     >>> type(make_detectors()[0]).__name__
     'MCMDetector'
     """

@@ -30,7 +30,7 @@ def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]
     Examples
     --------
     >>> from dnm_sklearn import MCMDetector
-    >>> from dnm_sklearn.testing import yield_ood_checks
+    >>> from dnm_sklearn.testing.runner import yield_ood_checks
     >>> len(list(yield_ood_checks(MCMDetector())))
     17
     """

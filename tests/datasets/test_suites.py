@@ -13,11 +13,11 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets import (
     ImageSet,
     embed_image_folders,
-    list_class_folders,
     list_images,
     load_embedding_suite,
     write_embedding_suite,
 )
+from dnm_sklearn.datasets.folders import list_class_folders
 from dnm_sklearn.exceptions import SuiteError
 from dnm_sklearn.testing import FakeEmbedder
 

@@ -5,7 +5,8 @@ import pytest
 from sklearn.base import clone
 
 from dnm_sklearn import ENLDetector, MaxLogitDetector, NegLabelDetector
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_ood_blobs
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
 WORLD = make_ood_blobs(n_images=60)
 SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "n_neighbors": 5, "n_activated": 40}

@@ -519,5 +519,8 @@ def test_importing_the_functions_imports_no_torch():
     import subprocess
     import sys
 
-    code = "import sys; from dnm_sklearn import metrics, scoring; import dnm_sklearn.scoring.mining; assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from dnm_sklearn import metrics, scoring; import dnm_sklearn.scoring.mining; "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -192,7 +192,7 @@ def datasets() -> list[tuple[str, str]]:
     >>> datasets()[0][0]
     'torchvision:CIFAR10'
     """
-    from dnm_sklearn.datasets import known_torchvision_sets
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
 
     return [
         (f"torchvision:{name}", f"from {spec.url}")

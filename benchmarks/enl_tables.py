@@ -150,8 +150,8 @@ class PlainE(ENLDetector):
 
     def _fit_expectation(self, X, index):
         def plain(function):
-            def call(*images, temperature, class_index, prior, **shift):
-                return function(*images, temperature=temperature, **shift)
+            def call(*images, class_index, prior, **others):
+                return function(*images, **others)
 
             return call
 

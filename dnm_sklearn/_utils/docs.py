@@ -17,10 +17,10 @@ _PLACEHOLDER = re.compile(r"^(?P<margin> *)\{(?P<names>\w+(?:, \w+)*)\}$", flags
 
 
 def fill_parameters(paragraphs: str) -> Callable[[T], T]:
-    """Decorate a class: a docstring's line ``{name, name}`` becomes the paragraphs on these parameters.
+    """Decorate a class: a docstring's line ``{name, name}`` becomes paragraphs on these parameters.
 
-    Deeper indented lines after it go on with the last paragraph. ``{default}`` in a paragraph is the
-    default in the constructor's signature. An editor that reads the source shows the placeholder,
+    Deeper indented lines after it go on with the last paragraph. ``{default}`` in a paragraph is
+    the default in the constructor's signature. An editor that reads the source shows the placeholder,
     ``help()`` and the documentation show the paragraphs.
 
     Parameters

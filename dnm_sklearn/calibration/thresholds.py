@@ -55,10 +55,10 @@ def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
 
 
 def midpoint_above(threshold: float, scores: Any) -> float:
-    """Move a threshold half-way to the next larger score, so that rounding cannot flip the row it was taken from.
+    """Move a threshold half-way to the next larger score.
 
-    The score of a row may differ in its last digits with the other rows of a batch; the rows above
-    and below stay the same.
+    So rounding cannot flip the row that it was taken from: a score may differ in its last digits
+    with the other rows of a batch. The rows above and below stay the same.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def midpoint_above(threshold: float, scores: Any) -> float:
 
 
 def threshold_from_labels(scores: Any, labels: Any) -> float:
-    """Threshold that reproduces given labels: half-way between the rows flagged and the rows not flagged.
+    """Threshold that reproduces given labels: half-way between rows flagged and rows not flagged.
 
     Where no threshold gives the labels (a thresholder may cluster), the one that disagrees with the
     fewest rows.
@@ -243,7 +243,7 @@ def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
 def prediction_confidence(
     scores: Any, fit_scores: Any, flagged: Any, contamination: float
 ) -> np.ndarray:
-    """How surely a row would get the same label had fit seen other rows (PyOD's ``predict_confidence``).
+    """How surely a row would get the same label had fit seen other rows (PyOD's confidence).
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def prediction_confidence(
     ordered = np.sort(np.asarray(fit_scores, dtype=float))
     n = len(ordered)
 
-    # Bayesian estimate, under a flat prior, of the probability that another row's score is no larger.
+    # Bayesian estimate, under a flat prior, of the probability that another row scores no higher.
     n_below = np.searchsorted(ordered, values, side="right")
     outlier_probability = (1 + n_below) / (2 + n)
     # A row is flagged if at least n - int(n * contamination) + 1 of n other rows have such a score.

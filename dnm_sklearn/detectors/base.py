@@ -76,7 +76,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
-        """Use the readable images given to ``fit`` (most methods need none); not called without any."""
+        """Use the readable images given to ``fit``, one at least; most methods need none."""
 
     def _finish_fit(self, readable: np.ndarray | None) -> None:
         """End the fit, before any image is scored.
@@ -89,7 +89,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         """Score unit rows (n, D); float64 (n,), higher = more ID."""
 
     def _score_frozen(self, embeddings: np.ndarray) -> np.ndarray:
-        """Score unit rows, each on its own; only methods that learn from test images differ here."""
+        """Score unit rows, each on its own; differs for methods that learn from test images."""
         return self._score_embeddings(embeddings)
 
     def _zero_shot_threshold(self) -> float | None:
@@ -209,7 +209,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             )
 
     def _scoring_device(self) -> str:
-        """Where scores are computed: `device`, else the embedder's, else ("auto") the GPU if there is one."""
+        """Where scores are computed: `device`, else the embedder's, else "auto"."""
         if self.device != "auto":
             return self.device
         import torch
@@ -224,7 +224,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     # -- images to rows -----------------------------------------------------------------------
 
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
+        """Unit rows (n, D) float32 of images or embeddings, and which could not be read (n,)."""
         if infer_input_type(X) == "embeddings":
             return self._normalised(X, reset=reset)
 
@@ -292,7 +292,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     def _score_rows(
         self, rows: np.ndarray, failed: np.ndarray, *, frozen: bool = False
     ) -> np.ndarray:
-        """ID scores (n,) of rows that are embedded, NaN where `failed`; `frozen`: each row on its own."""
+        """ID scores (n,) of embedded rows, NaN where `failed`; `frozen`: each row on its own."""
         score = self._score_frozen if frozen else self._score_embeddings
         if not failed.any():
             return score(rows)

@@ -32,8 +32,8 @@ NOUN_TEMPLATES = (
 )
 SUPERCLASS_TEMPLATES = ("{}", "a nice photo of {}", "a good photo of {}", "a close-up photo of {}")
 SUPERCLASSES = (
-    "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern", "structure",
-    "landscape", "vista", "creature",
+    "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern",
+    "structure", "landscape", "vista", "creature",
 )  # fmt: skip
 # Lexicographer file of an adjective that is joined to a superclass already, so that it is not
 # joined again.
@@ -104,7 +104,9 @@ class CSPDetector(NegativeLabelDetector):
     >>> from dnm_sklearn.corpus import Corpus
     >>> from dnm_sklearn.testing import FakeEmbedder
     >>> corpus = Corpus(["teapot", "rusty"], ["noun", "adjective"])
-    >>> det = CSPDetector(["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1)
+    >>> det = CSPDetector(
+    ...     ["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1
+    ... )
     >>> det.fit().negative_labels_.tolist()
     ['teapot', 'rusty vista']
     """

@@ -1,4 +1,4 @@
-"""From scores to decisions: thresholds, labels and confidence, and what calibration images guarantee."""
+"""From scores to decisions: thresholds, labels, confidence, and guarantees by calibration."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class DecisionMixin(metaclass=ABCMeta):
         """Threshold that needs no images, or None."""
 
     def _score_unit(self) -> float:
-        """Score difference that counts as one unit of log-odds (1 where scores are logs or log-odds)."""
+        """Score difference that counts as one unit of log-odds (1 for logs and log-odds)."""
         return 1.0
 
     def _n_learned(self) -> int:
-        """Test images that the present state was learned from; 0 for methods that learn from none."""
+        """Test images that the present state was learned from (most methods: none)."""
         return 0
 
     def _is_transductive(self) -> bool:
@@ -127,7 +127,7 @@ class DecisionMixin(metaclass=ABCMeta):
         return (~(scores <= self.threshold_)).astype(int)
 
     def _check_threshold(self) -> None:
-        """Raise if a decision has nothing to decide by, warn if its calibrated rate does not hold."""
+        """Raise if there is nothing to decide by, warn if the calibrated rate does not hold."""
         check_is_fitted(self, "decision_scores_")
         if self.threshold_ is None:
             raise ValueError(
@@ -137,7 +137,7 @@ class DecisionMixin(metaclass=ABCMeta):
         self._warn_uncalibrated()
 
     def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
-        """Calibration holds for the scoring rule that the calibration images met, and for no other."""
+        """Warn if scores no longer come from the rule that the calibration images met."""
         if self.calibration_scores_ is None:
             return
 
@@ -225,7 +225,7 @@ class DecisionMixin(metaclass=ABCMeta):
         return scores, (~(p_values > level)).astype(int)
 
     def predict_confidence(self, X: Any) -> np.ndarray:
-        """How surely each row would get the same label had fit seen other images (PyOD's confidence).
+        """How surely each row would get the same label had fit seen other images (PyOD's).
 
         Parameters
         ----------
@@ -353,12 +353,12 @@ class DecisionMixin(metaclass=ABCMeta):
     # -- guarantees from calibration images ---------------------------------------------------
 
     def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
-        """Set the threshold so that a new ID image is flagged with probability at most ``1 - id_tpr``.
+        """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
 
         The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
         calibration and test draw, exchangeable ID images). The images also serve :meth:`p_value`,
-        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one among them
-        makes all of these more lenient. Images used at fit do not count as calibration.
+        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one makes all
+        of these more lenient. Images used at fit do not count as calibration.
 
         Parameters
         ----------
@@ -396,7 +396,7 @@ class DecisionMixin(metaclass=ABCMeta):
         """Keep what else a method needs of its calibration images, all of them readable."""
 
     def _calibrated_scores(self, what: str, *, unchanged: bool) -> np.ndarray:
-        """Scores of the calibration images, for `what`; `unchanged`: refuse if the state has changed since."""
+        """Scores of the calibration images; `unchanged`: refused if the state has changed since."""
         check_is_fitted(self, "decision_scores_")
         if self.calibration_scores_ is None:
             raise ValueError(
@@ -422,8 +422,8 @@ class DecisionMixin(metaclass=ABCMeta):
 
         ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n
         calibration images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of
-        both (Bates et al., 2023). P-values of several images share the calibration set and are not
-        independent of each other. Usually more powerful than :meth:`e_value`, which can be averaged.
+        both (Bates et al., 2023). P-values of several images depend on each other through the
+        calibration set. They are usually more powerful than :meth:`e_value`, which can be averaged.
 
         Parameters
         ----------
@@ -453,8 +453,8 @@ class DecisionMixin(metaclass=ABCMeta):
     def e_value(self, X: Any) -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
 
-        ``(n + 1) v / (v + sum_i v_i)`` with ``v = exp(decision_function / u)``, u = 1 for scores that
-        are logs or log-odds and u = the temperature for cosines and energies. For an ID image,
+        ``(n + 1) v / (v + sum_i v_i)`` with ``v = exp(decision_function / u)``, u = 1 for scores
+        that are logs or log-odds and u = the temperature for cosines and energies. For an ID image,
         exchangeable with the n calibration images, its mean is at most 1, hence ``P(e >= 1 / alpha)
         <= alpha``, over the draw of both. It is at most n + 1.
 
@@ -486,10 +486,11 @@ class DecisionMixin(metaclass=ABCMeta):
     def drift_alarm(
         self, *, alpha: float = 0.01, random_state: Any = 0
     ) -> conformal.ConformalTestMartingale:
-        """Start a drift alarm for a stream: P(ever alarm) <= alpha while it is exchangeable with the calibration.
+        """Start a drift alarm for a stream of images.
 
-        Feed it ``alarm.update(det.decision_function(batch))``; a test-time method with
-        ``adaptation="frozen"`` and no ``partial_fit`` in between.
+        It goes off *ever* with probability at most alpha, as long as the stream is exchangeable
+        with the calibration images. Feed it ``alarm.update(det.decision_function(batch))``; a
+        test-time method with ``adaptation="frozen"`` and no ``partial_fit`` in between.
 
         Parameters
         ----------

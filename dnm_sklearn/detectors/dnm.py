@@ -18,12 +18,12 @@ from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
 from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
-from dnm_sklearn.scoring import enl_prior
+from dnm_sklearn.scoring import mining
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
-    """Debiased negative mining (DNM): negative labels corrected for their contamination with ID labels.
+    """Debiased negative mining (DNM): negative labels corrected for the ID labels among them.
 
     A corpus label is truly negative only with probability ``negative_prior``; what true negatives
     add to the softmax is estimated by Monte Carlo from the corpus minus the ID part.
@@ -40,14 +40,14 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         released code's (labels with a small raw text norm, concrete words), "percentile"
         NegLabel's, "none" keeps all labels.
     noun_fraction, adjective_fraction : float, default=0.23, 0.13
-        Proportions of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one label is
-        kept.
+        Proportions of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one
+        label is kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
     negative_prior : float or "auto", default=0.5
         Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
         "auto" estimates it for the kept labels from the text embeddings
-        (:func:`~dnm_sklearn.scoring.enl_prior.negative_share`, not in the paper).
+        (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
         positives; 0 = the ID labels themselves (released code).
@@ -84,10 +84,10 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     Notes
     -----
     With ``r_j`` the sum of exponentials of group j over that of the class names, the paper's score
-    is ``negative_prior / K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the paper's value is
-    ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With noise c depends
-    on the image and ``score_samples`` is the log of the paper's score; with `clamp` it is the
-    log-odds of ``mean_j S / Z_j``.
+    is ``negative_prior / K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the
+    paper's value is ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With
+    noise c depends on the image and ``score_samples`` is the log of the paper's score; with `clamp`
+    it is the log-odds of ``mean_j S / Z_j``.
 
     References
     ----------
@@ -214,7 +214,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         self.positive_embeddings_ = self._draw_positives() if self.positive_noise > 0 else None
 
     def _set_prior(self) -> None:
-        """Compute c, and raise the prior where c is too small for the score to keep its direction."""
+        """Compute c, and raise the prior where c is too small for the score's direction."""
         prior = self._wanted_prior()
 
         n_classes = len(self.class_names_)
@@ -256,7 +256,9 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             raise ValueError(
                 'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
             )
-        return enl_prior.negative_share(self.class_embeddings_, self.negative_embeddings_)
+        return mining.negative_proportion(
+            self.class_embeddings_, self.negative_embeddings_, device=self._scoring_device()
+        )
 
     def _draw_positives(self) -> np.ndarray:
         """Unit rows (K * n, D): ID text embeddings with Gaussian noise on the raw vectors."""
@@ -308,7 +310,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         )
 
     def _noisy_scores(self, embeddings: np.ndarray) -> tuple[np.ndarray, int]:
-        """Log of the paper's score (n,), whose c depends on the image, and how many c were floored."""
+        """Log of the paper's score (n,) where c depends on the image; how many c were raised."""
         return scoring.dnm_log_confidence(
             embeddings,
             self.class_embeddings_,

@@ -22,6 +22,7 @@ from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory,
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.scoring import enl, enl_prior
+from dnm_sklearn.scoring._chunks import whole_product
 from dnm_sklearn.streams.enl import STATE_NAMES, ExpectationStream
 
 # What nobody should tune. All were chosen on small CLIP suites; the figures are FPR95 on caltech63
@@ -54,13 +55,13 @@ _CHUNK_NUMBERS = 2**22
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class ENLDetector(StreamingDetector, CorpusDetector):
-    """Expectation-normalised labels (ENL): debiasing done per corpus label. This toolkit's own method.
+    """Expectation-normalised labels (ENL), this toolkit's own method: debiasing per corpus label.
 
     With ``r_j(x)`` the exponential of corpus label j's logit over the sum of those of all class
-    names, and ``E_j`` its mean over ID images, ``score_samples`` is ``-log mean_j w_j r_j(x) / E_j``
-    over *all* corpus labels: no mining, no groups, no prior of contamination. Synonyms, hypernyms
-    and hub words have a large ``E_j`` and are down-weighted by themselves. A few ID images (about 32
-    in all) give most of the gain; without any, ``E_j`` is guessed from the names.
+    names, and ``E_j`` its mean over ID images, ``score_samples`` is ``-log mean_j w_j r_j(x) /
+    E_j`` over *all* corpus labels: no mining, no groups, no prior of contamination. Synonyms,
+    hypernyms and hub words have a large ``E_j`` and are down-weighted by themselves. A few ID
+    images (about 32 in all) give most of the gain; without any, ``E_j`` is guessed from the names.
 
     It is a score and no e-value, because E is estimated. Guarantees come from :meth:`calibrate`
     with images used for nothing else: :meth:`p_value`, :meth:`e_value`, ``predict(X, level=0.05)``,
@@ -71,8 +72,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     {classes, embedder, prompt, temperature}
         Here "auto" = 0.7 times that (0.007 for CLIP).
     {memory, contamination}
-        With ID images "auto" keeps 95 % of their leave-one-out scores; the zero-shot threshold is 0,
-        the mean activation of an ID image.
+        With ID images "auto" keeps 95 % of their leave-one-out scores; the zero-shot threshold is
+        0, the mean activation of an ID image.
     {ood_label, device, corpus}
         All of them are used. Without a table None = "wordnet-neglabel".
     {adjective_prompt}
@@ -118,7 +119,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     id_scores_ : ndarray of shape (n,) or None
         OOD scores of all ID images, sorted: leave-one-out for those that E is made of; None without
         ID images.
-    admitted_, share_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
+    admitted_, probability_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
         State of the stream: ring of admitted images, sums of their label probabilities, images
         admitted and seen.
     threshold_ : float
@@ -248,7 +249,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             self._prior(self._image_mean(X)),
             self.negative_embeddings_,
             temperature=self.temperature_,
-            share=self.trim,
+            proportion=self.trim,
+            device=self._scoring_device(),
         )
         self._fit_expectation(X[trusted], index[trusted])
 
@@ -274,7 +276,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         super()._finish_fit(readable)
 
     def _fit_expectation(self, X: np.ndarray, index: np.ndarray) -> None:
-        """Set E, the prototypes and the leave-one-out OOD scores by ID images X (n, D) of classes `index`."""
+        """Set E, the prototypes and leave-one-out OOD scores by ID images X (n, D) of `index`."""
         prior = self._prior(self._image_mean(X))
         device = self._scoring_device()
 
@@ -284,12 +286,13 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         prototypes, left_out = enl.class_prototypes(X, index, prior.class_means(corpus_mean))
         text = self.class_embeddings_
         self.id_prototypes_ = (text + _PROTOTYPE_WEIGHT * prototypes).astype(np.float32)
-        log_id = enl.log_id_mass(
+        log_id = enl.class_logsumexp(
             X,
             self.id_prototypes_,
             temperature=self.temperature_,
             own_class=index,
             own_row=text[index] + _PROTOTYPE_WEIGHT * left_out,
+            device=device,
         )
 
         # E, stratified over the classes; with images every label has weight 1.
@@ -298,6 +301,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             "temperature": self.temperature_,
             "class_index": index,
             "prior": prior,
+            "device": device,
         }
         fitted = enl.expectation(*images, **strata)
         self.log_expectation_ = fitted.log_mean
@@ -350,7 +354,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             mean = noise_embeddings(self.embedder_).mean(axis=0, dtype=float)
         prior = self._prior(mean)
         self.log_expectation_ = enl_prior.zero_shot_log_expectation(
-            prior, self.negative_embeddings_, temperature=self.temperature_
+            prior,
+            self.negative_embeddings_,
+            temperature=self.temperature_,
+            device=self._scoring_device(),
         )
 
         # The background label's E_0, mean of exp(-max_k cos(x, t_k) / T), by the same guess: an
@@ -385,8 +392,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         return enl_prior.ZeroShotPrior(self.class_embeddings_, image_mean)
 
     def _log_weights_of_names(self) -> np.ndarray:
-        """Log weights (N,) by names alone; -inf for a label as close to a class name as those are to each other."""
-        weights = enl_prior.names_only_weights(self.class_embeddings_, self.negative_embeddings_)
+        """Log weights (N,) by names alone; -inf for a label closer to a class than classes are."""
+        weights = enl_prior.names_only_weights(
+            self.class_embeddings_, self.negative_embeddings_, device=self._scoring_device()
+        )
         with np.errstate(divide="ignore"):
             return np.log(weights)
 
@@ -414,7 +423,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     def _add_background(
         self, X: np.ndarray, scores: np.ndarray, log_expectation: Any = None
     ) -> np.ndarray:
-        """Scores with the background label, if there is one; its log E is the fitted one if not given."""
+        """Scores with the background label, if there is one; its log E is the fitted one."""
         log_mean = self.background_log_expectation_ if log_expectation is None else log_expectation
         weight = self.background
         if weight == "auto":
@@ -428,7 +437,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         )
 
     def _admit(self, X: np.ndarray, static: np.ndarray) -> np.ndarray:
-        """Which images are surely OOD, by their static scores; depends on nothing that a stream has shown."""
+        """Which images are surely OOD, by their static scores and nothing a stream has shown."""
         # A p-value among n scores is at least 1 / (n + 1): the level must be within reach.
         known = self.id_scores_
         if known is not None and _ADMISSION_LEVEL * (len(known) + 1) >= 1:
@@ -571,8 +580,13 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _log_ratios(self, X: np.ndarray) -> np.ndarray:
         """Log r_j of images and corpus labels, (n, N) float64."""
-        log_id = enl.log_id_mass(X, self.id_prototypes_, temperature=self.temperature_)
-        logits = (X @ self.negative_embeddings_.T).astype(np.float64) / self.temperature_
+        device = self._scoring_device()
+        log_id = enl.class_logsumexp(
+            X, self.id_prototypes_, temperature=self.temperature_, device=device
+        )
+        logits = whole_product(
+            X, self.negative_embeddings_, scale=1 / self.temperature_, device=device
+        )
         return logits - log_id[:, None]
 
 

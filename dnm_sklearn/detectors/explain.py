@@ -1,4 +1,4 @@
-"""Why an image scores as it does: its nearest class names and the negative labels that spoke against it."""
+"""Why an image scores as it does: its nearest class names and nearest negative labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
+
+from dnm_sklearn.scoring._chunks import whole_product
 
 # Probabilities held at once, in float64 numbers: 32 MB.
 _CHUNK_NUMBERS = 2**22
@@ -49,6 +51,7 @@ def label_probabilities(
     *,
     id_prototypes: np.ndarray | None = None,
     log_weights: np.ndarray | None = None,
+    device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosines to all labels, and the softmax over them.
 
@@ -66,6 +69,8 @@ def label_probabilities(
         Rows that take the place of `class_embeddings` in the softmax (not in the cosines).
     log_weights : ndarray of shape (M,), optional
         Added to the logits of the negative labels.
+    device : str, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
@@ -79,16 +84,16 @@ def label_probabilities(
     >>> label_probabilities(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
     array([[0.73, 0.27]])
     """
-    X = np.asarray(X, dtype=np.float64)
     n_classes = len(class_embeddings)
     text = class_embeddings
     if negative_embeddings is not None:
         text = np.concatenate([class_embeddings, negative_embeddings])
 
-    cosine = X @ np.asarray(text, dtype=np.float64).T
+    cosine = whole_product(X, text, device=device)
     logits = cosine / temperature
     if id_prototypes is not None:
-        logits[:, :n_classes] = X @ np.asarray(id_prototypes, dtype=float).T / temperature
+        scale = 1 / temperature
+        logits[:, :n_classes] = whole_product(X, id_prototypes, scale=scale, device=device)
     if log_weights is not None:
         logits[:, n_classes:] += log_weights
 
@@ -105,7 +110,7 @@ def top_labels(values: np.ndarray, top_k: int | None) -> np.ndarray:
 
 
 class ExplainMixin(metaclass=ABCMeta):
-    """Adds ``explain`` to a detector with ``class_names_``, ``class_embeddings_`` and ``temperature_``."""
+    """Adds ``explain`` to a detector with class names, their embeddings and a temperature."""
 
     class_names_: np.ndarray
     class_embeddings_: np.ndarray
@@ -114,6 +119,10 @@ class ExplainMixin(metaclass=ABCMeta):
     @abstractmethod
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D), and which could not be read (n,)."""
+
+    @abstractmethod
+    def _scoring_device(self) -> str:
+        """Where products are computed."""
 
     def _negative_labels(self) -> NegativeLabels | None:
         """The negative labels of the present score; None for a method of class names alone."""
@@ -144,9 +153,9 @@ class ExplainMixin(metaclass=ABCMeta):
               probable first);
             * ``label``, ``part_of_speech`` ("" for class names);
             * ``cosine``: between image and label;
-            * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and kept
-              negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over both
-              sides of an image. A method that weights labels (ENL) has the weights in it:
+            * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and
+              kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
+              both sides of an image. A method that weights labels (ENL) has the weights in it:
               ``expit(score_samples(X))`` is the sum over class names;
             * ``group``: the group of a negative label, -1 for class names and for labels that the
               division into equal groups left out of the score. With s the sum of probabilities over
@@ -212,6 +221,7 @@ class ExplainMixin(metaclass=ABCMeta):
             self.temperature_,
             id_prototypes=self._id_rows(),
             log_weights=None if negatives is None else negatives.log_weights,
+            device=self._scoring_device(),
         )
 
         # All labels, classes first, and the columns to show of each image.

@@ -1,4 +1,4 @@
-"""What the negative-label family shares: a corpus, its embeddings, mining, groups and the grouped score."""
+"""What the negative-label family shares: a corpus, mining, groups and the grouped score."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNIT_TOLERANCE = 0.01
 
 
 class CorpusDetector(BaseOODDetector):
-    """A detector with candidate negative labels: the corpus without the class names, and its embeddings.
+    """A detector with candidate negative labels: the corpus without the class names.
 
     A subclass has the parameters `corpus` and `adjective_prompt`.
     """
@@ -71,7 +71,7 @@ class CorpusDetector(BaseOODDetector):
             ) from error
 
     def _encode_corpus(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (N, D) float32, nouns and adjectives each through their prompt, and raw norms (N,)."""
+        """Unit rows (N, D) float32, each part of speech through its prompt, and raw norms (N,)."""
         rows = np.empty((len(corpus), self.class_embeddings_.shape[1]), dtype=np.float32)
         norms = np.empty(len(corpus), dtype=np.float32)
         for is_adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
@@ -172,11 +172,11 @@ class MinedLabelsDetector(CorpusDetector):
         self._fit_groups()
 
     def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of the corpus and raw norms; with `memory` the last ones stay, for the fits of a search."""
+        """Embeddings of the corpus and raw norms; with `memory` the last ones are kept."""
         if self.memory is None:
             return self._encode_corpus(corpus)
 
-        # joblib would read 140 MB from disk for each of them.
+        # The fits of a search have one corpus, and would read 140 MB from disk for each of them.
         key = (
             self.embedder_.fingerprint_,
             corpus.fingerprint,
@@ -191,7 +191,7 @@ class MinedLabelsDetector(CorpusDetector):
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
 
-        # The arrays, and where they are multiplied, are no part of the key: fingerprints say it all.
+        # Arrays, and where they are multiplied, are no part of the key: fingerprints are.
         arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
         return cached(as_memory(self.memory), rank, ignore=arrays)(
             corpus_embeddings=embeddings,
@@ -280,8 +280,8 @@ class NegativeLabelDetector(MinedLabelsDetector):
         return float(-np.log(self.n_groups_ * self.id_scale_))
 
 
-# The corpus embeddings (and norms) that a fit with `memory` used last, by their fingerprints. One
-# item: a corpus of 70,000 labels takes 140 MB, and all candidates of a search use the same one.
+# The corpus embeddings and norms that a fit with `memory` used last. One item: 70,000 labels take
+# 140 MB, and all candidates of a search use the same corpus.
 _recent_corpora: RecentResults[tuple[np.ndarray, np.ndarray]] = RecentResults(max_items=1)
 
 
@@ -314,9 +314,10 @@ def rank(
     n_neighbors,
     max_similarity,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates (n,) that are not too similar to a class, and their mining criterion (n,), empty for "none".
+    """Candidates (n,) that are not too similar to a class, and their mining criterion (n,).
 
-    Cached by `key` (fingerprints and prompts) and the numbers, never by the arrays.
+    The criterion of "none" is empty. Cached by `key` (fingerprints and prompts) and the numbers,
+    never by the arrays.
     """
     candidates = np.arange(len(corpus_embeddings))
     if max_similarity is not None:

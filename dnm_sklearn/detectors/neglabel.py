@@ -14,7 +14,7 @@ from dnm_sklearn.embedding import Embedder
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class NegLabelDetector(NegativeLabelDetector):
-    """NegLabel: the probability of the class names in a softmax over them and mined negative labels.
+    """NegLabel: the probability of the class names in a softmax with mined negative labels.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _warned = False
 
 
 def warn_far_from_unit(rows: np.ndarray) -> None:
-    """Warn, once per process, when the median length of rows (n, D) as given by the user is far from 1.
+    """Warn, once per process, when the median length of the user's rows (n, D) is far from 1.
 
     Detectors normalise rows, so the length itself does no harm; but it shows that embeddings were
     standardised, which changes their directions.

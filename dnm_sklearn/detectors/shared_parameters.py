@@ -73,7 +73,7 @@ STREAM: Constraints = {
 
 # -- what the documentation says ------------------------------------------------------------------
 
-# Filled into the docstrings by `fill_parameters`; {default} is the default in the class's signature.
+# Filled into docstrings by `fill_parameters`; {default} is the default in the class's signature.
 PARAGRAPHS = """
 classes : list of str, dict or None, default={default}
     ID class names. A dict maps a name to synonyms (put through `prompt`) or templates (strings

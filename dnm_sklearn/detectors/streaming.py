@@ -1,4 +1,4 @@
-"""What the test-time methods share: a state that a stream of test images changes, and ways to use it."""
+"""What the test-time methods share: a state that a stream of test images changes."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class StreamingDetector(BaseOODDetector):
         return self
 
     def score_stream(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Score an endless stream, learning as it goes and keeping what was learned after every batch.
+        """Score an endless stream, and keep what was learned after every batch.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class StreamingDetector(BaseOODDetector):
             yield scores
 
     def _embed_batch(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Readable unit rows of a batch that must hold something, and which images could not be read."""
+        """Readable unit rows of a batch that is not empty, and which images could not be read."""
         rows, failed = self._embed(X, reset=False)
 
         if not len(rows):

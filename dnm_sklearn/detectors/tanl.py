@@ -279,7 +279,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     # -- what was learned ---------------------------------------------------------------------
 
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels selected in the present state (M,), most activated first, and their activation (M,)."""
+        """Labels selected at present (M,), most activated first, and their activation (M,)."""
         check_is_fitted(self, "class_embeddings_")
 
         # The state has no list of them: they follow from the two queues.

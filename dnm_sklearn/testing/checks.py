@@ -113,8 +113,8 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
 
 
 def check_chunks(detector: Any) -> None:
-    """Scores do not depend on how rows are cut into calls, nor on the size of the tiles (1e-4)."""
-    from dnm_sklearn.scoring import _tiles
+    """Scores do not depend on how rows are cut into calls, nor on the size of the chunks (1e-4)."""
+    from dnm_sklearn.scoring import _chunks
 
     blobs = make_ood_blobs(n_images=30)
     fitted = _prepare(detector, blobs).fit()
@@ -124,12 +124,12 @@ def check_chunks(detector: Any) -> None:
             fitted.decision_function(blobs.X[i : i + size]) for i in range(0, len(blobs.X), size)
         ]
         np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
-    original = dict(_tiles.TILE_NUMBERS)
+    original = dict(_chunks.CHUNK_NUMBERS)
     try:
-        _tiles.TILE_NUMBERS.update(dict.fromkeys(original, 256))
+        _chunks.CHUNK_NUMBERS.update(dict.fromkeys(original, 256))
         np.testing.assert_allclose(fitted.decision_function(blobs.X), want, atol=1e-4)
     finally:
-        _tiles.TILE_NUMBERS.update(original)
+        _chunks.CHUNK_NUMBERS.update(original)
 
 
 def check_dtypes_and_lengths(detector: Any) -> None:

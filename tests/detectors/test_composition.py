@@ -1,4 +1,4 @@
-"""How detectors are put together: bases in any order, the device, shared documentation, ENL's size."""
+"""How detectors are put together: bases in any order, the device, documentation, ENL's size."""
 
 import inspect
 import re
@@ -79,7 +79,7 @@ def test_enl_has_at_most_16_parameters():
     assert len(inspect.signature(ENLDetector).parameters) <= 16
 
 
-# -- device -------------------------------------------------------------------------------------------
+# -- device ---------------------------------------------------------------------------------------
 
 
 class Placed(FakeEmbedder):
@@ -134,7 +134,7 @@ def test_the_device_of_one_machine_is_not_saved(tmp_path):
     assert load(tmp_path / "det.skops").device == "auto"
 
 
-# -- documentation ------------------------------------------------------------------------------------
+# -- documentation --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", all_detectors().values())

@@ -65,7 +65,7 @@ def test_no_guarantee_before_calibration_nor_with_a_state_that_moved(detector):
 
 
 def test_levels_and_e_values_hold_in_simulation():
-    """P(flagged at a level) <= level and P(e >= 1 / level) <= level, over calibration and test draws."""
+    """P(flagged at a level) <= level, P(e >= 1 / level) <= level, over draws of all images."""
     rng = np.random.default_rng(0)
     det = fitted(MaxLogitDetector())
     pool = make_ood_blobs(n_images=2000, random_state=0).X[:2000]

@@ -35,8 +35,9 @@ def weights(monkeypatch):
     def embedder(model="downloaded", **options):
         return CLIPEmbedder(model, **options) if model == "glyphclip" else FakeEmbedder(**options)
 
-    for name in ("dnm_sklearn.CLIPEmbedder", "dnm_sklearn.embedding.clip.CLIPEmbedder"):
-        monkeypatch.setattr(name, embedder)
+    # Where blocks take it from, and where a detector makes one of a model's name.
+    for module in ("dnm_sklearn", "dnm_sklearn.embedding.clip", "dnm_sklearn.embedding.check"):
+        monkeypatch.setattr(f"{module}.CLIPEmbedder", embedder)
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ class _Adapter(BaseEstimator):
                 f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, "
                 "or calibrate(X_id)."
             )
+
         return float(threshold)
 
     @property
@@ -76,7 +77,9 @@ class _Adapter(BaseEstimator):
 
 
 class SklearnOutlierAdapter(OutlierMixin, _Adapter):
-    """A detector with the signs of scikit-learn's outlier detectors: +1 = inlier (ID), -1 = outlier (OOD).
+    """A detector with the signs of scikit-learn's outlier detectors.
+
+    +1 = inlier (ID), -1 = outlier (OOD).
 
     Parameters
     ----------
@@ -95,7 +98,8 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
     >>> import numpy as np
     >>> from dnm_sklearn import EmbeddingTable, NegLabelDetector, SklearnOutlierAdapter
     >>> table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
-    >>> adapter = SklearnOutlierAdapter(NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1))
+    >>> detector = NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1)
+    >>> adapter = SklearnOutlierAdapter(detector)
     >>> adapter.fit().predict(np.eye(3)).tolist()
     [1, 1, -1]
     """
@@ -239,6 +243,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 "
                 "= ID, 1 = OOD."
             )
+
         labels = self._labels(y)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
@@ -246,19 +251,25 @@ class OODClassifier(ClassifierMixin, _Adapter):
                 "OODClassifier needs ID and OOD rows, and y holds only one class: "
                 f"{self.classes_.tolist()}. A detector alone needs no OOD rows."
             )
+
         self.ood_class_ = self._ood_class()
+
+        # As 0 and 1 the detector reads it whatever the two values are.
         self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
         self._copy_width()
+
         return self
 
     def _labels(self, y: Any) -> np.ndarray:
-        """`y` as an array (n,), in the words of scikit-learn's checks of classifiers where it is refused."""
+        """`y` as an array (n,)."""
+        # Refused in the words that scikit-learn's checks of classifiers look for.
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         if kind not in ("binary", "multiclass"):
             raise ValueError(
                 f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = "
                 "OOD."
             )
+
         labels = column_or_1d(y, warn=True)
         if kind == "multiclass":
             raise ValueError(
@@ -266,6 +277,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
                 "Give the class names to the detector (classes=[...]), and y = 0 for ID, 1 for OOD "
                 "rows: y = (names == 'ood')."
             )
+
         return labels
 
     def _ood_class(self) -> Any:
@@ -282,12 +294,14 @@ class OODClassifier(ClassifierMixin, _Adapter):
         marker = getattr(last, "ood_label", "ood")
         if is_string_sequence(self.classes_) and marker in self.classes_:
             return marker
+
         if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
             warn(
                 "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does "
                 "with classifiers. In the coding of scikit-learn's outlier detectors -1 is the "
                 "outlier: then pass ood_class=-1.",
             )
+
         return self.classes_[1]
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -307,8 +321,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         margin = self._scores(X) - self._threshold()
         if self.ood_class_ == self.classes_[1]:
             return margin
-        # The sign turns, and with it the side of a row at the threshold: it is ID, here classes_[1],
-        # and must come out just above 0.
+        # The sign turns, and with it the side of a row at the threshold: it is ID, here
+        # classes_[1], and must come out just above 0.
         return np.where(margin == 0, np.finfo(float).tiny, -margin)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -345,6 +359,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         proba = self.detector_.predict_proba(X)
         if self.ood_class_ == self.classes_[1]:
             return proba
+
         # A row at the threshold is ID, here the second class, and 0.5 for both would read as the
         # first.
         tie = proba[:, :1] == 0.5

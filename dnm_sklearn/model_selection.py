@@ -1,4 +1,4 @@
-"""Splitters for model selection with several OOD sets; scikit-learn's splitter API with ``groups`` = source names.
+"""Splitters for model selection with several OOD sets, named by ``groups=``.
 
 An unshuffled ``KFold`` on rows sorted ID-then-OOD makes folds of one kind, of which no metric is
 defined (our scorers refuse them). ``StratifiedKFold(shuffle=True)`` suffices for one OOD set; the
@@ -36,6 +36,7 @@ class _SourceSplitter(BaseCrossValidator):
                 "comes from, e.g. "
                 'search.fit(X, y, groups=sources) with sources = ["imagenet", ..., "places", ...].'
             )
+
         is_ood = row_is_ood(y, self.ood_label)
         sources = np.asarray(groups).astype(str)
         if is_ood is None:
@@ -50,6 +51,7 @@ class _SourceSplitter(BaseCrossValidator):
                 f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined on such "
                 "folds."
             )
+
         return is_ood, sources
 
 
@@ -117,6 +119,7 @@ class StratifiedBySourceKFold(_SourceSplitter):
                 f"The source {names[counts.argmin()][1:]!r} has {counts.min()} rows of one kind, "
                 f"fewer than n_splits={self.n_splits}; lower n_splits or add rows."
             )
+
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=_seed(self))
         yield from folds.split(np.empty(len(strata)), strata)
 

@@ -113,6 +113,7 @@ def load(path: Any, embedder: Any = None) -> Any:
     detector.embedder = encoder if embedder is None else embedder
     for key, value in envelope["fitted"].items():
         setattr(detector, key, from_plain(value))
+
     detector.embedder_ = encoder
     if envelope["steps"] is None:
         return detector
@@ -147,11 +148,13 @@ def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
             f"has {encoder_identity(encoder)[:12]}...: its text vectors do not fit. Give the "
             "embedder of fit, or fit again."
         )
+
     return encoder
 
 
 def _embedders() -> dict[str, type]:
-    """Embedders of this package by name: `CLIPEmbedder`, and those of rooms above that are imported."""
+    """Embedders of this package by name."""
+    # Of rooms above this one (the fake encoder of dnm_sklearn.testing) those that are imported.
     embedders: dict[str, type] = {"CLIPEmbedder": CLIPEmbedder}
     for embedder in BaseEmbedder.__subclasses__():
         if embedder.__module__.startswith("dnm_sklearn."):

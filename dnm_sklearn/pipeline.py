@@ -106,6 +106,7 @@ class OODPipeline(Pipeline):
             self.steps[0][1].fit()
             self.steps[-1][1].fit(X, y)
             return self
+
         return super().fit(X, y, **params)
 
     def _names_only(self, X: Any, y: Any) -> bool:
@@ -226,7 +227,7 @@ class OODPipeline(Pipeline):
 
     @available_if_detector_has("save")
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads; see the detector.
+        """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads.
 
         Parameters
         ----------
@@ -239,6 +240,7 @@ class OODPipeline(Pipeline):
                 f"{len(self.steps)} steps: save the detector (pipe[-1].save(path)), or the whole "
                 "with joblib."
             )
+
         write_detector(self._fitted_detector(), path, [name for name, _ in self.steps])
 
     def _fitted_detector(self) -> Any:
@@ -271,7 +273,8 @@ def make_ood_pipeline(
     >>> import numpy as np
     >>> from dnm_sklearn import NegLabelDetector, make_ood_pipeline
     >>> from dnm_sklearn.testing import FakeEmbedder
-    >>> pipe = make_ood_pipeline(FakeEmbedder(dim=8), NegLabelDetector(corpus=["x", "y", "z"], n_groups=1))
+    >>> detector = NegLabelDetector(corpus=["x", "y", "z"], n_groups=1)
+    >>> pipe = make_ood_pipeline(FakeEmbedder(dim=8), detector)
     >>> pipe.fit(["cat", "dog"]).decision_function(np.ones((2, 8))).shape
     (2,)
     """

@@ -84,7 +84,7 @@ class Imports:
             yield node.value.replace(":", ".")
 
     def defining_module(self, name):
-        """The module of this package that a dotted name leads to, through stubs; None if foreign."""
+        """The module of this package that a name leads to, through stubs; None if foreign."""
         owner, _, last = name.rpartition(".")
         if name in self.files and name not in self.stubs.get(owner, {}):
             return name

@@ -1,4 +1,6 @@
-"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know the sources."""
+"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know
+the sources.
+"""
 
 import gc
 import runpy

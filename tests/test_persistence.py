@@ -1,4 +1,6 @@
-"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats are said."""
+"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats
+are said.
+"""
 
 import zipfile
 

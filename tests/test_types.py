@@ -1,4 +1,6 @@
-"""What a type checker sees of the library, in a user's script: arrays come out, wrong arguments are errors."""
+"""What a type checker sees of the library, in a user's script: arrays come out, wrong arguments are
+errors.
+"""
 
 import os
 import re
@@ -12,17 +14,20 @@ import dnm_sklearn
 
 pytest.importorskip("mypy")
 
+ARRAY = 'Revealed type is "numpy.ndarray['
+PAIR = 'Revealed type is "tuple[numpy.ndarray['
+
 # Line -> what mypy must say of it.
 SCRIPT = {
-    'reveal_type(NegLabelDetector(["a"]).fit().predict(X))': 'Revealed type is "numpy.ndarray[',
-    'reveal_type(MCMDetector(["a"]).fit(X).decision_function(X))': 'type is "numpy.ndarray[',
-    'reveal_type(ENLDetector(["a"]).fit().partial_fit(X).calibrate(X).p_value(X))': "numpy.ndarray[",
-    "reveal_type(CSPDetector().predict(X, return_confidence=True))": 'type is "tuple[numpy.ndarray[',
-    'reveal_type(SklearnOutlierAdapter(MCMDetector(["a"])).fit().predict(X))': "numpy.ndarray[",
-    'reveal_type(make_ood_pipeline("a/b", MCMDetector()).fit(["a"]).predict_class(X))': "numpy.ndarray[",
+    'reveal_type(NegLabelDetector(["a"]).fit().predict(X))': ARRAY,
+    'reveal_type(MCMDetector(["a"]).fit(X).decision_function(X))': ARRAY,
+    'reveal_type(ENLDetector(["a"]).fit().partial_fit(X).calibrate(X).p_value(X))': ARRAY,
+    "reveal_type(CSPDetector().predict(X, return_confidence=True))": PAIR,
+    'reveal_type(SklearnOutlierAdapter(MCMDetector(["a"])).fit().predict(X))': ARRAY,
+    'reveal_type(make_ood_pipeline("a/b", MCMDetector()).fit(["a"]).predict_class(X))': ARRAY,
     "reveal_type(load_glyphs().class_names)": 'type is "list[str]"',
     "reveal_type(all_detectors())": 'type is "dict[str, type[dnm_sklearn.detectors.base.BaseOODD',
-    "reveal_type(make_ood_blobs().X)": "numpy.ndarray[",
+    "reveal_type(make_ood_blobs().X)": ARRAY,
     'MCMDetector(np.array(["a"]), embedder=EmbeddingTable(["a"], X), temperature=1)': None,
     'MCMDetector({"a": ["b"]}, embedder=CLIPEmbedder(), memory=Path("x"), prompt=["{}"])': None,
     'NegLabelDetector(n_groups="no")': 'incompatible type "str"; expected "int"',

@@ -66,6 +66,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     own.__kwdefaults__ = function.__kwdefaults__
     update_wrapper(own, function)
     own.__dict__.pop("__wrapped__")
+
     return memory.cache(own, ignore=list(ignore))
 
 
@@ -100,4 +101,5 @@ class RecentResults(Generic[Result]):
             self._results.move_to_end(key)
             while len(self._results) > self.max_items:
                 self._results.popitem(last=False)
+
         return result

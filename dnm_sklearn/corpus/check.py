@@ -47,6 +47,7 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
     if isinstance(corpus, Corpus):
         return corpus
     if isinstance(corpus, str):
+        # The name of a selection, else a file; of what is neither, guess which one was meant.
         if corpus in corpus_names():
             return load_corpus(corpus)
         if os.path.isfile(corpus):
@@ -62,4 +63,5 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         return Corpus.from_file(corpus)
     if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
         return Corpus(corpus)
+
     raise TypeError(f"corpus cannot be {type(corpus).__name__}. {_HOW_TO_NAME}")

@@ -33,9 +33,10 @@ def folded(name: str) -> str:
 
 
 def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.ndarray:
-    """Strings of shape (n,): one value for all names, or one per name; None stands for `default`."""
+    """Strings of shape (n,): one value for all names, or one per name; None is `default`."""
     if values is None:
         values = default
+
     if isinstance(values, str):
         return np.full(n, str(values))
 
@@ -45,9 +46,11 @@ def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.n
             f"{parameter} has {len(column)} entries for {n} names; give one per name, or one for "
             "all."
         )
+
     for i, value in enumerate(column):
         if not isinstance(value, str):
             raise TypeError(
                 f"{parameter}[{i}] is {value!r} of type {type(value).__name__}; it must be a str."
             )
+
     return np.array(column, dtype=np.str_)

@@ -25,10 +25,12 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(re.split(r"\r\n|\n|\r", _read_text(path)), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             rows.append(_read_row(line, f"{path}, line {number}"))
+
     if not rows:
         raise ValueError(
             f"{path} holds no names; write one per line (lines that start with '#' are comments)."
         )
+
     return rows
 
 
@@ -47,6 +49,7 @@ def format_rows(rows: Iterable[Row]) -> str:
         elif pos != "noun":
             cells.append(pos)
         lines.append("\t".join(cells) + "\n")
+
     return "".join(lines)
 
 
@@ -59,8 +62,10 @@ def _read_row(line: str, place: str) -> Row:
             f"{place}: a line is a name and, separated by tabs, its part of speech "
             f"{PARTS_OF_SPEECH} and lexicographer file; got {line!r}."
         )
+
     if name.startswith(("\\#", "\\\\")):
         name = name[1:]
+
     return name, pos or "noun", lexname
 
 

@@ -58,10 +58,12 @@ def wordnet_ids(definition: BenchmarkDefinition, id_folder: Path | None) -> list
     classes = definition.classes
     if not classes.source.startswith("imagenet"):
         return []
+    # In the order of the labels: the definition's, that of the 1000 classes, or the folders'.
     if classes.wnids:
         return list(classes.wnids)
     if classes.subset != "folders":
         return list(imagenet_ids(classes.subset))
+
     assert id_folder is not None
     return subfolder_names(id_folder)
 
@@ -98,17 +100,20 @@ def class_names(
         names = _names_in_file(definition, root)
     else:
         names = own_names
+
     return [classes.rename.get(name, name) for name in names]
 
 
 def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
     """One name per line of a file below the data root, or beside the definition."""
     file = definition.classes.file
+    # Beside the definition for those that travel together.
     places = [root / file, Path(definition.path).parent / file]
     for place in places:
         if place.is_file():
             lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
             return [line for line in lines if line]
+
     raise DataMissingError(
         f"{definition.name}: the file of class names is missing; put it at {places[0]}, one name "
         "per line."

@@ -38,7 +38,9 @@ _TOML_TYPES = {
     bool: "true or false",
     dict: "a table",
 }
-# Keys of the tables and the kinds of their values.
+
+# Keys of the tables and the kinds of their values. An unknown key is an error: a misspelt one would
+# else be ignored in silence.
 _SET_KEYS = {
     "name": str,
     "group": str,
@@ -274,6 +276,7 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
     >>> [images.name for images in read_definition("imagenet1k-four-ood").ood]
     ['iNaturalist', 'SUN', 'Places', 'Textures']
     """
+    # A shipped name wins over a file of that name, which can be given as "./name.toml".
     text = os.fspath(name)
     shipped = _shipped()
     if text.lower() in shipped:
@@ -281,6 +284,7 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
         return _parse(path, Path(path).read_text(encoding="utf-8"))
     if text.lower().endswith(".toml"):
         return _parse(text, _read_text(Path(text)))
+
     raise DefinitionError(
         f"There is no benchmark definition {text!r}.{did_you_mean(text, shipped, cutoff=0.4)} "
         f"Known: {', '.join(shipped)}; or give a TOML file."
@@ -310,6 +314,7 @@ def _parse(path: str, text: str) -> BenchmarkDefinition:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError(f"{path}: not valid TOML: {error}.") from error
+
     _check_keys(path, "", data, _TOP_KEYS, required=_REQUIRED)
     if data["format"] != FORMAT:
         raise DefinitionError(
@@ -320,6 +325,7 @@ def _parse(path: str, text: str) -> BenchmarkDefinition:
     id_train = None
     if "id_train" in data:
         id_train = _set(path, "id_train", {"name": "id-train", **data["id_train"]}, "id")
+
     ood = [_set(path, f"ood[{i}]", entry, None) for i, entry in enumerate(data["ood"])]
     strings = {key: data[key] for key, kind in _TOP_KEYS.items() if kind is str and key in data}
     definition = BenchmarkDefinition(
@@ -331,6 +337,7 @@ def _parse(path: str, text: str) -> BenchmarkDefinition:
         **strings,
     )
     _check_whole(path, definition)
+
     return definition
 
 
@@ -338,6 +345,7 @@ def _check_whole(path: str, definition: BenchmarkDefinition) -> None:
     """Check what concerns several keys at once."""
     if not definition.ood:
         raise DefinitionError(f"{path}: 'ood' is empty; give at least one [[ood]] table.")
+
     names = [images.name for images in definition.sets]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -349,6 +357,7 @@ def _check_whole(path: str, definition: BenchmarkDefinition) -> None:
             f"{path}: 'prompt' {definition.prompt!r} has no {{}} where the class name goes."
         )
 
+    # Names of classes and labels of images must come from places that fit together.
     source, id_labels = definition.classes.source, definition.id.labels
     if source == "set" and definition.id.folder:
         raise DefinitionError(
@@ -358,6 +367,7 @@ def _check_whole(path: str, definition: BenchmarkDefinition) -> None:
         raise DefinitionError(
             f"{path}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'."
         )
+
     by_wnid = [images for images in definition.sets if images.labels == "wnid"]
     if by_wnid and not source.startswith("imagenet"):
         raise DefinitionError(
@@ -375,6 +385,7 @@ def _check_keys(
     """Check that a table has known keys only, each of its kind, and those required."""
     if not isinstance(table, dict):
         raise DefinitionError(f"{path}: {prefix.rstrip('.')!r} must be a table, got {table!r}.")
+
     for key, value in table.items():
         if key not in kinds:
             raise DefinitionError(
@@ -384,12 +395,13 @@ def _check_keys(
         if key == "folder" and isinstance(value, str):  # one folder may stand without brackets
             continue
         is_kind = isinstance(value, kinds[key])
-        if kinds[key] is int:
+        if kinds[key] is int:  # in Python True is an int too
             is_kind = is_kind and not isinstance(value, bool) and value >= 0
         if not is_kind:
             raise DefinitionError(
                 f"{path}: '{prefix}{key}' must be {_TOML_TYPES[kinds[key]]}, got {value!r}."
             )
+
     for key in required:
         if key not in table:
             raise DefinitionError(f"{path}: the key '{prefix}{key}' is missing.")
@@ -409,15 +421,19 @@ def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition
     """One image set; `group` is "id", or None for OOD sets, which say theirs."""
     _check_keys(path, f"{prefix}.", table, _SET_KEYS, required=("name",))
     given = dict(table)
+
+    # The ID tables are "id" by their place; an OOD set says which kind it is.
     given["group"] = group or given.get("group", "")
     if given["group"] not in get_args(Group) or (group is None and given["group"] == "id"):
         raise DefinitionError(
             f"{path}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}."
         )
+
     for key in ("folder", "subfolders", "overlap"):
         if key in given:
             given[key] = _strings(path, f"{prefix}.{key}", given[key])
 
+    # Exactly one place to read the images from.
     sources = [key for key in ("folder", "list", "torchvision") if given.get(key)]
     if len(sources) != 1:
         raise DefinitionError(
@@ -443,6 +459,7 @@ def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition
             raise DefinitionError(
                 f"{path}: '{prefix}': {place!r} must be a path below the data root."
             )
+
     return SetDefinition(**given)
 
 
@@ -457,14 +474,18 @@ def _classes(path: str, table: Any) -> ClassDefinition:
         )
     if given.get("subset", "all") not in SUBSETS:
         raise DefinitionError(f"{path}: 'classes.subset' must be one of {', '.join(SUBSETS)}.")
+
     for key in ("file", "names"):
         if given["source"] == key and not given.get(key):
             raise DefinitionError(f"{path}: 'classes.{key}' is missing.")
+
     if (given.get("subset") == "wnids") != bool(given.get("wnids")):
         raise DefinitionError(
             f"{path}: 'classes.wnids' and 'classes.subset' = 'wnids' go together."
         )
+
     for key in ("names", "wnids"):
         given[key] = _strings(path, f"classes.{key}", given.get(key, []))
+
     _strings(path, "classes.rename", list(given.get("rename", {}).values()))
     return ClassDefinition(**given)

@@ -86,10 +86,12 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
     folder = Path(path)
     if folder.name == SUITE_FILE and not folder.is_dir():
         folder = folder.parent
+
     reader = _Reader(folder)
     texts = reader.texts()
     width = texts.embeddings.shape[1]
 
+    # Labels index the class names as stated; `new_index` leads to those that are left of them.
     class_names, new_index, merged = reader.class_names(texts)
     id_entry = reader.get(reader.head, "id", dict)
     id_set = reader.image_set(id_entry, "id", "id", width, new_index, needs_labels=True)
@@ -140,6 +142,7 @@ class _Texts:
                 f"{self.path}: all {len(self.names)} names are ID class names, which leaves no "
                 "candidate negative labels; add other words with their embeddings."
             )
+
         pos = None if self.part_of_speech is None else self.part_of_speech[rest]
         return Corpus([self.names[i] for i in rest], part_of_speech=pos, name=name)
 
@@ -163,12 +166,14 @@ class _Reader:
                 f"{self.folder} holds no {SUITE_FILE}, so it is not an embedding suite. For a "
                 "folder of images, run 'dnm-bench embed' first."
             )
+
         try:
             head = json.loads(self.file.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise SuiteError(
                 f"{self.file} is not readable JSON ({error}); restore it or write the suite again."
             ) from error
+
         if not isinstance(head, dict):
             raise SuiteError(f"{self.file} must hold a JSON object, got {type(head).__name__}.")
 
@@ -183,11 +188,13 @@ class _Reader:
                 f"{self.file} has format {version}, this dnm_sklearn reads up to {FORMAT}; "
                 "upgrade it."
             )
+
         return head
 
     def get(self, entry: dict, key: str, kind: type, prefix: str = "") -> Any:
         """Value of a key that must be there, of one type and not blank."""
         value = entry.get(key)
+        # In Python True is an int too.
         is_kind = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         is_blank = isinstance(value, str) and not value.strip()
         if not is_kind or is_blank:
@@ -196,6 +203,7 @@ class _Reader:
                 f"{self.file}: '{prefix}{key}' must be {_JSON_TYPES[kind]}, {got}; correct the "
                 "file."
             )
+
         return value
 
     def optional_string(self, key: str) -> str | None:
@@ -213,6 +221,7 @@ class _Reader:
             raise SuiteError(
                 f"{self.file}: 'logit_scale' must be a positive number, got {scale!r}."
             )
+
         return float(scale)
 
     def texts(self) -> _Texts:
@@ -226,6 +235,7 @@ class _Reader:
         _check_columns(path, n, arrays["name"], norms, pos)
 
         first: dict[str, int] = {}
+
         for i, name in enumerate(str(text).strip() for text in arrays["name"]):
             if not name:
                 raise SuiteError(f"{path}: name {i} is blank; leave it out.")
@@ -267,6 +277,7 @@ class _Reader:
                 f"{texts.path.name}: {shown}; add them there."
             )
 
+        # Two classes of one name have one embedding, and so are one class.
         position = {name: i for i, name in enumerate(unique)}
         merged = [name for name in unique if names.count(name) > 1]
         return unique, np.array([position[name] for name in names]), merged
@@ -301,6 +312,7 @@ class _Reader:
                 f"{path}: labels run from {labels.min()} to {labels.max()}, but there are "
                 f"{len(new_index)} class names (0 to {len(new_index) - 1}); correct the labels."
             )
+
         return ImageSet(name, rows, group, labels=new_index[labels])
 
     def ood_sets(self, width: int) -> list[ImageSet]:
@@ -330,6 +342,7 @@ class _Reader:
                 f"{self.file}: the OOD set name {repeated[0]!r} is used twice; give each set its "
                 "own name."
             )
+
         return sets
 
     def _count(self, entry: dict, prefix: str) -> int:
@@ -342,12 +355,14 @@ class _Reader:
 
     def _member(self, key: str, file: str) -> Path:
         """Path of a suite's file, which must lie inside the suite's folder."""
+        # A suite may come from anybody; it reads its own files only.
         relative = Path(file)
         if relative.is_absolute() or ".." in relative.parts:
             raise SuiteError(
                 f"{self.file}: '{key}' must be a file inside the suite's folder, got {file!r}; "
                 "move it there."
             )
+
         return self.folder / relative
 
 
@@ -358,6 +373,7 @@ def _read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
             f"{path} is missing, but {SUITE_FILE} names it; restore the file or write the suite "
             "again."
         )
+
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -366,11 +382,13 @@ def _read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
             f"{path} is not a readable npz file of plain arrays ({error}); it may be truncated: "
             "copy or write it again."
         ) from error
+
     for key in required:
         if key not in arrays:
             raise SuiteError(
                 f"{path} has no array {key!r} (it has {sorted(arrays)}); write the file again."
             )
+
     return arrays
 
 
@@ -392,6 +410,7 @@ def _checked_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np
     if rows.shape[1] < 1:
         raise SuiteError(f"{path}: embeddings have no columns; write the file again.")
 
+    # Norms in float64, where the squares of small numbers do not vanish.
     rows = rows.astype(np.float32)
     norm = np.linalg.norm(rows.astype(np.float64), axis=1)
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
@@ -400,6 +419,7 @@ def _checked_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np
             f"{path}: {len(bad)} embedding rows are NaN, infinite or zero (first: row {bad[0]}); "
             "leave them out."
         )
+
     return (rows / norm[:, None]).astype(np.float32)
 
 
@@ -411,12 +431,14 @@ def _check_columns(
         raise SuiteError(
             f"{path}: 'name' must hold {n} strings, got {names.dtype} of shape {names.shape}."
         )
+
     if norms is not None:
         is_column = norms.shape == (n,) and norms.dtype.kind in "fiu"
         if not is_column or not (np.isfinite(norms) & (norms > 0)).all():
             raise SuiteError(
                 f"{path}: 'norm' must hold {n} positive finite numbers; correct it or leave it out."
             )
+
     if pos is not None and (pos.shape != (n,) or not np.isin(pos, ("noun", "adjective")).all()):
         raise SuiteError(
             f"{path}: 'part_of_speech' must hold {n} of 'noun' and 'adjective'; correct or drop it."
@@ -513,25 +535,31 @@ def write_embedding_suite(
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32', got {dtype!r}.")
+
     target = Path(os.path.abspath(folder))
     check_target(target, overwrite)
 
+    # What stands beside the text embeddings, and what the reader of the suite is told.
     columns = {
         "name": np.asarray(text_names, dtype=str),
         "embedding": _unit_rows(text_embeddings, dtype),
     }
     if text_norms is not None:
         columns["norm"] = np.asarray(text_norms, dtype=np.float32)
+
     if part_of_speech is not None:
         columns["part_of_speech"] = np.asarray(part_of_speech, dtype=str)
+
     described = {
         "model": model,
         "prompt": prompt,
         "logit_scale": None if logit_scale is None else float(logit_scale),
     }
 
+    # Beside the target, because a folder can be renamed in one step only within a file system.
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
+
     try:
         head: dict[str, Any] = {"format": FORMAT, "name": name}
         head |= {key: value for key, value in described.items() if value is not None}
@@ -541,6 +569,8 @@ def write_embedding_suite(
             head["id_train"] = _write_images(scratch, "id_train.npz", id_train, dtype)
         _save_npz(scratch / "text.npz", columns)
         head["text"] = {"file": "text.npz", "n": len(columns["name"])}
+
+        # The number keeps the files in order and apart where two names read alike.
         head["ood"] = []
         for i, images in enumerate(ood):
             file = f"ood_{i:02d}_{_file_name(images.name)}.npz"
@@ -553,6 +583,7 @@ def write_embedding_suite(
         _publish(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
     return target
 
 

@@ -18,6 +18,7 @@ from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_sui
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
+# What Pillow reads and people keep photographs in.
 IMAGE_EXTENSIONS = (
     ".bmp",
     ".gif",
@@ -114,6 +115,7 @@ def list_class_folders(
     root = _existing_folder(folder)
     if subfolders is None:
         subfolders = subfolder_names(root)
+
     if not subfolders:
         raise ValueError(
             f"{root} holds no subfolder: put the images of each class into a folder of its own."
@@ -125,6 +127,7 @@ def list_class_folders(
         images = _some_images(_existing_folder(root / name), IMAGE_EXTENSIONS, per_class)
         paths += images
         labels += [i] * len(images)
+
     return paths, np.asarray(labels), list(subfolders)
 
 
@@ -210,13 +213,17 @@ def embed_image_folders(
     # List and check everything before the model runs, which may take hours.
     id_paths, id_labels, subfolders = list_class_folders(id)
     class_names = _class_names(Path(id), subfolders, names)
+
+    # ID images first, then those for training, then the OOD sets.
     sets = [ImageSet("id", id_paths, "id", labels=id_labels)]
     if id_train is not None:
         sets.append(_train_images(_existing_folder(id_train), Path(id), subfolders))
+
     n_id_sets = len(sets)
     sets += [ImageSet(set_name, list_images(where), group) for set_name, group, where in ood]
     if len(sets) == n_id_sets:
         raise ValueError("ood is empty; give at least one (name, group, folder).")
+
     words, part_of_speech = _words(class_names, check_corpus(corpus))
 
     encoder = check_embedder(embedder)
@@ -280,6 +287,7 @@ def _some_images(root: Path, endings: tuple[str, ...], limit: int) -> list[str]:
         raise ValueError(
             f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders."
         )
+
     return images
 
 
@@ -321,6 +329,7 @@ def _class_names(
             raise ValueError(
                 f"The class name of {folder / subfolder} is blank; give it one in names."
             )
+
     return class_names
 
 
@@ -333,21 +342,26 @@ def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> Image
             f"{folder} has class folders that {id_folder} has not: "
             f"{', '.join(map(repr, unknown[:5]))}; remove or rename them."
         )
+
     paths, labels, used = list_class_folders(
         folder, subfolders=[name for name in subfolders if name in present]
     )
+
+    # Labels of this folder are positions among its own subfolders; make them those of the test set.
     position = np.array([subfolders.index(name) for name in used])
     return ImageSet("id-train", paths, "id", labels=position[labels])
 
 
 def _words(class_names: list[str], corpus: Corpus) -> tuple[list[str], list[str]]:
     """Class names, then the corpus without them; and the part of speech of each."""
+    # A class name among the candidate negative labels would work against its own class.
     classes = set(class_names)
     words, part_of_speech = list(class_names), ["noun"] * len(class_names)
     for word, pos in zip(corpus.names, corpus.part_of_speech.tolist(), strict=True):
         if word not in classes:
             words.append(word)
             part_of_speech.append(pos)
+
     return words, part_of_speech
 
 
@@ -360,6 +374,7 @@ def _embed(encoder: Any, images: ImageSet, left_out: list[str]) -> ImageSet:
         raise ValueError(
             f"No image of the set {images.name!r} is readable (first: {images.images[0]})."
         )
+
     labels = None if images.labels is None else images.labels[~bad]
     return ImageSet(images.name, rows[~bad], images.group, labels=labels)
 
@@ -378,10 +393,12 @@ def _embed_words(
     if not is_adjective.any():
         return vectors, norms
 
+    # Back into one array, in the order of the words.
     adjectives = [word for word, adjective in zip(words, is_adjective, strict=True) if adjective]
     more, more_norms = encoder.encode_text(adjectives, adjective_prompt, return_norm=True)
     all_vectors = np.empty((len(words), vectors.shape[1]), dtype=np.float32)
     all_norms = np.empty(len(words), dtype=np.float32)
     all_vectors[~is_adjective], all_norms[~is_adjective] = vectors, norms
     all_vectors[is_adjective], all_norms[is_adjective] = more, more_norms
+
     return all_vectors, all_norms

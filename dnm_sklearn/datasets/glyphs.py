@@ -39,6 +39,7 @@ def _load() -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     index = json.loads((_DATA_DIR / "index.json").read_text(encoding="utf-8"))
     with np.load(_DATA_DIR / "images.npz") as data:
         images, codes = data["images"], data["codes"]
+    # Shared by all suites of the process.
     images.flags.writeable = False
     codes.flags.writeable = False
     return index, images, codes
@@ -48,6 +49,7 @@ def _load() -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
 def _names() -> tuple[tuple[str, str], ...]:
     """Return the Unicode names with their marks."""
     text = gzip.decompress((_DATA_DIR / "unicode_names.txt.gz").read_bytes()).decode("utf-8")
+    # The marks, if any, stand behind a tab.
     rows = (line.partition("\t") for line in text.split("\n"))
     return tuple((name, marks) for name, _, marks in rows)
 
@@ -93,10 +95,12 @@ def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus
     _check_task(task)
     class_names = {name for _, name in _load()[0]["classes"][task]}
     names = []
+
     for name, marks in _names():
         is_synonym = _MARKS[task] in marks
         if name not in class_names and (contaminate or not is_synonym):
             names.append(name)
+
     return Corpus(names, name=f"unicode-names-{task}" + ("-contaminated" if contaminate else ""))
 
 
@@ -121,9 +125,9 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     -------
     Suite
         Images are read-only uint8 arrays of shape (n, 64, 64); `embedder` is "glyphclip" and
-        `prompt` is "{}"; `id_train` holds 16 images per class in fonts that neither the tests nor the
-        model's training use. `meta` has, beside `task` and `contaminate`: `codes`, for each set the
-        code point of each picture (digits: the digit's; noise: -1); `never_trained`, the code
+        `prompt` is "{}"; `id_train` holds 16 images per class in fonts that neither the tests nor
+        the model's training use. `meta` has, beside `task` and `contaminate`: `codes`, for each set
+        the code point of each picture (digits: the digit's; noise: -1); `never_trained`, the code
         points that the model never saw in any font; `contaminants`, the near-synonyms of class
         names.
 
@@ -147,6 +151,7 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     id_sets: dict[str, ImageSet] = {}
     ood: list[ImageSet] = []
     codes_of_set: dict[str, np.ndarray] = {}
+
     for entry in index["sets"]:
         role = entry["groups"].get(task)
         if role is None:  # a set of the other task
@@ -222,9 +227,11 @@ def extract_glyphs(
             if images.labels is not None:
                 subfolder /= suite.class_names[images.labels[i]].replace(" ", "-")
             paths.append(_write_png(pixels, subfolder / f"{i:03d}.png"))
+
         return replace(images, images=paths)
 
     id_train = None if suite.id_train is None else write(suite.id_train)
+
     return replace(
         suite, id=write(suite.id), ood=tuple(write(s) for s in suite.ood), id_train=id_train
     )

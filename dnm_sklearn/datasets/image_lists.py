@@ -76,6 +76,7 @@ def read_image_list(
     labels: list[int] = []
     n_of_label: Counter[int] = Counter()
     text = Path(path).read_text(encoding="utf-8-sig")  # also of a file with a byte order mark
+
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -88,12 +89,14 @@ def read_image_list(
 
     if not paths:
         raise ValueError(f"{path} lists no image.")
+
     missing = _missing(paths) if check else []
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(paths)} images in {path} are not on disk (first: "
             f"{', '.join(missing[:_SHOWN])}); download the rest, or check the folder {root}."
         )
+
     return paths, np.asarray(labels, dtype=np.int64)
 
 
@@ -110,6 +113,7 @@ def _split_line(place: str, line: str) -> tuple[str, int]:
     leaves_folder = ".." in name and ".." in Path(name).parts
     if not name or os.path.isabs(name) or leaves_folder:
         raise ValueError(f"{place}: {name!r} is not a path below the folder of images.")
+
     return name, index
 
 
@@ -127,6 +131,7 @@ def _missing(paths: list[str]) -> list[str]:
             with os.scandir(folder) as entries:
                 listed = {os.path.join(folder, entry.name) for entry in entries if entry.is_file()}
         absent.update(path for path in wanted if path not in listed and not os.path.isfile(path))
+
     return [path for path in paths if path in absent]
 
 
@@ -175,6 +180,7 @@ def load_image_list(
             f"{path}: an ID image has a negative label ({labels.min()}); ID labels are class "
             "indices."
         )
+
     stem = name or Path(path).stem.removeprefix("test_")
     return ImageSet(stem, paths, group, labels=labels if group == "id" else None)
 
@@ -206,4 +212,5 @@ def names_from_paths(paths: list[str], labels: np.ndarray) -> list[str]:
             "Labels must be 0 to K - 1, each with an image; missing or negative: "
             f"{missing or min(folder_of)}."
         )
+
     return [words_of(folder_of[label]) for label in sorted(folder_of)]

@@ -90,6 +90,8 @@ def load_benchmark(
     reader = _Reader(definition, _data_root(definition, data_root), download)
     reader.check_present()
 
+    # Numbers of classes are compared before names that occur twice are merged: a definition counts
+    # them as its source does.
     id_set, stated_names = reader.id_set(definition.id)
     differs = _differences(definition, id_set, stated_names)
     id_set, class_names, merged = _merge_repeated(id_set, stated_names)
@@ -97,14 +99,17 @@ def load_benchmark(
     if definition.id_train is not None and reader.is_present(definition.id_train):
         id_train = _merge_repeated(*reader.id_set(definition.id_train, class_names))[0]
 
+    # OOD sets, each with its checks: one that shares classes with the ID set makes no benchmark.
     ood = []
     for set_definition in definition.ood:
         images, its_classes = reader.ood_set(set_definition)
         _check_overlap(definition, set_definition, its_classes, class_names)
         differs += _size_difference(set_definition, images)
         ood.append(images)
+
     _check_no_shared_files(definition, id_set, ood)
 
+    # What differs goes into the suite too: a table says it where the warning is long gone.
     note = definition.note
     if differs:
         message = f"{definition.name}: {'; '.join(differs)}"
@@ -138,9 +143,11 @@ def _data_root(definition: BenchmarkDefinition, data_root: str | os.PathLike[str
             f"(data_root=) or the environment variable {DATA_ROOT_VARIABLE}. It reads:\n"
             f"{_wanted(definition.sets)}"
         )
+
     root = Path(given)
     if not root.is_dir():
         raise DataMissingError(f"{root}: no such folder of data; check --data-root.")
+
     return root
 
 
@@ -166,14 +173,15 @@ class _Reader:
                     self._torchvision_set(images)
                 except FileNotFoundError as error:
                     missing.append(replace(images, get=str(error)))
+
         if missing:
             raise DataMissingError(
                 f"{self.definition.name}: not on disk in {self.root}:\n{_wanted(missing)}"
             )
 
     def is_present(self, images: SetDefinition) -> bool:
-        """Whether a set's list or folder exists (of torchvision's sets only torchvision can tell)."""
-        if images.torchvision:
+        """Whether a set's list or folder exists."""
+        if images.torchvision:  # only torchvision itself can tell
             return True
         if images.list:
             is_list = (self.root / images.list).is_file()
@@ -188,7 +196,9 @@ class _Reader:
         `class_names` are those of the test images, for training images in folders of class names.
         """
         wnids = wordnet_ids(self.definition, self._folder(self.definition.id))
-        own_names: list[str] = []  # those that come with the images
+
+        # The names in `own_names` come with the images; `names_of` decides whether they are used.
+        own_names: list[str] = []
         paths: Any
         if images.torchvision:
             labelled, own_names = self._torchvision_set(images)
@@ -213,9 +223,12 @@ class _Reader:
                 f"{self.definition.name}: the labels of {images.name} go from {labels.min()} to "
                 f"{labels.max()}, but there are {len(names)} class names."
             )
+
+        # Lists and folders have taken the first images of each class already.
         if images.per_class and images.torchvision:
             keep = _first_of_each(labels, images.per_class)
             paths, labels = _Subset(paths, keep), labels[keep]
+
         return ImageSet(images.name, paths, "id", labels=labels), names
 
     def ood_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
@@ -223,6 +236,7 @@ class _Reader:
         if images.torchvision:
             labelled, names = self._torchvision_set(images)
             return replace(labelled, labels=None), names
+
         if images.list:
             paths, _ = read_image_list(self.root / images.list, self.root / images.images)
             names = []
@@ -230,6 +244,7 @@ class _Reader:
                 names = sorted({Path(path).parent.name for path in paths})
         else:
             paths, names = self._ood_folder(images)
+
         return ImageSet(images.name, paths, images.group), [words_of(name) for name in names]
 
     def _folder(self, images: SetDefinition) -> Path | None:
@@ -248,6 +263,7 @@ class _Reader:
         wanted: Sequence[str] = images.subfolders
         if not wanted and images.labels == "wnid":
             wanted = self.definition.classes.wnids
+
         paths, labels, subfolders = list_class_folders(
             folder, subfolders=self._existing(folder, wanted), per_class=images.per_class
         )
@@ -260,6 +276,7 @@ class _Reader:
         elif class_names is not None:
             names = [words_of(name) for name in subfolders]
             labels = _positions(folder, names, class_names)[labels]
+
         return paths, labels, [words_of(name) for name in subfolders]
 
     def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str]]:
@@ -276,15 +293,20 @@ class _Reader:
         names: list[str] = []
         if images.class_folders:
             names = subfolders or subfolder_names(folder)
+
         if images.labels == "wnid":
             name_of = imagenet_names(self.definition.classes.source)
             names = [name_of.get(name, name) for name in names]
+
         return paths, names
 
     def _existing(self, folder: Path, wanted: Sequence[str]) -> list[str] | None:
-        """Those of the wanted subfolders that exist; None = all. The suite's sizes tell of the others."""
+        """Those of the wanted subfolders that exist; None = all."""
         if not wanted:
             return None
+
+        # One that is missing is no error here: the number of images will differ, and that is said.
+
         existing = [name for name in wanted if (folder / name).is_dir()]
         if not existing:
             raise DataMissingError(
@@ -292,6 +314,7 @@ class _Reader:
                 f"read (such as {wanted[0]}); check that it holds one folder for each class, named "
                 "by its WordNet id."
             )
+
         return existing
 
     def _torchvision_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
@@ -341,6 +364,7 @@ def _positions(folder: Path, subfolders: list[str], order: list[str]) -> np.ndar
             f"{folder}: {len(unknown)} subfolders are no class of the benchmark: "
             f"{', '.join(map(repr, unknown[:5]))}; remove them, or check the folder."
         )
+
     return np.array([position[name] for name in subfolders])
 
 
@@ -348,12 +372,15 @@ def _merge_repeated(
     images: ImageSet, class_names: list[str]
 ) -> tuple[ImageSet, list[str], list[str]]:
     """Merge class names that occur twice into the first; say which they are."""
+    # Two classes of one name have one embedding: no text encoder can tell them apart.
     unique = list(dict.fromkeys(name.strip() for name in class_names))
     if len(unique) == len(class_names):
         return images, unique, []
+
     position = {name: i for i, name in enumerate(unique)}
     new_index = np.array([position[name.strip()] for name in class_names])
     merged = sorted({name for name in class_names if class_names.count(name) > 1})
+
     return replace(images, labels=new_index[images.labels]), unique, merged
 
 
@@ -361,10 +388,12 @@ def _corpus(definition: BenchmarkDefinition, root: Path) -> Corpus:
     """A shipped selection, or a text file below the data root or beside the definition."""
     if not definition.corpus.endswith(".txt"):
         return load_corpus(definition.corpus)
+
     places = [root / definition.corpus, Path(definition.path).parent / definition.corpus]
     for place in places:
         if place.is_file():
             return Corpus.from_file(place)
+
     raise DataMissingError(
         f"{definition.name}: the file of the corpus is missing; put it at {places[0]}, one word "
         "per line."
@@ -378,6 +407,7 @@ def _check_overlap(
     class_names: list[str],
 ) -> None:
     """Raise if an OOD set has ID classes that its definition does not allow."""
+    # "Sea Lion" and "sea lion" are one class.
     id_classes = {name.casefold() for name in class_names}
     allowed = {name.casefold() for name in images.overlap}
     both = [name for name in its_classes if name.casefold() in id_classes - allowed]
@@ -393,8 +423,9 @@ def _check_no_shared_files(
     definition: BenchmarkDefinition, id_set: ImageSet, ood: list[ImageSet]
 ) -> None:
     """Raise if a file is an ID image and an OOD image."""
-    if not isinstance(id_set.images, list):
+    if not isinstance(id_set.images, list):  # torchvision's images have no paths
         return
+
     id_paths = set(id_set.images)
     for images in ood:
         if not isinstance(images.images, list):
@@ -433,6 +464,7 @@ def _facts(definition: BenchmarkDefinition, differs: list[str]) -> dict[str, Any
             "license": images.license,
             "citation": images.citation,
         }
+
     return {
         "title": definition.title,
         "citation": definition.citation,
@@ -454,4 +486,5 @@ def _wanted(sets: Sequence[SetDefinition]) -> str:
         state = " (optional)" if images.optional else ""
         source = f" [{images.url}]" if images.url else ""
         lines.append(f"  {images.name}{state}: {where}. {images.get}{source}".rstrip())
+
     return "\n".join(lines)

@@ -15,10 +15,10 @@ _IMAGES_PER_KIND = 3
 def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
     """Fifteen noise images, three of each of five kinds.
 
-    The kinds are Gaussian, uniform, Poisson(5), Gamma(2, 1) and salt-and-pepper noise. Every channel
-    of every pixel is drawn independently (salt and pepper: every pixel is black or white), and each
-    image is stretched over 0..255, so that a model's own normalisation can be applied to it as to a
-    photograph.
+    The kinds are Gaussian, uniform, Poisson(5), Gamma(2, 1) and salt-and-pepper noise. Every
+    channel of every pixel is drawn independently (salt and pepper: every pixel is black or white),
+    and each image is stretched over 0..255, so that a model's own normalisation can be applied to
+    it as to a photograph.
 
     Parameters
     ----------
@@ -53,4 +53,5 @@ def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
     # Stretch each image over 0..255; an image of one value would divide by zero.
     low = pixels.min(axis=(1, 2, 3), keepdims=True)
     high = pixels.max(axis=(1, 2, 3), keepdims=True)
+
     return np.rint((pixels - low) / np.maximum(high - low, 1e-12) * 255).astype(np.uint8)

@@ -16,7 +16,7 @@ __all__ = ["TorchvisionSpec", "known_torchvision_sets", "load_torchvision_set"]
 
 # Attributes in which torchvision's data sets keep their labels.
 _LABELS = ("targets", "labels", "_labels", "y")
-_MADE_UP = "FakeData"
+_MADE_UP = "FakeData"  # random images, which need no files
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def _species(name: str) -> str:
 
 
 _DIGITS = tuple("0123456789")
+
+# Of data sets with an official test set "test" is that; of others the validation set, or all.
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -186,12 +188,14 @@ def load_torchvision_set(
         raise ValueError(
             f"{spec.name} has no split {split!r}; it has {', '.join(map(repr, spec.splits))}."
         )
+
     data = _open(spec, split, root, download)
     labels = _labels(data)
     names = _class_names(spec, data)
     # Some sets' labels are no class indices (a year, several attributes).
     if labels is not None and names and (labels.min() < 0 or labels.max() >= len(names)):
         labels = None
+
     return ImageSet(set_name or spec.name, data, group, labels=labels), names
 
 
@@ -200,6 +204,7 @@ def _find(name: str) -> TorchvisionSpec:
     for spec in _SPECS.values():
         if _key(spec.name) == _key(name):
             return spec
+
     hint = did_you_mean(name, _SPECS, n=1, cutoff=0.6, key=_key)
     raise ValueError(
         f"There is no torchvision data set {name!r} here.{hint} Known: {', '.join(_SPECS)}."
@@ -221,6 +226,7 @@ def _open(spec: TorchvisionSpec, split: str, root: str | os.PathLike[str], downl
     folder = os.fspath(root)
     if download:
         os.makedirs(folder, exist_ok=True)
+
     try:
         return cls(root=folder, download=download, **spec.splits[split])
     except (RuntimeError, FileNotFoundError) as error:
@@ -254,6 +260,7 @@ def _labels(data: Any) -> np.ndarray | None:
     samples = getattr(data, "_samples", None)  # GTSRB: (path, label)
     if samples is not None and len(samples) == len(data):
         return np.array([label for _, label in samples], dtype=np.int64)
+
     return None
 
 
@@ -264,8 +271,10 @@ def _class_names(spec: TorchvisionSpec, data: Any) -> list[str]:
     if spec.name == _MADE_UP:
         return [f"made up {i}" for i in range(data.num_classes)]
 
+    # Under whichever name torchvision keeps them.
     names: Any = ()
     for attribute in ("classes", "categories", "all_categories"):
         names = names or getattr(data, attribute, None) or ()
+
     rename = spec.rename or str
     return [" ".join(rename(str(name)).replace("_", " ").split()) for name in names]

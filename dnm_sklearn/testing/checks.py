@@ -1,4 +1,4 @@
-"""The library's own contract as checks, in the manner of scikit-learn's: usable on detectors of others.
+"""The library's own contract as checks, as scikit-learn has them; for detectors of others too.
 
 A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and
 embedder are those of the check. :mod:`dnm_sklearn.testing.runner` runs them.
@@ -36,6 +36,9 @@ _SMALL = {
     "n_activated": 40,
 }
 
+# Methods that take rows and judge them.
+_JUDGING = ("score_samples", "predict", "predict_class", "predict_proba", "p_value", "explain")
+
 
 def _set(detector: Any, **params: Any) -> Any:
     """Set those parameters that the detector has."""
@@ -59,6 +62,7 @@ def _prepare(
     )
     if frozen:
         _set(own, adaptation="frozen")
+
     return _set(own, **params)
 
 
@@ -68,7 +72,7 @@ def _state(detector: Any) -> dict[str, bytes]:
 
 
 def check_sign(detector: Any) -> None:
-    """OOD rows score higher (AUROC above 0.9), and ``score_samples`` is exactly minus ``decision_function``."""
+    """OOD rows score higher, and ``score_samples`` is exactly minus ``decision_function``."""
     blobs = make_ood_blobs()
     fitted = _prepare(detector, blobs, frozen=False).fit()
     scores = fitted.decision_function(blobs.X)
@@ -103,6 +107,7 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
     """Repeated names change nothing, and their order changes no score by more than 1e-4."""
     blobs = make_ood_blobs()
     want = _prepare(detector, blobs).fit().decision_function(blobs.X)
+    # White space around a name is no part of it.
     repeated = [*blobs.names, blobs.names[0], f" {blobs.names[1]} "]
     np.testing.assert_array_equal(
         _prepare(detector, blobs, classes=repeated).fit().decision_function(blobs.X), want
@@ -119,11 +124,14 @@ def check_chunks(detector: Any) -> None:
     blobs = make_ood_blobs(n_images=30)
     fitted = _prepare(detector, blobs).fit()
     want = fitted.decision_function(blobs.X)
+
     for size in (1, 7):
         parts = [
             fitted.decision_function(blobs.X[i : i + size]) for i in range(0, len(blobs.X), size)
         ]
         np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
+
+    # Chunks of a few numbers, so that even these small arrays are cut.
     original = dict(_chunks.CHUNK_NUMBERS)
     try:
         _chunks.CHUNK_NUMBERS.update(dict.fromkeys(original, 256))
@@ -140,6 +148,8 @@ def check_dtypes_and_lengths(detector: Any) -> None:
     np.testing.assert_allclose(
         fitted.decision_function(blobs.X.astype(np.float32)), want, atol=1e-3
     )
+
+    # Rows far from unit length bring a warning, which is right but no matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lengths = np.random.default_rng(0).uniform(0.1, 30, (len(blobs.X), 1))
@@ -152,18 +162,13 @@ def check_scoring_changes_nothing(detector: Any) -> None:
     fitted = _prepare(detector, blobs, frozen=False).fit(blobs.X).calibrate(blobs.X_id)
     before = _state(fitted)
     first = fitted.decision_function(blobs.X)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in (
-            "score_samples",
-            "predict",
-            "predict_class",
-            "predict_proba",
-            "p_value",
-            "explain",
-        ):
+        for method in _JUDGING:
             getattr(fitted, method)(blobs.X)
             assert _state(fitted) == before, f"{method} changed the detector"
+
     np.testing.assert_array_equal(fitted.decision_function(blobs.X), first)
 
 
@@ -220,12 +225,10 @@ def check_unfitted(detector: Any) -> None:
     """Every method of an unfitted detector raises NotFittedError."""
     blobs = make_ood_blobs(n_images=2)
     own = _prepare(detector, blobs)
-    for method in (
-        "decision_function", "score_samples", "predict", "predict_class", "predict_proba", "predict_confidence",
-        "p_value", "explain", "calibrate",
-    ):  # fmt: skip
+    for method in (*_JUDGING, "decision_function", "predict_confidence", "calibrate"):
         with _raises(NotFittedError, method):
             getattr(own, method)(blobs.X)
+
     with tempfile.TemporaryDirectory() as folder, _raises(NotFittedError, "save"):
         own.save(Path(folder) / "x.skops")
 
@@ -240,6 +243,8 @@ def check_pyod_contract(detector: Any) -> None:
         fitted.labels_, (fitted.decision_scores_ > fitted.threshold_).astype(int)
     )
     assert abs(fitted.labels_.mean() - 0.2) <= 1 / len(blobs.X)
+
+    # PyOD's confidence, and its fit_predict.
     labels, confidence = fitted.predict(blobs.X, return_confidence=True)
     assert set(labels) <= {0, 1}
     assert ((confidence >= 0) & (confidence <= 1)).all()
@@ -249,27 +254,31 @@ def check_pyod_contract(detector: Any) -> None:
 
 
 def check_calibration(detector: Any) -> None:
-    """``calibrate`` keeps the asked share of its own images, and p-values lie in [1 / (n + 1), 1]."""
+    """``calibrate`` keeps the proportion asked for, and p-values lie in [1 / (n + 1), 1]."""
     blobs = make_ood_blobs()
     fitted = _prepare(detector, blobs).fit()
     with _raises(ValueError, "p_value before calibrate"):
         fitted.p_value(blobs.X)
+
     fitted.calibrate(blobs.X_id, id_tpr=0.9)
     assert (fitted.predict(blobs.X_id) == 0).mean() >= 0.9
     p_values = fitted.p_value(blobs.X)
     assert p_values.min() >= 1 / (len(blobs.X_id) + 1)
     assert p_values.max() <= 1
+
+    # Probabilities decide as the threshold does.
     proba = fitted.predict_proba(blobs.X)
     np.testing.assert_array_equal(proba[:, 1] > 0.5, fitted.predict(blobs.X) == 1)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
 
 
 def check_explain(detector: Any) -> None:
-    """Probabilities sum to 1 over both sides, and the first ID label is the class that ``predict_class`` would name."""
+    """Probabilities sum to 1 over both sides, and the first ID label is the nearest class."""
     blobs = make_ood_blobs(n_images=5)
     fitted = _prepare(detector, blobs).fit(blobs.X)
     rows = fitted.explain(blobs.X, top_k=None)
     records = rows if isinstance(rows, list) else rows.to_dict("records")
+
     for image in range(len(blobs.X)):
         own = [record for record in records if record["image"] == image]
         np.testing.assert_allclose(sum(record["probability"] for record in own), 1, atol=1e-9)
@@ -283,13 +292,14 @@ def check_subset_and_order(detector: Any) -> None:
     blobs = make_ood_blobs()
     fitted = _prepare(detector, blobs).fit()
     want = fitted.decision_function(blobs.X)
+    # Another order, and a part of the rows.
     order = np.random.default_rng(0).permutation(len(blobs.X))
     np.testing.assert_allclose(fitted.decision_function(blobs.X[order]), want[order], atol=1e-6)
     np.testing.assert_allclose(fitted.decision_function(blobs.X[::3]), want[::3], atol=1e-6)
 
 
 def check_transductive_is_repeatable(detector: Any) -> None:
-    """A test-time method scores the same stream the same way, and says when calibration does not hold for it.
+    """A test-time method scores the same stream the same way, and says where calibration fails.
 
     After learning, ``p_value`` warns, or refuses where the method states a guarantee.
     """
@@ -298,6 +308,7 @@ def check_transductive_is_repeatable(detector: Any) -> None:
     np.testing.assert_array_equal(
         fitted.decision_function(blobs.X), fitted.decision_function(blobs.X)
     )
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted.predict(blobs.X)
@@ -307,12 +318,14 @@ def check_transductive_is_repeatable(detector: Any) -> None:
             fitted.p_value(blobs.X)
         except ValueError as error:
             refusal = str(error)
+
     messages = [str(warning.message) for warning in caught]
     assert any("together with the others" in message for message in messages)
     changed = any("changed its state since calibrate" in message for message in messages)
     assert changed or "since calibrate" in refusal, (
         "p_value neither warns nor refuses after learning"
     )
+    # What was learned can be forgotten, and then the calibration holds again.
     fitted.reset_adaptation()
     fresh = _prepare(detector, blobs).fit().calibrate(blobs.X_id)
     np.testing.assert_array_equal(fitted.p_value(blobs.X), fresh.p_value(blobs.X))

@@ -1,4 +1,4 @@
-"""Small made-up data: names, text vectors and image embeddings on which every detector does well."""
+"""Small made-up data: names, text vectors and embeddings on which every detector does well."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def make_ood_blobs(
     shown = np.concatenate([shown_class, shown_word])
     directions = _unit_rows(rng.normal(size=(2 * n_images, dim)))
     X = _unit_rows(vectors[shown] + noise * directions)
+
     return OODBlobs(names, words, table, X, np.repeat([0, 1], n_images))
 
 

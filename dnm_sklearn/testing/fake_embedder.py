@@ -108,6 +108,7 @@ class FakeEmbedder(BaseEmbedder):
             row[:] = np.random.default_rng([seed, self.random_state]).standard_normal(len(row))
             if len(row) == 1:  # all texts point the same way, so that no mean over prompts vanishes
                 row[:] = np.abs(row)
+
         return rows, []  # no prompt is ever too long
 
     def _image_encoder(self) -> _FakeImageEncoder:
@@ -134,6 +135,7 @@ class _FakeImageEncoder(ImageEncoder):
                 os.write(handle, b"row\n" * len(batch))
             finally:
                 os.close(handle)
+
         flat = batch.reshape(len(batch), -1) / 255.0 - 0.5
         # The constant keeps a grey image from having an embedding of zeros.
         return np.column_stack([flat, np.full(len(flat), 0.1)]) @ self.projection

@@ -67,6 +67,7 @@ def make_detectors(**params: Any) -> list[Any]:
         for mode in ("frozen", "transductive"):
             stream = {"adaptation": mode, "batch_size": _STREAM_BATCH}
             instances.append(cls(**{**chosen, **stream}))
+
     return instances
 
 
@@ -88,7 +89,7 @@ def make_estimators() -> list[Any]:
 def sklearn_exemptions(estimator: Any) -> dict[str, str]:
     """Checks of scikit-learn that an estimator need not pass, each with its reason.
 
-    For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for all but
-    test-time methods in their transductive mode.
+    For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for all
+    but test-time methods in their transductive mode.
     """
     return dict(_TRANSDUCTIVE) if getattr(estimator, "adaptation", None) == "transductive" else {}

@@ -72,6 +72,7 @@ def check_ood_detector(
     >>> {result["status"] for result in check_ood_detector(MCMDetector())}
     {'passed'}
     """
+    # Each check gets a clone: what one does to a detector, the next must not see.
     results = []
     for own, check in yield_ood_checks(detector):
         reason = (expected_failed_checks or {}).get(check.__name__)
@@ -90,6 +91,7 @@ def check_ood_detector(
                 "expected_to_fail_reason": reason,
             }
         )
+
     return results
 
 
@@ -98,7 +100,7 @@ def parametrize_with_ood_checks(
     *,
     expected_failed_checks: Callable[[Any], dict[str, str]] | None = None,
 ) -> Callable:
-    """Pytest decorator: one case for each detector and check, with arguments `estimator` and `check`.
+    """Pytest decorator: one case for each detector and check, as `estimator` and `check`.
 
     Parameters
     ----------
@@ -131,6 +133,7 @@ def parametrize_with_ood_checks(
             marks = [pytest.mark.xfail(reason=exempt[name])] if name in exempt else []
             label = "-".join(filter(None, (type(own).__name__, mode, name)))
             cases.append(pytest.param(clone(own), partial(_run, check), marks=marks, id=label))
+
     return pytest.mark.parametrize(("estimator", "check"), cases)
 
 

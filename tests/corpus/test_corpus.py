@@ -49,7 +49,7 @@ def words():
     )
 
 
-# ------------------------------------------------------------------------------------------ the shipped list
+# --------------------------------------------------------------------------------- the shipped list
 
 
 def test_counts_of_files_are_pinned():
@@ -193,7 +193,7 @@ def test_import_is_cheap_and_fingerprint_is_the_same_in_every_process():
         assert run.stdout.split() == [here, PINNED_SELECTIONS["wordnet"][2]]
 
 
-# ------------------------------------------------------------------------------------------ the class
+# ---------------------------------------------------------------------------------------- the class
 
 
 def test_duplicates_are_removed_keeping_the_first():

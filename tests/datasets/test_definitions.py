@@ -49,7 +49,7 @@ def picture(path, seed=0):
 
 
 def made_up_tree(definition, root):
-    """A tiny tree of the layout that a definition reads; returns the ID classes that have images."""
+    """A tiny tree of the layout that a definition reads; returns ID classes that have images."""
     used = []
     for number, images in enumerate(definition.sets):
         if images.list:

@@ -1,4 +1,6 @@
-"""Every Python block of every page of the documentation runs, offline; a fake encoder stands for downloaded weights."""
+"""Every Python block of every page of the documentation runs, offline; a fake encoder stands for
+downloaded weights.
+"""
 
 import doctest
 import re

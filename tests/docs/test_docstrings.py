@@ -1,4 +1,6 @@
-"""Docstrings hold: examples run, public names are documented in full, and docs/api.rst lists them all."""
+"""Docstrings hold: examples run, public names are documented in full, and docs/api.rst lists them
+all.
+"""
 
 import ast
 import doctest

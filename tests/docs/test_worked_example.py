@@ -1,4 +1,6 @@
-"""docs/architecture.rst says how a detector is added; here that is done, in a copy of the repository."""
+"""docs/architecture.rst says how a detector is added; here that is done, in a copy of the
+repository.
+"""
 
 import os
 import re

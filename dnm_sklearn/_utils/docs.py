@@ -20,7 +20,8 @@ def fill_parameters(paragraphs: str) -> Callable[[T], T]:
     """Decorate a class: a docstring's line ``{name, name}`` becomes paragraphs on these parameters.
 
     Deeper indented lines after it go on with the last paragraph. ``{default}`` in a paragraph is
-    the default in the constructor's signature. An editor that reads the source shows the placeholder,
+    the default in the constructor's signature. An editor that reads the source shows the
+    placeholder,
     ``help()`` and the documentation show the paragraphs.
 
     Parameters
@@ -79,4 +80,5 @@ def _filled(match: re.Match[str], cls: type, by_name: dict[str, str]) -> str:
         default = parameters[name].default
         shown = f'"{default}"' if isinstance(default, str) else repr(default)
         filled.append(by_name[name].replace("{default}", shown))
+
     return indent("\n".join(filled), match["margin"])

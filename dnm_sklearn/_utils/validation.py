@@ -30,6 +30,7 @@ def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
         raise ValueError(
             f"{name} is empty: shape {shape}. At least one row and one column are needed."
         )
+
     return matrix
 
 

@@ -16,18 +16,7 @@ import numpy as np
 
 
 def contamination_threshold(scores: Any, contamination: float) -> float:
-    """Threshold that flags a given proportion of the rows, as PyOD does.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        OOD scores.
-    contamination : float
-        Proportion in (0, 0.5] of the rows to flag.
-
-    Returns
-    -------
-    float
+    """Threshold that flags a proportion `contamination` of the rows, as PyOD does.
 
     Examples
     --------
@@ -199,18 +188,7 @@ def threshold_from_pythresh(thresholder: Any, scores: Any) -> float:
 def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np.ndarray:
     """``expit((score - threshold) / unit)``: a monotone map to (0, 1) that is 0.5 at the threshold.
 
-    Parameters
-    ----------
-    scores : array-like of shape (m,)
-        OOD scores.
-    threshold : float
-        Where the value is 0.5.
-    unit : float, default=1.0
-        Score difference that counts as one unit of log-odds.
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
+    `unit` is the difference of scores that counts as one unit of log-odds.
 
     Examples
     --------
@@ -225,15 +203,6 @@ def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np
 
 def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     """PyOD's ``method="linear"``: min-max scaling by the scores of the rows given to fit, clipped.
-
-    Parameters
-    ----------
-    scores, fit_scores : array-like of shape (m,) and (n,)
-        OOD scores to map, and of the rows given to fit (NaN ignored).
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
 
     Examples
     --------

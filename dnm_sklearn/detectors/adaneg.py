@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -11,7 +11,9 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.streaming import StreamingDetector
+from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
 
 
@@ -119,32 +121,32 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        mining="percentile",
-        quantile=0.95,
-        fraction=0.15,
-        memory_length=10,
-        proxy="task",
-        beta=5.5,
-        static_weight=0.1,
-        gap=0.5,
-        n_groups=5,
-        max_similarity=None,
-        exclude_class_names=True,
-        batch_size=256,
-        adaptation="transductive",
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        mining: str = "percentile",
+        quantile: float = 0.95,
+        fraction: float = 0.15,
+        memory_length: int = 10,
+        proxy: str = "task",
+        beta: float = 5.5,
+        static_weight: float = 0.1,
+        gap: float = 0.5,
+        n_groups: int = 5,
+        max_similarity: float | None = None,
+        exclude_class_names: bool = True,
+        batch_size: int = 256,
+        adaptation: Literal["transductive", "frozen"] = "transductive",
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABCMeta, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.decisions import DecisionMixin
@@ -19,9 +21,14 @@ from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.detectors.saving import write_detector
+from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
 from dnm_sklearn.embedding.protocol import encoder_identity
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -43,16 +50,16 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="a photo of a {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "a photo of a {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+    ) -> None:
         self.classes = classes
         self.embedder = embedder
         self.prompt = prompt
@@ -91,8 +98,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     # -- fit ----------------------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X=None, y=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Fit on class names, and optionally on images that set the threshold.
 
         Parameters
@@ -138,7 +145,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         self._set_threshold(rows, failed, labels.is_ood)
         return self
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit and return ``labels_``, the decision on the rows given to fit.
 
         Parameters
@@ -257,7 +264,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     # -- scores -------------------------------------------------------------------------------
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """ID score of each row.
 
         Parameters
@@ -295,7 +302,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             scores[~failed] = score(rows[~failed])
         return scores
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """OOD score of each row (PyOD's sign).
 
         Parameters
@@ -322,7 +329,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     # -- files --------------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector to a file that :func:`dnm_sklearn.load` reads.
 
         Parameters
@@ -342,7 +349,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         write_detector(self, path)
 
     @property
-    def failures_(self) -> list:
+    def failures_(self) -> list[Any]:
         """Images that the embedder could not read in its last call, as (index, image, message)."""
         check_is_fitted(self, "embedder_")
         return getattr(self.embedder_, "failures_", [])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -12,7 +13,8 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
 
@@ -126,26 +128,26 @@ class CSPDetector(NegativeLabelDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt=NOUN_TEMPLATES,
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt=SUPERCLASS_TEMPLATES,
-        superclasses=SUPERCLASSES,
-        mining="percentile",
-        quantile=0.95,
-        fraction=0.15,
-        n_groups=100,
-        max_similarity=0.95,
-        exclude_class_names=True,
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = NOUN_TEMPLATES,
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = SUPERCLASS_TEMPLATES,
+        superclasses: Sequence[str] = SUPERCLASSES,
+        mining: str = "percentile",
+        quantile: float = 0.95,
+        fraction: float = 0.15,
+        n_groups: int = 100,
+        max_similarity: float | None = 0.95,
+        exclude_class_names: bool = True,
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -13,6 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds
 from dnm_sklearn.exceptions import CalibrationWarning
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # PyOD's default proportion of outliers, where nothing else is known.
 _PYOD_CONTAMINATION = 0.1
@@ -156,7 +159,19 @@ class DecisionMixin(metaclass=ABCMeta):
 
     # -- decisions ----------------------------------------------------------------------------
 
-    def predict(self, X, return_confidence=False, level=None):
+    @overload
+    def predict(
+        self, X: Any, return_confidence: Literal[False] = False, level: float | None = None
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_confidence: Literal[True], level: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def predict(
+        self, X: Any, return_confidence: bool = False, level: float | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Flag OOD rows, by the threshold or at a guaranteed level.
 
         Parameters
@@ -209,7 +224,7 @@ class DecisionMixin(metaclass=ABCMeta):
         p_values = conformal.conformal_p_values(scores, known)
         return scores, (~(p_values > level)).astype(int)
 
-    def predict_confidence(self, X):
+    def predict_confidence(self, X: Any) -> np.ndarray:
         """How surely each row would get the same label had fit seen other images (PyOD's).
 
         Parameters
@@ -255,7 +270,19 @@ class DecisionMixin(metaclass=ABCMeta):
             contamination = float(np.mean(known > self.threshold_))
         return thresholds.prediction_confidence(scores, known, labels, contamination)
 
-    def predict_proba(self, X, method="logistic", return_confidence=False):
+    @overload
+    def predict_proba(
+        self, X: Any, method: str = "logistic", return_confidence: Literal[False] = False
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict_proba(
+        self, X: Any, method: str = "logistic", *, return_confidence: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def predict_proba(
+        self, X: Any, method: str = "logistic", return_confidence: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Map scores to (0, 1); **not** a calibrated probability of being OOD.
 
         How many images are OOD is unknown to a zero-shot detector, and so is any true probability.
@@ -303,7 +330,7 @@ class DecisionMixin(metaclass=ABCMeta):
         proba = np.column_stack([1 - ood, ood])
         return (proba, self._confidence(scores, labels)) if return_confidence else proba
 
-    def predict_class(self, X):
+    def predict_class(self, X: Any) -> np.ndarray:
         """Zero-shot class name of each row, or ``ood_label`` where :meth:`predict` is 1.
 
         Parameters
@@ -325,7 +352,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
     # -- guarantees from calibration images ---------------------------------------------------
 
-    def calibrate(self, X_id, id_tpr=0.95):
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
         """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
 
         The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
@@ -390,7 +417,7 @@ class DecisionMixin(metaclass=ABCMeta):
         rows, failed = self._embed(X, reset=False)
         return -self._score_rows(rows, failed, frozen=True)
 
-    def p_value(self, X):
+    def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
 
         ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n
@@ -423,7 +450,7 @@ class DecisionMixin(metaclass=ABCMeta):
         self._warn_uncalibrated(frozen=True)
         return conformal.conformal_p_values(self._frozen_scores(X), known)
 
-    def e_value(self, X):
+    def e_value(self, X: Any) -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
 
         ``(n + 1) v / (v + sum_i v_i)`` with ``v = exp(decision_function / u)``, u = 1 for scores
@@ -456,7 +483,9 @@ class DecisionMixin(metaclass=ABCMeta):
         unit = self._score_unit()
         return conformal.conformal_e_values(self._frozen_scores(X) / unit, known / unit)
 
-    def drift_alarm(self, *, alpha=0.01, random_state=0):
+    def drift_alarm(
+        self, *, alpha: float = 0.01, random_state: Any = 0
+    ) -> conformal.ConformalTestMartingale:
         """Start a drift alarm for a stream of images.
 
         It goes off *ever* with probability at most alpha, as long as the stream is exchangeable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -16,6 +16,8 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
 
@@ -127,31 +129,31 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        mining="density",
-        noun_fraction=0.23,
-        adjective_fraction=0.13,
-        n_neighbors=100,
-        negative_prior=0.5,
-        positive_noise=0.0,
-        n_positives="auto",
-        n_groups=100,
-        min_id_scale=0.44,
-        clamp=None,
-        quantile=0.95,
-        exclude_class_names=True,
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        mining: str = "density",
+        noun_fraction: float = 0.23,
+        adjective_fraction: float = 0.13,
+        n_neighbors: int = 100,
+        negative_prior: float = 0.5,
+        positive_noise: float = 0.0,
+        n_positives: int | Literal["auto"] = "auto",
+        n_groups: int = 100,
+        min_id_scale: float = 0.44,
+        clamp: Any = None,
+        quantile: float = 0.95,
+        exclude_class_names: bool = True,
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -18,8 +18,9 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.noise import noise_embeddings
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.streaming import StreamingDetector
-from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.scoring import enl, enl_prior
 from dnm_sklearn.scoring._chunks import whole_product
 from dnm_sklearn.streams.enl import STATE_NAMES, ExpectationStream
@@ -161,24 +162,24 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        image_mean=None,
-        background=0.0,
-        trim=0.0,
-        adaptation="frozen",
-        batch_size=256,
-        exclude_class_names=True,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        image_mean: Any = None,
+        background: float | Literal["auto"] = 0.0,
+        trim: float = 0.0,
+        adaptation: Literal["transductive", "frozen"] = "frozen",
+        batch_size: int = 256,
+        exclude_class_names: bool = True,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,
@@ -488,7 +489,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     # -- guarantees ---------------------------------------------------------------------------
 
-    def p_value(self, X):
+    def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
 
         As in :class:`BaseOODDetector`, but refused where others warn: once the stream's state has
@@ -512,7 +513,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         self._calibrated_scores("p_value", unchanged=True)
         return super().p_value(X)
 
-    def e_value(self, X, form="score"):
+    def e_value(self, X: Any, form: str = "score") -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
 
         For an ID image, exchangeable with the n calibration images, its mean is at most 1, hence

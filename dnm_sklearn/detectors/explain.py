@@ -132,7 +132,7 @@ class ExplainMixin(metaclass=ABCMeta):
         """Rows (K, D) that stand for the classes in the score; None = ``class_embeddings_``."""
         return None
 
-    def explain(self, X, top_k=5):
+    def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names of each image, and the negative labels that spoke against it.
 
         Parameters

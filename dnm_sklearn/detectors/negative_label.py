@@ -10,7 +10,8 @@ import numpy as np
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
+from dnm_sklearn.corpus import Corpus, load_corpus
+from dnm_sklearn.corpus.check import check_corpus
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -73,25 +75,25 @@ class NegLabelDetector(NegativeLabelDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        mining="percentile",
-        quantile=0.95,
-        fraction=0.15,
-        n_groups=100,
-        max_similarity=None,
-        exclude_class_names=True,
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        mining: str = "percentile",
+        quantile: float = 0.95,
+        fraction: float = 0.15,
+        n_groups: int = 100,
+        max_similarity: float | None = None,
+        exclude_class_names: bool = True,
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

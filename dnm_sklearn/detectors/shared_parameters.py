@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import joblib
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 
 from dnm_sklearn.corpus import Corpus
 
 Constraints = dict[str, list[Any]]
+
+# Types of the constructors' parameters. Arrays and Series of strings are iterables of them.
+Classes = Iterable[str] | Mapping[str, str | Sequence[str]] | None
+Prompt = str | Sequence[str]
+Memory = str | os.PathLike[str] | joblib.Memory | None
+CorpusLike = Corpus | Iterable[str] | os.PathLike[str] | None
 
 # -- what a value may be --------------------------------------------------------------------------
 

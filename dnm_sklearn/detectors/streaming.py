@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.streams.base import Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class StreamingDetector(BaseOODDetector):
@@ -67,7 +70,7 @@ class StreamingDetector(BaseOODDetector):
         stream.load(self._state())
         return stream
 
-    def reset_adaptation(self):
+    def reset_adaptation(self) -> Self:
         """Forget what was learned from test images: back to the state after :meth:`fit`.
 
         Returns
@@ -86,8 +89,8 @@ class StreamingDetector(BaseOODDetector):
 
     # -- learning -----------------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from unlabelled test images, in batches of `batch_size`, and keep what was learned.
 
         Parameters

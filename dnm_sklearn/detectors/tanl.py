@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -17,8 +17,9 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.noise import noise_embeddings
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.streaming import StreamingDetector
-from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
 
 # Isotropic random vectors that stand for noise images where there is no image tower: as many.
@@ -156,28 +157,28 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="The nice {}.",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-        corpus=None,
-        adjective_prompt="This is a {} photo.",
-        n_activated=1000,
-        step=1,
-        gap=0.2,
-        alpha=0.95,
-        queue_length=300,
-        score_queue_length=20000,
-        batch_size=256,
-        initial_ood="noise",
-        adaptation="transductive",
-        random_state=None,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "The nice {}.",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo.",
+        n_activated: int = 1000,
+        step: int = 1,
+        gap: float = 0.2,
+        alpha: float = 0.95,
+        queue_length: int = 300,
+        score_queue_length: int = 20000,
+        batch_size: int = 256,
+        initial_ood: str = "noise",
+        adaptation: Literal["transductive", "frozen"] = "transductive",
+        random_state: Any = None,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 
 from dnm_sklearn import scoring
@@ -9,6 +11,8 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 
 
 class _NamesOnlyDetector(BaseOODDetector):
@@ -72,16 +76,16 @@ class MCMDetector(_NamesOnlyDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="a photo of a {}",
-        temperature=1.0,
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        device="auto",
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "a photo of a {}",
+        temperature: float | Literal["auto"] = 1.0,
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,

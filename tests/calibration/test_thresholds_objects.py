@@ -7,9 +7,9 @@ from scipy.special import expit
 
 from dnm_sklearn import EnergyDetector, MaxLogitDetector, MCMDetector, NegLabelDetector
 from dnm_sklearn.calibration import conformal, thresholds
-from dnm_sklearn.testing import make_embedding_world
+from dnm_sklearn.testing import make_ood_blobs
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 
 
 def build(cls=NegLabelDetector, **params):
@@ -176,7 +176,7 @@ def test_p_values_and_calibration_hold_in_simulation():
     rng = np.random.default_rng(0)
     det = build(MaxLogitDetector).fit()
     n_calibration, n_test, rounds = 39, 10, 400
-    pool = make_embedding_world(n_images=4000, random_state=0).X[:4000]
+    pool = make_ood_blobs(n_images=4000, random_state=0).X[:4000]
     p_values, flagged = [], []
     for _ in range(rounds):
         rows = rng.choice(len(pool), n_calibration + n_test, replace=False)

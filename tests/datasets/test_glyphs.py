@@ -1,4 +1,6 @@
-"""The shipped glyph suite and GlyphCLIP: digests, counts, and the figures that the project promises."""
+"""The shipped glyph suite and GlyphCLIP: digests, counts, and the figures that the project
+promises.
+"""
 
 import gzip
 import hashlib
@@ -289,7 +291,9 @@ def test_corpus_of_the_suite_fits_the_context_of_the_model(letters, embedder):
 
 @pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector, ENLDetector])
 def test_no_detector_knows_the_shipped_model(letters, cls, embedder):
-    """Its corpus is the suite's to give: without one a detector takes the same list as for any model."""
+    """Its corpus is the suite's to give: without one a detector takes the same list as for any
+    model.
+    """
     detector = cls(letters.class_names)
     detector.embedder_, detector.class_names_ = embedder, np.asarray(letters.class_names)
     assert detector._given_corpus() == load_corpus(cls._default_corpus)

@@ -12,9 +12,9 @@ import torch
 from dnm_sklearn import AdaNegDetector, ENLDetector, NegLabelDetector, TANLDetector, load
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
-WORLD = make_embedding_world(n_images=40, dim=16)
+WORLD = make_ood_blobs(n_images=40, dim=16)
 SHARED = ["classes", "embedder", "prompt", "temperature", "memory", "contamination", "ood_label"]
 SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "n_neighbors": 5, "n_activated": 40}
 SMALL |= {"negative_prior": 1.0, "batch_size": 10, "image_mean": np.zeros(16)}

@@ -12,7 +12,7 @@ from dnm_sklearn.calibration.thresholds import quantile_threshold
 from dnm_sklearn.datasets import load_embedding_suite
 from dnm_sklearn.datasets.noise import noise_images
 from dnm_sklearn.detectors import enl as enl_module
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 
 def unit(rows):
@@ -36,7 +36,7 @@ def build(world, **params):
 @pytest.mark.parametrize("prototype_weight", [0.0, 0.1])
 def test_fit_on_images_scores_by_the_formula(prototype_weight, monkeypatch):
     monkeypatch.setattr(enl_module, "_PROTOTYPE_WEIGHT", prototype_weight)
-    world = make_embedding_world(dim=16)
+    world = make_ood_blobs(dim=16)
     X, y = labelled(world)
     det = build(world, temperature=0.1).fit(X, y)
     text = det.class_embeddings_
@@ -52,7 +52,7 @@ def test_fit_on_images_scores_by_the_formula(prototype_weight, monkeypatch):
 
 
 def test_only_rows_known_to_be_id_enter_the_expectation():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     X, y = labelled(world)
     want = build(world).fit(X, y)
     both = build(world).fit(np.concatenate([X, world.X[world.y == 1]]), np.r_[y, ["ood"] * 40])
@@ -66,7 +66,7 @@ def test_only_rows_known_to_be_id_enter_the_expectation():
 
 
 def test_images_without_y_are_not_used_and_a_warning_says_so():
-    world = make_embedding_world(dim=16)
+    world = make_ood_blobs(dim=16)
     X, _ = labelled(world)
     with pytest.warns(UserWarning, match="without a y"):
         det = build(world).fit(X)
@@ -77,7 +77,7 @@ def test_images_without_y_are_not_used_and_a_warning_says_so():
 
 
 def test_names_only_sources_of_the_image_mean():
-    world = make_embedding_world(dim=16)
+    world = make_ood_blobs(dim=16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(world, image_mean=np.zeros(16)).fit()
@@ -95,14 +95,14 @@ def test_names_only_sources_of_the_image_mean():
 
 
 def test_threshold_keeps_95_percent_of_leave_one_out_scores():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     X, y = labelled(world, per_class=20)
     det = build(world).fit(X, y)
     assert (det.id_scores_ <= det.threshold_).mean() == pytest.approx(0.95, abs=0.01)
 
 
 def test_a_synonym_of_a_class_name_moves_enl_less_than_neglabel():
-    world = make_embedding_world(dim=64, n_corpus=200)
+    world = make_ood_blobs(dim=64, n_corpus=200)
     X, y = labelled(world, per_class=8)
     rng = np.random.default_rng(0)
     synonym = unit(world.table.encode_text(world.names[:1]) + 0.2 * unit(rng.normal(size=(1, 64))))
@@ -134,7 +134,7 @@ def with_bad_images(world, nearest_name, per_class=30):
 
 @pytest.mark.parametrize("nearest_name", [False, True])
 def test_bad_id_images_are_found(nearest_name):
-    world = make_embedding_world(n_images=200)
+    world = make_ood_blobs(n_images=200)
     X, y, bad = with_bad_images(world, nearest_name)
     clean = build(world).fit(*labelled(world, per_class=30)).log_expectation_
     robust, as_is = build(world, trim=0.2).fit(X, y), build(world).fit(X, y)
@@ -149,7 +149,7 @@ def test_bad_id_images_are_found(nearest_name):
 
 @pytest.mark.parametrize("background", [0.0, 1.0])
 def test_scores_of_images_left_out_set_the_threshold_but_for_half_of_trim(background):
-    world = make_embedding_world(n_images=200)
+    world = make_ood_blobs(n_images=200)
     X, y, _ = with_bad_images(world, nearest_name=True)
     det = build(world, trim=0.2, background=background).fit(X, y)
     used = det.id_images_used_
@@ -161,7 +161,7 @@ def test_scores_of_images_left_out_set_the_threshold_but_for_half_of_trim(backgr
 
 
 def test_images_used_are_told_in_the_rows_of_x():
-    world = make_embedding_world(n_images=60)
+    world = make_ood_blobs(n_images=60)
     X, y, _ = with_bad_images(world, nearest_name=False, per_class=10)
     want = build(world, trim=0.2).fit(X, y).id_images_used_
     rows, names = np.concatenate([world.X[world.y == 1], X]), np.r_[["ood"] * 60, y]
@@ -175,7 +175,7 @@ def test_images_used_are_told_in_the_rows_of_x():
 
 
 def test_e_values_and_levels_after_calibration():
-    world = make_embedding_world(n_images=60)
+    world = make_ood_blobs(n_images=60)
     X, y = labelled(world)
     det = build(world).fit(X, y).calibrate(world.X_id[:40])
     for form in ("score", "labels"):
@@ -198,7 +198,7 @@ def test_e_values_and_levels_after_calibration():
 
 
 def test_no_guarantee_without_calibration_or_with_a_state_that_moved():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     det = build(world, image_mean=np.zeros(32)).fit()
     for method in (det.p_value, det.e_value, lambda X: det.predict(X, level=0.1)):
         with pytest.raises(ValueError, match="no guarantee"):
@@ -237,7 +237,7 @@ def stream_detector(world, **params):
 
 
 def test_stream_weights_against_a_loop_and_in_any_order():
-    world = make_embedding_world(n_images=60)
+    world = make_ood_blobs(n_images=60)
     det = stream_detector(world)
     order = np.random.default_rng(0).permutation(len(world.X))
     rows = world.X[order]
@@ -257,7 +257,7 @@ def test_stream_weights_against_a_loop_and_in_any_order():
 
 def test_window_forgets_the_oldest(monkeypatch):
     monkeypatch.setattr(enl_module, "_WINDOW", 16)
-    world = make_embedding_world(n_images=60)
+    world = make_ood_blobs(n_images=60)
     det = stream_detector(world, batch_size=5)
     rows = world.X[world.y == 1]
     admitted = rows[det._admit(rows, det.score_samples(rows))]
@@ -269,7 +269,7 @@ def test_window_forgets_the_oldest(monkeypatch):
 
 
 def test_id_streams_change_almost_nothing_and_scoring_modes_agree():
-    world = make_embedding_world(n_images=80)
+    world = make_ood_blobs(n_images=80)
     det = stream_detector(world)
     before = det.score_samples(world.X)
     det.partial_fit(world.X_id)
@@ -287,7 +287,7 @@ def test_id_streams_change_almost_nothing_and_scoring_modes_agree():
 
 
 def test_with_few_or_no_id_images_names_alone_admit():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     det = build(world, image_mean=np.zeros(32)).fit()
     det.partial_fit(world.X)
     assert 10 < det.n_admitted_ <= 41
@@ -300,7 +300,7 @@ def test_with_few_or_no_id_images_names_alone_admit():
 
 
 def test_explain_gives_the_probability_of_each_weighted_label():
-    world = make_embedding_world(n_images=5)
+    world = make_ood_blobs(n_images=5)
     X, y = labelled(world)
     det = build(world).fit(X, y)
     table = det.explain(world.X, top_k=None)
@@ -350,7 +350,7 @@ def test_figures_on_real_embeddings(shared_dir):
 
 @pytest.mark.parametrize("with_images", [False, True])
 def test_background_label_is_one_more_label(with_images):
-    world = make_embedding_world(dim=16)
+    world = make_ood_blobs(dim=16)
     fit = labelled(world) if with_images else ()
     params = {"image_mean": np.full(16, 0.1), "temperature": 0.1}
     without, det = (

@@ -10,10 +10,10 @@ from sklearn.base import clone
 from dnm_sklearn import DebiasedNegMiningDetector, MCMDetector, NegLabelDetector
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import explain as explain_module
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 pd = pytest.importorskip("pandas")
-WORLD = make_embedding_world(n_images=6, dim=12)
+WORLD = make_ood_blobs(n_images=6, dim=12)
 
 
 def build(cls, **params):

@@ -5,9 +5,10 @@ import pytest
 from sklearn.base import clone
 
 from dnm_sklearn import ENLDetector, MaxLogitDetector, NegLabelDetector
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
-WORLD = make_embedding_world(n_images=60)
+WORLD = make_ood_blobs(n_images=60)
 SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "n_neighbors": 5, "n_activated": 40}
 FROZEN = [det for det in make_detectors() if getattr(det, "adaptation", "frozen") == "frozen"]
 
@@ -67,7 +68,7 @@ def test_levels_and_e_values_hold_in_simulation():
     """P(flagged at a level) <= level, P(e >= 1 / level) <= level, over draws of all images."""
     rng = np.random.default_rng(0)
     det = fitted(MaxLogitDetector())
-    pool = make_embedding_world(n_images=2000, random_state=0).X[:2000]
+    pool = make_ood_blobs(n_images=2000, random_state=0).X[:2000]
     level, rounds, flagged, large = 0.1, 300, [], []
     for _ in range(rounds):
         rows = pool[rng.choice(len(pool), 49, replace=False)]

@@ -1,4 +1,4 @@
-"""Every command in the documentation parses against the real command line, and names what exists."""
+"""Every command in the documentation parses with the real command line, and names what exists."""
 
 import re
 import shlex
@@ -38,7 +38,9 @@ COMMANDS = [
 
 
 def parsed(line, folder):
-    """The click context of a command line, options checked and nothing run; paths that must exist are made."""
+    """The click context of a command line, options checked and nothing run; paths that must exist
+    are made.
+    """
     words = shlex.split(line, comments=True)[1:]
     context, command = click.Context(main, info_name="dnm-bench"), main
     while isinstance(command, click.Group):

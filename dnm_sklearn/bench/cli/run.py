@@ -426,7 +426,7 @@ def _with_model(suite: Suite, model: str) -> Suite:
 
 def _with_corpus(suite: Suite, name: str) -> Suite:
     """Give a suite other candidate negative labels, if its model can encode them."""
-    from dnm_sklearn.corpus import check_corpus
+    from dnm_sklearn.corpus.check import check_corpus
     from dnm_sklearn.embedding import EmbeddingTable
 
     corpus = check_corpus(name)

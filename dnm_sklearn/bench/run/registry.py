@@ -135,7 +135,7 @@ def suites() -> dict[str, str]:
 
 def datasets() -> list[tuple[str, str]]:
     """Torchvision's data sets that a benchmark definition can name, with a line on each."""
-    from dnm_sklearn.datasets import known_torchvision_sets
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
 
     sets = known_torchvision_sets()
     return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]

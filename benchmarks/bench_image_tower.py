@@ -132,8 +132,9 @@ def compare(args, model, jpeg_size):
     import numpy as np
     import torch
 
+    from dnm_sklearn._utils.device import torch_threads
     from dnm_sklearn.embedding.images import read_rgb
-    from dnm_sklearn.embedding.stream import prefetch, resolve_workers, torch_threads
+    from dnm_sklearn.embedding.pipeline import prefetch, resolve_workers
     from dnm_sklearn.scoring import negative_label_log_odds
 
     embedder, loaded = make(model, args.device, args.precision, args.compile)
@@ -157,7 +158,7 @@ def compare(args, model, jpeg_size):
 
         def decoders_only():
             for _ in prefetch(
-                lambda path: loaded.prepare(read_rgb(path)), paths, n_workers, ahead=64
+                lambda path: loaded.preprocess(read_rgb(path)), paths, n_workers, ahead=64
             ):
                 pass
 

@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.labels import is_string_sequence
+from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]

@@ -20,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from dnm_sklearn._utils.labels import row_is_ood
+
 __all__ = [
     "aupr",
     "aupr_scorer",
@@ -356,26 +358,17 @@ def _is_ood(y: Any, ood_label: str) -> np.ndarray:
         raise ValueError(
             f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
         )
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y must be 1-D, one entry a row, got shape {y.shape}.")
-    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y):
-        y = y.astype(str)
-    if y.dtype.kind in "UT":
-        is_ood = y == ood_label
-        if not is_ood.any():
-            raise ValueError(
-                f'None of the {len(y)} rows is labelled "{ood_label}" (the estimator\'s ood_label); y holds '
-                f"{', '.join(map(repr, np.unique(y)[:5].tolist()))}, ... {_SPLITTER_HINT}"
-            )
-        return is_ood
-    values = list(dict.fromkeys(y.tolist()))
-    if not all(value in (0, 1) for value in values):
-        hint = (
-            " For y in {-1, +1} (scikit-learn: -1 = outlier) pass y == -1." if -1 in values else ""
-        )
+
+    is_ood = row_is_ood(y, ood_label)
+    values = list(dict.fromkeys(np.ravel(np.asarray(y, dtype=object)).tolist()))
+    if is_ood is None:
         raise ValueError(
             f'y must be 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD; '
-            f"got values such as {values[:5]}.{hint}"
+            f"got values such as {values[:5]}."
         )
-    return y.astype(bool)
+    if not is_ood.any() and isinstance(values[0], str):
+        raise ValueError(
+            f'None of the {len(is_ood)} rows is labelled "{ood_label}" (the estimator\'s '
+            f"ood_label); y holds {', '.join(map(repr, values[:5]))}, ... {_SPLITTER_HINT}"
+        )
+    return is_ood

@@ -9,8 +9,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.labels import is_string_sequence
-from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn._utils.names import is_string_sequence
+from dnm_sklearn.detectors.saving import write_detector
+from dnm_sklearn.embedding.check import check_embedder
 
 
 def _detector_has(name: str):
@@ -226,10 +227,13 @@ class OODPipeline(Pipeline):
         path : str or path
             File to write.
         """
-        from dnm_sklearn.persistence import save
-
-        self._fitted_detector()
-        save(self, path)
+        if len(self.steps) != 2:
+            raise TypeError(
+                "A file holds a pipeline of an embedder and a detector, and this one has "
+                f"{len(self.steps)} steps: save the detector (pipe[-1].save(path)), or the whole "
+                "with joblib."
+            )
+        write_detector(self._fitted_detector(), path, [name for name, _ in self.steps])
 
     def _fitted_detector(self) -> Any:
         check_is_fitted(self.steps[-1][1])

@@ -19,7 +19,8 @@ from dnm_sklearn import (
     persistence,
 )
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.embedding.placeholder import AbsentEmbedder
+from dnm_sklearn.detectors import saving
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
 
 WORLD = make_embedding_world()
@@ -100,8 +101,8 @@ def test_damaged_and_strange_files(tmp_path):
 def test_newer_formats_and_unknown_detectors(tmp_path, monkeypatch):
     path = tmp_path / "det.skops"
     with monkeypatch.context() as patch:
-        patch.setattr(persistence, "VERSION", 2)
-        patch.setattr(persistence, "__version__", "9.9")
+        patch.setattr(saving, "VERSION", 2)
+        patch.setattr(saving, "__version__", "9.9")
         fitted().save(path)
     with pytest.raises(ValueError, match=r"format 2, written by dnm_sklearn 9\.9.*Update"):
         load(path)
@@ -126,7 +127,7 @@ def test_table_is_not_in_the_file_and_must_be_the_same(tmp_path):
     det = fitted()
     det.save(path)
     alone = load(path)
-    assert isinstance(alone.embedder_, AbsentEmbedder)
+    assert isinstance(alone.embedder_, PlaceholderEmbedder)
     np.testing.assert_array_equal(alone.decision_function(WORLD.X), det.decision_function(WORLD.X))
     with pytest.raises(ValueError, match=r"no texts.*load\(path, embedder=\.\.\.\)"):
         alone.fit()

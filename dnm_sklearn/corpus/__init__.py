@@ -3,8 +3,8 @@
 Importing this package is cheap; the shipped list is read when :func:`load_corpus` is first called.
 """
 
-from .check import check_corpus
-from .corpus import Corpus
-from .wordnet import corpus_names, lexicographer_files, load_corpus
+from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus.corpus import Corpus
+from dnm_sklearn.corpus.wordnet import corpus_names, lexicographer_files, load_corpus
 
 __all__ = ["Corpus", "check_corpus", "corpus_names", "lexicographer_files", "load_corpus"]

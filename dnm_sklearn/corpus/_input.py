@@ -13,37 +13,24 @@ import numpy as np
 
 PARTS_OF_SPEECH = ("noun", "adjective")
 
+_NOUN_TOPICS = (
+    "Tops act animal artifact attribute body cognition communication event feeling food group "
+    "location motive object person phenomenon plant possession process quantity relation shape "
+    "state substance time"
+)
+# WordNet's lexicographer files in the order of a corpus: nouns first, then adjectives, each by
+# WordNet's file number.
+LEXICOGRAPHER_FILES = (
+    *(f"noun.{topic}" for topic in _NOUN_TOPICS.split()),
+    "adj.all",
+    "adj.pert",
+    "adj.ppl",
+)
+
 
 def folded(word: str) -> str:
     """Name as it is compared when case is ignored."""
     return unicodedata.normalize("NFC", word.strip()).casefold()
-
-
-def checked_names(names: Iterable[str]) -> list[str]:
-    """List the names, stripped; refuse what is not a sequence of non-blank strings."""
-    if isinstance(names, (str, bytes, bytearray)):
-        raise TypeError(
-            f"names must be a list of strings, got the single {type(names).__name__} {names!r}: "
-            "write [name] for a corpus of one, load_corpus(name) for a shipped selection, "
-            "Corpus.from_file(path) for a file."
-        )
-    if isinstance(names, (set, frozenset)):
-        raise TypeError("names is a set, whose order differs from run to run; give sorted(names).")
-    if not isinstance(names, Iterable):
-        raise TypeError(f"names must be a list of strings, got {type(names).__name__}.")
-    checked = []
-    for i, word in enumerate(names):
-        if not isinstance(word, str):
-            raise TypeError(
-                f"names[{i}] is {word!r} of type {type(word).__name__}; every name must be a str."
-            )
-        stripped = str(word).strip()
-        if not stripped:
-            raise ValueError(f"names[{i}] is blank ({str(word)!r}); remove it.")
-        checked.append(stripped)
-    if not checked:
-        raise ValueError("names is empty; a corpus needs at least one name.")
-    return checked
 
 
 def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from .corpus import Corpus
-from .wordnet import corpus_names, load_corpus
+from dnm_sklearn.corpus.corpus import Corpus
+from dnm_sklearn.corpus.wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
     "Give a list of strings, a path to a text file with one name a line, or one of the shipped "

@@ -10,8 +10,17 @@ from typing import Any, overload
 
 import numpy as np
 
-from ._input import PARTS_OF_SPEECH, checked_column, checked_names, folded, format_rows, read_rows
-from .wordnet import LEXICOGRAPHER_FILES
+from dnm_sklearn._utils.names import strip_names
+from dnm_sklearn.corpus._input import (
+    LEXICOGRAPHER_FILES,
+    PARTS_OF_SPEECH,
+    checked_column,
+    folded,
+    format_rows,
+    read_rows,
+)
+
+_OTHER_SOURCES = ", load_corpus(name) for a shipped selection, or Corpus.from_file(path) for a file"
 
 
 class Corpus:
@@ -87,7 +96,9 @@ class Corpus:
             raise TypeError(
                 f"name is the label of the corpus and must be a str, got {type(name).__name__}."
             )
-        given = checked_names(names)
+        given = strip_names(names, hint=_OTHER_SOURCES)
+        if not given:
+            raise ValueError("names is empty; a corpus needs at least one name.")
         pos = checked_column("part_of_speech", part_of_speech, len(given), default="noun")
         lex = checked_column("lexname", lexname, len(given), default="")
         unknown = np.flatnonzero(~np.isin(pos, PARTS_OF_SPEECH))

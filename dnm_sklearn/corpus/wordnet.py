@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import lzma
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.corpus._input import LEXICOGRAPHER_FILES
+from dnm_sklearn.corpus.corpus import Corpus
 
-    from .corpus import Corpus
-
-_NOUN_FILES = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group "
-    "location motive object person phenomenon plant possession process quantity relation shape "
-    "state substance time"
-)
-#: Lexicographer files in the order of a corpus: nouns first, then adjectives, each by WordNet's file number.
-LEXICOGRAPHER_FILES = (
-    *(f"noun.{topic}" for topic in _NOUN_FILES.split()),
-    "adj.all",
-    "adj.pert",
-    "adj.ppl",
-)
 _NEGLABEL_EXCLUDES = frozenset({"noun.animal", "noun.food"})
 _EXCLUDES = {
     "wordnet": frozenset[str](),
@@ -98,8 +84,6 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=len(_EXCLUDES))
 def _load(name: str) -> Corpus:
-    from .corpus import Corpus
-
     rows: dict[str, str] = {}
     for file, words in lexicographer_files().items():
         if file not in _EXCLUDES[name]:
@@ -112,14 +96,10 @@ def _load(name: str) -> Corpus:
 def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     """Load one of the shipped selections of WordNet 3.0.
 
-    ====================
-    ==================================================================================== ``wordnet``
-    every noun and adjective file ``wordnet-neglabel`` without noun.animal and noun.food: what
-    NegLabel (arXiv 2403.20078) mines ``wordnet-csp``      that without noun.person, noun.quantity,
-    noun.group and adj.pert as well: what CSP
-                         (NeurIPS 2024) and DNM (arXiv 2605.23797) mine
-    ====================
-    ====================================================================================
+    * ``wordnet``: every noun and adjective file.
+    * ``wordnet-neglabel``: without noun.animal and noun.food; what NegLabel (arXiv 2403.20078) mines.
+    * ``wordnet-csp``: without noun.person, noun.quantity, noun.group and adj.pert as well; what CSP
+      (NeurIPS 2024) and DNM (arXiv 2605.23797) mine.
 
     Names are ordered by lexicographer file (nouns first, then adjectives, by WordNet's file
     number), within a file by the database. A word of several files *of the selection* stands once,
@@ -161,10 +141,8 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     if not isinstance(name, str):
         raise TypeError(f"name must be one of {corpus_names()}, got {type(name).__name__}.")
     if name not in _EXCLUDES:
-        near = difflib.get_close_matches(name.lower(), corpus_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"There is no shipped corpus {name!r}; {hint}Known: "
+            f"There is no shipped corpus {name!r}.{did_you_mean(name, corpus_names(), n=1)} Known: "
             f"{', '.join(map(repr, corpus_names()))}. For a corpus of your own use Corpus(names) "
             "or Corpus.from_file(path)."
         )

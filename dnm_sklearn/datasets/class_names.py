@@ -6,7 +6,8 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, DataMissingError, DefinitionError
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition
+from dnm_sklearn.exceptions import DataMissingError, DefinitionError
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dnm_sklearn.datasets.benchmark import Group
+from dnm_sklearn.exceptions import DefinitionError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,14 +72,6 @@ _TOP_KEYS = {
     "id_train": dict,
     "ood": list,
 }
-
-
-class DefinitionError(ValueError):
-    """A benchmark definition cannot be used; the message names the file, the key and the fix."""
-
-
-class DataMissingError(FileNotFoundError):
-    """Data of a benchmark are not on disk; the message says what to download and where to put it."""
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,11 @@ import numpy as np
 
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.exceptions import SuiteError
 
 FORMAT = 1
 SUITE_FILE = "suite.json"
 _OOD_GROUPS = ("near", "far", "sanity")
-
-
-class SuiteError(ValueError):
-    """A suite on disk (or about to be written) is not valid; the message names the file and the fix."""
 
 
 def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:

@@ -181,7 +181,7 @@ def embed_image_folders(
     """
     from dnm_sklearn.corpus import check_corpus
     from dnm_sklearn.datasets.suite_writer import check_target, write_embedding_suite
-    from dnm_sklearn.embedding import check_embedder
+    from dnm_sklearn.embedding.check import check_embedder
     from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
     target = Path(os.path.abspath(folder))

@@ -15,21 +15,12 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.datasets.class_names import class_names as names_of
 from dnm_sklearn.datasets.class_names import imagenet_names, wordnet_ids
-from dnm_sklearn.datasets.definitions import (
-    BenchmarkDefinition,
-    DataMissingError,
-    DefinitionError,
-    SetDefinition,
-    read_definition,
-)
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, SetDefinition, read_definition
 from dnm_sklearn.datasets.folders import list_class_folders, list_images
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
+from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
 
 DATA_ROOT_VARIABLE = "DNM_SKLEARN_DATA"
-
-
-class BenchmarkWarning(UserWarning):
-    """A benchmark's data are not what its definition says, e.g. of another number of images."""
 
 
 def load_benchmark(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.datasets.benchmark import ImageSet
-from dnm_sklearn.datasets.embeddings_io import FORMAT, SUITE_FILE, SuiteError, load_embedding_suite
+from dnm_sklearn.datasets.embeddings_io import FORMAT, SUITE_FILE, load_embedding_suite
+from dnm_sklearn.exceptions import SuiteError
 
 
 def write_embedding_suite(

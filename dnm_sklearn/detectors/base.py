@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from importlib import import_module
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -19,8 +18,10 @@ from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.norms import warn_far_from_unit
-from dnm_sklearn.embedding import check_embedder, encoder_identity, input_kind
-from dnm_sklearn.embedding.inputs import on_host
+from dnm_sklearn.detectors.saving import write_detector
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
+from dnm_sklearn.embedding.protocol import encoder_identity
 
 _THRESHOLDERS = (HasMethods(["eval"]), HasMethods(["fit", "predict"]))
 
@@ -196,7 +197,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
 
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D) float32 of images or embeddings, and which rows could not be read (n,)."""
-        if input_kind(X) == "embeddings":
+        if infer_input_type(X) == "embeddings":
             # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an
             # unreadable image.
             lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
@@ -206,7 +207,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             least = 1 if reset else 0
             X = validate_data(
                 self,
-                on_host(X),
+                to_numpy(X),
                 reset=reset,
                 dtype="numeric",
                 ensure_all_finite=finite,
@@ -304,8 +305,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         TypeError
             If a parameter is an object that cannot be written (a ``RandomState``, a thresholder).
         """
-        # By name: files know the registry of all detectors, and so stand above this floor.
-        import_module("dnm_sklearn.persistence").save(self, path)
+        write_detector(self, path)
 
     @property
     def failures_(self) -> list:

@@ -11,12 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import thresholds
+from dnm_sklearn.exceptions import CalibrationWarning
 
 _PYOD_CONTAMINATION = 0.1
-
-
-class CalibrationWarning(UserWarning):
-    """A decision whose calibrated error rate is not guaranteed."""
 
 
 class DecisionMixin:

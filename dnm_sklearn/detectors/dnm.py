@@ -14,7 +14,7 @@ from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.scoring import enl_prior
+from dnm_sklearn.scoring import mining
 
 
 class DebiasedNegMiningDetector(NegativeLabelDetector):
@@ -56,7 +56,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     negative_prior : float or "auto", default=0.5
         Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
         "auto" estimates it for the kept labels from the text embeddings
-        (:func:`~dnm_sklearn.scoring.enl_prior.negative_share`, not in the paper).
+        (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
         positives; 0 = the ID labels themselves (released code).
@@ -220,7 +220,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
                 raise ValueError(
                     'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
                 )
-            prior = enl_prior.negative_share(self.class_embeddings_, self.negative_embeddings_)
+            prior = mining.negative_proportion(self.class_embeddings_, self.negative_embeddings_)
         else:
             prior = float(self.negative_prior)
         n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_

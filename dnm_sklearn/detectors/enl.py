@@ -133,8 +133,8 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
     id_scores_ : ndarray of shape (n,) or None
         OOD scores of all ID images, sorted: leave-one-out for those that E is made of; None without
         ID images.
-    admitted_, share_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
-        State of the stream: ring of admitted images, sums of their label shares, images admitted
+    admitted_, probability_sums_, n_admitted_, n_seen_ : ndarray, ndarray, int, int
+        State of the stream: ring of admitted images, sums of their label probabilities, images admitted
         and seen.
     threshold_ : float
         Threshold on ``decision_function``.
@@ -272,7 +272,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
             self._prior(image),
             self.negative_embeddings_,
             temperature=self.temperature_,
-            share=self.trim,
+            proportion=self.trim,
         )
         self._fit_expectation(image[used], index[used])
         self.n_id_images_, self.id_images_used_ = int(used.sum()), used
@@ -335,7 +335,7 @@ class ENLDetector(GuaranteedDetector, CorpusDetector):
                 "own_class": index,
                 "own_row": self.class_embeddings_[index] + self.prototype_weight * left_out,
             }
-        log_id = enl.log_id_mass(image, self.id_prototypes_, temperature=self.temperature_, **own)
+        log_id = enl.class_logsumexp(image, self.id_prototypes_, temperature=self.temperature_, **own)
         strata: dict[str, Any] = (
             {"class_index": index, "prior": prior} if self.expectation == "stratified" else {}
         )

@@ -68,7 +68,7 @@ class GuaranteedDetector(StreamingDetector):
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
     def _log_ratios(self, rows: np.ndarray) -> np.ndarray:
-        log_id = enl.log_id_mass(rows, self.id_prototypes_, temperature=self.temperature_)
+        log_id = enl.class_logsumexp(rows, self.id_prototypes_, temperature=self.temperature_)
         return (rows @ self.negative_embeddings_.T).astype(np.float64) / self.temperature_ - log_id[
             :, None
         ]

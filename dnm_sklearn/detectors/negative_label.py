@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from dnm_sklearn import scoring
-from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
 from dnm_sklearn.datasets import glyph_corpus
@@ -166,12 +166,9 @@ class NegativeLabelDetector(CorpusDetector):
             return self._encode_corpus(corpus, return_norm=return_norm)
         prompts = repr(self.prompt), repr(self.adjective_prompt)
         key = (self.embedder_.fingerprint_, corpus.fingerprint, *prompts, return_norm)
-        last = _last_bank.get(key)
-        if last is None:
-            last = self._encode_corpus(corpus, return_norm=return_norm)
-            _last_bank.clear()
-            _last_bank[key] = last
-        return last
+        return _recent_corpora.get(
+            key, lambda: self._encode_corpus(corpus, return_norm=return_norm)
+        )
 
     def _ranked(
         self, corpus: Corpus, text: np.ndarray, norms: np.ndarray | None, params: dict[str, Any]
@@ -225,8 +222,9 @@ class NegativeLabelDetector(CorpusDetector):
         )
 
 
-# The corpus embeddings that a fit with `memory` used last, by their fingerprints.
-_last_bank: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray | None]] = {}
+# The corpus embeddings (and norms) that a fit with `memory` used last, by their fingerprints. One
+# item: a corpus of 70,000 labels takes 140 MB, and all candidates of a search use the same one.
+_recent_corpora: RecentResults[tuple[np.ndarray, np.ndarray | None]] = RecentResults(max_items=1)
 
 
 def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.exceptions import EmbeddingNormWarning
 
 _MOST_ROWS = 1000
 _warned = False
-
-
-class EmbeddingNormWarning(UserWarning):
-    """Embeddings whose lengths are far from 1."""
 
 
 def warn_far_from_unit(rows: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from dnm_sklearn.embedding.records import ModelFacts, StaleRecordError, forget, 
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
+    from dnm_sklearn.embedding.pipeline import ImageEncoder
 
 __all__ = ["CLIPEmbedder"]
 
@@ -40,15 +40,16 @@ class CLIPEmbedder(BaseEmbedder):
     batch_size : int or "auto", default="auto"
         Images, and prompts at most, in a batch; halved when memory runs out.
     num_workers : int or "auto", default="auto"
-        Threads that decode images ahead of the model; "auto" is one a CPU, 0 decodes in line.
+        Threads that decode images ahead of the model; "auto" is one per CPU (at most 16), 0
+        decodes between the batches.
     compile : bool, default=False
         Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer,
         which can pay over many thousands of images on a GPU; on a CPU it gained nothing where
         measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
         share the rows of a cache with those made without.
     memory : str, path, joblib.Memory or None, default=None
-        Where text banks and image rows are kept. An image whose bytes were seen before, in any
-        process, is not encoded again.
+        Where embeddings of texts and images are kept. An image whose bytes were seen before, in
+        any process, is not encoded again.
     on_error : {"raise", "nan"}, default="raise"
         What an unreadable image does: an error, or a row of NaN, an entry in
         ``failures_`` and one warning.
@@ -67,7 +68,7 @@ class CLIPEmbedder(BaseEmbedder):
     --------
     >>> from dnm_sklearn.embedding import CLIPEmbedder
     >>> embedder = CLIPEmbedder("ViT-B-16-quickgelu/openai")
-    >>> embedder.transform([[3.0, 4.0]])  # embeddings ready-made: no model is needed
+    >>> embedder.transform([[3.0, 4.0]])  # precomputed embeddings: no model is needed
     array([[0.6, 0.8]], dtype=float32)
     """
 
@@ -106,33 +107,42 @@ class CLIPEmbedder(BaseEmbedder):
         self.on_error = on_error
         self.verbose = verbose
 
-    def _encode_pictures(self, X: Any) -> np.ndarray:
-        with contextlib.suppress(StaleRecordError):
-            return super()._encode_pictures(X)
-        return super()._encode_pictures(X)
+    # A StaleRecordError says that the weights changed behind the facts in the cache, found when the
+    # model was loaded. The wrong facts are gone by then, and nothing was written under the wrong
+    # fingerprint: a second try is right. It loads nothing, the model is there.
 
-    def _text_bank(
+    def _encode_raw_images(self, X: Any) -> np.ndarray:
+        try:
+            return super()._encode_raw_images(X)
+        except StaleRecordError:
+            return super()._encode_raw_images(X)
+
+    def _encode_distinct(
         self, names: list[str], templates: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        with contextlib.suppress(StaleRecordError):
-            return super()._text_bank(names, templates)
-        return super()._text_bank(names, templates)
+        try:
+            return super()._encode_distinct(names, templates)
+        except StaleRecordError:
+            return super()._encode_distinct(names, templates)
 
     def _setting(self) -> tuple[str, str, str]:
+        """Give what names a loaded model."""
         return self.model, self.device, self.precision
 
     def _facts(self) -> ModelFacts:
+        """Say what is known of the model, from the cache if it can, else by loading the model."""
         self._validate_params()
         folder = self._cache_folder()
         known = None if folder is None else recall(folder, self._setting())
         if known is not None:
             return known
+
         facts = _facts_of(get_model(*self._setting()))
         if folder is not None:
             remember(folder, self._setting(), facts)
         return facts
 
-    def _image_encoder(self) -> LoadedModel:
+    def _image_encoder(self) -> ImageEncoder:
         loaded = self._checked_model()
         return loaded.compiled() if self.compile else loaded
 
@@ -140,6 +150,8 @@ class CLIPEmbedder(BaseEmbedder):
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
         loaded = get_model(*self._setting())
+
+        # Rows are written under the fingerprint in the cache: it must be this model's.
         folder = self._cache_folder()
         known = None if folder is None else recall(folder, self._setting())
         if folder is not None and known is not None and known != _facts_of(loaded):

@@ -15,7 +15,6 @@ import numpy as np
 from dnm_sklearn.embedding.digest import DIGEST_BYTES, PathLike, digest_open_file
 from dnm_sklearn.embedding.recordlog import (
     HEADER_BYTES,
-    CacheFormatError,
     DamagedFile,
     Header,
     SortedKeys,
@@ -32,6 +31,7 @@ from dnm_sklearn.embedding.recordlog import (
     warn_unsaved,
     write_at,
 )
+from dnm_sklearn.exceptions import CacheFormatError
 
 __all__ = ["FileDigests", "digest_files"]
 

@@ -1,50 +1,137 @@
-"""Images through a model: digests, decoding ahead of the model, batches, and the row store."""
+"""Images through a model: decoded ahead in threads, encoded in batches, kept in the cache."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import joblib
 import numpy as np
 
-from dnm_sklearn.embedding.images import UnreadableImageError, read_rgb, unwrap_item
-from dnm_sklearn.embedding.inputs import as_image_sequence, describe, embedding_rows, is_one_image
-from dnm_sklearn.embedding.stream import halving, is_out_of_memory, prefetch, progress
+from dnm_sklearn._utils.progress import progress
+from dnm_sklearn.embedding.images import read_rgb, unwrap_item
+from dnm_sklearn.embedding.inputs import as_image_sequence, describe, is_one_image, to_unit_rows
+from dnm_sklearn.exceptions import UnreadableImageError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.store import RowStore
 
-__all__ = ["ImageEncoder", "encode_images"]
+__all__ = ["ImageEncoder", "encode_images", "prefetch", "resolve_workers", "retry_in_halves"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+# More decoding threads than this only wait for Python's lock between their calls of the decoder.
+_MAX_WORKERS = 16
 
 
-class ImageEncoder(Protocol):
-    """What a model offers to the image pipeline.
+class ImageEncoder:
+    """Base of what the pipeline runs images through; a subclass gives `preprocess`, `forward`."""
 
-    An encoder on a device of its own may also have ``runs_ahead = True`` and
-    ``start_pixels(pixels)``, which begins a batch and returns a function that waits for its rows.
-    """
+    image_batch_size = 64
+    # Whether `forward` computes on a device of its own. Then it is called in a thread, and the next
+    # batch is collected meanwhile.
+    is_async = False
 
-    width: int
-    image_batch_size: int
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Turn an RGB image into the array that the model takes; called from many threads."""
+        raise NotImplementedError
 
-    def prepare(self, image: Any) -> np.ndarray:
-        """Turn an RGB picture into the array that `encode_pixels` takes; called from threads."""
+    def collate(self, pixels: list[np.ndarray]) -> Any:
+        """Stack preprocessed images to the batch that `forward` takes."""
+        return np.stack(pixels)
 
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Encode a batch of prepared arrays to raw rows of shape (b, width)."""
+    def forward(self, batch: Any) -> np.ndarray:
+        """Encode a batch to raw rows of shape (b, d)."""
+        raise NotImplementedError
 
 
-def _why(error: OSError) -> str:
-    return (
-        "no such file"
-        if isinstance(error, FileNotFoundError)
-        else f"{type(error).__name__}: {error}"
+# -- decoding ahead ---------------------------------------------------------------------------
+
+
+def resolve_workers(num_workers: int | str) -> int:
+    """Give the number of decoding threads; "auto" is one per usable CPU, 0 is the caller's."""
+    if num_workers == "auto":
+        return min(_MAX_WORKERS, joblib.cpu_count())
+    return int(num_workers)
+
+
+def prefetch(
+    function: Callable[[In], Out], items: Iterable[In], n_workers: int, ahead: int
+) -> Generator[Out, None, None]:
+    """Map a function over items in order, in threads, at most `ahead` results before the caller."""
+    if n_workers == 0:
+        yield from map(function, items)
+        return
+
+    # Threads, not processes: decoding and resizing release Python's lock, nothing is pickled, and
+    # no fork can dead-lock after other libraries have started threads.
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="dnm-embed")
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# -- running out of memory --------------------------------------------------------------------
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell an allocation failure, on any device, from other errors."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    # "out of memory" is CUDA's, "can't allocate memory" torch's own allocator's on the CPU.
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
     )
+
+
+def retry_in_halves(encode: Callable[[Any], np.ndarray], batch: Any, what: str) -> list[np.ndarray]:
+    """Encode a batch, in halves if memory runs out; several parts ask for smaller batches."""
+    try:
+        return [encode(batch)]
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise MemoryError(
+                f"One {what} alone does not fit into the device's memory ({error}). Use "
+                "device='cpu', a smaller model, or precision='fp16', or free memory with "
+                "dnm_sklearn.embedding.release_models()."
+            ) from error
+
+    # Outside the handler: the error's traceback holds the tensors of the batch that failed.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+    middle = len(batch) // 2
+    first = retry_in_halves(encode, batch[:middle], what)
+    return first + retry_in_halves(encode, batch[middle:], what)
+
+
+# -- images by position -----------------------------------------------------------------------
+
+
+def _reason(error: OSError) -> str:
+    """Say why a file could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_path(item: Any) -> bool:
@@ -52,11 +139,11 @@ def _is_path(item: Any) -> bool:
 
 
 class _Source:
-    """Images by position: reads, digests and prepares them, from many threads."""
+    """Images by position: reads, digests and preprocesses them, from many threads."""
 
-    def __init__(self, X: Any, prepare: Callable[[Any], np.ndarray] | None) -> None:
+    def __init__(self, X: Any) -> None:
         self.items = as_image_sequence(X)
-        self.prepare = prepare
+        # A dataset decodes by itself, perhaps not safely from many threads; all else is ours.
         self.is_plain = isinstance(self.items, (list, tuple, np.ndarray))
         self.digests: list[bytes | None] = [None] * len(self.items)
         self._lock = Lock()
@@ -65,7 +152,7 @@ class _Source:
         return len(self.items)
 
     def item(self, index: int) -> Any:
-        """Give the image at a position; datasets are asked by one thread at a time."""
+        """Give the image at a position; a dataset is asked by one thread at a time."""
         if self.is_plain:
             item = self.items[index]
             if not is_one_image(item):
@@ -74,10 +161,12 @@ class _Source:
                     f"got {describe(item)}."
                 )
             return item
+
         with self._lock:
             try:
                 item = self.items[index]
             except (OSError, SyntaxError, ValueError) as error:
+                # Pillow raises these three for damaged files, and datasets pass them on.
                 raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
         return unwrap_item(item)
 
@@ -91,51 +180,48 @@ class _Source:
         except UnreadableImageError as error:
             return error
         except OSError as error:
-            return UnreadableImageError(_why(error))
+            return UnreadableImageError(_reason(error))
 
-    def prepared(self, index: int) -> np.ndarray | UnreadableImageError:
+    def pixels(
+        self, index: int, preprocess: Callable[[Any], np.ndarray]
+    ) -> np.ndarray | UnreadableImageError:
         """Decode and preprocess the image at a position."""
-        assert self.prepare is not None
         try:
             item = self.item(index)
             if not _is_path(item):
-                return self.prepare(read_rgb(item))
+                return preprocess(read_rgb(item))
+
+            # Read once, for the digest and the decoder.
             content = Path(item).read_bytes()
             expected = self.digests[index]
             if expected is not None:
                 from dnm_sklearn.embedding.store import digest_bytes
 
+                # The row will be kept under this digest: it must be the row of these very bytes.
                 if digest_bytes(content) != expected:
                     return UnreadableImageError("the file changed while it was being embedded")
-            return self.prepare(read_rgb(item, content))
+            return preprocess(read_rgb(item, content))
         except UnreadableImageError as error:
             return error
         except OSError as error:
-            return UnreadableImageError(_why(error))
+            return UnreadableImageError(_reason(error))
 
     def label(self, index: int) -> str:
         """Say what names the image in a message."""
-        return (
-            describe(self.items[index])
-            if self.is_plain
-            else f"item {index} of {type(self.items).__name__}"
-        )
+        if self.is_plain:
+            return describe(self.items[index])
+        return f"item {index} of {type(self.items).__name__}"
 
 
-def _begin(encoder: Any, pixels: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-    """Begin a batch; the result waits for it and gives its rows, in parts if memory ran out."""
-    if not pixels:
-        return list
-    if getattr(encoder, "runs_ahead", False):
-        try:
-            finish = encoder.start_pixels(pixels)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            return lambda: [finish()]
-    parts = halving(encoder.encode_pixels, np.stack(pixels), "image")
-    return lambda: parts
+# -- one call ---------------------------------------------------------------------------------
+
+
+class _Batch(NamedTuple):
+    """Consecutive images: how many, which of them were readable, and the pixels of these."""
+
+    n_rows: int
+    readable: list[int]
+    pixels: Any
 
 
 class _Run:
@@ -169,60 +255,84 @@ class _Run:
             ) from error
         self.failures[index] = error
 
-    def blocks(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Encode the images at these positions; yields consecutive blocks of rows."""
+    def chunks(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Encode the images at these positions; yields consecutive chunks of rows."""
         encoder = self.make_encoder()
-        self.source.prepare = encoder.prepare
-        size = self.batch_size or encoder.image_batch_size
-        pixels: list[np.ndarray] = []
-        places: list[int] = []
-        taken = 0
-        # A device of its own works on one batch while the next is collected and handed over.
-        ahead = int(getattr(encoder, "runs_ahead", False))
-        begun: deque[tuple[int, list[int], Callable[[], list[np.ndarray]]]] = deque()
-        stream = prefetch(
-            self.source.prepared,
+        if self.batch_size is None:
+            self.batch_size = encoder.image_batch_size
+
+        # Two batches ahead: one for the model, and one that is decoded when that is finished.
+        decoded = prefetch(
+            lambda index: self.source.pixels(index, encoder.preprocess),
             indices.tolist(),
             self.num_workers,
-            ahead=2 * size + self.num_workers,
+            ahead=2 * self.batch_size + self.num_workers,
         )
-        with progress(len(indices), self.verbose, "images") as bar, closing(stream):
-            for position, result in enumerate(stream, start=1):
-                if isinstance(result, UnreadableImageError):
-                    self.fail(int(indices[position - 1]), result)
-                else:
-                    places.append(position - 1 - taken)
-                    pixels.append(result)
-                at_end = position == len(indices)
-                if len(pixels) < size and not at_end:
-                    continue
-                begun.append((position - taken, places, _begin(encoder, pixels)))
-                pixels, places, taken = [], [], position
-                while len(begun) > (0 if at_end else ahead):
-                    n_rows, filled, finish = begun.popleft()
-                    parts = finish()
-                    if len(parts) > 1:
-                        size = max(len(part) for part in parts)
-                    block = np.full((n_rows, self.width), np.nan, dtype=np.float32)
-                    if parts:
-                        block[filled] = embedding_rows(
-                            np.concatenate(parts), name="The encoder's output"
-                        )
-                    bar.update(n_rows)
-                    yield block
+        # A GPU computes in a thread of its own while this one collects the next batch. On a CPU
+        # that would only take the cores from the decoding threads.
+        encoded = prefetch(
+            lambda batch: self._encode(encoder, batch),
+            self._batches(encoder, indices, decoded),
+            n_workers=int(encoder.is_async),
+            ahead=2,
+        )
+        bar = progress(len(indices), self.verbose, "images")
+        with bar, closing(decoded), closing(encoded):
+            for rows in encoded:
+                bar.update(len(rows))
+                yield rows
+
+    def _batches(
+        self,
+        encoder: ImageEncoder,
+        indices: np.ndarray,
+        decoded: Iterable[np.ndarray | UnreadableImageError],
+    ) -> Iterator[_Batch]:
+        """Collect decoded images; an unreadable one takes a row, but no place in the batch."""
+        pixels: list[np.ndarray] = []
+        readable: list[int] = []
+        n_rows = 0
+        for index, result in zip(indices.tolist(), decoded, strict=True):
+            if isinstance(result, UnreadableImageError):
+                self.fail(index, result)
+            else:
+                readable.append(n_rows)
+                pixels.append(result)
+            n_rows += 1
+
+            # Asked anew for each image: it shrinks when memory runs out.
+            assert self.batch_size is not None
+            if len(pixels) >= self.batch_size:
+                yield _Batch(n_rows, readable, encoder.collate(pixels))
+                pixels, readable, n_rows = [], [], 0
+        if n_rows:
+            yield _Batch(n_rows, readable, encoder.collate(pixels) if pixels else None)
+
+    def _encode(self, encoder: ImageEncoder, batch: _Batch) -> np.ndarray:
+        """Encode a batch to unit rows, NaN for unreadable images."""
+        rows = np.full((batch.n_rows, self.width), np.nan, dtype=np.float32)
+        if batch.readable:
+            parts = retry_in_halves(encoder.forward, batch.pixels, "image")
+            if len(parts) > 1:
+                # What fitted now will fit again.
+                self.batch_size = max(map(len, parts))
+            rows[batch.readable] = to_unit_rows(np.concatenate(parts), name="The encoder's output")
+        return rows
 
     def through_store(self, store: RowStore) -> np.ndarray:
         """Look rows up by content; encode and store those that are missing."""
         source = self.source
         rows = np.full((len(source), self.width), np.nan, dtype=np.float32)
         self._digest(store)
+
+        # Images without a digest could not be read; their rows stay NaN.
         known = np.array(
             [i for i, digest in enumerate(source.digests) if digest is not None], dtype=np.intp
         )
         digests = [digest for digest in source.digests if digest is not None]
         if len(known):
             rows[known] = store.get_or_compute(
-                digests, lambda indices: self.blocks(known[indices]), chunk_size=None
+                digests, lambda indices: self.chunks(known[indices]), chunk_size=None
             )
         self._repeat_failures(source.digests)
         return rows
@@ -230,18 +340,22 @@ class _Run:
     def directly(self) -> np.ndarray:
         """Encode all images, each file once however often it is given."""
         source = self.source
+        # A file's key is its path, any other image's its position.
         keys: list[Any] = list(range(len(source)))
         if source.is_plain:
             keys = [os.fspath(x) if _is_path(x) else i for i, x in enumerate(source.items)]
+
+        # The first position of each distinct key, and for each image the key that it has.
         position = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        first = np.full(len(position), len(keys), dtype=np.intp)
         inverse = np.fromiter((position[key] for key in keys), np.intp, len(keys))
+        first = np.full(len(position), len(keys), dtype=np.intp)
         np.minimum.at(first, inverse, np.arange(len(keys)))
+
         rows = np.empty((len(first), self.width), dtype=np.float32)
         done = 0
-        for block in self.blocks(first) if len(first) else ():
-            rows[done : done + len(block)] = block
-            done += len(block)
+        for chunk in self.chunks(first) if len(first) else ():
+            rows[done : done + len(chunk)] = chunk
+            done += len(chunk)
         self._repeat_failures(keys)
         return rows if len(first) == len(keys) else rows[inverse]
 
@@ -251,10 +365,12 @@ class _Run:
         self.failures.update((i, failed[key]) for i, key in enumerate(keys) if key in failed)
 
     def _digest(self, store: RowStore) -> None:
+        """Digest all images: files through the cache's memory of them, others by their pixels."""
         from dnm_sklearn.embedding.store import FileDigests
 
         source = self.source
         others = list(range(len(source)))
+
         if source.is_plain:
             files = [i for i, item in enumerate(source.items) if _is_path(item)]
             others = [i for i, item in enumerate(source.items) if not _is_path(item)]
@@ -267,7 +383,8 @@ class _Run:
                 for index, digest in zip(files, found, strict=True):
                     source.digests[index] = digest
                     if digest is None:
-                        others.append(index)
+                        others.append(index)  # read again, for an error that says why
+
         stream = prefetch(
             source.digest_pixels, others, self.num_workers, ahead=64 + self.num_workers
         )
@@ -290,42 +407,12 @@ def encode_images(
     verbose: bool = False,
     store: RowStore | None = None,
 ) -> tuple[np.ndarray, list[tuple[int, str, str]]]:
-    """Encode images to unit rows.
+    """Encode images to unit rows (n, d); also the position, name and reason of each failure.
 
-    Parameters
-    ----------
-    X : sequence of images or Dataset
-        What `dnm_sklearn.embedding.inputs.input_kind` calls images.
-    make_encoder : callable
-        Gives the model; called only if a row must be computed.
-    width : int
-        Width of the model's rows.
-    batch_size : int, optional
-        Images a batch; None leaves it to the encoder. Halved when memory runs out.
-    num_workers : int, default=0
-        Threads that decode ahead of the model.
-    on_error : {"raise", "nan"}, default="raise"
-        What an unreadable image does.
-    verbose : bool, default=False
-        Show a bar on a terminal.
-    store : RowStore, optional
-        Rows already known; images found there are not decoded.
-
-    Returns
-    -------
-    rows : ndarray of shape (n, d), float32
-        Unit rows, NaN for unreadable images.
-    failures : list of (int, str, str)
-        Position, description and reason of the unreadable images.
-
-    Raises
-    ------
-    ValueError
-        If an image is unreadable and `on_error` is "raise".
-    TypeError
-        If an item is nothing that an image can be.
+    `make_encoder` loads the model and is called only if a row is missing in `store`. `batch_size`
+    None is the encoder's own. `on_error` is "raise", or "nan" for rows of NaN.
     """
-    source = _Source(X, None)
+    source = _Source(X)
     run = _Run(source, make_encoder, width, batch_size, num_workers, on_error, verbose)
     rows = run.directly() if store is None else run.through_store(store)
     return rows, [(i, source.label(i), str(run.failures[i])) for i in sorted(run.failures)]

@@ -5,119 +5,43 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
-from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
+from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
+from dnm_sklearn.embedding.protocol import FixedEmbedder
 
-__all__ = ["AbsentEmbedder"]
+__all__ = ["PlaceholderEmbedder"]
 
 
-class AbsentEmbedder(BaseEstimator):
-    """Stands for an encoder that a file cannot hold; embeddings pass through, images and texts need the real one.
+class PlaceholderEmbedder(FixedEmbedder):
+    """Stands for an encoder that a file cannot hold: takes embeddings, no images and no texts.
 
-    Parameters
-    ----------
-    name : str
-        Class of the encoder that the detector was fitted with.
-    fingerprint : str
-        Its identity.
-    width : int
-        Width of the embeddings.
-    logit_scale : float
-        Its logit scale.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.placeholder import AbsentEmbedder
-    >>> AbsentEmbedder("EmbeddingTable", "0f", 2).encode_image([[0.0, 2.0]]).tolist()
-    [[0.0, 1.0]]
+    `name` is the class of the real one, `fingerprint` its identity, `width` that of its embeddings.
     """
 
     def __init__(self, name: str, fingerprint: str, width: int, logit_scale: float = 100.0) -> None:
         self.name = name
-        self.fingerprint = fingerprint
-        self.width = width
-        self.logit_scale = logit_scale
-
-    @property
-    def fingerprint_(self) -> str:
-        """Identity of the encoder it stands for."""
-        return self.fingerprint
-
-    @property
-    def logit_scale_(self) -> float:
-        """Logit scale of the encoder it stands for."""
-        return float(self.logit_scale)
-
-    def fit(self, X: Any = None, y: Any = None) -> AbsentEmbedder:
-        """Do nothing.
-
-        Parameters
-        ----------
-        X, y : ignored
-            Present for scikit-learn's API.
-
-        Returns
-        -------
-        self : object
-        """
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Normalise embeddings; the same as `encode_image`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, D)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, D), float32
-        """
-        return self.encode_image(X)
+        self.fingerprint_ = fingerprint
+        self.embedding_dim_ = width
+        self.logit_scale_ = float(logit_scale)
 
     def encode_image(self, X: Any) -> np.ndarray:
-        """Normalise embeddings.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, D)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, D), float32
-
-        Raises
-        ------
-        ValueError
-            If X holds raw images.
-        """
-        if input_kind(X) == "images":
-            raise ValueError(self._missing("images"))
-        return embedding_rows(X, width=self.width)
+        """Normalise embeddings."""
+        if infer_input_type(X) == "images":
+            raise ValueError(self._message("images"))
+        return to_unit_rows(X, width=self.embedding_dim_)
 
     def encode_text(
         self, names: Any, prompt: Any = "{}", *, return_norm: bool = False
     ) -> np.ndarray:
-        """Refuse: the vectors of texts are with the encoder it stands for.
+        """Refuse: the vectors of texts are with the real encoder."""
+        raise ValueError(self._message("texts"))
 
-        Parameters
-        ----------
-        names, prompt, return_norm
-            As in `CLIPEmbedder`.
-
-        Raises
-        ------
-        ValueError
-            Always.
-        """
-        raise ValueError(self._missing("texts"))
-
-    def _missing(self, what: str) -> str:
+    def _message(self, what: str) -> str:
         return (
             f"The detector was saved with a {self.name}, which is not in the file, so it takes "
             f"embeddings only, no {what}. Load it with load(path, embedder=...) and the "
             f"{self.name} it was fitted with."
         )
+
+    def __repr__(self) -> str:
+        return f"PlaceholderEmbedder({self.name!r}, d={self.embedding_dim_})"

@@ -36,12 +36,13 @@ class PyODEncoderMixin:
         ndarray of shape (n, d), float32
             Unit rows.
         """
-        encoder = copy(self)
+        # Of an immutable encoder (a table) the copy is the encoder itself, which has no batches.
+        encoder: Any = copy(self)
         if encoder is not self:
             if batch_size is not None:
-                encoder.batch_size = batch_size  # type: ignore[attr-defined]
-            encoder.verbose = bool(show_progress) or getattr(self, "verbose", False)  # type: ignore[attr-defined]
-        return encoder.encode_image(X)  # type: ignore[attr-defined]
+                encoder.batch_size = batch_size
+            encoder.verbose = bool(show_progress) or getattr(self, "verbose", False)
+        return encoder.encode_image(X)
 
 
 BaseEncoder.register(PyODEncoderMixin)

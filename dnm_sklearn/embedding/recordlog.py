@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
 try:
     import fcntl
@@ -36,14 +37,6 @@ HEADER_BYTES = 512
 _FIXED = struct.Struct("<8sII8s8s16sI")
 _KEY_BYTES = HEADER_BYTES - _FIXED.size - 4
 LOCK_NAME = "lock"
-
-
-class CacheFormatError(ValueError):
-    """A cache file is not what it should be: foreign, of another version, or of another shape."""
-
-
-class CacheWriteWarning(UserWarning):
-    """Results are right but could not be saved in the cache folder (full, read-only, over its cap)."""
 
 
 class DamagedFile(Exception):

@@ -13,7 +13,6 @@ import numpy as np
 from dnm_sklearn.embedding.digest import DIGEST_BYTES
 from dnm_sklearn.embedding.recordlog import (
     HEADER_BYTES,
-    CacheFormatError,
     DamagedFile,
     Header,
     SortedKeys,
@@ -29,6 +28,7 @@ from dnm_sklearn.embedding.recordlog import (
     shrink_to,
     write_at,
 )
+from dnm_sklearn.exceptions import CacheFormatError
 
 INDEX_NAME = "index.bin"
 ROWS_NAME = "rows.bin"

@@ -26,8 +26,6 @@ from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.filehash import FileDigests, digest_files
 from dnm_sklearn.embedding.recordlog import (
     HEADER_BYTES,
-    CacheFormatError,
-    CacheWriteWarning,
     DamagedFile,
     folder_lock,
     logger,
@@ -44,6 +42,7 @@ from dnm_sklearn.embedding.rowfiles import (
     clear_store,
     store_bytes,
 )
+from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
 __all__ = [
     "CacheFormatError",

@@ -1,19 +1,15 @@
-"""Scores that compare an image with the class names alone: maximal concept matching, maximal logit, energy."""
+"""Scores that compare an image with the class names alone: MCM, maximal logit, energy."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.scoring._tiles import (
-    BatchSize,
-    Device,
-    check_matrix,
-    check_positive,
-    reduce_products,
-)
+from dnm_sklearn._utils.validation import check_matrices, check_positive
+from dnm_sklearn.scoring._chunks import Device, reduce_products
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["class_index", "energy", "max_logit", "mcm"]
 
 
-def max_logit(
-    image: Any, class_embeddings: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
-    """Largest cosine to an ID label.
+def max_logit(X: Any, class_embeddings: Any, *, device: Device = "auto") -> np.ndarray:
+    """Largest cosine to a class name.
 
     Parameters
     ----------
-    image, class_embeddings : array-like of shape (n, width) and (K, width)
+    X, class_embeddings : array-like of shape (n, width) and (K, width)
         Unit rows.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -40,6 +32,11 @@ def max_logit(
     numpy.ndarray of shape (n,), float64
         In [-1, 1], higher = more ID.
 
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -47,32 +44,23 @@ def max_logit(
     >>> max_logit(np.array([[0.6, 0.8]]), np.eye(2))
     array([0.8])
     """
-    return _over_classes(
-        lambda cosines: cosines.amax(dim=1), image, class_embeddings, 1.0, batch_size, device
-    )
+    return _reduce(lambda cosines: cosines.amax(dim=1), X, class_embeddings, 1.0, device)
 
 
 def mcm(
-    image: Any,
-    class_embeddings: Any,
-    *,
-    temperature: float = 1.0,
-    batch_size: BatchSize = "auto",
-    device: Device = "auto",
+    X: Any, class_embeddings: Any, *, temperature: float = 1.0, device: Device = "auto"
 ) -> np.ndarray:
-    """Log of the maximum softmax probability over the ID labels (maximum concept matching).
+    """Log of the maximum softmax probability over the class names (maximum concept matching).
 
-    Computed as ``-softplus(LSE of the other labels - largest)``, so that images stay strictly
-    ordered where the probability itself rounds to 1.
+    Computed as ``-softplus(log-sum-exp of the other classes - largest)``, so that images stay
+    strictly ordered where the probability itself rounds to 1.
 
     Parameters
     ----------
-    image, class_embeddings : array-like of shape (n, width) and (K, width)
-        Unit rows; at least two ID labels.
+    X, class_embeddings : array-like of shape (n, width) and (K, width)
+        Unit rows; at least two classes.
     temperature : float, default=1.0
         Divides the cosines (1 in the paper).
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -84,12 +72,12 @@ def mcm(
     Raises
     ------
     ValueError
-        One ID label only: its softmax is 1 for every image.
+        One class only: its softmax is 1 for every image. Shapes or widths that do not fit.
 
     References
     ----------
-    .. [1] Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language Representations",
-       NeurIPS 2022.
+    .. [1] Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language
+       Representations", NeurIPS 2022.
 
     Examples
     --------
@@ -101,40 +89,35 @@ def mcm(
     import torch
 
     temperature = check_positive("temperature", temperature)
-    if check_matrix("class_embeddings", class_embeddings).shape[0] == 1:
+    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
+    if class_embeddings.shape[0] == 1:
         raise ValueError(
-            "mcm needs at least two ID labels (the softmax over one is always 1): use max_logit."
+            "mcm needs at least two class names (the softmax over one is always 1): use max_logit."
         )
 
-    def log_softmax_of_largest(logits: torch.Tensor) -> torch.Tensor:
+    def log_largest_probability(logits: torch.Tensor) -> torch.Tensor:
+        # softmax of the largest = 1 / (1 + exp(gap)), where the gap compares it with all others.
         largest, where = logits.max(dim=1, keepdim=True)
-        rest = logits.scatter_(1, where, -math.inf).logsumexp(dim=1, keepdim=True)
-        gap = (rest.double() - largest.double()).squeeze(1)
+        others = logits.scatter_(1, where, -math.inf).logsumexp(dim=1, keepdim=True)
+        gap = (others.double() - largest.double()).squeeze(1)
+
+        # torch's softplus turns linear at 20 by default, where float64 still has digits to give.
         return -torch.nn.functional.softplus(gap, threshold=700)
 
-    return _over_classes(
-        log_softmax_of_largest, image, class_embeddings, temperature, batch_size, device
-    )
+    return _reduce(log_largest_probability, X, class_embeddings, temperature, device)
 
 
 def energy(
-    image: Any,
-    class_embeddings: Any,
-    *,
-    temperature: float = 0.01,
-    batch_size: BatchSize = "auto",
-    device: Device = "auto",
+    X: Any, class_embeddings: Any, *, temperature: float = 0.01, device: Device = "auto"
 ) -> np.ndarray:
-    """Free energy ``T * log sum exp(cos / T)`` over the ID labels.
+    """Free energy ``T * log sum exp(cos / T)`` over the class names.
 
     Parameters
     ----------
-    image, class_embeddings : array-like of shape (n, width) and (K, width)
+    X, class_embeddings : array-like of shape (n, width) and (K, width)
         Unit rows.
     temperature : float, default=0.01
         T, divides the cosines.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -142,6 +125,11 @@ def energy(
     -------
     numpy.ndarray of shape (n,), float64
         Higher = more ID. It tends to the largest cosine as T -> 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a temperature that is not above 0.
 
     References
     ----------
@@ -155,28 +143,19 @@ def energy(
     array([0.8127])
     """
     temperature = check_positive("temperature", temperature)
-    log_mass = _over_classes(
-        lambda logits: logits.logsumexp(dim=1),
-        image,
-        class_embeddings,
-        temperature,
-        batch_size,
-        device,
+    log_sum = _reduce(
+        lambda logits: logits.logsumexp(dim=1), X, class_embeddings, temperature, device
     )
-    return temperature * log_mass
+    return temperature * log_sum
 
 
-def class_index(
-    image: Any, class_embeddings: Any, *, batch_size: BatchSize = "auto", device: Device = "auto"
-) -> np.ndarray:
-    """Index of the ID label with the largest cosine: zero-shot classification.
+def class_index(X: Any, class_embeddings: Any, *, device: Device = "auto") -> np.ndarray:
+    """Index of the class name with the largest cosine: zero-shot classification.
 
     Parameters
     ----------
-    image, class_embeddings : array-like of shape (n, width) and (K, width)
+    X, class_embeddings : array-like of shape (n, width) and (K, width)
         Unit rows.
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -185,6 +164,11 @@ def class_index(
     numpy.ndarray of shape (n,), int64
         In 0..K-1.
 
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -192,26 +176,23 @@ def class_index(
     >>> class_index(np.array([[0.6, 0.8]]), np.eye(2))
     array([1])
     """
-    winner = _over_classes(
-        lambda cosines: cosines.argmax(dim=1), image, class_embeddings, 1.0, batch_size, device
-    )
-    return winner.astype(np.int64)
+    nearest = _reduce(lambda cosines: cosines.argmax(dim=1), X, class_embeddings, 1.0, device)
+    return nearest.astype(np.int64)
 
 
-def _over_classes(
-    reduce: Any,
-    image: Any,
+def _reduce(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    X: Any,
     class_embeddings: Any,
     temperature: float,
-    batch_size: BatchSize,
     device: Device,
 ) -> np.ndarray:
+    """Reduce each image's logits with all class names to one number."""
+    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
     return reduce_products(
-        reduce,
-        image,
+        lambda _, logits: function(logits),
+        X,
         class_embeddings,
-        names=("image", "class_embeddings"),
-        temperature=temperature,
-        batch_size=batch_size,
+        scale=1 / temperature,
         device=device,
     )

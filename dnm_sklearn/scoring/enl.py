@@ -1,46 +1,45 @@
-r"""Mean activation of every corpus label by ID images, and the score that divides by it (pure functions).
+r"""Mean activation of every corpus label by ID images, and the score that divides by it.
 
-With unit rows x (image), :math:`t_k` (ID labels) and :math:`n_j` (corpus labels),
+With unit rows x (image), :math:`t_k` (class names) and :math:`n_j` (corpus labels),
 
 .. math:: r_j(x) = \exp\bigl(\cos(x, n_j)/T - \mathrm{LSE}_k \cos(x, t_k)/T\bigr), \qquad
           s(x) = -\log \frac1N \sum_j w_j\, r_j(x) / E_j,
 
 with :math:`E_j` the mean of :math:`r_j` over ID images; **higher s = more ID**. A label that ID
 images activate anyway (a synonym, a hypernym, a hub word) has a large :math:`E_j` and falls silent.
-All arithmetic is in log space; labels are worked through in tiles, so that memory stays bounded at
-any N. With :math:`E_j` estimated, :math:`r_j/E_j` is a score and no e-value;
-:mod:`dnm_sklearn.calibration.conformal` has forms that guarantee something.
+Pure functions; all arithmetic is in log space. With :math:`E_j` estimated, :math:`r_j/E_j` is a
+score and no e-value; :mod:`dnm_sklearn.calibration.conformal` has forms that guarantee something.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.scoring._tiles import (
-    BatchSize,
-    Device,
-    LogitTiles,
-    check_matrix,
-    check_positive,
-    check_same_width,
-)
-from dnm_sklearn.scoring._tiles import take as take_rows
-from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, label_parts, log_sum
+from dnm_sklearn._utils.validation import check_matrices, check_positive, unit_rows
+from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
+from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "Expectation",
     "add_background",
+    "class_logsumexp",
     "class_prototypes",
     "expectation",
     "expectation_score",
     "leave_one_out_scores",
-    "log_id_mass",
 ]
 
-_TILE_NUMBERS = 2**22
+# Numbers below these stand for 0 where a logarithm or a quotient follows: what is left of a sum
+# after its one member was taken out is rounding.
+_TINY, _TINY_COUNT = 1e-280, 1e-300
+# Leaving one out holds some ten float64 arrays as large as its chunk of logits: 16 MB each.
+_LEFT_OUT_NUMBERS = 2**21
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,20 @@ class Expectation:
     shift: float = 0.0
 
 
-def log_id_mass(
-    image: Any,
+def class_logsumexp(
+    X: Any,
     class_embeddings: Any,
     *,
     temperature: float,
     own_class: Any = None,
     own_row: Any = None,
+    device: Device = "auto",
 ) -> np.ndarray:
-    """Log mass of the ID labels, ``LSE_k cos(x, b_k) / T``.
+    """``LSE_k cos(x, b_k) / T``: the log-sum-exp over the class names, by which r_j divides.
 
     Parameters
     ----------
-    image : array-like of shape (n, D)
+    X : array-like of shape (n, D)
         Unit image embeddings.
     class_embeddings : array-like of shape (K, D)
         Rows b_k: text embeddings, or text plus weighted prototypes.
@@ -80,39 +80,48 @@ def log_id_mass(
     own_class, own_row : array-like of shape (n,) and (n, D), optional
         For image i, row ``own_row[i]`` takes the place of row ``own_class[i]``: leave-one-out
         prototypes.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
     ndarray of shape (n,), float64
 
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a temperature that is not above 0.
+
     Examples
     --------
     >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import log_id_mass
-    >>> log_id_mass(np.eye(2)[:1], np.eye(2), temperature=1.0).round(4)
+    >>> from dnm_sklearn.scoring.enl import class_logsumexp
+    >>> class_logsumexp(np.eye(2)[:1], np.eye(2), temperature=1.0).round(4)
     array([1.3133])
     """
-    image, bank = np.asarray(image), np.asarray(class_embeddings)
-    out = np.empty(len(image))
-    step = max(1, _TILE_NUMBERS // len(bank))
-    for start in range(0, len(image), step):
-        part = slice(start, start + step)
-        logits = (image[part] @ bank.T).astype(np.float64)
+    import torch
+
+    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
+    scale = 1 / check_positive("temperature", temperature)
+    if own_class is not None:
+        own_class = torch.as_tensor(own_class)
+        own_logit = torch.from_numpy(np.einsum("nd,nd->n", X, own_row, dtype=float) * scale)
+
+    def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
         if own_class is not None:
-            own = np.einsum(
-                "nd,nd->n", image[part].astype(float), np.asarray(own_row[part], dtype=float)
-            )
-            logits[np.arange(len(logits)), own_class[part]] = own
-        out[part] = log_sum(logits / temperature, axis=1)
-    return out
+            place = own_class[part, None].to(logits.device)
+            logits.scatter_(1, place, own_logit[part, None].to(logits))
+        return logits.logsumexp(dim=1)
+
+    return reduce_products(log_sum, X, class_embeddings, scale=scale, device=device)
 
 
-def class_prototypes(image: Any, class_index: Any, fallback: Any) -> tuple[np.ndarray, np.ndarray]:
+def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean image of each class, and for each image that of its class without it.
 
     Parameters
     ----------
-    image : array-like of shape (n, D)
+    X : array-like of shape (n, D)
         Unit image embeddings.
     class_index : array-like of int of shape (n,)
         Class of each image, in 0..K-1.
@@ -134,24 +143,28 @@ def class_prototypes(image: Any, class_index: Any, fallback: Any) -> tuple[np.nd
     >>> class_prototypes(np.eye(2), [0, 0], np.ones((1, 2)))[1].tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    rows, index = np.asarray(image, dtype=float), np.asarray(class_index)
-    default = np.asarray(fallback, dtype=float)
-    total = np.zeros_like(default)
-    np.add.at(total, index, rows)
-    count = np.bincount(index, minlength=len(default))
-    prototypes = np.where(count[:, None] > 0, total, default)
-    left_out = np.where(count[index, None] > 1, total[index] - rows, default[index])
-    return _unit(prototypes), _unit(left_out)
+    X, index = np.asarray(X, dtype=float), np.asarray(class_index)
+    fallback = np.asarray(fallback, dtype=float)
+
+    total = np.zeros_like(fallback)
+    np.add.at(total, index, X)
+    count = np.bincount(index, minlength=len(fallback))
+
+    # Rows are normalised, so that a sum serves for a mean.
+    prototypes = np.where(count[:, None] > 0, total, fallback)
+    left_out = np.where(count[index, None] > 1, total[index] - X, fallback[index])
+    return unit_rows(prototypes), unit_rows(left_out)
 
 
 def expectation(
-    image: Any,
-    log_id: Any,
+    X: Any,
+    class_logsumexp: Any,
     corpus_embeddings: Any,
     *,
     temperature: float,
     class_index: Any = None,
     prior: ZeroShotPrior | None = None,
+    device: Device = "auto",
 ) -> Expectation:
     r"""Log of the mean of r_j over ID images, for every corpus label.
 
@@ -162,10 +175,10 @@ def expectation(
 
     Parameters
     ----------
-    image : array-like of shape (n, D)
+    X : array-like of shape (n, D)
         Unit embeddings of ID images.
-    log_id : array-like of shape (n,)
-        Their :func:`log_id_mass`.
+    class_logsumexp : array-like of shape (n,)
+        Their :func:`class_logsumexp`.
     corpus_embeddings : array-like of shape (N, D)
         Unit text embeddings of the corpus labels.
     temperature : float
@@ -174,6 +187,8 @@ def expectation(
         Class of each image.
     prior : ZeroShotPrior, optional
         Needed with `class_index`.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
@@ -187,54 +202,88 @@ def expectation(
     Examples
     --------
     >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import expectation, log_id_mass
-    >>> image, ids = np.eye(2)[:1], np.eye(2)[:1]
-    >>> mass = log_id_mass(image, ids, temperature=1.0)
-    >>> expectation(image, mass, np.eye(2), temperature=1.0).log_mean.tolist()
+    >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
+    >>> images, ids = np.eye(2)[:1], np.eye(2)[:1]
+    >>> log_sums = class_logsumexp(images, ids, temperature=1.0)
+    >>> expectation(images, log_sums, np.eye(2), temperature=1.0).log_mean.tolist()
     [0.0, -1.0]
     """
-    sums = _Sums(image, log_id, corpus_embeddings, temperature, class_index, prior)
-    if prior is None:
-        return Expectation(
-            np.concatenate([log_sum(sums.ratios(part), axis=0) for part in sums.parts]) - sums.log_n
-        )
-    own, guess, covered_own, covered_guess = (np.empty(sums.n_labels) for _ in range(4))
-    for part in sums.parts:
-        ratio, z = (
-            sums.ratios(part),
-            prior.log_rows(sums.corpus[part], sums.corpus_mean, temperature),
-        )
-        own[part] = log_sum(ratio - sums.log_image_weight[:, None], axis=0)
-        guess[part] = log_sum(z + sums.log_prior_weight[:, None], axis=0)
-        covered_own[part] = log_sum(ratio - np.log(sums.count[sums.index])[:, None], axis=0)
-        covered_guess[part] = log_sum(z[sums.count > 0], axis=0)
+    import torch
+
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    log_divisor = np.asarray(class_logsumexp, dtype=float)
+
+    # Corpus labels are the rows here, and the images the bank that is summed over.
+    with Chunks(device, corpus) as chunks:
+        images = chunks.matrix(X)
+
+        def over_images(log_weight: np.ndarray | float) -> np.ndarray:
+            """Return ``log sum_i weight_i r_j(x_i)``."""
+            offset = chunks.tensor(log_weight - log_divisor)
+            blocks = chunks.blocks(corpus, 1 / temperature)
+            sums = torch.cat([chunks.logsumexp(rows, images, offset=offset) for rows in blocks])
+            return sums.squeeze(1).cpu().numpy()
+
+        if prior is None:
+            return Expectation(over_images(-np.log(len(X))))
+
+        index = np.asarray(class_index)
+        n_classes = len(prior.class_embeddings)
+        count = np.bincount(index, minlength=n_classes)
+        covered = torch.from_numpy(np.flatnonzero(count)).to(chunks.device)
+
+        # Of E_j's two parts, an image weighs 1 / (K (n_k + n0)) and the guess n0 times as much.
+        weight = 1 / (n_classes * (count + prior.strength))
+        with np.errstate(divide="ignore"):  # n0 may be 0
+            log_prior_weight = chunks.tensor(np.log(prior.strength * weight), double=True)
+        own = over_images(np.log(weight[index]))
+        covered_own = over_images(-np.log(count[index]))
+
+        log_z = _LogZ(chunks, prior, corpus, temperature)
+
+        def over_classes(part: slice, logits: torch.Tensor) -> torch.Tensor:
+            z = log_z.finish(part, logits)
+            sums = [(z + log_prior_weight).logsumexp(dim=1), z[:, covered].logsumexp(dim=1)]
+            return torch.stack(sums, dim=1)
+
+        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale)
+        guess, covered_guess = torch.cat(guesses).T.cpu().numpy()
+
     shift = float(np.median(covered_own - covered_guess))
     return Expectation(np.logaddexp(own, guess + shift), shift)
 
 
 def leave_one_out_scores(
-    image: Any,
-    log_id: Any,
+    X: Any,
+    class_logsumexp: Any,
     corpus_embeddings: Any,
     *,
     temperature: float,
     class_index: Any = None,
     prior: ZeroShotPrior | None = None,
     shift: float = 0.0,
+    device: Device = "auto",
 ) -> np.ndarray:
     """Scores of the ID images, each with an expectation made without it.
 
     Parameters
     ----------
-    image, log_id, corpus_embeddings, temperature, class_index, prior
+    X, class_logsumexp, corpus_embeddings, temperature, class_index, prior
         As in :func:`expectation`; at least two images, or a prior.
     shift : float, default=0.0
         The prior's shift from :func:`expectation`, kept.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
     ndarray of shape (n,), float64
         Higher = more ID.
+
+    Raises
+    ------
+    ValueError
+        As :func:`expectation`, or a single image and no prior.
 
     Examples
     --------
@@ -243,54 +292,76 @@ def leave_one_out_scores(
     >>> leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0).round(3)
     array([-0.434, -0.434])
     """
-    sums = _Sums(image, log_id, corpus_embeddings, temperature, class_index, prior)
-    if prior is None and sums.log_n == 0:
+    import torch
+
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    if prior is None and len(X) == 1:
         raise ValueError(
             "Leaving one of 1 image out leaves none: give at least two ID images, or a prior."
         )
-    order = np.argsort(sums.index, kind="stable")
-    firsts = np.searchsorted(sums.index[order], np.arange(sums.n_classes))
-    present = sums.count > 0
+    # The plain mean is that of one class without a guess.
+    n_classes = 1 if prior is None else len(prior.class_embeddings)
     strength = 0.0 if prior is None else prior.strength
-    without = np.maximum(sums.count[sums.index] - 1 + strength, 1e-300)[:, None]
-    out = np.full(len(sums.index), -np.inf)
-    for part in sums.parts:
-        ratio = sums.ratios(part)
-        z = np.full((sums.n_classes, ratio.shape[1]), -np.inf)
-        if prior is not None:
-            z = prior.log_rows(sums.corpus[part], sums.corpus_mean, temperature) + shift
-        top = np.maximum(ratio.max(axis=0), z.max(axis=0))
-        linear = np.exp(ratio - top)
-        total = strength * np.exp(z - top)
-        total[present] += np.add.reduceat(linear[order], firsts[present], axis=0)
-        mass = total / np.maximum(sums.count + strength, 1e-300)[:, None]
-        rest = np.maximum(mass.sum(axis=0) - mass[sums.index], 0)
-        left = (rest + np.maximum(total[sums.index] - linear, 0) / without) / sums.n_classes
-        with np.errstate(divide="ignore"):
-            gain = ratio - top - np.log(np.maximum(left, 1e-280))
-        out = np.logaddexp(out, log_sum(gain, axis=1))
-    return np.log(sums.n_labels) - out
+    own = np.zeros(len(X), dtype=int) if class_index is None else np.asarray(class_index)
+    count = np.bincount(own, minlength=n_classes)
+
+    with Chunks(device, corpus) as chunks:
+        images = chunks.matrix(X)
+        log_divisor = chunks.tensor(class_logsumexp, double=True)
+        index = torch.from_numpy(own).to(chunks.device)
+        size = chunks.tensor(np.maximum(count + strength, _TINY_COUNT), double=True)
+        size_without = chunks.tensor(
+            np.maximum(count[own] - 1 + strength, _TINY_COUNT), double=True
+        )
+        log_z = None if prior is None else _LogZ(chunks, prior, corpus, temperature)
+
+        def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
+            """Log of the sum of r_j / E_j without the image, over some labels; (n,)."""
+            log_ratio = logits.double() - log_divisor
+            largest = log_ratio.amax(dim=1, keepdim=True)
+            total = log_ratio.new_zeros(len(log_ratio), n_classes)
+            if log_z is not None:
+                z = log_z.rows(part) + shift
+                largest = torch.maximum(largest, z.amax(dim=1, keepdim=True))
+                total = strength * torch.exp(z - largest)
+
+            # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
+            log_ratio -= largest
+            ratio = log_ratio.exp()
+            total.index_add_(1, index, ratio)
+
+            # K E_j without image i: the other classes as they are, its own class without it.
+            mean = total / size
+            others = (mean.sum(dim=1, keepdim=True) - mean[:, index]).clamp_(min=0)
+            rest = (total[:, index] - ratio).clamp_(min=0)
+            without = (others + rest / size_without) / n_classes
+            return (log_ratio - without.clamp_(min=_TINY).log_()).logsumexp(dim=0)
+
+        sums = chunks.products(
+            log_sum, corpus, images, 1 / temperature, most_numbers=_LEFT_OUT_NUMBERS
+        )
+        log_sums = torch.stack(sums).logsumexp(dim=0).cpu().numpy()
+    return np.log(len(corpus)) - log_sums
 
 
 def expectation_score(
-    image: Any,
+    X: Any,
     class_embeddings: Any,
     corpus_embeddings: Any,
     log_expectation: Any = None,
     *,
     temperature: float,
     log_weights: Any = None,
-    batch_size: BatchSize = "auto",
     device: Device = "auto",
 ) -> np.ndarray:
     """``-log mean_j w_j r_j(x) / E_j``: one product with both banks, reduced in log space.
 
     Parameters
     ----------
-    image : array-like of shape (n, D)
+    X : array-like of shape (n, D)
         Unit image embeddings.
     class_embeddings : array-like of shape (K, D)
-        Unit text embeddings of the ID labels, or text plus weighted prototypes.
+        Unit text embeddings of the class names, or text plus weighted prototypes.
     corpus_embeddings : array-like of shape (N, D)
         Unit text embeddings of the corpus labels.
     log_expectation : array-like of shape (N,), optional
@@ -299,16 +370,13 @@ def expectation_score(
         T.
     log_weights : array-like of shape (N,), optional
         log w_j; None = 0. A weight may be 0 (-inf).
-    batch_size : int or "auto", default="auto"
-        Images in a tile of the product.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
     Returns
     -------
     ndarray of shape (n,), float64
-        Higher = more ID; 0 where the image activates the labels as much as an ID image does on
-        average.
+        Higher = more ID; 0 where the image activates the labels as much as an ID image does on average.
 
     Raises
     ------
@@ -323,16 +391,15 @@ def expectation_score(
     >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([10.  , -9.31, -9.31])
     """
-    image = check_matrix("image", image, allow_empty=True)
-    class_embeddings, corpus_embeddings = (
-        check_matrix("class_embeddings", class_embeddings),
-        check_matrix("corpus_embeddings", corpus_embeddings),
-    )
-    check_same_width(
-        image=image, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
+    import torch
+
+    X, class_embeddings, corpus_embeddings = check_matrices(
+        X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )
     temperature = check_positive("temperature", temperature)
     n_labels = corpus_embeddings.shape[0]
+
+    # log(w_j / E_j) is added to the logits.
     offset = np.zeros(n_labels)
     for name, values, sign in (
         ("log_expectation", log_expectation, -1),
@@ -342,30 +409,27 @@ def expectation_score(
             continue
         if np.shape(values) != (n_labels,):
             raise ValueError(
-                f"{name} must have one number a corpus label, ({n_labels},), got "
-                f"{np.shape(values)}."
+                f"{name} must have one number per corpus label, ({n_labels},), "
+                f"got {np.shape(values)}."
             )
         offset = offset + sign * np.asarray(values, dtype=float)
-    scores = np.empty(image.shape[0])
-    with LogitTiles(
-        (class_embeddings, corpus_embeddings), temperature, batch_size, device
-    ) as tiles:
-        added = take_rows(offset[:, None], slice(None), tiles.dtype, tiles.device)[:, 0]
-        for rows, block in tiles.blocks(image, 2):
-            log_id = tiles.group_lse(
-                block, class_embeddings, slice(0, class_embeddings.shape[0]), 1
-            )
-            log_corpus = tiles.group_lse(
-                block, corpus_embeddings, slice(0, n_labels), 1, offset=added
-            )
-            scores[rows] = (log_id.double() - log_corpus.double()).squeeze(1).cpu().numpy()
+
+    with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
+        classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
+        added = chunks.tensor(offset)
+
+        parts = []
+        for rows in chunks.blocks(X, 1 / temperature):
+            log_divisor = chunks.logsumexp(rows, classes)
+            parts.append(log_divisor - chunks.logsumexp(rows, corpus, offset=added))
+        scores = torch.cat(parts).squeeze(1).cpu().numpy()
     return scores + np.log(n_labels)
 
 
 def add_background(
     scores: Any, largest_cosine: Any, log_expectation: float, *, weight: float, temperature: float
 ) -> np.ndarray:
-    r"""Add a background label: one that every image would activate equally, were it not for the ID labels.
+    r"""Add a background label: one that every image would activate equally, but for the class names.
 
     ``r_0(x) = exp(-max_k cos(x, t_k) / T)`` and its ID mean :math:`E_0` enter the mean with
     `weight` times the weight of all corpus labels together: ``-log((exp(-score) + weight r_0 / E_0)
@@ -397,49 +461,46 @@ def add_background(
     [0.0]
     """
     log_ratio = -np.asarray(largest_cosine, dtype=float) / temperature - log_expectation
-    return -np.logaddexp(-np.asarray(scores, dtype=float), np.log(weight) + log_ratio) + np.log1p(
-        weight
-    )
+    corpus_part = -np.asarray(scores, dtype=float)
+    return np.log1p(weight) - np.logaddexp(corpus_part, np.log(weight) + log_ratio)
 
 
-class _Sums:
-    """Checked input of the two sums over ID images, and their weights."""
+class _LogZ:
+    """``log Z_kj`` of a prior, for some corpus labels at a time: float64 of shape (labels, K)."""
 
-    def __init__(self, image, log_id, corpus_embeddings, temperature, class_index, prior) -> None:
-        self.image, self.corpus = (
-            check_matrix("image", image),
-            check_matrix("corpus_embeddings", corpus_embeddings),
+    def __init__(
+        self, chunks: Chunks, prior: ZeroShotPrior, corpus: np.ndarray, temperature: float
+    ) -> None:
+        self.scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
+        self.bank = chunks.matrix(prior.class_embeddings)
+        self._chunks, self._corpus, self._clip = chunks, corpus, prior.clip
+        self._per_label = chunks.tensor(per_label, double=True)
+        self._per_class = chunks.tensor(per_class, double=True)
+
+    def finish(self, part: slice, logits: torch.Tensor) -> torch.Tensor:
+        """Make log Z of products that were scaled by `scale`."""
+        z = logits.double() + self._per_class + self._per_label[part, None]
+        return z if self._clip is None else z.clamp_(max=self._clip)
+
+    def rows(self, part: slice) -> torch.Tensor:
+        """Return log Z of some labels."""
+        rows = self._chunks.matrix(self._corpus[part]) * self.scale
+        return self.finish(part, self._chunks.product(rows, self.bank))
+
+
+def _check_fit(
+    X: Any,
+    corpus_embeddings: Any,
+    temperature: Any,
+    class_index: Any,
+    prior: ZeroShotPrior | None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Check what the two sums over ID images are made of."""
+    X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
+    if len(X) == 0:
+        raise ValueError("X is empty: at least one ID image is needed.")
+    if (class_index is None) != (prior is None):
+        raise ValueError(
+            "class_index and prior go together: give both (stratified) or neither (plain)."
         )
-        check_same_width(image=self.image, corpus_embeddings=self.corpus)
-        if (class_index is None) != (prior is None):
-            raise ValueError(
-                "class_index and prior go together: give both (stratified) or neither (plain)."
-            )
-        self.temperature, self.n_labels = (
-            check_positive("temperature", temperature),
-            len(self.corpus),
-        )
-        self.log_id = np.asarray(log_id, dtype=float)
-        self.log_n = float(np.log(len(self.image)))
-        self.n_classes = 1 if prior is None else len(prior.class_embeddings)
-        self.index = (
-            np.zeros(len(self.image), dtype=int) if class_index is None else np.asarray(class_index)
-        )
-        self.count = np.bincount(self.index, minlength=self.n_classes)
-        self.corpus_mean = self.corpus.mean(axis=0, dtype=float)
-        self.parts = list(label_parts(self.n_labels, max(len(self.image), self.n_classes)))
-        if prior is not None:
-            whole = self.count + prior.strength
-            self.log_image_weight = np.log(self.n_classes * whole[self.index])
-            with np.errstate(divide="ignore"):
-                self.log_prior_weight = np.log(prior.strength) - np.log(self.n_classes * whole)
-
-    def ratios(self, part: slice) -> np.ndarray:
-        """Return log r of all images and some labels, (n, c) float64."""
-        return (self.image @ self.corpus[part].T).astype(
-            np.float64
-        ) / self.temperature - self.log_id[:, None]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return X, corpus, check_positive("temperature", temperature)

@@ -1,25 +1,26 @@
-"""What class names alone say: how much ID images activate a corpus label, its weight, which ID images to trust.
+"""What class names alone say about ENL: a guess of E, weights of corpus labels, images to trust.
 
 Pure functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.validation import check_matrices
+from dnm_sklearn.scoring._chunks import Chunks, Device
+from dnm_sklearn.scoring.class_names import class_index as nearest_class
+from dnm_sklearn.scoring.mining import _proportion_as_close
+
 __all__ = [
     "ZeroShotPrior",
     "names_only_weights",
-    "negative_share",
     "trusted_images",
     "zero_shot_log_expectation",
 ]
-
-_TILE_NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ZeroShotPrior:
     Attributes
     ----------
     class_embeddings : ndarray of shape (K, D)
-        Unit text embeddings of the ID labels.
+        Unit text embeddings of the class names.
     image_mean : ndarray of shape (D,)
         mu, the mean embedding of images (not normalised).
     slope, spread : float
@@ -65,60 +66,68 @@ class ZeroShotPrior:
         -------
         ndarray of shape (K, D), float64
         """
-        return np.asarray(self.image_mean, dtype=float) + self.slope * (
-            np.asarray(self.class_embeddings, dtype=float) - corpus_mean
-        )
+        text = np.asarray(self.class_embeddings, dtype=float)
+        return np.asarray(self.image_mean, dtype=float) + self.slope * (text - corpus_mean)
 
-    def log_rows(
-        self, corpus_tile: np.ndarray, corpus_mean: np.ndarray, temperature: float
-    ) -> np.ndarray:
-        """Return log Z for some corpus labels.
+    def log_z_terms(
+        self, corpus_embeddings: np.ndarray, temperature: float
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return what makes up log Z before its clip: ``scale * cosine + per_label + per_class``.
 
         Parameters
         ----------
-        corpus_tile : ndarray of shape (c, D)
-            Unit text embeddings of some corpus labels.
-        corpus_mean : ndarray of shape (D,)
-            Mean over all corpus labels.
+        corpus_embeddings : ndarray of shape (N, D)
+            Unit text embeddings of all corpus labels.
         temperature : float
             T.
 
         Returns
         -------
-        ndarray of shape (K, c), float64
+        scale : float
+            Multiplies the cosine of a corpus label and a class name.
+        per_label, per_class : ndarray of shape (N,) and (K,), float64
         """
+        corpus_mean = corpus_embeddings.mean(axis=0, dtype=float)
+        variance = (self.spread / temperature) ** 2
+
+        # m_k = common + slope * t_k, so that n_j . m_k is slope times a cosine and one number per
+        # label. The corpus keeps its precision: a float64 copy of it can take 300 MB.
         common = np.asarray(self.image_mean, dtype=float) - self.slope * corpus_mean
-        own = np.einsum(
-            "kd,kd->k",
-            np.asarray(self.class_embeddings, dtype=float),
-            self.class_means(corpus_mean),
-        )
-        cosine = (self.class_embeddings @ corpus_tile.T).astype(np.float64)
-        out = (self.slope / temperature - self.spread**2 / temperature**2) * cosine
-        out += (corpus_tile @ common) / temperature + self.spread**2 / temperature**2
-        out -= own[:, None] / temperature
-        return out if self.clip is None else np.minimum(out, self.clip, out=out)
+        towards_common = corpus_embeddings @ common.astype(corpus_embeddings.dtype)
+        scale = self.slope / temperature - variance
+        per_label = towards_common.astype(float) / temperature + variance
+
+        text = np.asarray(self.class_embeddings, dtype=float)
+        towards_mean = np.einsum("kd,kd->k", text, self.class_means(corpus_mean))
+        return scale, per_label, -towards_mean / temperature
 
 
 def names_only_weights(
-    class_embeddings: Any, corpus_embeddings: Any, *, level: float = 0.5
+    class_embeddings: Any, corpus_embeddings: Any, *, level: float = 0.5, device: Device = "auto"
 ) -> np.ndarray:
-    """Weights in [0, 1] that silence corpus labels as close to an ID label as ID labels are to each other.
+    """Weights in [0, 1] that silence corpus labels as close to a class as classes are to each other.
 
-    ``min(1, p / level)`` with p the share of ID labels whose nearest other ID label is at least as
-    close as the corpus label's nearest ID label.
+    ``min(1, p / level)`` with p the proportion of class names whose nearest other class name is at
+    least as close as the corpus label's nearest class name.
 
     Parameters
     ----------
     class_embeddings, corpus_embeddings : array-like of shape (K, D) and (N, D)
         Unit text embeddings.
     level : float, default=0.5
-        Share at which the weight reaches 1.
+        Proportion at which the weight reaches 1.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
     ndarray of shape (N,), float64
-        All 1 with a single ID label, or where every weight would be 0.
+        All 1 with a single class name, or where every weight would be 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
 
     Examples
     --------
@@ -128,77 +137,17 @@ def names_only_weights(
     >>> names_only_weights(ids, np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
     [0.0, 1.0]
     """
+    # One name has no other that could be near: nothing to compare with.
     if len(class_embeddings) == 1:
         return np.ones(len(corpus_embeddings))
-    weights = np.minimum(1.0, _share_as_close(class_embeddings, corpus_embeddings) / level)
+
+    p = _proportion_as_close(class_embeddings, corpus_embeddings, device=device)
+    weights = np.minimum(1.0, p / level)
     return weights if weights.any() else np.ones(len(weights))
 
 
-def negative_share(class_embeddings: Any, corpus_embeddings: Any, *, level: float = 0.5) -> float:
-    """Share of corpus labels that are truly negative, estimated from the embeddings (Storey's estimator).
-
-    A label that is really ID is taken to be as close to its nearest ID label as ID labels are to
-    theirs. Then its p-value, the share of ID labels at least as close, is uniform; a truly negative
-    label's is near 1. Labels with a p-value below `level` are counted as ID, and ``their share /
-    level`` estimates the share of all ID labels.
-
-    Parameters
-    ----------
-    class_embeddings, corpus_embeddings : array-like of shape (K, D) and (N, D)
-        Unit text embeddings; at least 2 ID labels.
-    level : float, default=0.5
-        In (0, 1]. Smaller = fewer negatives are counted as ID, more variance.
-
-    Returns
-    -------
-    float
-        In [1 / N, 1]; 1 / N where more labels than the null explains are close to ID labels.
-
-    Raises
-    ------
-    ValueError
-        Fewer than 2 ID labels, no corpus label, or a `level` outside (0, 1].
-
-    References
-    ----------
-    .. [1] Storey, "A direct approach to false discovery rates", JRSS B 64(3), 2002.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl_prior import negative_share
-    >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
-    >>> negative_share(ids, np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [-0.6, -0.8]]))
-    0.5
-    """
-    if len(class_embeddings) < 2 or not len(corpus_embeddings):
-        raise ValueError(
-            "The share of true negatives is estimated from at least 2 ID labels and 1 corpus "
-            f"label, got {len(class_embeddings)} and {len(corpus_embeddings)}; give the share as a "
-            "number instead."
-        )
-    if not 0 < level <= 1:
-        raise ValueError(f"level must be in (0, 1], got {level!r}.")
-    contaminated = (
-        float(np.mean(_share_as_close(class_embeddings, corpus_embeddings) < level)) / level
-    )
-    return max(1 - contaminated, 1 / len(corpus_embeddings))
-
-
-def _share_as_close(class_embeddings: Any, corpus_embeddings: Any) -> np.ndarray:
-    """Share of ID labels at least as close to another ID label as each corpus label is to its nearest; shape (N,)."""
-    ids, corpus = np.asarray(class_embeddings), np.asarray(corpus_embeddings)
-    between = ids @ ids.T
-    np.fill_diagonal(between, -np.inf)
-    null = np.sort(between.max(axis=1).astype(float))
-    closest = np.concatenate(
-        [(ids @ corpus[part].T).max(axis=0) for part in label_parts(len(corpus), len(ids))]
-    )
-    return (len(null) - np.searchsorted(null, closest.astype(float) - 1e-6)) / len(null)
-
-
 def zero_shot_log_expectation(
-    prior: ZeroShotPrior, corpus_embeddings: Any, *, temperature: float
+    prior: ZeroShotPrior, corpus_embeddings: Any, *, temperature: float, device: Device = "auto"
 ) -> np.ndarray:
     """``log mean_k Z_kj`` without its clip: what E is taken for where there are no ID images.
 
@@ -210,10 +159,17 @@ def zero_shot_log_expectation(
         Unit text embeddings of the corpus labels.
     temperature : float
         T.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
     ndarray of shape (N,), float64
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
 
     Examples
     --------
@@ -223,35 +179,43 @@ def zero_shot_log_expectation(
     >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
     array([-0.219, -0.219, -0.499])
     """
-    corpus = np.asarray(corpus_embeddings)
-    free = ZeroShotPrior(prior.class_embeddings, prior.image_mean, prior.slope, prior.spread, None)
-    mean = corpus.mean(axis=0, dtype=float)
-    parts = label_parts(len(corpus), len(prior.class_embeddings))
-    sums = [log_sum(free.log_rows(corpus[part], mean, temperature), axis=0) for part in parts]
-    return np.concatenate(sums) - np.log(len(prior.class_embeddings))
+    import torch
+
+    text, corpus = check_matrices(
+        class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
+    )
+    scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
+
+    # The corpus labels are the rows here, and the class names the bank that is summed over.
+    with Chunks(device, corpus) as chunks:
+        bank, offset = chunks.matrix(text), chunks.tensor(per_class)
+        blocks = chunks.blocks(corpus, scale)
+        sums = torch.cat([chunks.logsumexp(rows, bank, offset=offset) for rows in blocks])
+        return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(text))
 
 
 def trusted_images(
-    image: Any,
+    X: Any,
     class_index: Any,
     prior: ZeroShotPrior,
     corpus_embeddings: Any,
     *,
     temperature: float,
-    share: float,
+    proportion: float,
+    device: Device = "auto",
 ) -> np.ndarray:
     r"""Which images to believe to be ID: all but the least likely ones, unless their class vouches for them.
 
-    An image of class y is judged by ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) /
-    Z_j``, with Z and w from names alone, so that bad images cannot vouch for each other. The
-    `share` of images with the lowest values is left out, but for the best third of each class
-    (rounded up): where a whole class has low values, its name is to blame. Of a class above the
-    median size only a third of that is spared, and the only image of a class only if no other class
-    name is nearer to it.
+    An image of class y is judged by ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) / Z_j``,
+    with Z and w from names alone, so that bad images cannot vouch for each other. The `proportion`
+    of images with the lowest values is left out, but for the best third of each class (rounded up):
+    where a whole class has low values, its name is to blame. Of a class above the median size only
+    a third of that is spared, and the only image of a class only if no other class name is nearer
+    to it.
 
     Parameters
     ----------
-    image : array-like of shape (n, D)
+    X : array-like of shape (n, D)
         Unit image embeddings.
     class_index : array-like of int of shape (n,)
         Class of each image as given, in 0..K-1.
@@ -261,8 +225,10 @@ def trusted_images(
         Unit text embeddings of the corpus labels.
     temperature : float
         T.
-    share : float
-        Largest share of images to leave out, in [0, 1).
+    proportion : float
+        Largest proportion of images to leave out, in [0, 1).
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
@@ -272,7 +238,7 @@ def trusted_images(
     Raises
     ------
     ValueError
-        If `share` is outside [0, 1).
+        If `proportion` is outside [0, 1), or shapes or widths do not fit.
 
     Examples
     --------
@@ -280,45 +246,61 @@ def trusted_images(
     >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, trusted_images
     >>> text, images = np.eye(3), np.eye(3)[[0, 0, 0, 2]]
     >>> prior = ZeroShotPrior(text[:2], images.mean(axis=0))
-    >>> trusted_images(images, [0, 0, 0, 0], prior, text[2:], temperature=0.1, share=0.25).tolist()
+    >>> trusted_images(images, [0] * 4, prior, text[2:], temperature=0.1, proportion=0.25).tolist()
     [True, True, True, False]
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share must be in [0, 1), got {share!r}.")
-    rows, index = np.asarray(image), np.asarray(class_index)
-    ids, corpus = np.asarray(prior.class_embeddings), np.asarray(corpus_embeddings)
-    trusted = np.ones(len(rows), dtype=bool)
-    if not (n_out := int(share * len(rows) + 1e-9)):
-        return trusted
-    with np.errstate(divide="ignore"):
-        offset = np.log(names_only_weights(ids, corpus))
-    offset -= zero_shot_log_expectation(prior, corpus, temperature=temperature)
-    score = np.full(len(rows), -np.inf)
-    for part in label_parts(len(corpus), len(rows)):
-        logits = (rows @ corpus[part].T).astype(np.float64) / temperature
-        score = np.logaddexp(score, log_sum(logits + offset[part], axis=1))
-    score = np.einsum("nd,nd->n", rows, ids[index], dtype=np.float64) / temperature - score
+    if not 0 <= proportion < 1:
+        raise ValueError(f"proportion must be in [0, 1), got {proportion!r}.")
+    X, text, corpus = check_matrices(
+        X=X, class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
+    )
+    index = np.asarray(class_index)
+
+    # The margin keeps 0.29 * 100 at 29 although it is 28.999... in binary.
+    n_out = int(proportion * len(X) + 1e-9)
+    if not n_out:
+        return np.ones(len(X), dtype=bool)
+
+    weights = names_only_weights(text, corpus, device=device)
+    log_z = zero_shot_log_expectation(prior, corpus, temperature=temperature, device=device)
+    against = _weighted_logsumexp(X, corpus, weights, log_z, temperature, device)
+    score = np.einsum("nd,nd->n", X, text[index], dtype=np.float64) / temperature - against
+
+    trusted = np.ones(len(X), dtype=bool)
     trusted[np.argsort(score, kind="stable")[:n_out]] = False
+
+    # Rank of each image within its class, 0 = best: its place in the order (class, -score), less
+    # the place of the first of its class.
     count = np.bincount(index)
     order = np.lexsort((-score, index))
-    rank = np.empty(len(rows), dtype=int)
-    rank[order] = np.arange(len(rows)) - (np.cumsum(count) - count)[index[order]]
-    nearest = np.concatenate(
-        [(rows[part] @ ids.T).argmax(axis=1) for part in label_parts(len(rows), len(ids))]
-    )
+    rank = np.empty(len(X), dtype=int)
+    rank[order] = np.arange(len(X)) - (np.cumsum(count) - count)[index[order]]
+
+    # The best third is spared, of a large class a third of the median size.
     usual = np.minimum(count, np.median(count[count > 0]))[index]
-    return trusted | ((3 * rank < usual) & ((count[index] > 1) | (nearest == index)))
+    in_best_third = 3 * rank < usual
+    # An image that is the only one of its class would always be its best third.
+    in_company = count[index] > 1
+    named_rightly = nearest_class(X, text, device=device) == index
+    return trusted | (in_best_third & (in_company | named_rightly))
 
 
-def label_parts(n_labels: int, rows: int) -> Iterator[slice]:
-    """Yield slices of labels such that `rows` times their number stays bounded."""
-    step = max(1, _TILE_NUMBERS // rows)
-    for start in range(0, n_labels, step):
-        yield slice(start, min(start + step, n_labels))
+def _weighted_logsumexp(
+    X: Any,
+    corpus: np.ndarray,
+    weights: np.ndarray,
+    log_z: np.ndarray,
+    temperature: float,
+    device: Device,
+) -> np.ndarray:
+    """Return ``log sum_j w_j exp(cos(x, n_j) / T) / Z_j`` of each image, (n,)."""
+    import torch
 
+    with np.errstate(divide="ignore"):  # a weight may be 0
+        log_weights = np.log(weights)
 
-def log_sum(logs: np.ndarray, axis: int) -> np.ndarray:
-    """Log of the sum of exp, -inf where all are -inf."""
-    top = np.maximum(logs.max(axis=axis, keepdims=True), -1e300)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(logs - top).sum(axis=axis)) + top.squeeze(axis)
+    with Chunks(device, corpus) as chunks:
+        bank, offset = chunks.matrix(corpus), chunks.tensor(log_weights - log_z)
+        blocks = chunks.blocks(X, 1 / temperature)
+        sums = [chunks.logsumexp(rows, bank, offset=offset) for rows in blocks]
+        return torch.cat(sums).squeeze(1).cpu().numpy()

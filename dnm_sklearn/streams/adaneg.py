@@ -1,4 +1,4 @@
-"""AdaNeg's stream: a few confident test images remembered beside each label's text (torch inside).
+"""AdaNeg's stream: a few confident test images remembered beside each label's text.
 
 A label's slots are its text and up to `memory_length` image features. The *proxy* of a label stands
 in for its text in a second grouped score: ``"task"`` = the mean over its slots, ``"sample"`` =
@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.scoring._tiles import (
-    BLOCK_NUMBERS,
-    Device,
-    compute_dtype,
-    log_shares,
-    resolve_device,
-    take,
-)
+from dnm_sklearn.scoring._chunks import BLOCK_NUMBERS, Chunks, Device
+from dnm_sklearn.scoring.negative_labels import _log_probability_sums
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +26,16 @@ __all__ = ["STATE_NAMES", "LabelMemoryStream"]
 # negatives in their order of groups.
 STATE_NAMES = ("memory_features_", "memory_label_", "memory_entropy_", "n_seen_")
 
+# The score that parts ID from OOD in the paper; `gap` widens it to a band without confidence.
 _SPLIT = 0.5
+# Places of the first store; a full one doubles.
 _LEAST_PLACES = 64
+# Slots of some labels, and their cosines to some images, held at once by a thread: 8 MB each.
+_SLOT_NUMBERS = BLOCK_NUMBERS // 4
 
 
 class LabelMemoryStream:
-    """Label banks on a device, and the memory of one stream.
+    """AdaNeg's label embeddings on a device, and the memory of one stream.
 
     Parameters
     ----------
@@ -68,17 +66,9 @@ class LabelMemoryStream:
         gap: float,
         device: Device = "auto",
     ) -> None:
-        import torch
-
-        self._device = resolve_device(device)
+        self._chunks = Chunks(device, class_embeddings, negative_embeddings)
+        self._text = self._chunks.tensor(np.concatenate([class_embeddings, negative_embeddings]))
         self._n_classes = len(class_embeddings)
-        n_numbers = (len(class_embeddings) + len(negative_embeddings)) * class_embeddings.shape[1]
-        self._dtype = compute_dtype(n_numbers)
-        banks = (
-            take(bank, slice(None), self._dtype, self._device)
-            for bank in (class_embeddings, negative_embeddings)
-        )
-        self._text = torch.cat(list(banks))
         self._scale = 1 / temperature
         self._n_groups = n_groups
         self._length = memory_length
@@ -88,28 +78,29 @@ class LabelMemoryStream:
         self._confident_id = _SPLIT + gap * (1 - _SPLIT)
         self._confident_ood = _SPLIT - gap * _SPLIT
 
-    # -- state ----------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin with an empty memory."""
         width = self._text.shape[1]
         empty = {
+            "memory_features_": np.empty((0, width), np.float32),
             "memory_label_": np.empty(0, np.int64),
             "memory_entropy_": np.empty(0),
             "n_seen_": 0,
         }
-        self.load({"memory_features_": np.empty((0, width), np.float32), **empty})
+        self.load(empty)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state; its arrays are copied."""
         import torch
 
-        def tensor(name: str, dtype: torch.dtype) -> torch.Tensor:
-            return torch.from_numpy(state[name].copy()).to(device=self._device, dtype=dtype)
+        def tensor(name: str, dtype: type) -> torch.Tensor:
+            return torch.from_numpy(np.array(state[name], dtype)).to(self._chunks.device)
 
-        self._features = tensor("memory_features_", torch.float32)
-        self._label = tensor("memory_label_", torch.int64)
-        self._entropy = tensor("memory_entropy_", torch.float64)
+        self._features = tensor("memory_features_", np.float32)
+        self._label = tensor("memory_label_", np.int64)
+        self._entropy = tensor("memory_entropy_", np.float64)
         self._n_seen = state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
@@ -120,14 +111,14 @@ class LabelMemoryStream:
         dict
             Its arrays may share memory with the stream: `load` it before going on.
         """
-        arrays = (
-            self._features.cpu().numpy(),
-            self._label.cpu().numpy(),
-            self._entropy.cpu().numpy(),
-        )
-        return dict(zip(STATE_NAMES, (*arrays, self._n_seen), strict=True))
+        return {
+            "memory_features_": self._features.cpu().numpy(),
+            "memory_label_": self._label.cpu().numpy(),
+            "memory_entropy_": self._entropy.cpu().numpy(),
+            "n_seen_": self._n_seen,
+        }
 
-    # -- scores ---------------------------------------------------------------------------------------
+    # -- scores -----------------------------------------------------------------------------------
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
         """Score rows with the memory as it is.
@@ -142,12 +133,17 @@ class LabelMemoryStream:
         ndarray of shape (n,), float64
             Log-odds, higher = more ID.
         """
-        step = max(1, BLOCK_NUMBERS // len(self._text))
-        parts = []
-        for start in range(0, len(rows), step):
-            images, logits = self._logits(rows[start : start + step])
-            parts.append(self._mixed(images, logits, self._log_shares(logits)))
-        return np.concatenate(parts) if parts else np.empty(0)
+        import torch
+
+        with self._chunks as chunks:
+            slots = self._slots()
+
+            def score(part: slice, logits: torch.Tensor) -> torch.Tensor:
+                static = self._log_probabilities(logits)
+                return self._mixed(chunks.tensor(rows[part]), logits, static, slots)
+
+            parts = chunks.products(score, rows, self._text, self._scale)
+            return torch.cat(parts).cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
         """Remember the confident images of a batch, then score it.
@@ -162,45 +158,63 @@ class LabelMemoryStream:
         ndarray of shape (b,), float64
             Log-odds, higher = more ID.
         """
-        images, logits = self._logits(batch)
-        static = self._log_shares(logits)
-        self._remember(images, logits, static[0].exp())
-        self._n_seen += len(batch)
-        return self._mixed(images, logits, static)
-
-    def _logits(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        images = take(rows, slice(None), self._dtype, self._device)
-        return images, (images @ self._text.T).mul_(self._scale)
-
-    def _log_shares(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return log of the grouped score p and of 1 - p, both float64 (b,)."""
-        log_id = logits[:, : self._n_classes].logsumexp(dim=1, keepdim=True).double()
-        groups = logits[:, self._n_classes :].reshape(len(logits), self._n_groups, -1)
-        inside, outside = log_shares(groups.logsumexp(dim=2).double() - log_id)
-        log_groups = math.log(self._n_groups)
-        return inside - log_groups, outside - log_groups
-
-    def _mixed(
-        self, images: torch.Tensor, logits: torch.Tensor, static: tuple[torch.Tensor, torch.Tensor]
-    ) -> np.ndarray:
-        """Log-odds of ``(S_ada + weight * S_nl) / (1 + weight)``; overwrites `logits` with those of the proxies."""
         import torch
 
-        touched, places = self._slots()
-        if len(touched):
-            logits[:, touched] = self._proxy_logits(images, logits, touched, places)
-        adapted = self._log_shares(logits)
-        inside, outside = (
-            torch.logaddexp(a, s + self._log_weight) for a, s in zip(adapted, static, strict=True)
-        )
-        return (inside - outside).cpu().numpy()
+        with self._chunks as chunks:
+            images = chunks.tensor(batch)
+            logits = images.new_empty(len(images), len(self._text))
 
-    # -- memory -----------------------------------------------------------------------------------------
+            def score_statically(part: slice, found: torch.Tensor) -> torch.Tensor:
+                logits[part] = found
+                return self._log_probabilities(found)
+
+            parts = chunks.products(score_statically, images, self._text, self._scale)
+            static = torch.cat(parts)
+            self._remember(images, logits, static[:, 0].exp())
+            self._n_seen += len(batch)
+            slots = self._slots()
+
+            def score(part: slice) -> torch.Tensor:
+                return self._mixed(images[part], logits[part], static[part], slots)
+
+            work = logits.numel() * images.shape[1]
+            parts = chunks.map(score, chunks.row_slices(len(images), work), work)
+            return torch.cat(parts).cpu().numpy()
+
+    def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return log of the grouped score p and of 1 - p, float64 (b, 2)."""
+        import torch
+
+        log_id = logits[:, : self._n_classes].logsumexp(dim=1, keepdim=True).double()
+        groups = logits[:, self._n_classes :].unflatten(1, (self._n_groups, -1))
+        log_negative = groups.logsumexp(dim=2).double()
+
+        log_sums = _log_probability_sums(log_negative - log_id)
+        return torch.stack(log_sums, dim=1) - math.log(self._n_groups)
+
+    def _mixed(
+        self,
+        images: torch.Tensor,
+        logits: torch.Tensor,
+        static: torch.Tensor,
+        slots: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """Log-odds of ``(S_ada + weight * S_nl) / (1 + weight)``; overwrites logits with the proxies'."""
+        import torch
+
+        labels, places = slots
+        if len(labels):
+            logits[:, labels] = self._proxy_logits(images, labels, places)
+        adapted = self._log_probabilities(logits)
+        inside, outside = torch.logaddexp(adapted, static + self._log_weight).unbind(dim=1)
+        return inside - outside
+
+    # -- memory -----------------------------------------------------------------------------------
 
     def _remember(
         self, images: torch.Tensor, logits: torch.Tensor, confidence: torch.Tensor
     ) -> None:
-        """Store the confident images: in the end a label holds those of lowest entropy, earlier ones on a tie.
+        """Store the confident images: a label holds those of lowest entropy, earlier ones on a tie.
 
         That is what storing them one by one comes to, where a full label gives up its feature of
         highest entropy for one of lower entropy.
@@ -213,22 +227,25 @@ class LabelMemoryStream:
         )
         index, label, entropy = [], [], []
         for mask, columns in sides:
+            # Each image belongs to the nearest label of its side, with the entropy over that side.
             rows = torch.nonzero(mask).squeeze(1)
-            log_share = logits[rows, columns].double().log_softmax(dim=1)
+            log_probability = logits[rows, columns].double().log_softmax(dim=1)
             index.append(rows)
-            label.append(log_share.argmax(dim=1) + columns.start)
-            entropy.append(-(log_share.exp() * log_share).sum(dim=1))
-        rows, new_label, new_entropy = (torch.cat(parts) for parts in (index, label, entropy))
+            label.append(log_probability.argmax(dim=1) + columns.start)
+            entropy.append(-(log_probability.exp() * log_probability).sum(dim=1))
+        rows, new_label, new_entropy = torch.cat(index), torch.cat(label), torch.cat(entropy)
         if not len(rows):
             return
+
+        # Old entries come first, so that they win ties. Those that stay are the first
+        # `memory_length` of their label.
         n_old = len(self._label)
-        labels, entropies = (
-            torch.cat([self._label, new_label]),
-            torch.cat([self._entropy, new_entropy]),
-        )
-        alive = (self._rank(labels, entropies) < self._length) & (labels >= 0)
-        self._label[~alive[:n_old]] = -1
-        stored = alive[n_old:]
+        labels = torch.cat([self._label, new_label])
+        entropies = torch.cat([self._entropy, new_entropy])
+        stays = (self._rank(labels, entropies) < self._length) & (labels >= 0)
+
+        self._label[~stays[:n_old]] = -1
+        stored = stays[n_old:]
         self._write(images[rows[stored]].float(), new_label[stored], new_entropy[stored])
 
     @staticmethod
@@ -236,12 +253,15 @@ class LabelMemoryStream:
         """Rank of each entry within its label, lowest entropy first."""
         import torch
 
+        # Sorted by label, and by entropy within a label: two stable sorts, the last one first.
         order = entropies.sort(stable=True).indices
         order = order[labels[order].sort(stable=True).indices]
         ordered = labels[order]
-        position = torch.arange(len(order), device=order.device)
+
+        # An entry's place, less the place of the first of its label.
+        place = torch.arange(len(order), device=order.device)
         rank = torch.empty_like(order)
-        rank[order] = position - torch.searchsorted(ordered, ordered)
+        rank[order] = place - torch.searchsorted(ordered, ordered)
         return rank
 
     def _write(self, features: torch.Tensor, label: torch.Tensor, entropy: torch.Tensor) -> None:
@@ -251,59 +271,60 @@ class LabelMemoryStream:
         free = torch.nonzero(self._label < 0).squeeze(1)
         if len(free) < len(label):
             grown = max(_LEAST_PLACES, len(self._label), len(label) - len(free))
-            self._features = torch.cat(
-                [self._features, self._features.new_zeros(grown, self._features.shape[1])]
-            )
+            width = self._features.shape[1]
+            self._features = torch.cat([self._features, self._features.new_zeros(grown, width)])
             self._label = torch.cat([self._label, self._label.new_full((grown,), -1)])
             self._entropy = torch.cat([self._entropy, self._entropy.new_zeros(grown)])
             free = torch.nonzero(self._label < 0).squeeze(1)
+
         places = free[: len(label)]
-        self._features[places], self._label[places], self._entropy[places] = (
-            features,
-            label,
-            entropy,
-        )
+        self._features[places] = features
+        self._label[places] = label
+        self._entropy[places] = entropy
 
     def _slots(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the labels that hold images, and their places (labels, memory_length), -1 where there is none."""
+        """Return the labels that hold images, and their places (labels, memory_length), -1 = none."""
         import torch
 
         live = torch.nonzero(self._label >= 0).squeeze(1)
-        touched, row = self._label[live].unique(return_inverse=True)
-        places = torch.full((len(touched), self._length), -1, device=self._device)
+        labels, row = self._label[live].unique(return_inverse=True)
+        places = torch.full((len(labels), self._length), -1, device=live.device)
         places[row, self._rank(self._label[live], self._entropy[live])] = live
-        return touched, places
+        return labels, places
 
     def _proxy_logits(
-        self,
-        images: torch.Tensor,
-        logits: torch.Tensor,
-        touched: torch.Tensor,
-        places: torch.Tensor,
+        self, images: torch.Tensor, labels: torch.Tensor, places: torch.Tensor
     ) -> torch.Tensor:
         """Logits (b, labels) of the labels that hold images, a few labels at a time."""
         import torch
 
         n_slots = self._length + 1
-        step = max(1, BLOCK_NUMBERS // (n_slots * max(images.shape)))
+        step = max(1, _SLOT_NUMBERS // (n_slots * max(images.shape)))
         parts = []
-        for labels, at in zip(touched.split(step), places.split(step), strict=True):
-            held = self._features[at.clamp(min=0)].to(self._dtype) * (at >= 0)[:, :, None]
-            slots = torch.cat([self._text[labels, None, :], held], dim=1)
-            if self._proxy == "task":
-                proxies = slots.sum(dim=1)
-                proxies /= proxies.norm(dim=1, keepdim=True).clamp_(min=1e-12)
-                parts.append((images @ proxies.T).mul_(self._scale))
-                continue
-            cosine = (images @ slots.flatten(0, 1).T).view(len(images), *slots.shape[:2])
+        for some, at in zip(labels.split(step), places.split(step), strict=True):
             # Empty slots are zero rows: whatever their weight, they add nothing.
-            weight = torch.exp(self._beta * (cosine - 1))
-            gram = slots @ slots.mT
-            length = (
-                ((weight.transpose(0, 1) @ gram).transpose(0, 1) * weight)
-                .sum(dim=2)
-                .clamp_(min=1e-24)
-                .sqrt_()
-            )
-            parts.append((weight * cosine).sum(dim=2).div_(length).mul_(self._scale))
+            held = self._features[at.clamp(min=0)].to(images.dtype) * (at >= 0)[:, :, None]
+            slots = torch.cat([self._text[some, None, :], held], dim=1)
+            proxy = self._task_proxies if self._proxy == "task" else self._sample_proxies
+            parts.append(proxy(images, slots).mul_(self._scale))
         return torch.cat(parts, dim=1)
+
+    def _task_proxies(self, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Cosines (b, labels) with the mean of each label's slots (labels, slots, D)."""
+        proxies = slots.sum(dim=1)
+        proxies /= proxies.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+        return self._chunks.product(images, proxies)
+
+    def _sample_proxies(self, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Cosines (b, labels) with the mean of each label's slots, weighted for each image."""
+        import torch
+
+        cosine = self._chunks.product(images, slots.flatten(0, 1)).unflatten(1, slots.shape[:2])
+        weight = torch.exp(self._beta * (cosine - 1))
+
+        # |sum_s w_s slot_s|^2 = w' G w with the products G of a label's slots with each other: no
+        # proxy per image and label is ever made.
+        gram = slots @ slots.mT
+        square = ((weight.transpose(0, 1) @ gram).transpose(0, 1) * weight).sum(dim=2)
+        length = square.clamp_(min=1e-24).sqrt_()
+        return (weight * cosine).sum(dim=2).div_(length)

@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.testing.data import EmbeddingWorld, make_embedding_world
-from dnm_sklearn.testing.mock_embedder import FakeEmbedder
+from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
 _SMALL = {
     "n_groups": 4,
@@ -108,8 +108,8 @@ def check_repeated_and_reordered_names(detector: Any) -> None:
 
 
 def check_chunks(detector: Any) -> None:
-    """Scores do not depend on how rows are cut into calls, nor on the size of the tiles (1e-4)."""
-    from dnm_sklearn.scoring import _tiles
+    """Scores do not depend on how rows are cut into calls, nor on the size of the chunks (1e-4)."""
+    from dnm_sklearn.scoring import _chunks
 
     world = make_embedding_world(n_images=30)
     fitted = _prepare(detector, world).fit()
@@ -119,12 +119,12 @@ def check_chunks(detector: Any) -> None:
             fitted.decision_function(world.X[i : i + size]) for i in range(0, len(world.X), size)
         ]
         np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
-    original = dict(_tiles.TILE_NUMBERS)
+    original = dict(_chunks.CHUNK_NUMBERS)
     try:
-        _tiles.TILE_NUMBERS.update(dict.fromkeys(original, 256))
+        _chunks.CHUNK_NUMBERS.update(dict.fromkeys(original, 256))
         np.testing.assert_allclose(fitted.decision_function(world.X), want, atol=1e-4)
     finally:
-        _tiles.TILE_NUMBERS.update(original)
+        _chunks.CHUNK_NUMBERS.update(original)
 
 
 def check_dtypes_and_lengths(detector: Any) -> None:

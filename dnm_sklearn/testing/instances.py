@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.testing.mock_embedder import FakeEmbedder
+from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
 __all__ = ["make_detectors", "make_estimators", "sklearn_exemptions"]
 

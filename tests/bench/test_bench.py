@@ -591,10 +591,12 @@ def test_draw_of_id_images():
 
 def test_unreadable_image_in_a_suite(embedded):
     class Blind:
+        logit_scale_, fingerprint_ = 100.0, "blind"
+
         def encode_image(self, X):
             return np.full((len(X), 3), np.nan)
 
-        encode_text = transform = encode_image
+        fit = encode_text = transform = encode_image
 
     with pytest.raises(ValueError, match="60 images of the set 'id' could not be read"):
         embed_suite(replace(embedded.suite, embedder=Blind()))

@@ -15,7 +15,7 @@ pytest.importorskip("pty", reason="no pseudo-terminals on this system")
 # The work is made slow, so that bars have time to appear on any machine.
 SLOW = """
 import sys, time
-from dnm_sklearn.bench import {module}
+from dnm_sklearn.bench.run import {module}
 from dnm_sklearn.bench.cli.main import main
 real = {module}.{name}
 def slow(*given, **more):

@@ -160,9 +160,9 @@ def test_build_script_follows_the_rule(tmp_path):
 def test_load_corpus_is_cached_and_names_the_nearest():
     assert load_corpus("wordnet-csp") is load_corpus("wordnet-csp")
     assert corpus_names() == tuple(PINNED_SELECTIONS)
-    with pytest.raises(ValueError, match="did you mean 'wordnet-neglabel'"):
+    with pytest.raises(ValueError, match="Did you mean 'wordnet-neglabel'"):
         load_corpus("wordnet-neglable")
-    with pytest.raises(ValueError, match="no shipped corpus 'qqq'; Known: 'wordnet'"):
+    with pytest.raises(ValueError, match="no shipped corpus 'qqq'. Known: 'wordnet'"):
         load_corpus("qqq")
     with pytest.raises(TypeError, match="got list"):
         load_corpus(["wordnet"])
@@ -431,7 +431,7 @@ def test_check_corpus(tmp_path, words, monkeypatch):
     for missing in (tmp_path / "no.txt", "no.txt", "some/where", tmp_path):
         with pytest.raises(FileNotFoundError, match="shipped selections: 'wordnet'"):
             check_corpus(missing)
-    with pytest.raises(ValueError, match="did you mean 'wordnet-csp'"):
+    with pytest.raises(ValueError, match="Did you mean 'wordnet-csp'"):
         check_corpus("wordnet_csp")
     for wrong in (None, 3, b"wordnet"):
         with pytest.raises(TypeError, match="corpus cannot be"):

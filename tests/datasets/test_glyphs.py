@@ -21,7 +21,7 @@ from dnm_sklearn import (
     NegLabelDetector,
 )
 from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
-from dnm_sklearn.embedding.text import TruncatedPromptWarning
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 from dnm_sklearn.metrics import auroc, fpr_at_tpr
 
 ROOT = Path(__file__).resolve().parents[2]

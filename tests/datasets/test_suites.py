@@ -18,7 +18,7 @@ from dnm_sklearn.datasets import (
     load_embedding_suite,
     write_embedding_suite,
 )
-from dnm_sklearn.datasets.embeddings_io import SuiteError
+from dnm_sklearn.exceptions import SuiteError
 from dnm_sklearn.testing import FakeEmbedder
 
 D = 6

@@ -19,7 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
-from dnm_sklearn.scoring.enl_prior import negative_share
+from dnm_sklearn.scoring.mining import negative_proportion
 
 T = 0.01
 
@@ -175,7 +175,7 @@ def test_dnm_estimates_the_prior_of_the_labels_it_keeps_and_guards_it():
         min_id_scale=0.0,
     )
     det.set_params(mining="percentile", noun_fraction=0.1).fit()
-    expected = negative_share(det.class_embeddings_, det.negative_embeddings_)
+    expected = negative_proportion(det.class_embeddings_, det.negative_embeddings_)
     assert 0.1 < expected < 0.5
     assert det.effective_negative_prior_ == expected
     assert det.negative_prior == "auto"

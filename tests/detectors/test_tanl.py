@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from streaming_checks import stream_world, unit
 from dnm_sklearn import EmbeddingTable, TANLDetector
 from dnm_sklearn.datasets.noise import noise_images
 from dnm_sklearn.scoring.tanl import activation_log_odds, otsu_threshold
+from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams.tanl import ActivationStream
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -122,7 +124,8 @@ def assert_twin(
         score_length=score_length,
     )  # fmt: skip
     settings_ = {"temperature": 1 / scale, "n_activated": m, "step": k, "gap": gap, "alpha": alpha}
-    stream = ActivationStream(class_embeddings, corpus, **settings_, dtype="float64")
+    with mock.patch.object(_exponentials, "FLOAT64_NUMBERS", 2**40):
+        stream = ActivationStream(class_embeddings, corpus, **settings_)
     stream.start(class_embeddings, noise, length, score_length)
     for batch, score, threshold in zip(batches, want, thresholds, strict=True):
         stream.load(stream.state())
@@ -230,7 +233,7 @@ def test_log_odds_keep_their_digits_where_probabilities_round():
 def test_score_of_ranked_labels(step):
     rng = np.random.default_rng(0)
     x, t, n = (unit(rng.normal(size=(size, 8))) for size in (9, 3, 7))
-    got = activation_log_odds(x, t, n, temperature=0.05, step=step, batch_size=4)
+    got = activation_log_odds(x, t, n, temperature=0.05, step=step)
     np.testing.assert_allclose(expit(got), naive_score(20 * x, t, n, step), rtol=1e-9)
 
 

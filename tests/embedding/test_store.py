@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dnm_sklearn.embedding import filehash, recordlog
-from dnm_sklearn.embedding.recordlog import CacheFormatError, CacheWriteWarning, folder_lock
+from dnm_sklearn.embedding.recordlog import folder_lock
 from dnm_sklearn.embedding.store import (
     FileDigests,
     RowStore,
@@ -23,6 +23,7 @@ from dnm_sklearn.embedding.store import (
     digest_files,
     list_stores,
 )
+from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
 WIDTH = 16
 DIGESTS = [digest_bytes(b"image %d" % i) for i in range(200)]

@@ -1,21 +1,31 @@
-"""Text towers: the cut context against open_clip's own ``encode_text``, prompts, truncation, caching."""
+"""Names under prompts: templates, truncation, memory that runs out, and the cache."""
 
 import warnings
 
 import joblib
 import numpy as np
 import pytest
-from embedding_models import KINDS, registered
+from embedding_models import registered
 
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.open_clip.registry import get_model
-from dnm_sklearn.embedding.text import TruncatedPromptWarning, check_prompt
+from dnm_sklearn.embedding.text import check_prompt
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = [
-    "cat", "dog", "a very long name of a thing that nobody has seen", "naïve café", "日本語 の 名前",
-    "cat", "x", "black chess knight", "{}", "can opener, tin opener", "3.5 mm jack",
-]  # fmt: skip
+    "cat",
+    "dog",
+    "a very long name of a thing that nobody has seen",
+    "naïve café",
+    "日本語 の 名前",
+    "cat",
+    "x",
+    "black chess knight",
+    "{}",
+    "can opener, tin opener",
+    "3.5 mm jack",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,50 +46,7 @@ def reference(model, prompts):
     return raw / norms[:, None], norms
 
 
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
-@pytest.mark.parametrize(("name", "cuts"), [(name, cuts) for name, (_, cuts) in KINDS.items()])
-@pytest.mark.parametrize("batch_size", ["auto", 2])
-def test_equals_open_clip(name, cuts, batch_size):
-    model = f"{name}/"
-    assert get_model(model).cuts_context is cuts
-    rows, norms = CLIPEmbedder(model, batch_size=batch_size).encode_text(
-        NAMES, "a photo of a {}", return_norm=True
-    )
-    expected, expected_norms = reference(model, ["a photo of a " + n for n in NAMES])
-    assert rows.dtype == norms.dtype == np.float32
-    np.testing.assert_allclose(rows, expected, atol=1e-5)
-    np.testing.assert_allclose(norms, expected_norms, rtol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
-def test_hugging_face_tower(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s"]
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=24, pad_token_id=0,
-    ).save_pretrained(folder)  # fmt: skip
-    text = {
-        "hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 8,
-        "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler",
-    }  # fmt: skip
-    configs = tmp_path / "configs"
-    configs.mkdir()
-    with registered(configs, {"tiny-hf": ({"text_cfg": text}, False)}):
-        embedder = CLIPEmbedder("tiny-hf/")
-        assert not get_model("tiny-hf/").cuts_context
-        names = ["cat", "dogs", "cat cat cat cat cat cat", "dog"]
-        with pytest.warns(TruncatedPromptWarning, match="1 of 4 prompts"):
-            rows = embedder.encode_text(names, "a photo of {}")
-        expected, _ = reference("tiny-hf/", ["a photo of " + n for n in names])
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning")
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
 class TestPrompts:
     def test_ensemble(self):
         embedder = CLIPEmbedder("tiny-clip/")
@@ -202,9 +169,7 @@ class TestMemory:
         monkeypatch.setattr(FakeEmbedder, "_encode_prompts", lambda self, p: (np.ones((1, 32)), []))
         assert np.array_equal(embedder.encode_text(["a"]), rows) is (kind != "off")
 
-    @pytest.mark.filterwarnings(
-        "ignore::dnm_sklearn.embedding.open_clip.build.RandomWeightsWarning"
-    )
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
     def test_truncation_is_told_again_on_a_hit(self, tmp_path):
         for _ in range(2):
             with pytest.warns(TruncatedPromptWarning, match="1 of 1 prompts"):

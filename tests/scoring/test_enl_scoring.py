@@ -4,19 +4,26 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from dnm_sklearn.scoring import enl, enl_prior, negative_label_log_odds
+from dnm_sklearn.scoring import _chunks, enl, enl_prior, negative_label_log_odds
 from dnm_sklearn.scoring.enl_prior import (
     ZeroShotPrior,
-    negative_share,
     trusted_images,
     zero_shot_log_expectation,
 )
+from dnm_sklearn.scoring.mining import negative_proportion
 
 T = 0.05
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def use_chunks_of(numbers, monkeypatch):
+    """Cut all products into chunks of so many logits."""
+    monkeypatch.setitem(_chunks.CHUNK_NUMBERS, "cpu", numbers)
+    monkeypatch.setitem(_chunks.ROW_NUMBERS, "cpu", numbers)
+    monkeypatch.setattr(_chunks, "BLOCK_NUMBERS", numbers)
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def naive_shift(ratios, index, z):
     return np.median(own - np.log(np.exp(z[covered]).sum(axis=0)))
 
 
-def test_score_is_the_formula(world):
+def test_score_is_the_formula(world, monkeypatch):
     ids, corpus, image, _ = world
     rng = np.random.default_rng(1)
     log_e, weights = rng.normal(size=40), rng.uniform(size=40)
@@ -70,8 +77,9 @@ def test_score_is_the_formula(world):
         image, ids, corpus, log_e, temperature=T, log_weights=np.log(weights)
     )
     np.testing.assert_allclose(got, expected, rtol=1e-10)
+    monkeypatch.setitem(_chunks.MOST_ROWS, "cpu", 1)
     by_one = enl.expectation_score(
-        image, ids, corpus, log_e, temperature=T, log_weights=np.log(weights), batch_size=1
+        image, ids, corpus, log_e, temperature=T, log_weights=np.log(weights)
     )
     np.testing.assert_allclose(by_one, got, atol=1e-9)
 
@@ -94,7 +102,7 @@ def test_weights_of_zero_drop_labels(world):
 
 def test_plain_expectation_and_its_mean_of_one(world):
     ids, corpus, image, _ = world
-    mass = enl.log_id_mass(image, ids, temperature=T)
+    mass = enl.class_logsumexp(image, ids, temperature=T)
     log_e = enl.expectation(image, mass, corpus, temperature=T).log_mean
     ratios = naive_ratios(image, ids, corpus)
     np.testing.assert_allclose(log_e, np.log(ratios.mean(axis=0)), rtol=1e-10)
@@ -105,13 +113,13 @@ def test_plain_expectation_and_its_mean_of_one(world):
 
 
 @pytest.mark.parametrize("n0", [0.25, 1.0, 3.0])
-@pytest.mark.parametrize("tile", [2**22, 60])
-def test_stratified_expectation(world, n0, tile, monkeypatch):
-    monkeypatch.setattr(enl_prior, "_TILE_NUMBERS", tile)
+@pytest.mark.parametrize("numbers", [2**22, 60])
+def test_stratified_expectation(world, n0, numbers, monkeypatch):
+    use_chunks_of(numbers, monkeypatch)
     ids, corpus, image, index = world
     mu = image.mean(axis=0)
     prior = ZeroShotPrior(ids, mu, strength=n0)
-    mass = enl.log_id_mass(image, ids, temperature=T)
+    mass = enl.class_logsumexp(image, ids, temperature=T)
     got = enl.expectation(image, mass, corpus, temperature=T, class_index=index, prior=prior)
     ratios, z = naive_ratios(image, ids, corpus), naive_prior(ids, corpus, mu, 5.0)
     shift = naive_shift(ratios, index, z)
@@ -131,7 +139,7 @@ def test_names_only_expectation_has_no_clip(world):
 
 
 @pytest.mark.parametrize("level", [0.25, 0.5, 1.0])
-def test_share_of_negatives_against_a_loop(level):
+def test_proportion_of_negatives_against_a_loop(level):
     rng = np.random.default_rng(3)
     ids = unit(rng.normal(size=(9, 4))).astype(np.float32)
     corpus = unit(rng.normal(size=(50, 4))).astype(np.float32)
@@ -140,13 +148,13 @@ def test_share_of_negatives_against_a_loop(level):
     for label in corpus:
         closest = max(float(label @ a) for a in ids)
         below += np.mean([value >= closest - 1e-6 for value in nearest]) < level
-    assert negative_share(ids, corpus, level=level) == pytest.approx(
+    assert negative_proportion(ids, corpus, level=level) == pytest.approx(
         max(1 - below / 50 / level, 1 / 50)
     )
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
-def test_share_of_negatives_finds_a_known_mixture(share):
+@pytest.mark.parametrize("proportion", [0.0, 0.3, 0.7, 1.0])
+def test_proportion_of_negatives_finds_a_known_mixture(proportion):
     rng = np.random.default_rng(4)
     width, n_labels = 24, 4000
     topic = np.zeros(width)
@@ -155,24 +163,24 @@ def test_share_of_negatives_finds_a_known_mixture(share):
     def like_id(n):
         return unit(topic + 0.25 * rng.normal(size=(n, width)))
 
-    n_negative = int(share * n_labels)
+    n_negative = int(proportion * n_labels)
     far = unit(rng.normal(size=(n_negative, width)) - topic)
     corpus = np.concatenate([like_id(n_labels - n_negative), far])
-    estimates = [negative_share(like_id(150), corpus) for _ in range(5)]
-    assert np.mean(estimates) == pytest.approx(share, abs=0.12)
+    estimates = [negative_proportion(like_id(150), corpus) for _ in range(5)]
+    assert np.mean(estimates) == pytest.approx(proportion, abs=0.12)
 
 
-def test_share_of_negatives_says_what_it_needs():
-    with pytest.raises(ValueError, match="at least 2 ID labels and 1 corpus label, got 1 and 3"):
-        negative_share(np.eye(1, 3), np.eye(3))
+def test_proportion_of_negatives_says_what_it_needs():
+    with pytest.raises(ValueError, match="at least 2 class names and 1 corpus label, got 1 and 3"):
+        negative_proportion(np.eye(1, 3), np.eye(3))
     with pytest.raises(ValueError, match=r"level must be in \(0, 1\], got 0"):
-        negative_share(np.eye(3), np.eye(3), level=0)
+        negative_proportion(np.eye(3), np.eye(3), level=0)
 
 
 @pytest.mark.parametrize("stratified", [False, True])
 def test_leave_one_out_is_a_refit_without_the_image(world, stratified):
     ids, corpus, image, index = world
-    mass = enl.log_id_mass(image, ids, temperature=T)
+    mass = enl.class_logsumexp(image, ids, temperature=T)
     ratios = naive_ratios(image, ids, corpus)
     extra, shift = {}, 0.0
     if stratified:
@@ -201,7 +209,7 @@ def test_prototypes_and_their_masses(world):
     others = (index == index[i]) & (np.arange(17) != i)
     np.testing.assert_allclose(left[i], unit(image[others].mean(axis=0)))
     own = ids[index] + 0.1 * left
-    got = enl.log_id_mass(
+    got = enl.class_logsumexp(
         image, ids + 0.1 * prototypes, temperature=T, own_class=index, own_row=own
     )
     bank = ids + 0.1 * prototypes
@@ -212,7 +220,7 @@ def test_prototypes_and_their_masses(world):
 def test_order_and_repetition_of_labels_change_nothing(world):
     ids, corpus, image, index = world
     prior = ZeroShotPrior(ids, image.mean(axis=0))
-    mass = enl.log_id_mass(image, ids, temperature=T)
+    mass = enl.class_logsumexp(image, ids, temperature=T)
 
     def scores(labels):
         log_e = enl.expectation(
@@ -240,7 +248,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="at least two ID images"):
         enl.leave_one_out_scores(image[:1], mass[:1], np.eye(2), temperature=T)
     with pytest.raises(
-        ValueError, match=r"log_weights must have one number a corpus label, \(2,\)"
+        ValueError, match=r"log_weights must have one number per corpus label, \(2,\)"
     ):
         enl.expectation_score(image, np.eye(2), np.eye(2), temperature=T, log_weights=np.zeros(3))
     with pytest.raises(ValueError, match="2 wide"):
@@ -250,7 +258,7 @@ def test_bad_input():
 # -- which ID images to trust -------------------------------------------------------------------------
 
 
-def naive_trusted(image, index, ids, corpus, mu, share):
+def naive_trusted(image, index, ids, corpus, mu, proportion):
     weights = enl_prior.names_only_weights(ids, corpus)
     guess = np.exp(naive_prior(ids, corpus, mu, None)).mean(axis=0)
     score = []
@@ -259,7 +267,7 @@ def naive_trusted(image, index, ids, corpus, mu, share):
             [w * np.exp(x @ n / T) / z for w, n, z in zip(weights, corpus, guess, strict=True)]
         )
         score.append(x @ ids[y] / T - np.log(mass))
-    low = set(sorted(range(len(score)), key=score.__getitem__)[: int(share * len(score))])
+    low = set(sorted(range(len(score)), key=score.__getitem__)[: int(proportion * len(score))])
     trusted, usual = [], np.median(np.unique(index, return_counts=True)[1])
     for i, x in enumerate(image):
         own = sorted(
@@ -272,10 +280,10 @@ def naive_trusted(image, index, ids, corpus, mu, share):
     return np.array(trusted)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.49, 0.9])
-@pytest.mark.parametrize("tile", [2**22, 60])
-def test_trusted_images_are_those_of_the_naive_rule(share, tile, monkeypatch):
-    monkeypatch.setattr(enl_prior, "_TILE_NUMBERS", tile)
+@pytest.mark.parametrize("proportion", [0.1, 0.3, 0.49, 0.9])
+@pytest.mark.parametrize("numbers", [2**22, 60])
+def test_trusted_images_are_those_of_the_naive_rule(proportion, numbers, monkeypatch):
+    use_chunks_of(numbers, monkeypatch)
     rng = np.random.default_rng(2)
     ids, corpus = unit(rng.normal(size=(6, 12))), unit(rng.normal(size=(40, 12)))
     index = np.r_[
@@ -286,12 +294,12 @@ def test_trusted_images_are_those_of_the_naive_rule(share, tile, monkeypatch):
     image[rng.choice(40, 12, replace=False)] = unit(rng.normal(size=(12, 12)))
     mu = image.mean(axis=0)
     got = trusted_images(
-        image, index, ZeroShotPrior(ids, mu, strength=3.0), corpus, temperature=T, share=share
+        image, index, ZeroShotPrior(ids, mu, strength=3.0), corpus, temperature=T, proportion=proportion
     )
-    want = naive_trusted(image, index, ids, corpus, mu, share)
+    want = naive_trusted(image, index, ids, corpus, mu, proportion)
     np.testing.assert_array_equal(got, want)
-    assert 0 < (~got).sum() <= int(share * 42)
-    assert share < 0.9 or (got[-2] and not got[-1])
+    assert 0 < (~got).sum() <= int(proportion * 42)
+    assert proportion < 0.9 or (got[-2] and not got[-1])
 
 
 def test_trust_spares_a_third_of_each_class_and_follows_permutations():
@@ -304,8 +312,8 @@ def test_trust_spares_a_third_of_each_class_and_follows_permutations():
     )  # a class whose name says nothing of it
     prior = ZeroShotPrior(ids, image.mean(axis=0))
 
-    def trust(order, share):
-        return trusted_images(image[order], index[order], prior, corpus, temperature=T, share=share)
+    def trust(order, proportion):
+        return trusted_images(image[order], index[order], prior, corpus, temperature=T, proportion=proportion)
 
     got = trust(np.arange(20), 0.2)
     assert np.bincount(index[got]).tolist() == [7, 2, 9]
@@ -314,6 +322,6 @@ def test_trust_spares_a_third_of_each_class_and_follows_permutations():
     assert np.bincount(index[trust(order, 0.999)[np.argsort(order)]]).min() >= 2
     assert trust(order, 0).all()
     assert trust(order, 0.049).all()  # not a whole image
-    for share in (1, -0.1):
-        with pytest.raises(ValueError, match=r"share must be in \[0, 1\)"):
-            trust(order, share)
+    for proportion in (1, -0.1):
+        with pytest.raises(ValueError, match=r"proportion must be in \[0, 1\)"):
+            trust(order, proportion)

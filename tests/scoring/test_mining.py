@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnm_sklearn.scoring import _neighbors, _tiles, mining
+from dnm_sklearn.scoring import _chunks, mining
 
 
 def unit_rows(rng, n, width):
@@ -29,7 +29,7 @@ def naive_norm(corpus, norms, k):
 
 @pytest.fixture(params=["float64", "float32"])
 def tolerance(request, monkeypatch):
-    monkeypatch.setattr(_tiles, "FLOAT64_NUMBERS", 2**40 if request.param == "float64" else 0)
+    monkeypatch.setattr(_chunks, "FLOAT64_NUMBERS", 2**40 if request.param == "float64" else 0)
     return 1e-10 if request.param == "float64" else 1e-4
 
 
@@ -51,7 +51,6 @@ def test_percentile_equals_numpy_quantile(seed, n, n_id, quantile):
     )
 
 
-# Few neighbours among many labels are searched in runs of columns, the others in whole rows.
 @pytest.mark.parametrize(
     ("n", "k"), [(2, 1), (33, 5), (65, 64), (500, 3), (1000, 3), (1025, 7), (900, 100)]
 )
@@ -62,17 +61,16 @@ def test_density_equals_naive_twin(n, k, tolerance):
     )
 
 
-def test_density_over_many_chunks_and_runs(monkeypatch, tolerance):
-    monkeypatch.setattr(_neighbors, "_SEARCH_NUMBERS", 2**14)
+def test_density_over_many_chunks(monkeypatch, tolerance):
+    monkeypatch.setitem(_chunks.ROW_NUMBERS, "cpu", 2**14)
     corpus = unit_rows(np.random.default_rng(0), 1203, 8)
     np.testing.assert_allclose(
         mining.knn_density(corpus, n_neighbors=6), naive_density(corpus, 6), atol=tolerance
     )
 
 
-def test_runs_find_neighbours_that_sit_side_by_side():
-    # All neighbours of a label lie in one run of columns, and the k best runs hold hardly any
-    # others.
+def test_neighbours_that_sit_side_by_side_are_found():
+    # All neighbours of a label lie in one run of 30 columns.
     rng = np.random.default_rng(0)
     centres = np.repeat(unit_rows(rng, 60, 16), 30, axis=0)
     corpus = centres + 0.05 * rng.standard_normal(centres.shape)

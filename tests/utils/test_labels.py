@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnm_sklearn._utils.labels import is_string_sequence, resolve_labels, row_is_ood, unique_names
+from dnm_sklearn import EmbeddingTable, MaxLogitDetector, StratifiedBySourceKFold
+from dnm_sklearn._utils.labels import resolve_labels, row_is_ood
+from dnm_sklearn._utils.names import is_string_sequence, unique_names
+from dnm_sklearn.metrics import auroc_scorer
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -95,12 +98,12 @@ def test_dict_of_synonyms_and_templates():
         ((X, None, None), "No class names"),
         ((None, ["ood"], None), "only the ood_label"),
         ((None, None, ["ood"]), "choose another ood_label"),
-        ((None, None, ["a", ""]), "Class name 1 is empty"),
-        ((None, None, ["a", 3]), "must be strings"),
+        ((None, None, ["a", ""]), r"classes\[1\] is blank"),
+        ((None, None, ["a", 3]), r"classes\[1\] is 3 of type int; every name must be a string"),
         ((None, None, "cat"), r"classes is the single string.*\['cat'\]"),
         ((None, None, {"a": [], " a": []}), "two entries"),
         ((X, ["cat", "dog"], None), "X has 4 rows and y has 2"),
-        ((X, ["cat", "dgo", "cat", "cat"], ["cat", "dog"]), "did you mean 'dog'"),
+        ((X, ["cat", "dgo", "cat", "cat"], ["cat", "dog"]), "Did you mean 'dog'"),
     ],
 )
 def test_bad_input_names_the_fix(args, match):
@@ -143,7 +146,7 @@ def test_row_is_ood_of_strings_and_unknown_kinds():
         ({"cat", "dog"}, "is a set.*sorted"),
         (iter(["cat", "dog"]), "can be read only once: give list"),
         ([b"cat", b"dog"], "bytes"),
-        (["cat", 3], "Class name 1 is 3"),
+        (["cat", 3], r"\[1\] is 3 of type int"),
     ],
 )
 def test_what_is_no_list_of_names_is_explained(where, value, match, tmp_path, monkeypatch):
@@ -192,3 +195,47 @@ def test_columns_of_data_frames_are_read_by_position():
     for y in columns:
         assert resolve_labels(X, y, ["cat"]).is_ood.tolist() == [False, True, False, True]
         assert row_is_ood(y).tolist() == [False, True, False, True]
+
+
+def _forms_of_y():
+    pd = pytest.importorskip("pandas")
+    is_ood = np.arange(8) % 2 == 1
+    names = np.where(is_ood, "ood", "cat")
+    forms = {
+        "bool": is_ood,
+        "ints": is_ood.astype(int).tolist(),
+        "names": names.tolist(),
+        "names with white space": [f" {name} " for name in names],
+        "object array": names.astype(object),
+        "column of names": names[:, None],
+        "column of numbers": is_ood.astype(float)[:, None],
+        "list of rows": is_ood.astype(int)[:, None].tolist(),
+        "frame of names": pd.DataFrame({"y": names}),
+        "frame of numbers": pd.DataFrame({"y": is_ood.astype(int)}),
+        "nullable": pd.Series(is_ood).astype("boolean"),
+        "categories": pd.Series(names, index=range(10, 18)).astype("category"),
+    }
+    if hasattr(np.dtypes, "StringDType"):
+        forms["numpy's strings"] = names.astype(np.dtypes.StringDType())
+    return [pytest.param(y, id=name) for name, y in forms.items()]
+
+
+@pytest.mark.parametrize("y", _forms_of_y())
+def test_fit_splitters_and_scorers_read_y_alike(y):
+    """What can be fitted can be split and scored, with the same rows OOD."""
+    is_ood = np.arange(8) % 2 == 1
+    rows = np.column_stack([~is_ood, is_ood, np.zeros(8)]).astype(float)
+    rows[:, 2] = np.linspace(0.0, 0.1, 8)
+    detector = MaxLogitDetector(["cat"], embedder=EmbeddingTable(["cat"], [[1.0, 0.0, 0.0]]))
+    assert row_is_ood(y).tolist() == is_ood.tolist()
+    assert auroc_scorer(detector.fit(rows, y), rows, y) == 1.0
+
+    splitter = StratifiedBySourceKFold(2)
+    for train, test in splitter.split(rows, y, groups=np.where(is_ood, "far", "near")):
+        assert is_ood[train].sum() == is_ood[test].sum() == 2
+
+
+@pytest.mark.parametrize("y", [np.zeros((4, 2)), [["cat", "ood"]] * 4, 3])
+def test_y_of_another_shape_is_refused(y):
+    with pytest.raises(ValueError, match="y must be 1-D, one entry per row"):
+        row_is_ood(y)

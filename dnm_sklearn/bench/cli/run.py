@@ -192,9 +192,9 @@ def run(
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to
     the same configuration are kept, failed and damaged ones are made again.
     """  # noqa: D301
+    from dnm_sklearn._utils.progress import progress
     from dnm_sklearn.bench.results import rows
     from dnm_sklearn.bench.run import backends, prepare, runner
-    from dnm_sklearn.embedding.stream import progress
 
     set_up_logging(verbose)
     if prompt is not None and "{}" not in prompt:

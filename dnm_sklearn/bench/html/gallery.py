@@ -248,7 +248,7 @@ class _Explainer:
     def __init__(self, record: Record, suite: Any, memory: str | None):
         from dnm_sklearn.bench.run.prepare import EmbeddedSuite, Plan, SharedText, build
         from dnm_sklearn.bench.run.registry import detectors
-        from dnm_sklearn.embedding import check_embedder
+        from dnm_sklearn.embedding.check import check_embedder
 
         self.suite, self.problem = suite, ""
         self.made: Any = None

@@ -211,7 +211,7 @@ def limited_threads(n_threads: int | None) -> Iterator[None]:
         return
     from threadpoolctl import threadpool_limits
 
-    from dnm_sklearn.embedding.stream import torch_threads
+    from dnm_sklearn._utils.device import torch_threads
 
     with torch_threads(n_threads), threadpool_limits(n_threads):
         yield

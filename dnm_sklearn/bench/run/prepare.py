@@ -16,14 +16,15 @@ from dnm_sklearn.bench.cli.common import with_bars
 from dnm_sklearn.bench.run.orders import Order
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
-from dnm_sklearn.embedding.base import names_digest
 from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn.embedding.protocol import FixedEmbedder
+from dnm_sklearn.embedding.text import names_digest
 
 logger = logging.getLogger(__name__)
 SUITE_PARAMS = ("classes", "embedder", "corpus", "memory")
 
 
-class SharedText:
+class SharedText(FixedEmbedder):
     """An embedder that encodes a bank of texts once, for all methods of a run, and keeps the time.
 
     Parameters
@@ -36,20 +37,6 @@ class SharedText:
         self._embedder = embedder
         self._banks: dict[Any, dict[str, tuple[np.ndarray, float]]] = {}
         self.seconds = 0.0
-
-    def __sklearn_clone__(self) -> SharedText:
-        return self
-
-    def __deepcopy__(self, memo: dict) -> SharedText:
-        return self
-
-    def fit(self, X: Any = None, y: Any = None) -> SharedText:
-        """Return self; the embedder is ready."""
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return unit rows of images or embeddings."""
-        return self.encode_image(X)
 
     def encode_image(self, X: Any) -> np.ndarray:
         """Return unit rows of images or embeddings."""
@@ -84,7 +71,7 @@ class SharedText:
         return self._embedder.logit_scale_
 
     @property
-    def logit_bias_(self) -> float | None:
+    def logit_bias_(self) -> float | None:  # type: ignore[override]
         """Logit bias of the model, if it has one."""
         return getattr(self._embedder, "logit_bias_", None)
 
@@ -184,7 +171,8 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     >>> from dnm_sklearn.bench.run.prepare import embed_suite
     >>> embedded = embed_suite(load_suite("glyphs"))  # doctest: +SKIP
     """
-    from dnm_sklearn.embedding import EmbeddingTable, check_embedder
+    from dnm_sklearn.embedding import EmbeddingTable
+    from dnm_sklearn.embedding.check import check_embedder
     from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
     model = with_bars(check_embedder(suite.embedder, memory=memory))
@@ -239,10 +227,10 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
 
 
 def _device(model: Any) -> str:
-    from dnm_sklearn.embedding.open_clip.registry import resolve_device
+    from dnm_sklearn._utils.device import resolve_device
 
     device = getattr(model, "device", None)
-    return "no device: embeddings ready-made" if device is None else resolve_device(device)
+    return "no device: precomputed embeddings" if device is None else str(resolve_device(device))
 
 
 def _cached_rows(memory: Any) -> int:

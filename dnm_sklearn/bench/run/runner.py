@@ -23,7 +23,7 @@ from dnm_sklearn.bench.run.orders import MEANING, StreamScores, score_stream
 from dnm_sklearn.bench.run.prepare import SUITE_PARAMS, EmbeddedSuite, Plan, build, draw_id_images
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
-from dnm_sklearn.embedding.base import names_digest
+from dnm_sklearn.embedding.text import names_digest
 
 _FITTED = (
     "temperature_",

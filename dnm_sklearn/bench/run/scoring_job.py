@@ -266,7 +266,7 @@ class Job:
         int
             Images that could not be read.
         """
-        from dnm_sklearn.embedding.stream import progress
+        from dnm_sklearn._utils.progress import progress
 
         starts = list(range(0, len(self.paths), self.chunk))
         detector.fit()

@@ -15,22 +15,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
 
-__all__ = ["RandomWeightsWarning", "WeightsUnavailableError", "load_model"]
+__all__ = [
+    "SHIPPED",
+    "SHIPPED_FOLDER",
+    "load_model",
+]
 
+# The small model in this package, which needs no download.
 SHIPPED = "glyphclip"
+SHIPPED_FOLDER = Path(__file__).parents[1] / SHIPPED
+
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
-
-
-class RandomWeightsWarning(UserWarning):
-    """A model was asked for with an empty tag and has random weights."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """A model's weights are not on this machine and could not be downloaded."""
 
 
 @contextmanager
@@ -50,12 +51,11 @@ def _tag_record(name: str, tag: str) -> dict[str, Any]:
     import open_clip
 
     if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), 3, 0.5)
+        hint = did_you_mean(name, open_clip.list_models(), n=3)
         raise ValueError(
-            f"open_clip has no model named "
-            f"{name!r}{'; did you mean ' + ' or '.join(map(repr, near)) if near else ''}? "
-            "open_clip.list_models() lists them all."
+            f"open_clip has no model named {name!r}.{hint} open_clip.list_models() lists them all."
         )
+
     record = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     if not tag or record or os.path.isfile(os.path.expanduser(tag)):
         return dict(record)
@@ -63,12 +63,14 @@ def _tag_record(name: str, tag: str) -> dict[str, Any]:
         raise ValueError(
             f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path."
         )
+
     plain = name.removesuffix("-quickgelu")
     if plain != name and open_clip.get_pretrained_cfg(plain, tag):
         raise ValueError(
             f"The weights {tag!r} were trained with GELU, not the QuickGELU of {name!r}: use "
             f"{f'{plain}/{tag}'!r}."
         )
+
     tags = open_clip.list_pretrained_tags_by_model(name)
     near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
     raise ValueError(
@@ -99,37 +101,18 @@ def _is_torchscript(path: str) -> bool:
 
 
 def load_model(name: str, tag: str | None, device: str, precision: str) -> LoadedModel:
-    """Build a model, load its weights and put it on its device.
-
-    Parameters
-    ----------
-    name, tag : str
-        As from `dnm_sklearn.embedding.open_clip.registry.parse_model_name`.
-    device : str
-        A torch device.
-    precision : {"fp32", "fp16", "bf16"}
-        Precision of the products.
-
-    Returns
-    -------
-    LoadedModel
-        The model with its preprocessing and tokenizer.
-
-    Raises
-    ------
-    ValueError
-        If the name or the tag is unknown, or the weights want another activation.
-    WeightsUnavailableError
-        If the weights are not here and cannot be downloaded.
-    """
+    """Build a model from its parsed name, load its weights and put it on its device."""
     import open_clip
     import torch
 
     source, options, tokenizer_options = _recipe(name, tag)
     config = _config(source)
     config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
+
+    # Random weights ("name/") are the same in each process, and leave the user's generator alone.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
     with warnings.catch_warnings(), _quiet_root_logger(), torch.random.fork_rng(devices=[]):
+        # The activation is right: `_recipe` has taken it from the weights' record.
         warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")
         torch.manual_seed(seed)
         try:
@@ -155,15 +138,19 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
         if name.startswith("local-dir:"):
             name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser()}"
         return name, {"require_pretrained": True}, {}
+
     record = _tag_record(name, tag)
     if record:
         quick_gelu = bool(record.get("quick_gelu", False))
         return name, {"pretrained": tag, "require_pretrained": True, "quick_gelu": quick_gelu}, {}
+
+    # No published weights: a checkpoint of the user's, or random ones.
     options: dict[str, Any] = {"force_preprocess_cfg": _agreed_preprocessing(name)}
     if tag:
         path = os.path.expanduser(tag)
         options.update(pretrained=path, require_pretrained=True)
         if _is_torchscript(path):
+            # OpenAI's own archive; torch reads TorchScript only with weights_only=False.
             options.update(quick_gelu=True, weights_only=False)
     else:
         options["pretrained_text"] = False
@@ -178,7 +165,7 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
 def _shipped_recipe() -> tuple[str, dict[str, Any], dict[str, Any]]:
     import open_clip
 
-    folder = Path(__file__).parents[1] / SHIPPED
+    folder = SHIPPED_FOLDER
     weights = folder / f"{SHIPPED}.safetensors"
     if not weights.is_file():
         raise WeightsUnavailableError(
@@ -216,6 +203,8 @@ def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
         return False
     if name == SHIPPED or name.startswith("local-dir:"):
         return False
+
+    # open_clip and huggingface_hub raise many types; these words are common to a failed download.
     text = str(error).lower()
     return isinstance(error, OSError) or any(
         part in text
@@ -241,6 +230,8 @@ def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
             f"{name}//path/to/checkpoint.safetensors",
         )
         create = f"open_clip.create_model({name!r}, {tag!r})"
+
+    # A record may name a file below the repository: org/repo/file.
     repository = "/".join(repository.split("/")[:2])
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     first = str(error).strip().splitlines()

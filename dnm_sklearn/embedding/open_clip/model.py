@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.embedding.device import compile_batches, ieee_convolutions, warn_of_emulation
-from dnm_sklearn.embedding.stream import torch_threads
+from dnm_sklearn._utils.device import resolve_device, torch_threads
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
 
 __all__ = ["LoadedModel"]
@@ -24,26 +25,22 @@ __all__ = ["LoadedModel"]
 # times as long as they compute wherever the processors are not all free: on two busy cores, 3 to 50
 # times.
 _SMALL_TOWER = 1 << 21
+# Images of 224 x 224 pixels in a batch (more of smaller ones, up to _MOST_IMAGES): enough to fill a
+# GPU; on a CPU a few for each thread.
+_IMAGES_ON_GPU = 256
+_IMAGES_PER_THREAD = 4
+_MOST_IMAGES = 512
+# Prompts are counted in tokens, since their length decides their cost.
+_TOKENS_ON_GPU = 1 << 16
+_TOKENS_ON_CPU = 1 << 11
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
-class LoadedModel:
+class LoadedModel(ImageEncoder):
     """A model ready for use, shared by all embedders of a process; immutable.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        An open_clip model on the CPU.
-    tokenizer : callable
-        Its tokenizer.
-    width : int
-        Width of its embeddings.
-    device : str
-        Where to run it.
-    precision : {"fp32", "fp16", "bf16"}
-        float32, or autocast to the half precision.
-    description : dict
-        What else decides the embeddings, for the fingerprint (JSON).
+    `model` and `tokenizer` are open_clip's, the model still on the CPU; `width` is that of its
+    embeddings; `description` (JSON) is what else decides them, for the fingerprint.
     """
 
     def __init__(
@@ -58,41 +55,50 @@ class LoadedModel:
         import torch
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = resolve_device(device)
+        self.model = model.eval().requires_grad_(False).to(self.device)
         self.tokenizer = tokenizer
         self.width = width
-        self.device = torch.device(device)
         self.precision = precision
         self.preprocess_cfg = dict(model.visual.preprocess_cfg)
         self.logit_scale = float(model.logit_scale.detach().float().exp().reshape(-1)[0])
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias.detach().float().reshape(-1)[0])
         self.context_length = int(tokenizer.context_length)
+
         self._description = description
         self._fingerprint: str | None = None
         self._lock = threading.Lock()
         self._compiled: LoadedModel | None = None
         self._image_rows: Callable[[Any], Any] = self._plain_rows
         self._tower = _causal_tower(self.model)
-        if self.runs_ahead:
-            self._copies = torch.cuda.Stream(self.device)
+
+        on_cpu = self.device.type == "cpu"
+        self.is_async = self.device.type == "cuda"
+        if self.is_async:
             if precision == "bf16":
-                warn_of_emulation(self.device)
+                _warn_of_emulation(self.device)
             if precision != "fp32":
+                # Half-precision convolutions on CUDA want the channels last.
                 self.model.visual.to(memory_format=torch.channels_last)
+
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
         self._geometry, self._mean, self._std = _split_transform(transform, self.device)
         size = self.preprocess_cfg["size"]
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
-        pixels = (256 if self.device.type != "cpu" else 4 * torch.get_num_threads()) * 224 * 224
-        self.image_batch_size = int(np.clip(pixels // (height * width_px), 1, 512))
+        n_images = _IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else _IMAGES_ON_GPU
+        self.image_batch_size = int(
+            np.clip(n_images * 224 * 224 // (height * width_px), 1, _MOST_IMAGES)
+        )
+        self._tokens_per_batch = _TOKENS_ON_CPU if on_cpu else _TOKENS_ON_GPU
+
         n_image = sum(weight.numel() for weight in self.model.visual.parameters())
         n_text = sum(weight.numel() for weight in self.model.parameters()) - n_image
         self._image_threads, self._text_threads = (
-            1 if n_weights <= _SMALL_TOWER and self.device.type == "cpu" else None
-            for n_weights in (n_image, n_text)
+            1 if n_weights <= _SMALL_TOWER and on_cpu else None for n_weights in (n_image, n_text)
         )
-        self._tokens_per_batch = 1 << (16 if self.device.type != "cpu" else 11)
+
+    # -- identity -----------------------------------------------------------------------------
 
     @property
     def fingerprint(self) -> str:
@@ -101,11 +107,6 @@ class LoadedModel:
             if self._fingerprint is None:
                 self._fingerprint = self._compute_fingerprint()
             return f"{self._fingerprint}-{self.precision}"
-
-    @property
-    def cuts_context(self) -> bool:
-        """Whether the text tower is causal and pools at the end-of-text token."""
-        return self._tower is not None
 
     def _compute_fingerprint(self) -> str:
         import torch
@@ -124,11 +125,13 @@ class LoadedModel:
             digest.update(memoryview(tensor.view(torch.uint8).numpy()))
         return digest.hexdigest()
 
-    def _autocast(self) -> Any:
+    # -- precision ----------------------------------------------------------------------------
+
+    def _autocast(self) -> AbstractContextManager[Any]:
         import torch
 
         if self.precision == "fp32":
-            return ieee_convolutions() if self.runs_ahead else nullcontext()
+            return _ieee_convolutions() if self.device.type == "cuda" else nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, _DTYPES[self.precision]))
 
     def _check_rows(self, rows: np.ndarray, what: str) -> np.ndarray:
@@ -139,134 +142,56 @@ class LoadedModel:
             )
         return rows
 
-    def prepare(self, image: Any) -> np.ndarray:
-        """Resize and crop a picture as the model wants it.
+    # -- images -------------------------------------------------------------------------------
 
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            In mode "RGB".
-
-        Returns
-        -------
-        ndarray of shape (h, w, 3), uint8, or of shape (3, h, w), float32
-            Pixels; floats only for preprocessing that is not open_clip's own.
-        """
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Resize and crop an RGB image: (h, w, 3) uint8, or what a foreign transform gives."""
         return np.asarray(self._geometry(image))
 
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Encode prepared pictures.
-
-        Parameters
-        ----------
-        pixels : ndarray of shape (b, h, w, 3), uint8
-            As from `prepare`.
-
-        Returns
-        -------
-        ndarray of shape (b, d), float32
-            Raw embeddings.
-        """
+    def collate(self, pixels: list[np.ndarray]) -> Any:
+        """Stack preprocessed images; for a GPU in page-locked memory, so that the copy is fast."""
         import torch
 
-        with torch.inference_mode(), torch_threads(self._image_threads):
-            rows = self._forward_pixels(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
+        batch = torch.empty(
+            (len(pixels), *pixels[0].shape),
+            dtype=getattr(torch, pixels[0].dtype.name),
+            pin_memory=self.device.type == "cuda",
+        )
+        np.stack(pixels, out=batch.numpy())
+        return batch
+
+    def forward(self, batch: Any) -> np.ndarray:
+        """Encode a batch of `collate` to raw rows (b, d), float32."""
+        import torch
+
+        with torch.inference_mode(), torch_threads(self._image_threads), self._autocast():
+            rows = self._image_rows(batch.to(self.device, non_blocking=True)).cpu().numpy()
         return self._check_rows(rows, "images")
-
-    @property
-    def runs_ahead(self) -> bool:
-        """Whether the model computes beside Python, so that `start_pixels` gains time."""
-        return self.device.type == "cuda"
-
-    def start_pixels(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
-        """Begin to encode prepared pictures on a GPU.
-
-        They are copied through page-locked memory on a stream of their own, while the model works
-        on the batch before.
-
-        Parameters
-        ----------
-        pixels : sequence of ndarray of shape (h, w, 3), uint8
-            As from `prepare`.
-
-        Returns
-        -------
-        callable
-            Waits, and returns the raw embeddings of shape (b, d), float32.
-        """
-        import torch
-
-        dtype = getattr(torch, pixels[0].dtype.name)
-        held = torch.empty((len(pixels), *pixels[0].shape), dtype=dtype, pin_memory=True)
-        np.stack(pixels, out=held.numpy())
-        compute = torch.cuda.current_stream(self.device)
-        with torch.inference_mode():
-            with torch.cuda.stream(self._copies):
-                batch = held.to(self.device, non_blocking=True)
-            compute.wait_stream(self._copies)
-            batch.record_stream(compute)
-            rows = self._forward_pixels(batch)
-            fetched = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-            fetched.copy_(rows, non_blocking=True)
-            # A blocking event leaves the core to the decoding threads, where others spin on it.
-            done = compute.record_event(torch.cuda.Event(blocking=True))
-
-        def finish() -> np.ndarray:
-            done.synchronize()
-            return self._check_rows(fetched.numpy(), "images")
-
-        return finish
-
-    def _forward_pixels(self, batch: Any) -> Any:
-        """Raw embeddings, float32 on the device, of prepared pixels on the device."""
-        with self._autocast():
-            return self._image_rows(batch)
 
     def _plain_rows(self, batch: Any) -> Any:
         return self.model.encode_image(self._normalised(batch), normalize=False).float()
 
-    def compiled(self) -> LoadedModel:
-        """Give the same model with its image tower compiled.
-
-        Returns
-        -------
-        LoadedModel
-            Shares the weights; one for all who ask. It compiles at its first batch.
-        """
-        with self._lock:
-            if self._compiled is None:
-                twin = copy(self)
-                twin._image_rows = compile_batches(self._plain_rows)
-                twin._compiled = self._compiled = twin
-            return self._compiled
-
     def _normalised(self, batch: Any) -> Any:
-        """Float pixels (b, 3, h, w) as the model takes them, of prepared ones."""
+        """Float pixels (b, 3, h, w) as the model takes them, of preprocessed ones."""
         if self._mean is None:
             return batch
         return batch.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
 
+    def compiled(self) -> LoadedModel:
+        """Give the same model, weights shared, with an image tower that compiles at first use."""
+        with self._lock:
+            if self._compiled is None:
+                twin = copy(self)
+                twin._image_rows = _compile_batches(self._plain_rows)
+                twin._compiled = self._compiled = twin
+            return self._compiled
+
+    # -- texts --------------------------------------------------------------------------------
+
     def encode_prompts(
         self, prompts: Sequence[str], *, batch_size: int | None = None, verbose: bool = False
     ) -> tuple[np.ndarray, list[str]]:
-        """Encode texts.
-
-        Parameters
-        ----------
-        prompts : sequence of str
-            Distinct texts.
-        batch_size : int, optional
-            Prompts a batch at most.
-        verbose : bool, default=False
-            Show a bar on a terminal.
-
-        Returns
-        -------
-        rows : ndarray of shape (m, d), float32
-            Raw embeddings.
-        truncated : list of str
-            The prompts that were longer than the context.
-        """
+        """Encode distinct texts to raw rows (m, d), float32; also those longer than the context."""
         from open_clip.tokenizer import SimpleTokenizer
 
         simple = isinstance(self.tokenizer, SimpleTokenizer) and self.tokenizer.reduction_fn is None
@@ -274,7 +199,7 @@ class LoadedModel:
         rows = encode_tokens(
             tokens,
             None if self._tower is None else self._tower.lengths(tokens),
-            self._encode_batch,
+            self._encode_tokens,
             width=self.width,
             tokens_per_batch=self._tokens_per_batch,
             batch_size=batch_size,
@@ -282,13 +207,16 @@ class LoadedModel:
         )
         return rows, [prompt for prompt, was_cut in zip(prompts, cut, strict=True) if was_cut]
 
-    def _encode_batch(self, tokens: np.ndarray) -> np.ndarray:
+    def _encode_tokens(self, tokens: np.ndarray) -> np.ndarray:
         import torch
 
         with torch.inference_mode(), self._autocast(), torch_threads(self._text_threads):
             batch = torch.from_numpy(tokens).to(self.device)
             tower = self._tower or partial(self.model.encode_text, normalize=False)
             return self._check_rows(tower(batch).float().cpu().numpy(), "prompts")
+
+
+# -- the text tower on a context cut short ----------------------------------------------------
 
 
 class _CausalTower:
@@ -305,11 +233,13 @@ class _CausalTower:
 
     def lengths(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens up to and with the pooled one."""
+        # The end-of-text token has the largest number of CLIP's vocabulary: argmax finds it.
         if self.pool_type == "argmax":
             return tokens.argmax(axis=1) + 1
         return (tokens == self.eos_id).argmax(axis=1) + 1
 
     def __call__(self, tokens: Any) -> Any:
+        """Encode tokens (b, length); the steps of open_clip's own encode_text."""
         import torch
 
         tower = self.tower
@@ -317,17 +247,15 @@ class _CausalTower:
         dtype = tower.transformer.get_cast_dtype()
         x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        position = (
-            tokens.argmax(dim=-1)
-            if self.pool_type == "argmax"
-            else (tokens == self.eos_id).int().argmax(dim=-1)
-        )
-        x = tower.ln_final(x[torch.arange(len(x), device=x.device), position])
-        if tower.text_projection is None:
+
+        # Of each prompt only the token at its end, as `lengths` finds it.
+        is_end = tokens if self.pool_type == "argmax" else (tokens == self.eos_id).int()
+        x = tower.ln_final(x[torch.arange(len(x), device=x.device), is_end.argmax(dim=-1)])
+
+        projection = tower.text_projection
+        if projection is None:
             return x
-        if isinstance(tower.text_projection, torch.nn.Linear):
-            return tower.text_projection(x)
-        return x @ tower.text_projection
+        return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
 
 
 def _causal_tower(model: Any) -> _CausalTower | None:
@@ -336,22 +264,20 @@ def _causal_tower(model: Any) -> _CausalTower | None:
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer
 
+    # Exactly these classes: a subclass may compute something else.
     if type(model) is CLIP:
         tower, pool_type, eos_id = model, model.text_pool_type, getattr(model, "text_eos_id", None)
     elif type(model) is CustomTextCLIP and type(model.text) is TextTransformer:
-        tower, pool_type, eos_id = (
-            model.text,
-            model.text.pool_type,
-            getattr(model.text, "eos_id", None),
-        )
-        if (
-            tower.cls_emb is not None
-            or tower.output_tokens
-            or getattr(tower, "use_pad_mask", False)
-        ):
+        tower, pool_type = model.text, model.text.pool_type
+        eos_id = getattr(tower, "eos_id", None)
+        # An appended class token, all tokens as output, or a mask of padding see the whole context.
+        if tower.cls_emb is not None or tower.output_tokens:
+            return None
+        if getattr(tower, "use_pad_mask", False):
             return None
     else:
         return None
+
     mask = tower.attn_mask
     if pool_type not in ("argmax", "eos") or not isinstance(mask, torch.Tensor) or mask.ndim != 2:
         return None
@@ -359,8 +285,14 @@ def _causal_tower(model: Any) -> _CausalTower | None:
     return _CausalTower(tower, pool_type, eos_id) if torch.equal(mask, causal) else None
 
 
+# -- preprocessing and tokenizer --------------------------------------------------------------
+
+
 def _split_transform(transform: Any, device: Any) -> tuple[Any, Any, Any]:
-    """Split open_clip's preprocessing: geometry in the decoding threads, arithmetic on the device."""
+    """Split open_clip's preprocessing: geometry, then mean and deviation, applied on the device.
+
+    The decoding threads then hand over uint8 pixels, a quarter of the bytes of floats.
+    """
     import torch
     from torchvision.transforms import Compose, Normalize
 
@@ -386,3 +318,65 @@ def _tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
         "name": str(getattr(inner, "name_or_path", "")).rsplit("/", 1)[-1],
         "merges": hashlib.blake2b(repr(list(ranks)).encode(), digest_size=16).hexdigest(),
     }
+
+
+# -- what torch is told -----------------------------------------------------------------------
+
+
+def _compile_batches(rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Compile a function of a batch at its first call, once for all lengths of the batch."""
+    import torch
+
+    compiled = torch.compile(rows)
+
+    def call(batch: Any) -> Any:
+        n_rows = len(batch)
+        if n_rows == 1:
+            # A length for which the compiler would make a program of its own.
+            batch = torch.cat([batch, batch])
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+        try:
+            return compiled(batch)[:n_rows]
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            first_line = str(error).strip().partition("\n")[0]
+            raise RuntimeError(
+                f"compile=True: torch could not compile the image tower ({first_line}). It needs a "
+                "C++ compiler for a CPU and Triton for a GPU: install it, or use compile=False."
+            ) from error
+
+    return call
+
+
+@contextmanager
+def _ieee_convolutions() -> Iterator[None]:
+    """Keep cuDNN from TF32, which rounds float32 to eleven bits.
+
+    Rows of one precision are one row in every cache, whatever GPU made them.
+    """
+    import torch
+
+    cudnn = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:
+        # The user has chosen a precision by torch's newer interface, which forbids this one.
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+def _warn_of_emulation(device: Any) -> None:
+    """Warn if a CUDA device emulates bfloat16, as NVIDIA's cards before Ampere (8.0) do."""
+    import torch
+
+    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 8:
+        warn(
+            f"precision='bf16': {torch.cuda.get_device_name(device)} has no bfloat16 units and "
+            "emulates them, slowly. Use precision='fp16' (or 'auto').",
+        )

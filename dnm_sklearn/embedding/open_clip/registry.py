@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn._utils.device import resolve_device
+from dnm_sklearn.embedding.open_clip.build import SHIPPED, SHIPPED_FOLDER, load_model
+from dnm_sklearn.embedding.open_clip.model import LoadedModel
 
 __all__ = [
+    "SHIPPED",
     "get_model",
     "parse_model_name",
     "release_models",
+    "shown_model_name",
+    "weights_identity",
 ]
 
-SHIPPED = "glyphclip"
+# What stands before names that have no tag.
 _SCHEMES = ("hf-hub:", "local-dir:")
 
 _registry: dict[tuple[Any, ...], LoadedModel] = {}
@@ -24,33 +30,7 @@ _loading_locks: dict[tuple[Any, ...], threading.Lock] = {}
 
 
 def parse_model_name(model: str) -> tuple[str, str | None]:
-    """Split ``"name/tag"``.
-
-    Parameters
-    ----------
-    model : str
-        ``"ViT-B-16-quickgelu/openai"`` (an open_clip name and pretrained tag, or a checkpoint's
-        path in the tag's place), ``"ViT-B-16-quickgelu/"`` (random weights), ``"hf-hub:org/repo"``,
-        ``"local-dir:/path"``, or ``"glyphclip"`` (the shipped model).
-
-    Returns
-    -------
-    name : str
-        The model's name, with its scheme if it has one.
-    tag : str or None
-        What is behind the first ``/``; None for the kinds that have no tag.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a tag nor a scheme.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.open_clip.registry import parse_model_name
-    >>> parse_model_name("ViT-B-16-quickgelu/openai"), parse_model_name("hf-hub:org/repo")
-    (('ViT-B-16-quickgelu', 'openai'), ('hf-hub:org/repo', None))
-    """
+    """Split ``"name/tag"`` at its first ``/``; the tag is None for kinds of names without one."""
     if model == SHIPPED:
         return model, None
     for scheme in _SCHEMES:
@@ -61,36 +41,22 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
                     "folder."
                 )
             return model, None
+
     name, slash, tag = model.partition("/")
     if not slash or not name:
         raise ValueError(
             f"model={model!r} is not of the form 'name/tag': write, for example, "
-            f"'ViT-B-16-quickgelu/openai', "
-            f"'ViT-B-16-quickgelu/' for random weights, 'ViT-B-16-quickgelu//path/to/checkpoint', "
-            f"'hf-hub:org/repo', "
-            f"'local-dir:/path' or {SHIPPED!r}."
+            "'ViT-B-16-quickgelu/openai', 'ViT-B-16-quickgelu/' for random weights, "
+            "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path' or "
+            f"{SHIPPED!r}."
         )
     return name, tag
 
 
 def shown_model_name(model: str) -> str:
-    """Name a model in files that others read: of weights on this machine the file's or folder's name, not its path.
+    """Name a model in files that others read: no path of this machine, only its last part.
 
-    Parameters
-    ----------
-    model : str
-        See `parse_model_name`; anything else is given back as it is.
-
-    Returns
-    -------
-    str
-        Weights of equal names are told apart by the fingerprint that stands beside the name.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.open_clip.registry import shown_model_name
-    >>> shown_model_name("ViT-B-16//home/me/tuned.pt"), shown_model_name("ViT-B-16-quickgelu/openai")
-    ('ViT-B-16/tuned.pt', 'ViT-B-16-quickgelu/openai')
+    Weights of equal names are told apart by the fingerprint that stands beside the name.
     """
     if model.startswith("local-dir:"):
         return f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
@@ -117,13 +83,13 @@ def release_models() -> int:
     >>> release_models()
     0
     """
-    import gc
-    import sys
-
     with _registry_lock:
         count = len(_registry)
         _registry.clear()
         _loading_locks.clear()
+
+    # Modules refer to each other in circles, which only the collector frees; torch then keeps the
+    # memory for itself until it is told.
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -132,40 +98,19 @@ def release_models() -> int:
 
 
 def get_model(model: str, device: str = "auto", precision: str = "auto") -> LoadedModel:
-    """Give the process's one copy of a model, loading it at first use; thread-safe.
-
-    Parameters
-    ----------
-    model : str
-        See `parse_model_name`.
-    device : str, default="auto"
-        "auto" is CUDA where there is one, else the CPU.
-    precision : {"auto", "fp32", "fp16", "bf16"}, default="auto"
-        "auto" is float32 on the CPU and float16 autocast on CUDA.
-
-    Returns
-    -------
-    LoadedModel
-        The model with its preprocessing and tokenizer.
-
-    Raises
-    ------
-    ValueError
-        If the name, tag or device is unknown.
-    WeightsUnavailableError
-        If the weights are not here and cannot be downloaded.
-    """
+    """Give the process's one copy of a model, loading it at first use; thread-safe."""
     name, tag = parse_model_name(model)
-    device = resolve_device(device)
-    precision = resolve_precision(precision, device)
+    device = str(resolve_device(device))
+    precision = _resolve_precision(precision, device)
     key = (name, tag, precision, device, weights_identity(name, tag))
     with _registry_lock:
         found = _registry.get(key)
         lock = _loading_locks.setdefault(key, threading.Lock())
     if found is not None:
         return found
-    from dnm_sklearn.embedding.open_clip.build import load_model
 
+    # A lock for each model: two models load at the same time, one model once. Another thread may
+    # have loaded it while this one waited.
     with lock:
         with _registry_lock:
             found = _registry.get(key)
@@ -176,84 +121,21 @@ def get_model(model: str, device: str = "auto", precision: str = "auto") -> Load
     return found
 
 
-def resolve_device(device: str) -> str:
-    """Turn a device parameter into the name of a device that exists.
-
-    Parameters
-    ----------
-    device : str
-        "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
-    Returns
-    -------
-    str
-        The device, with its index on CUDA.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-    """
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device={device!r} is not a torch device: use 'auto', 'cpu' or 'cuda'."
-        ) from error
-    if parsed.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = (
-            parsed.index
-            if parsed.index is not None
-            else (torch.cuda.current_device() if count else 0)
-        )
-        if index >= count:
-            raise ValueError(
-                f"device={device!r} does not exist here ({count} CUDA devices): use device='auto'."
-            )
-        return f"cuda:{index}"
-    return str(parsed)
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """Turn "auto" into the precision that a device is best at.
-
-    Parameters
-    ----------
-    precision : {"auto", "fp32", "fp16", "bf16"}
-        What was asked for.
-    device : str
-        A resolved device.
-
-    Returns
-    -------
-    {"fp32", "fp16", "bf16"}
-        float16 on CUDA (ten bits of mantissa against bfloat16's seven, at the same speed).
-    """
+def _resolve_precision(precision: str, device: str) -> str:
+    """Turn "auto" into the precision that a device is best at."""
     if precision != "auto":
         return precision
+    # float16 has ten bits of mantissa against bfloat16's seven, at the same speed.
     return "fp16" if device.startswith("cuda") else "fp32"
 
 
 def weights_identity(name: str, tag: str | None) -> tuple[Any, ...]:
     """Identify the local files that hold a model's weights, so that new weights are a new model.
 
-    Parameters
-    ----------
-    name, tag : str
-        As from `parse_model_name`.
-
-    Returns
-    -------
-    tuple
-        Path, size and modification time of each file; empty for tags, hub names and random weights.
+    Path, size and modification time of each; empty for tags, hub names and random weights.
     """
     if name == SHIPPED:
-        files = sorted((Path(__file__).parents[1] / SHIPPED).glob("*"))
+        files = sorted(SHIPPED_FOLDER.glob("*"))
     elif name.startswith("local-dir:"):
         files = sorted(Path(name.removeprefix("local-dir:")).expanduser().glob("*"))
     else:

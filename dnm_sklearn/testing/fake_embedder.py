@@ -13,9 +13,11 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval
 
 from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.pipeline import ImageEncoder
 
 __all__ = ["FakeEmbedder"]
 
+# Images are shrunk to this side before they are projected.
 _SIDE = 8
 
 
@@ -105,7 +107,8 @@ class FakeEmbedder(BaseEmbedder):
             ).digest()
             rng = np.random.default_rng([int.from_bytes(digest, "big"), self.random_state])
             row[:] = rng.standard_normal(len(row))
-            if len(row) == 1:  # all texts point the same way, so that no mean over prompts vanishes
+            if len(row) == 1:
+                # All texts point the same way, so that no mean over prompts vanishes.
                 row[:] = np.abs(row)
         return rows, []
 
@@ -113,25 +116,26 @@ class FakeEmbedder(BaseEmbedder):
         return _FakeImageEncoder(self.embedding_dim_, int(self.random_state), self.log_path)
 
 
-class _FakeImageEncoder:
-    image_batch_size = 64
+class _FakeImageEncoder(ImageEncoder):
+    """Projects small images at random, and counts them."""
 
     def __init__(self, width: int, random_state: int, log_path: Any) -> None:
-        self.width = width
         self.projection = _projection(width, random_state)
         self.log_path = log_path
 
-    def prepare(self, image: Any) -> np.ndarray:
-        """Shrink the picture to 8 x 8 pixels."""
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Shrink the image to 8 x 8 pixels."""
         return np.asarray(image.resize((_SIDE, _SIDE)))
 
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Project the pixels, and log one line a row."""
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        """Project the pixels, and log one line per row."""
         if self.log_path is not None:
+            # One write in append mode: the lines of several processes do not mix.
             handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(handle, b"row\n" * len(pixels))
+                os.write(handle, b"row\n" * len(batch))
             finally:
                 os.close(handle)
-        flat = pixels.reshape(len(pixels), -1) / 255.0 - 0.5
+        # The last column is constant, so that no image, not even a grey one, is a row of zeros.
+        flat = batch.reshape(len(batch), -1) / 255.0 - 0.5
         return np.column_stack([flat, np.full(len(flat), 0.1)]) @ self.projection

@@ -17,8 +17,8 @@ from dnm_sklearn.corpus import Corpus, check_corpus, load_corpus
 from dnm_sklearn.datasets import glyph_corpus
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.digest import digest_array
 from dnm_sklearn.embedding.open_clip.registry import SHIPPED
-from dnm_sklearn.embedding.store import digest_array
 from dnm_sklearn.scoring import mining
 
 # How far from 1 the length of a row of half precision that was normalised can be.

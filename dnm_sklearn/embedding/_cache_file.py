@@ -21,7 +21,9 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-__all__ = ["CacheFile", "CacheFormatError"]
+from dnm_sklearn.exceptions import CacheFormatError
+
+__all__ = ["CacheFile"]
 
 logger = logging.getLogger("dnm_sklearn")
 
@@ -72,10 +74,6 @@ CREATE TABLE facts (setting TEXT PRIMARY KEY, content TEXT, checksum INTEGER);
 # log must not be used: it needs memory that all processes share, and they may be on two machines.
 _LOCAL = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 _WINDOWS_FIXED_DRIVE = 3
-
-
-class CacheFormatError(ValueError):
-    """A cache file is not what it should be: foreign, of another version, or of another width."""
 
 
 # What reading a damaged file may raise; the latter where the damage is in a name of the schema.

@@ -26,18 +26,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.embedding._cache_file import CacheFile, CacheFormatError
+from dnm_sklearn.embedding._cache_file import CacheFile
 from dnm_sklearn.embedding._claims import Claim, claimed_digests, remove_ended_claims
 from dnm_sklearn.embedding.digest import (
     DIGEST_BYTES,
+    SETTLED_NS,
     DigestedFile,
     digest_files,
     file_identity,
     last_change_ns,
     times_tell,
 )
+from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
-__all__ = ["CacheFormatError", "CacheWriteWarning", "EmbeddingCache", "size_in_bytes"]
+__all__ = ["EmbeddingCache", "size_in_bytes"]
 
 logger = logging.getLogger("dnm_sklearn")
 
@@ -66,10 +68,6 @@ _WHOLE_INDEX_FROM = 1 / 8
 # Records whose numbers are no further apart are read in one query, with those between them.
 _SPAN_GAP = 4
 
-# Git's racy rule: a file that was younger than this when it was read may change again without its
-# times showing it, as file systems count times in steps of up to two seconds (FAT).
-_SETTLED_NS = 2 * 10**9
-
 # On another file system than the cache's the clock that stamps files cannot be read. It is taken
 # to be wrong by less than a day.
 _SETTLED_ELSEWHERE_NS = 24 * 3600 * 10**9
@@ -83,10 +81,6 @@ _INT64 = (1 << 63) - 1
 # What goes wrong around a file, not in it: a full disk, a folder that cannot be written to, a file
 # system without locks.
 _UNWRITABLE = (OSError, sqlite3.Error, NotImplementedError)
-
-
-class CacheWriteWarning(UserWarning):
-    """Results are right but could not be saved in the cache (disk full, read-only, over its cap)."""
 
 
 class EmbeddingCache:
@@ -205,7 +199,7 @@ class EmbeddingCache:
         for (_, digest, status), is_told in zip(stable, told, strict=True):
             is_near = status.st_dev == clock.st_dev
             age = clock.st_mtime_ns - last_change_ns(status)
-            if is_told and age >= (_SETTLED_NS if is_near else _SETTLED_ELSEWHERE_NS):
+            if is_told and age >= (SETTLED_NS if is_near else _SETTLED_ELSEWHERE_NS):
                 records.append(_file_record(status, digest))
 
         if records:
@@ -220,10 +214,11 @@ class EmbeddingCache:
         found = self._file.read(lambda db: db.execute(query, (setting,)).fetchone())
         if found is None or found[1] != _text_checksum(setting, found[0]):
             return None
-        return json.loads(found[0])
+        facts: dict[str, Any] | None = json.loads(found[0])
+        return facts
 
-    def save_facts(self, setting: str, facts: dict[str, Any]) -> None:
-        """Keep facts in the place of those saved before, where the cache can be written to."""
+    def save_facts(self, setting: str, facts: dict[str, Any] | None) -> None:
+        """Keep facts, None to forget those of before, where the cache can be written to."""
         content = json.dumps(facts)
         record = setting, content, _text_checksum(setting, content)
         with contextlib.suppress(*_UNWRITABLE):

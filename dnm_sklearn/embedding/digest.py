@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "DIGEST_BYTES",
+    "SETTLED_NS",
     "DigestedFile",
     "digest_array",
     "digest_bytes",
@@ -29,6 +30,10 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 
 DIGEST_BYTES = 32
+
+# Git's racy rule: a file that was younger than this when it was read may change again without its
+# times showing it, as file systems count times in steps of up to two seconds (FAT).
+SETTLED_NS = 2 * 10**9
 
 # Content is read in buffers of at most this size. A small file gets a small buffer: filling one of
 # a megabyte takes longer than the digest of a thumbnail.

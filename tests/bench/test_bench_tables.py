@@ -1,6 +1,8 @@
 """dnm-bench table, score, cache and list."""
 
 import csv
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from dnm_sklearn.bench.results.records import read_records
 from dnm_sklearn.bench.results.rows import METRICS, build_rows, deviation
 from dnm_sklearn.bench.results.score_files import read_scores
 from dnm_sklearn.bench.run import scoring_job
+from dnm_sklearn.exceptions import CacheWriteWarning
 from dnm_sklearn.metrics import auroc
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -253,8 +256,8 @@ def test_bootstrap_draws_both_detectors_alike(metric):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    def fake(model="fake", *, memory=None, on_error="raise"):
-        return FakeEmbedder(dim=8, memory=memory, on_error=on_error)
+    def fake(model="fake", **options):
+        return FakeEmbedder(dim=8, **options)
 
     monkeypatch.setattr("dnm_sklearn.embedding.CLIPEmbedder", fake)
     rng = np.random.default_rng(0)
@@ -475,10 +478,8 @@ def test_cache(photos, tmp_path):
     assert result.exit_code == 0
     assert "10 rows of 8" in result.output
     assert invoke("cache", "verify", cache).output.endswith("Nothing is damaged.\n")
-    rows = next(cache.rglob("rows.bin"))
-    content = bytearray(rows.read_bytes())
-    content[-1] ^= 1
-    rows.write_bytes(content)
+    with closing(sqlite3.connect(cache / "embeddings.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE rows SET checksum = checksum + 1 WHERE id = 3")
     result = invoke("cache", "verify", cache)
     assert result.exit_code == 1
     assert "1 dropped" in result.output
@@ -488,6 +489,26 @@ def test_cache(photos, tmp_path):
     assert "in all: 0 B" in invoke("cache", "info", cache).output
     assert (cache / "mine.txt").exists()
     assert invoke("cache", "info", tmp_path / "nowhere").exit_code == 2
+
+    (cache / "embeddings.sqlite").write_text("somebody else's")
+    for command in ("info", "verify", "clear"):
+        result = invoke("cache", command, cache, *(["--yes"] if command == "clear" else []))
+        assert result.exit_code == 2
+        assert "is not a cache file of dnm_sklearn" in " ".join(result.output.split())
+
+
+def test_cache_size(photos, tmp_path):
+    cache = tmp_path / "cache"
+    options = ("-o", tmp_path / "a.csv", "--cache", cache, "--cache-size")
+    with pytest.warns(CacheWriteWarning, match="cap of 1000 bytes"):
+        assert score(photos, *options, "1 kB").exit_code == 0
+    assert "0 rows of 8" in invoke("cache", "info", cache).output
+    assert score(photos, *options, "20GB").exit_code == 0
+    assert "10 rows of 8" in invoke("cache", "info", cache).output
+
+    result = score(photos, *options, "much")
+    assert result.exit_code == 2
+    assert "cache_size must be a number of bytes" in " ".join(result.output.split())
 
 
 def test_list_models():

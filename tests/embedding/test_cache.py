@@ -14,13 +14,9 @@ import numpy as np
 import pytest
 
 from dnm_sklearn.embedding import _cache_file, cache, digest
-from dnm_sklearn.embedding.cache import (
-    CacheFormatError,
-    CacheWriteWarning,
-    EmbeddingCache,
-    size_in_bytes,
-)
+from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
 from dnm_sklearn.embedding.digest import digest_bytes, digest_file
+from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
 WIDTH = 16
 DIGESTS = [digest_bytes(b"image %d" % i) for i in range(200)]
@@ -672,7 +668,7 @@ def files(tmp_path):
 @pytest.fixture
 def settled(monkeypatch):
     """Files need not be two seconds old."""
-    monkeypatch.setattr(cache, "_SETTLED_NS", 0)
+    monkeypatch.setattr(cache, "SETTLED_NS", 0)
 
 
 def count_reads(monkeypatch):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, say, user_errors
+from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_errors
 
 if TYPE_CHECKING:
     from dnm_sklearn.bench.html.gallery import Gallery
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps what is embedded between runs.",
-)
+@cache_options
 def report(
     runs: tuple[str, ...],
     output: str,
@@ -49,6 +45,7 @@ def report(
     suite: str | None,
     data_root: str | None,
     cache: str | None,
+    cache_size: int | None,
 ) -> None:
     """Make one self-contained HTML page of the run folders RUNS.
 
@@ -78,7 +75,12 @@ def report(
                 galleries.append(None)
                 continue
             made = make_gallery(
-                block, method=gallery_method, suite=suite, data_root=data_root, memory=cache
+                block,
+                method=gallery_method,
+                suite=suite,
+                data_root=data_root,
+                memory=cache,
+                cache_size=cache_size,
             )
             galleries.append(made)
         page = make_page(blocks, galleries, title=title)

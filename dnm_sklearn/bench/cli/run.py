@@ -16,6 +16,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     INTERRUPTED,
     BadInput,
+    cache_options,
     console,
     say,
     set_up_logging,
@@ -134,11 +135,7 @@ logger = logging.getLogger(__name__)
     type=click.Choice(BACKENDS),
     help="joblib's back end for --jobs; default: loky. dask: the scheduler at DASK_SCHEDULER_ADDRESS, or a local one.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps embedded images between runs.",
-)
+@cache_options
 @click.option(
     "-o",
     "--output",
@@ -172,6 +169,7 @@ def run(
     jobs: int,
     backend: str | None,
     cache: str | None,
+    cache_size: int | None,
     output: str | None,
     skip_existing: bool,
     wide: bool,
@@ -237,7 +235,7 @@ def run(
         if folder is not None:
             _make_folder(folder)
         say(f"Embedding the images of {suite.name} ...")
-        embedded = prepare.embed_suite(suite, memory=cache)
+        embedded = prepare.embed_suite(suite, memory=cache, cache_size=cache_size)
         plan = prepare.Plan(seed, prompt, id_per_class, overrides, stream, repeats)
         computing.enter_context(backends.using(backend, jobs))
         bar = computing.enter_context(progress(len(methods) * len(suite.ood), True, "Running"))

@@ -78,6 +78,7 @@ def make_gallery(
     suite: str | None = None,
     data_root: str | None = None,
     memory: str | None = None,
+    cache_size: int | None = None,
     n_images: int = 6,
 ) -> Gallery | None:
     """Find the most confident errors and what explains them.
@@ -97,6 +98,8 @@ def make_gallery(
         Folder of a benchmark's images.
     memory : str, optional
         Cache of the embedder.
+    cache_size : int, optional
+        Cap on this cache, in bytes.
     n_images : int, default=6
         Images of each set.
 
@@ -136,7 +139,7 @@ def make_gallery(
         return Gallery(
             row.label, problem="The images on disk are not as many as those of the records."
         )
-    explain = _Explainer(records[0], loaded, memory)
+    explain = _Explainer(records[0], loaded, memory, cache_size)
     accepted: list[tuple[str, list[Error]]] = []
     flagged: list[Error] = []
     for record in records:
@@ -245,7 +248,9 @@ def _load(record: Record, name: str | None, data_root: str | None) -> Suite | No
 class _Explainer:
     """A detector fitted again, to say what single images look like."""
 
-    def __init__(self, record: Record, suite: Any, memory: str | None):
+    def __init__(
+        self, record: Record, suite: Any, memory: str | None, cache_size: int | None
+    ) -> None:
         from dnm_sklearn.bench.run.prepare import EmbeddedSuite, Plan, SharedText, build
         from dnm_sklearn.bench.run.registry import detectors
         from dnm_sklearn.embedding.check import check_embedder
@@ -253,7 +258,7 @@ class _Explainer:
         self.suite, self.problem = suite, ""
         self.made: Any = None
         try:
-            self.embedder = check_embedder(suite.embedder, memory=memory)
+            self.embedder = check_embedder(suite.embedder, memory=memory, cache_size=cache_size)
             if self.embedder.fingerprint_ != record.model["fingerprint"]:
                 self.problem = "The model is not the one of the records, so the errors are shown without explanation."
                 return

@@ -146,7 +146,9 @@ class Plan:
         return self.id_per_class if method.kind == "baseline" else method.id_per_class
 
 
-def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
+def embed_suite(
+    suite: Suite, memory: Any = None, cache_size: int | str | None = None
+) -> EmbeddedSuite:
     """Embed all images of a suite.
 
     Parameters
@@ -155,6 +157,8 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
         Images or embeddings.
     memory : str, joblib.Memory or None, default=None
         Cache of the embedder.
+    cache_size : int, str or None, default=None
+        Cap on the cache of the embedder.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
     from dnm_sklearn.embedding.check import check_embedder
     from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
-    model = with_bars(check_embedder(suite.embedder, memory=memory))
+    model = with_bars(check_embedder(suite.embedder, memory=memory, cache_size=cache_size))
     logger.info("model %s on %s", getattr(model, "model", type(model).__name__), _device(model))
     start = time.perf_counter()
 
@@ -234,10 +238,10 @@ def _device(model: Any) -> str:
 
 
 def _cached_rows(memory: Any) -> int:
-    from dnm_sklearn.embedding.store import list_stores
+    from dnm_sklearn.embedding.cache import EmbeddingCache
 
     where = getattr(memory, "location", memory)
-    return 0 if where is None else sum(len(store) for store in list_stores(where))
+    return 0 if where is None else EmbeddingCache(where).count_rows()
 
 
 def images_digest(images: Any) -> str:

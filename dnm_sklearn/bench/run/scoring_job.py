@@ -145,6 +145,7 @@ def make_detector(
     prompt: str | None = None,
     corpus: str | None = None,
     cache: str | None = None,
+    cache_size: int | None = None,
 ) -> Any:
     """Make an unfitted detector from what stands on a command line.
 
@@ -164,6 +165,8 @@ def make_detector(
         A corpus's name, or a file of words.
     cache : str, optional
         The embedder's memory.
+    cache_size : int, optional
+        Cap on it, in bytes.
 
     Returns
     -------
@@ -179,7 +182,7 @@ def make_detector(
 
     cls = resolve(name, detectors()).load()
     known = cls().get_params(deep=False)
-    options: dict[str, Any] = {"memory": cache, "on_error": "nan"}
+    options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = with_bars(CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options))
     given: dict[str, Any] = {"embedder": embedder}
     given |= {

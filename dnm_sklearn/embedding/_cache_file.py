@@ -76,8 +76,9 @@ _LOCAL = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs
 _WINDOWS_FIXED_DRIVE = 3
 
 
-# What reading a damaged file may raise; the latter where the damage is in a name of the schema.
-_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+# What a damaged file may raise; the latter two where the damage is in a name of the schema, or in
+# the number of a row.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 
 # No connection is open while the process forks: SQLite must not be carried over a fork, and
 # closing any handle of a file drops the locks that other threads of the process have on it.
@@ -256,10 +257,12 @@ def _salvage(damaged: Path, new: Path) -> None:
     """Copy the rows that can be read; their checksums are looked at when they are used."""
     with closing(_connect(new, "mode=rw")) as db:
         db.execute("BEGIN")
-        for record in _readable(damaged, "models"):
-            db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", record)
-        for record in _readable(damaged, "rows"):
-            db.execute("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?)", record)
+        for model in _readable(damaged, "models"):
+            db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", model)
+        # With numbers of their own: old ones may be damaged, and as high as they can get.
+        insert = "INSERT OR IGNORE INTO rows (model, digest, checksum, embedding) VALUES (?,?,?,?)"
+        for row in _readable(damaged, "rows"):
+            db.execute(insert, row[1:])
         db.execute("INSERT INTO uses SELECT id, 0 FROM rows")
         db.execute("COMMIT")
 

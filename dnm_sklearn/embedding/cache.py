@@ -280,6 +280,7 @@ class _Request:
         self.fingerprint = fingerprint
         self.width = width
         self.rows = np.empty((len(digests), width), _DTYPE)
+        self.is_finite = np.zeros(len(digests), bool)
         self.row_bytes = width * _DTYPE.itemsize
         self.started = time.time_ns()
 
@@ -306,10 +307,10 @@ class _Request:
             self.rows[position] = self.rows[first]
         return self.rows.astype(np.float32, copy=False)
 
-    def record(self, model: int, digest: bytes) -> tuple[int, bytes, int, memoryview]:
+    def record(self, number: int, digest: bytes, model: int) -> tuple[Any, ...]:
         """Give a computed row as the table holds it."""
         row = self.rows[self.missing[digest]].data
-        return model, digest, _row_checksum(self._seed, digest, row), row
+        return number, model, digest, _row_checksum(self._seed, digest, row), row
 
     def fill(self, db: sqlite3.Connection) -> list[int]:
         """Copy the missing rows that are there and intact; give their numbers."""
@@ -409,6 +410,7 @@ def _compute_rows(
                     f"gave a chunk of shape {chunk.shape} that brings them to {end} rows."
                 )
             request.rows[positions[done:end]] = chunk
+            request.is_finite[positions[done:end]] = np.isfinite(chunk).all(axis=1)
             done = end
 
             if save is not None and time.monotonic() - last >= _COMMIT_SECONDS:
@@ -429,27 +431,27 @@ def _insert_rows(
     request: _Request, digests: list[bytes], max_bytes: int | None, db: sqlite3.Connection
 ) -> int:
     """Keep the finite ones of these rows; give how many had no room."""
-    positions = np.array([request.missing[digest] for digest in digests])
-    finite = np.isfinite(request.rows[positions]).all(axis=1)
-    model = request.enter_model(db)
-    records = [request.record(model, digests[i]) for i in np.flatnonzero(finite).tolist()]
-
-    n_fit = len(records)
+    kept = [digest for digest in digests if request.is_finite[request.missing[digest]]]
+    n_fit = len(kept)
     if max_bytes is not None:
         n_fit = _make_room(db, n_fit, request, max_bytes)
+    n_left_out = len(kept) - n_fit
+    kept = kept[:n_fit]
 
+    model = request.enter_model(db)
     (newest,) = db.execute("SELECT max(id) FROM rows").fetchone()
-    insert = "INSERT OR REPLACE INTO rows (model, digest, checksum, embedding) VALUES (?, ?, ?, ?)"
-    db.executemany(insert, records[:n_fit])
-    use = "INSERT OR REPLACE INTO uses SELECT id, ? FROM rows WHERE id > ?"
-    db.execute(use, (request.started, newest or 0))
+    numbers = range((newest or 0) + 1, (newest or 0) + 1 + n_fit)
+    records = (request.record(*pair, model) for pair in zip(numbers, kept, strict=True))
+    db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", records)
+    uses = [(number, request.started) for number in numbers]
+    db.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", uses)
 
-    # In a damaged index rows may be put where they are not found.
+    # In an index that is damaged rows may be put where they are not found.
     count = "SELECT count(*) FROM rows WHERE model = ? AND digest IN"
-    for some in _in_chunks([digest for _, digest, _, _ in records[:n_fit]], _VALUES_PER_QUERY):
+    for some in _in_chunks(kept if newest else [], _VALUES_PER_QUERY):
         if db.execute(f"{count} ({_marks(some)})", (model, *some)).fetchone() != (len(some),):
             raise sqlite3.DatabaseError("rows are not found after they were written")
-    return len(records) - n_fit
+    return n_left_out
 
 
 def _make_room(db: sqlite3.Connection, n_rows: int, request: _Request, max_bytes: int) -> int:

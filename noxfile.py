@@ -10,16 +10,14 @@ import nox
 nox.options.sessions = ["grammar"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
+# The tests that touch scikit-learn's estimator API.
 TESTS = [
-    "tests/test_common.py",
-    "tests/test_grid_search.py",
-    "tests/test_thresholds_objects.py",
-    "tests/test_pyod.py",
-    "tests/test_explain.py",
-    "tests/test_persistence.py",
+    "tests/detectors",
+    "tests/calibration",
     "tests/test_adapters.py",
+    "tests/test_grid_search.py",
+    "tests/test_persistence.py",
     "tests/test_pipeline.py",
-    "tests/test_detectors.py",
 ]
 
 

@@ -64,7 +64,7 @@ class CacheFormatError(ValueError):
 
 
 class CacheWriteWarning(UserWarning):
-    """Results are right but could not be saved in the cache folder (full, read-only, over its cap)."""
+    """Results are right but could not be cached: the folder is full, read-only or over its cap."""
 
 
 # Decisions
@@ -82,7 +82,7 @@ class BenchmarkWarning(UserWarning):
 
 
 class DataMissingError(FileNotFoundError):
-    """Data of a benchmark are not on disk; the message says what to download and where to put it."""
+    """Data of a benchmark are not on disk; the message says what to download and where it goes."""
 
 
 class DefinitionError(ValueError):
@@ -90,4 +90,4 @@ class DefinitionError(ValueError):
 
 
 class SuiteError(ValueError):
-    """A suite on disk, or one to be written, is not valid; the message names the file and the fix."""
+    """A suite on disk, or to be written, is not valid; the message names the file and the fix."""

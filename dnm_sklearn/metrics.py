@@ -7,10 +7,10 @@ Tied scores share a threshold.
 FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same
 scores. Say which one you report:
 
-* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold
-  whose share of accepted ID rows is nearest to 95 %;
-* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first
-  threshold that flags at least 95 % of the OOD rows.
+* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the proportion of OOD rows accepted as ID at the
+  threshold whose proportion of accepted ID rows is nearest to 95 %;
+* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the proportion of ID rows flagged at the
+  first threshold that flags at least 95 % of the OOD rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dnm_sklearn._utils.labels import row_is_ood
@@ -41,7 +42,9 @@ _SPLITTER_HINT = (
 
 
 def auroc(score: Any, is_ood: Any) -> float:
-    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row, ties counted half.
+    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row.
+
+    Ties count half.
 
     Parameters
     ----------
@@ -82,10 +85,10 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     tpr : float, default=0.95
         In (0, 1].
     positive : {"id", "ood"}
-        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest
-        to `tpr` (of thresholds with that same share the loosest, as in NegLabel's released code;
-        with all ID rows accepted the tightest). "ood": ID rows flagged at the first threshold that
-        flags at least `tpr` of the OOD rows.
+        Whose rate is `tpr`. "id": OOD rows accepted where the proportion of accepted ID rows is
+        nearest to `tpr` (of thresholds with that same proportion the loosest, as in NegLabel's
+        released code; with all ID rows accepted the tightest). "ood": ID rows flagged at the first
+        threshold that flags at least `tpr` of the OOD rows.
 
     Returns
     -------
@@ -99,16 +102,18 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
 
     References
     ----------
-    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models",
-       ICLR 2024.
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language
+       Models", ICLR 2024.
     .. [2] Zhang et al., "OpenOOD v1.5: Enhanced Benchmark for Out-of-Distribution Detection", 2023.
 
     Examples
     --------
     >>> from dnm_sklearn.metrics import fpr_at_tpr
     >>> score, is_ood = [0.1, 0.2, 0.6, 0.3, 0.4, 0.5, 0.7], [0, 0, 0, 1, 1, 1, 1]
-    >>> fpr_at_tpr(score, is_ood, positive="id"), round(fpr_at_tpr(score, is_ood, positive="ood"), 4)
-    (0.75, 0.3333)
+    >>> fpr_at_tpr(score, is_ood, positive="id")
+    0.75
+    >>> round(fpr_at_tpr(score, is_ood, positive="ood"), 4)
+    0.3333
     """
     score, is_ood = _check(score, is_ood)
     _check_positive(positive)
@@ -117,11 +122,13 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     if positive == "ood":
         false_rate, true_rate, _ = roc_curve(is_ood, score, drop_intermediate=False)
         return float(false_rate[np.argmax(true_rate >= tpr)])
+
     false_rate, true_rate, _ = roc_curve(~is_ood, -score, drop_intermediate=False)
     # Loosest threshold first, from the tightest that accepts all ID rows on, and without the
     # curve's made-up first point, at which nothing is accepted.
     loosest_first = slice(int(np.argmax(true_rate == 1)), 0, -1)
     nearest = np.argmin(np.abs(true_rate[loosest_first] - tpr))
+
     return float(false_rate[loosest_first][nearest])
 
 
@@ -135,7 +142,8 @@ def aupr(score: Any, is_ood: Any, *, positive: Positive) -> float:
     is_ood : array-like of shape (n,)
         True or 1 = OOD, False or 0 = ID.
     positive : {"id", "ood"}
-        Which kind is to be retrieved. The value of a random score is that kind's share of the rows.
+        Which kind is to be retrieved. The value of a random score is that kind's proportion of the
+        rows.
 
     Returns
     -------
@@ -203,7 +211,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     ----------
     estimator : fitted detector, or a Pipeline or search that ends in one
         Its ``decision_function`` is higher for OOD rows; estimators that carry scikit-learn's
-        outlier-detector tag (higher for inliers) are turned round.
+        outlier-detector tag (higher for inliers) are negated.
     X : rows to score
     y : array-like of shape (n,)
         0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means
@@ -232,7 +240,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
 
 
 def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """**Minus** FPR95 with ID positive, so that greater is better as scikit-learn expects of a scorer.
+    """**Minus** FPR95 with ID positive: of a scorer scikit-learn expects that greater is better.
 
     Parameters
     ----------
@@ -301,6 +309,7 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"score must hold real numbers, got dtype {score.dtype}.")
     if is_ood.dtype.kind not in "fiub" or not np.isin(is_ood, (0, 1)).all():
         raise ValueError("is_ood must hold booleans, or 0 (ID) and 1 (OOD) only.")
+
     missing = np.flatnonzero(np.isnan(score))
     if len(missing):
         raise ValueError(
@@ -308,15 +317,19 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
             "(images that could not be read score NaN): take these rows out of both, and report "
             "how many they are."
         )
+
     is_ood = is_ood.astype(bool)
     n_ood = int(is_ood.sum())
     if n_ood in (0, len(is_ood)):
         kind, other = ("ID", "OOD") if n_ood == 0 else ("OOD", "ID")
         raise ValueError(
             f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without "
-            f"{other} rows. " + _SPLITTER_HINT
+            f"{other} rows. {_SPLITTER_HINT}"
         )
-    return np.unique(score, return_inverse=True)[1].astype(np.int64), is_ood
+
+    # Every metric here depends on the order alone, and scikit-learn's functions refuse infinities.
+    ranks = np.unique(score, return_inverse=True)[1]
+    return ranks.astype(np.int64), is_ood
 
 
 def _check_positive(positive: Any) -> None:
@@ -325,8 +338,7 @@ def _check_positive(positive: Any) -> None:
 
 
 def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.base import is_outlier_detector
-
+    """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
@@ -334,32 +346,43 @@ def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
         raise TypeError(
             f"{type(estimator).__name__} has no decision_function, which this scorer ranks by."
         )
+
     score = np.asarray(estimator.decision_function(X))
+    # scikit-learn's outlier detectors score inliers higher.
     return (-score if is_outlier_detector(estimator) else score), is_ood
 
 
 def _ood_label(estimator: Any) -> str:
-    """Return the `ood_label` of a detector, of a pipeline's last step, or of what a meta-estimator wraps."""
+    """Label of OOD rows in y, from the detector that pipelines, searches and adapters wrap."""
     while estimator is not None:
         if isinstance(getattr(estimator, "ood_label", None), str):
             return estimator.ood_label
-        steps = getattr(estimator, "steps", None)
-        inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
-        estimator = (
-            steps[-1][1]
-            if steps
-            else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
-        )
+        estimator = _inner(estimator)
     return "ood"
 
 
+def _inner(estimator: Any) -> Any:
+    """What an estimator wraps, or None."""
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        return steps[-1][1]
+
+    for name in ("best_estimator_", "detector_", "detector", "estimator_", "estimator"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+
+    return None
+
+
 def _is_ood(y: Any, ood_label: str) -> np.ndarray:
+    """Which rows y marks as OOD, as `fit` reads it; here it must say so."""
     if y is None:
         raise ValueError(
             f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
         )
 
     is_ood = row_is_ood(y, ood_label)
+    # Distinct values in their order, for the errors.
     values = list(dict.fromkeys(np.ravel(np.asarray(y, dtype=object)).tolist()))
     if is_ood is None:
         raise ValueError(
@@ -371,4 +394,5 @@ def _is_ood(y: Any, ood_label: str) -> np.ndarray:
             f'None of the {len(is_ood)} rows is labelled "{ood_label}" (the estimator\'s '
             f"ood_label); y holds {', '.join(map(repr, values[:5]))}, ... {_SPLITTER_HINT}"
         )
+
     return is_ood

@@ -1,4 +1,4 @@
-"""Splitters for model selection with several OOD sets; scikit-learn's splitter API with ``groups`` = source names.
+"""Splitters for model selection with several OOD sets, named by ``groups=``.
 
 An unshuffled ``KFold`` on rows sorted ID-then-OOD makes folds of one kind, of which no metric is
 defined (our scorers refuse them). ``StratifiedKFold(shuffle=True)`` suffices for one OOD set; the
@@ -36,13 +36,14 @@ class _SourceSplitter(BaseCrossValidator):
                 "comes from, e.g. "
                 'search.fit(X, y, groups=sources) with sources = ["imagenet", ..., "places", ...].'
             )
+
         is_ood = row_is_ood(y, self.ood_label)
         sources = np.asarray(groups).astype(str)
         if is_ood is None:
             raise ValueError("y must be 0/1 or bool (1 = OOD), or strings with the ood_label.")
         if sources.shape != is_ood.shape:
             raise ValueError(
-                f"groups has shape {sources.shape} and y {is_ood.shape}; give one source a row."
+                f"groups has shape {sources.shape} and y {is_ood.shape}; give one source per row."
             )
         if is_ood.all() or not is_ood.any():
             kind = "OOD" if is_ood.all() else "ID"
@@ -50,11 +51,12 @@ class _SourceSplitter(BaseCrossValidator):
                 f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined on such "
                 "folds."
             )
+
         return is_ood, sources
 
 
 class StratifiedBySourceKFold(_SourceSplitter):
-    """K folds, each with the same share of the ID and OOD rows of every source.
+    """K folds, each with the same proportion of the ID and OOD rows of every source.
 
     Parameters
     ----------
@@ -109,6 +111,7 @@ class StratifiedBySourceKFold(_SourceSplitter):
             If y or groups is missing or of one kind, or a source has fewer rows than folds.
         """
         is_ood, sources = self._rows(X, y, groups)
+        # A stratum is a source and a kind: a source may hold ID and OOD rows.
         kinds = np.char.add(np.where(is_ood, "1", "0"), sources)
         names, strata, counts = np.unique(kinds, return_inverse=True, return_counts=True)
         if counts.min() < self.n_splits:
@@ -116,6 +119,7 @@ class StratifiedBySourceKFold(_SourceSplitter):
                 f"The source {names[counts.argmin()][1:]!r} has {counts.min()} rows of one kind, "
                 f"fewer than n_splits={self.n_splits}; lower n_splits or add rows."
             )
+
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=_seed(self))
         yield from folds.split(np.empty(len(strata)), strata)
 
@@ -135,7 +139,7 @@ class StratifiedBySourceKFold(_SourceSplitter):
 
 
 class LeaveOneOODSetOut(_SourceSplitter):
-    """One fold an OOD source: it and a share of the ID rows are the test rows, all else is for training.
+    """One fold per OOD source: it and a part of the ID rows are the test rows, the rest trains.
 
     Nobody tunes on the OOD set that is reported when this is the outer split of a nested search: in
     each fold a ``GridSearchCV`` sees the other OOD sets only. Every ID row is a test row in exactly
@@ -204,6 +208,8 @@ class LeaveOneOODSetOut(_SourceSplitter):
                 f"{len(id_rows)} ID rows are fewer than the {len(ood_sources)} OOD sources; add ID "
                 "rows."
             )
+
+        # Each ID row is tested in exactly one fold.
         folds = KFold(len(ood_sources), shuffle=self.shuffle, random_state=_seed(self))
         for source, (_, id_test) in zip(ood_sources, folds.split(id_rows), strict=True):
             is_test = is_ood & (sources == source)
@@ -229,4 +235,5 @@ class LeaveOneOODSetOut(_SourceSplitter):
 
 
 def _seed(splitter: Any) -> Any:
+    """The seed, or None where nothing is shuffled: scikit-learn refuses a seed without use."""
     return splitter.random_state if splitter.shuffle else None

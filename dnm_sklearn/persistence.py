@@ -80,6 +80,15 @@ def load(path: Any, embedder: Any = None) -> Any:
     ValueError
         If the file is no detector, is damaged, comes from a newer format, or needs another embedder
         (for a `CLIPEmbedder` said when images or texts come).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, MaxLogitDetector, load
+    >>> table = EmbeddingTable(["cat", "dog"], np.eye(3)[:2])
+    >>> MaxLogitDetector(["cat", "dog"], embedder=table).fit().save("pets.skops")
+    >>> load("pets.skops").score_samples(np.eye(3)).tolist()
+    [1.0, 1.0, 0.0]
     """
     envelope = read_detector(path)
     name = envelope["detector"]
@@ -104,6 +113,7 @@ def load(path: Any, embedder: Any = None) -> Any:
     detector.embedder = encoder if embedder is None else embedder
     for key, value in envelope["fitted"].items():
         setattr(detector, key, from_plain(value))
+
     detector.embedder_ = encoder
     if envelope["steps"] is None:
         return detector
@@ -138,11 +148,13 @@ def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
             f"has {encoder_identity(encoder)[:12]}...: its text vectors do not fit. Give the "
             "embedder of fit, or fit again."
         )
+
     return encoder
 
 
 def _embedders() -> dict[str, type]:
-    """Embedders of this package by name: `CLIPEmbedder`, and those of rooms above that are imported."""
+    """Embedders of this package by name."""
+    # Of rooms above this one (the fake encoder of dnm_sklearn.testing) those that are imported.
     embedders: dict[str, type] = {"CLIPEmbedder": CLIPEmbedder}
     for embedder in BaseEmbedder.__subclasses__():
         if embedder.__module__.startswith("dnm_sklearn."):

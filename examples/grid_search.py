@@ -19,7 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.metrics import auroc_scorer, fpr95_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 # Raw images: 24 of data set "a" (in distribution), 12 of each of two OOD sets.
 rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ with tempfile.TemporaryDirectory() as folder:
     print("best on raw images:", search.best_params_)
 
 # Embeddings and text vectors of one's own: nothing is embedded at all.
-world = make_embedding_world(n_images=60)
+world = make_ood_blobs(n_images=60)
 table = EmbeddingTable(world.table.names, world.table.encode_text(world.table.names))
 sources = np.concatenate([np.repeat("a", 60), np.repeat(["ood 1", "ood 2"], 30)])
 search = GridSearchCV(

@@ -21,9 +21,9 @@ from dnm_sklearn import (
     make_ood_pipeline,
 )
 from dnm_sklearn.metrics import auroc_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 

@@ -1,4 +1,6 @@
-"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know the sources."""
+"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know
+the sources.
+"""
 
 import gc
 import runpy
@@ -23,7 +25,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.metrics import auroc_scorer, fpr95_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 GRID = {"fraction": [0.2, 0.5, 1.0], "n_groups": [1, 4]}
 
@@ -85,7 +87,7 @@ def test_each_image_is_embedded_once_over_folds_candidates_and_processes(photos,
 
 
 def test_twenty_candidates_share_one_table_and_one_corpus():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     corpus = Corpus(world.words)
     most, calls = {EmbeddingTable: 0, Corpus: 0}, []
     gc.collect()
@@ -116,7 +118,7 @@ def test_twenty_candidates_share_one_table_and_one_corpus():
 
 
 def test_string_scorer_where_it_works():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     detector = NegLabelDetector(world.names, embedder=world.table)
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     ours = cross_val_score(detector, world.X, world.y, scoring=auroc_scorer, cv=cv)
@@ -130,7 +132,7 @@ def test_string_scorer_where_it_works():
 
 
 def test_string_labels_score_as_numbers_do():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     detector = NegLabelDetector(world.names, embedder=world.table)
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     y = np.where(world.y == 1, "ood", world.names[0])
@@ -143,7 +145,7 @@ def test_string_labels_score_as_numbers_do():
 
 
 def test_folds_of_one_kind_are_an_error_of_ours():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     search = GridSearchCV(
         NegLabelDetector(world.names, embedder=world.table),
         {"n_groups": [1]},
@@ -243,7 +245,7 @@ def test_leave_one_out_needs_two_sets_and_enough_id_rows():
 
 
 def test_splitters_route_groups():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     _, sources = sources_of(n_id=40, sizes=(20, 20))
     detector = NegLabelDetector(world.names, embedder=world.table)
     with sklearn.config_context(enable_metadata_routing=True):

@@ -1,4 +1,4 @@
-"""Metrics against naive loops over thresholds, and scorers inside scikit-learn's model selection."""
+"""Metrics against naive loops over thresholds, and scorers in scikit-learn's model selection."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats are said."""
+"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats
+are said.
+"""
 
 import zipfile
 
@@ -21,9 +23,10 @@ from dnm_sklearn import (
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import saving
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (5, 9, 9, 3)).astype(np.uint8))
 
 

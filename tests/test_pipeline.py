@@ -8,7 +8,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from dnm_sklearn import MCMDetector, NegLabelDetector, make_ood_pipeline
-from dnm_sklearn.testing import FakeEmbedder, make_detectors
+from dnm_sklearn.testing import FakeEmbedder
+from dnm_sklearn.testing.instances import make_detectors
 
 pd = pytest.importorskip("pandas")
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (30, 9, 9, 3)).astype(np.uint8))

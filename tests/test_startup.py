@@ -10,8 +10,8 @@ HEAVY = ("torch", "open_clip", "pyod", "scipy.stats", "matplotlib")
 MAIN = "from dnm_sklearn.bench.cli.main import main"
 WAYS = {
     "import dnm_sklearn": "import dnm_sklearn; dir(dnm_sklearn)",
-    "subpackages": "import dnm_sklearn.corpus, dnm_sklearn.embedding, dnm_sklearn.datasets, dnm_sklearn.testing",
-    "pure functions": "import dnm_sklearn.scoring.mining, dnm_sklearn.calibration, dnm_sklearn._utils.labels",
+    "subpackages": "from dnm_sklearn import corpus, datasets, detectors, embedding, testing",
+    "pure functions": "from dnm_sklearn import calibration, scoring; import dnm_sklearn._utils.labels",
     "dnm-bench --help": MAIN + "; main(['--help'], standalone_mode=False)",
     "dnm-bench run --help": MAIN + "; main(['run', '--help'], standalone_mode=False)",
     "dnm-bench --version": MAIN + "; main(['--version'], standalone_mode=False)",

@@ -18,23 +18,7 @@ Result = TypeVar("Result")
 
 
 def as_memory(memory: Any) -> Any:
-    """Give the ``joblib.Memory`` that a parameter ``memory`` stands for.
-
-    Parameters
-    ----------
-    memory : str, path, joblib.Memory or None
-        A folder, a cache, or None for no caching (scikit-learn's own function refuses a
-        ``pathlib.Path``).
-
-    Returns
-    -------
-    joblib.Memory
-        The cache; of None one that keeps nothing.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
+    """Give the ``joblib.Memory`` that a parameter ``memory`` stands for: a folder, a cache or None.
 
     Examples
     --------
@@ -43,6 +27,7 @@ def as_memory(memory: Any) -> Any:
     >>> as_memory(Path("cache")).location, as_memory(None).location
     ('cache', None)
     """
+    # scikit-learn's own function refuses a pathlib.Path.
     return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
 
 
@@ -81,6 +66,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     own.__kwdefaults__ = function.__kwdefaults__
     update_wrapper(own, function)
     own.__dict__.pop("__wrapped__")
+
     return memory.cache(own, ignore=list(ignore))
 
 
@@ -115,4 +101,5 @@ class RecentResults(Generic[Result]):
             self._results.move_to_end(key)
             while len(self._results) > self.max_items:
                 self._results.popitem(last=False)
+
         return result

@@ -37,18 +37,21 @@ def resolve_device(device: Any) -> torch.device:
         raise ValueError(
             f"device={asked!r} is not a torch device: use 'auto', 'cpu' or 'cuda'."
         ) from error
+
     if resolved.type != "cuda":
         return resolved
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise ValueError(f"device={str(asked)!r}, but torch finds no GPU: use 'auto' or 'cpu'.")
+
     index = torch.cuda.current_device() if resolved.index is None else resolved.index
     if index >= count:
         raise ValueError(
             f"device={str(asked)!r}, but the last of the {count} CUDA devices here is "
             f"'cuda:{count - 1}': use that, or 'auto'."
         )
+
     return torch.device("cuda", index)
 
 
@@ -58,6 +61,7 @@ def torch_threads(n_threads: int | None) -> Iterator[None]:
     if n_threads is None:
         yield
         return
+
     import torch
 
     before = torch.get_num_threads()

@@ -36,4 +36,5 @@ def did_you_mean(
     close = get_close_matches(key(name), name_of_key, n=n, cutoff=cutoff)
     if not close:
         return ""
+
     return f" Did you mean {' or '.join(repr(name_of_key[one]) for one in close)}?"

@@ -103,6 +103,7 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
 
     if images is None or labels is None:
         return ResolvedLabels(names, prompts, images, None, None)
+
     n_rows, n_labels = _length(images), _length(labels)
     if n_rows != n_labels:
         raise ValueError(
@@ -159,6 +160,7 @@ def row_is_ood(y: Any, ood_label: str = "ood", n_classes: int | None = None) -> 
     integers = all(float(value).is_integer() for value in unique)
     if n_classes is not None and integers and min(unique) >= 0 and max(unique) < n_classes:
         return np.zeros(values.size, dtype=bool)
+
     return None
 
 
@@ -183,6 +185,7 @@ def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
             )
         texts = [variants] if isinstance(variants, str) else list(variants)
         prompts_of[name] = unique_names(texts, f"classes[{name!r}]") if texts else [name]
+
     return list(prompts_of), list(prompts_of.values())
 
 
@@ -199,6 +202,7 @@ def _class_index(
     numbers = _numbers(labels)
     if numbers.dtype.kind == "b" or numbers.max(initial=0) <= 1:
         return None
+
     return numbers.astype(int)
 
 
@@ -214,6 +218,7 @@ def _index_of(labels: Sequence[str], names: Sequence[str], ood_label: str) -> np
                 f"ood_label {ood_label!r}.{hint} Add it to `classes`, or mark such rows with the "
                 "ood_label."
             )
+
     return np.array([position[label] for label in labels], dtype=int)
 
 
@@ -225,6 +230,7 @@ def _numbers(y: Any) -> np.ndarray:
     values = np.asarray(y)
     if values.dtype.kind == "U":  # of a mixed list, numpy makes strings of everything in it
         values = np.asarray(y, dtype=object)
+
     if values.dtype.kind != "O":
         return values
 
@@ -238,6 +244,7 @@ def _numbers(y: Any) -> np.ndarray:
         return values.astype(bool)
     elif all(issubclass(kind, (int, float, np.number, np.bool_)) for kind in kinds):
         return values.astype(float)
+
     return values
 
 

@@ -35,7 +35,7 @@ _IMAGE_SUFFIXES = (
 
 
 def is_string_sequence(values: Any) -> bool:
-    """Whether `values` is a one-dimensional, non-empty sequence of strings (list, array, Series)."""
+    """Whether `values` is a one-dimensional sequence of strings, not empty: list, array, Series."""
     if values is None or isinstance(values, (str, bytes, Mapping)):
         return False
     if isinstance(values, (list, tuple)):
@@ -52,6 +52,7 @@ def is_string_sequence(values: Any) -> bool:
         return True
     if kind not in "OT" and type(dtype).__module__.startswith("numpy"):
         return False
+
     return all(isinstance(value, str) for value in np.asarray(values, dtype=object))
 
 
@@ -82,6 +83,7 @@ def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
             raise InvalidNamesError(
                 f"{what}[{i}] is {name!r} of type {_type(name)}; every name must be a string."
             )
+
     return [str(name) for name in listed]  # plain str where numpy's str_ was given
 
 
@@ -111,6 +113,7 @@ def check_is_list(what: str, value: Any) -> None:
     """Raise for what holds one string, or has no order, or can be read only once."""
     if isinstance(value, (str, bytes, os.PathLike)):
         _raise_single_string(what, os.fsdecode(value))
+
     if isinstance(value, (set, frozenset)):
         raise InvalidNamesError(
             f"{what} is a set, whose order differs from run to run: give sorted(...) of it."
@@ -175,6 +178,7 @@ def _raise_single_string(what: str, text: str) -> None:
             f"{what} is the path of one image, {text!r}; give images as a list, [{text!r}], and "
             "the class names as `classes=[...]` in the constructor."
         )
+
     raise InvalidNamesError(
         f"{what} is the path of a file, {text!r}; a list of class names is wanted. If it has one "
         f"name per line: Path({text!r}).read_text(encoding='utf-8').splitlines()."

@@ -30,6 +30,7 @@ def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
         raise ValueError(
             f"{name} is empty: shape {shape}. At least one row and one column are needed."
         )
+
     return matrix
 
 
@@ -46,7 +47,7 @@ def check_same_width(**matrices: Any) -> None:
 
 def check_matrices(**matrices: Any) -> tuple[Any, ...]:
     """Return matrices of one width, each checked; only the first may have no rows."""
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, matrix in matrices.items():
         checked[name] = check_matrix(name, matrix, allow_empty=not checked)
 

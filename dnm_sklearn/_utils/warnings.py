@@ -51,7 +51,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _users_frame(frame: FrameType | None) -> FrameType | None:
-    """First frame from `frame` outwards that is the user's; None in a worker, where there is none."""
+    """First frame from `frame` outwards that is the user's; a worker may have none."""
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _SKIPPED:
         frame = frame.f_back
     return frame

@@ -9,7 +9,7 @@ from dnm_sklearn.corpus.corpus import Corpus
 from dnm_sklearn.corpus.wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
-    "Give a list of strings, a path to a text file with one name a line, or one of the shipped "
+    "Give a list of strings, a path to a text file with one name per line, or one of the shipped "
     f"selections: {', '.join(map(repr, corpus_names()))}."
 )
 
@@ -20,7 +20,7 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
     Parameters
     ----------
     corpus : Corpus, iterable of str, path-like or str
-        A corpus (returned as it is), names, a text file with one name a line, or the name of a
+        A corpus (returned as it is), names, a text file with one name per line, or the name of a
         shipped selection (see :func:`load_corpus`). A string that is such a name is never taken as
         a file.
 
@@ -40,13 +40,14 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import check_corpus
+    >>> from dnm_sklearn.corpus.check import check_corpus
     >>> check_corpus(["oak", "teapot"])
     Corpus('custom', 2 names: 2 nouns, 0 adjectives)
     """
     if isinstance(corpus, Corpus):
         return corpus
     if isinstance(corpus, str):
+        # The name of a selection, else a file; of what is neither, guess which one was meant.
         if corpus in corpus_names():
             return load_corpus(corpus)
         if os.path.isfile(corpus):
@@ -62,4 +63,5 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         return Corpus.from_file(corpus)
     if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
         return Corpus(corpus)
+
     raise TypeError(f"corpus cannot be {type(corpus).__name__}. {_HOW_TO_NAME}")

@@ -9,9 +9,10 @@ from importlib import resources
 from types import MappingProxyType
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
-from dnm_sklearn.corpus._input import LEXICOGRAPHER_FILES
+from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
 from dnm_sklearn.corpus.corpus import Corpus
 
+# What the papers leave out, see `load_corpus`.
 _NEGLABEL_EXCLUDES = frozenset({"noun.animal", "noun.food"})
 _EXCLUDES = {
     "wordnet": frozenset[str](),
@@ -57,7 +58,7 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import lexicographer_files
+    >>> from dnm_sklearn.corpus.wordnet import lexicographer_files
     >>> lexicographer_files()["noun.shape"][:3]
     ('solid', 'plane', 'cartesian plane')
     """
@@ -65,30 +66,37 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
         packed = (
             resources.files(__package__).joinpath("data").joinpath("wordnet30.txt.xz").read_bytes()
         )
+        # One block per lexicographer file, a title and its words, with a blank line between them.
         blocks = lzma.decompress(packed).decode("utf-8").strip("\n").split("\n\n")
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise RuntimeError(
             f"The shipped word list wordnet30.txt.xz cannot be read ({error}); reinstall "
             "dnm_sklearn."
         ) from error
+
     files = {}
     for block in blocks:
         title, *words = block.split("\n")
         files[title] = tuple(words)
+
     if tuple(files) != LEXICOGRAPHER_FILES:
         raise RuntimeError(
             "The shipped word list wordnet30.txt.xz is damaged; reinstall dnm_sklearn."
         )
+
     return MappingProxyType(files)
 
 
 @lru_cache(maxsize=len(_EXCLUDES))
 def _load(name: str) -> Corpus:
+    """Make a selection; a word of several of its files stands under the first."""
+    # A dict keeps the order in which words came, and the first file of each.
     rows: dict[str, str] = {}
     for file, words in lexicographer_files().items():
         if file not in _EXCLUDES[name]:
             for word in words:
                 rows.setdefault(word, file)
+
     pos = ["noun" if file.startswith("noun.") else "adjective" for file in rows.values()]
     return Corpus(rows, pos, list(rows.values()), name=name)
 
@@ -97,7 +105,8 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     """Load one of the shipped selections of WordNet 3.0.
 
     * ``wordnet``: every noun and adjective file.
-    * ``wordnet-neglabel``: without noun.animal and noun.food; what NegLabel (arXiv 2403.20078) mines.
+    * ``wordnet-neglabel``: without noun.animal and noun.food; what NegLabel (arXiv 2403.20078)
+      mines.
     * ``wordnet-csp``: without noun.person, noun.quantity, noun.group and adj.pert as well; what CSP
       (NeurIPS 2024) and DNM (arXiv 2605.23797) mine.
 
@@ -146,4 +155,5 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
             f"{', '.join(map(repr, corpus_names()))}. For a corpus of your own use Corpus(names) "
             "or Corpus.from_file(path)."
         )
+
     return _load(name)

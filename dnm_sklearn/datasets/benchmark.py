@@ -15,7 +15,7 @@ Group = Literal["id", "near", "far", "sanity"]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (anything an embedder takes, or ready-made embeddings) under one name.
+    """Images (anything an embedder takes, or precomputed embeddings) under one name.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Suite:
     note : str
         What a reader of the table must know.
     meta : dict, optional
-        What else a maker of suites wants to say of it.
+        Whatever else the maker of the suite wants to record.
     """
 
     name: str

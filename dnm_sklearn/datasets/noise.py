@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 __all__ = ["noise_images"]
 
-_IMAGES_A_KIND = 3
+_IMAGES_PER_KIND = 3
 
 
 def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
-    """Fifteen noise images: three each of Gaussian, uniform, Poisson(5), Gamma(2, 1) and salt-and-pepper noise.
+    """Fifteen noise images, three of each of five kinds.
 
-    Every channel of every pixel is drawn independently (salt and pepper: every pixel is black or
-    white), and each image is stretched over 0..255, so that a model's own normalisation can be
-    applied to it as to a photograph.
+    The kinds are Gaussian, uniform, Poisson(5), Gamma(2, 1) and salt-and-pepper noise. Every
+    channel of every pixel is drawn independently (salt and pepper: every pixel is black or white),
+    and each image is stretched over 0..255, so that a model's own normalisation can be applied to
+    it as to a photograph.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
     Returns
     -------
     ndarray of shape (15, size, size, 3), uint8
-        RGB images, kind by kind in the order above.
+        RGB images, kind after kind in the order above.
 
     Examples
     --------
@@ -36,10 +38,8 @@ def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
     >>> noise_images(size=8).shape
     (15, 8, 8, 3)
     """
-    from sklearn.utils import check_random_state
-
     rng = check_random_state(random_state)
-    shape = (_IMAGES_A_KIND, size, size, 3)
+    shape = (_IMAGES_PER_KIND, size, size, 3)
     pixels = np.concatenate(
         [
             rng.normal(size=shape),
@@ -49,6 +49,9 @@ def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
             np.repeat(rng.randint(2, size=(*shape[:3], 1)), 3, axis=3),
         ]
     )
+
+    # Stretch each image over 0..255; an image of one value would divide by zero.
     low = pixels.min(axis=(1, 2, 3), keepdims=True)
     high = pixels.max(axis=(1, 2, 3), keepdims=True)
+
     return np.rint((pixels - low) / np.maximum(high - low, 1e-12) * 255).astype(np.uint8)

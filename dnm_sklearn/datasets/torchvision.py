@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
+__all__ = ["TorchvisionSpec", "known_torchvision_sets", "load_torchvision_set"]
+
+# Attributes in which torchvision's data sets keep their labels.
 _LABELS = ("targets", "labels", "_labels", "y")
-_MADE_UP = "FakeData"
+_MADE_UP = "FakeData"  # random images, which need no files
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def _species(name: str) -> str:
 
 
 _DIGITS = tuple("0123456789")
+
+# Of data sets with an official test set "test" is that; of others the validation set, or all.
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -125,19 +130,7 @@ _SPECS = {
 
 
 def known_torchvision_sets() -> dict[str, TorchvisionSpec]:
-    """Every data set that :func:`load_torchvision_set` knows.
-
-    Returns
-    -------
-    dict of str to TorchvisionSpec
-        By name.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets import known_torchvision_sets
-    >>> sorted(known_torchvision_sets()["DTD"].splits)
-    ['test', 'train', 'val']
-    """
+    """Every data set that :func:`load_torchvision_set` knows, by name."""
     return dict(_SPECS)
 
 
@@ -156,7 +149,7 @@ def load_torchvision_set(
     ----------
     name : str
         Such as "CIFAR10", "SVHN", "DTD", "Places365", "Food101", "OxfordIIITPet", "Flowers102" or
-        "INaturalist" (any case; see :func:`torchvision_sets`).
+        "INaturalist" (any case; see :func:`known_torchvision_sets`).
     root : str or path-like
         Folder where torchvision keeps the data.
     split : str, default="test"
@@ -185,7 +178,7 @@ def load_torchvision_set(
 
     Examples
     --------
-    >>> from dnm_sklearn.datasets import load_torchvision_set
+    >>> from dnm_sklearn.datasets.torchvision import load_torchvision_set
     >>> images, names = load_torchvision_set("FakeData", ".")
     >>> images.name, len(names)
     ('FakeData', 10)
@@ -195,39 +188,47 @@ def load_torchvision_set(
         raise ValueError(
             f"{spec.name} has no split {split!r}; it has {', '.join(map(repr, spec.splits))}."
         )
-    made = _make(spec, split, root, download)
-    labels = _labels(made)
-    names = _class_names(spec, made)
+
+    data = _open(spec, split, root, download)
+    labels = _labels(data)
+    names = _class_names(spec, data)
+    # Some sets' labels are no class indices (a year, several attributes).
     if labels is not None and names and (labels.min() < 0 or labels.max() >= len(names)):
         labels = None
-    return ImageSet(set_name or spec.name, made, group, labels=labels), names
+
+    return ImageSet(set_name or spec.name, data, group, labels=labels), names
 
 
 def _find(name: str) -> TorchvisionSpec:
-    wanted = name.replace("-", "").replace("_", "").lower()
+    """The data set of a name, whatever its case, hyphens and underscores."""
     for spec in _SPECS.values():
-        if spec.name.lower() == wanted:
+        if _key(spec.name) == _key(name):
             return spec
-    close = difflib.get_close_matches(wanted, [key.lower() for key in _SPECS], n=1)
-    hint = [key for key in _SPECS if close and key.lower() == close[0]]
+
+    hint = did_you_mean(name, _SPECS, n=1, cutoff=0.6, key=_key)
     raise ValueError(
-        f"There is no torchvision data set {name!r} "
-        f"here.{f' Did you mean {hint[0]!r}?' if hint else ''} Known: {', '.join(_SPECS)}."
+        f"There is no torchvision data set {name!r} here.{hint} Known: {', '.join(_SPECS)}."
     )
 
 
-def _make(spec: TorchvisionSpec, split: str, root: str | os.PathLike[str], download: bool) -> Any:
+def _key(name: str) -> str:
+    return name.replace("-", "").replace("_", "").lower()
+
+
+def _open(spec: TorchvisionSpec, split: str, root: str | os.PathLike[str], download: bool) -> Any:
+    """Make torchvision's data set object."""
     from torchvision import datasets
 
     cls = getattr(datasets, spec.name)
     if spec.name == _MADE_UP:
         return cls(size=40, image_size=(3, 32, 32), num_classes=10)
+
     folder = os.fspath(root)
-    try:
-        if not download:
-            return cls(root=folder, download=False, **spec.splits[split])
+    if download:
         os.makedirs(folder, exist_ok=True)
-        return cls(root=folder, download=True, **spec.splits[split])
+
+    try:
+        return cls(root=folder, download=download, **spec.splits[split])
     except (RuntimeError, FileNotFoundError) as error:
         if download:
             raise FileNotFoundError(
@@ -241,33 +242,39 @@ def _make(spec: TorchvisionSpec, split: str, root: str | os.PathLike[str], downl
         ) from error
 
 
-def _labels(made: Any) -> np.ndarray | None:
-    """Labels as far as the data set knows them without decoding a picture."""
+def _labels(data: Any) -> np.ndarray | None:
+    """Labels as far as the data set knows them without decoding a picture.
+
+    torchvision keeps them in attributes of different names, or in lists of pairs with a label.
+    """
     for attribute in _LABELS:
-        found = getattr(made, attribute, None)
-        if found is not None and len(found) == len(made):
-            return np.asarray(found, dtype=np.int64).reshape(-1)
-    index = getattr(made, "index", None)
-    if (
-        isinstance(index, list)
-        and len(index) == len(made)
-        and index
-        and isinstance(index[0], tuple)
-    ):
+        values = getattr(data, attribute, None)
+        if values is not None and len(values) == len(data):
+            return np.asarray(values, dtype=np.int64).reshape(-1)
+
+    index: Any = getattr(data, "index", None)  # INaturalist: (label, file name)
+    one_per_image = isinstance(index, list) and len(index) == len(data) > 0
+    if one_per_image and isinstance(index[0], tuple):
         return np.array([label for label, _ in index], dtype=np.int64)
-    samples = getattr(made, "_samples", None)
-    if samples is not None and len(samples) == len(made):
+
+    samples = getattr(data, "_samples", None)  # GTSRB: (path, label)
+    if samples is not None and len(samples) == len(data):
         return np.array([label for _, label in samples], dtype=np.int64)
+
     return None
 
 
-def _class_names(spec: TorchvisionSpec, made: Any) -> list[str]:
+def _class_names(spec: TorchvisionSpec, data: Any) -> list[str]:
+    """Class names, from wherever the data set keeps them, in plain words."""
     if spec.class_names:
         return list(spec.class_names)
     if spec.name == _MADE_UP:
-        return [f"made up {i}" for i in range(made.num_classes)]
-    found = getattr(made, "classes", None) or getattr(made, "categories", None)
-    if not found and getattr(made, "all_categories", None):
-        found = made.all_categories
-    rename = spec.rename or (lambda name: name)
-    return [" ".join(rename(str(name)).replace("_", " ").split()) for name in found or ()]
+        return [f"made up {i}" for i in range(data.num_classes)]
+
+    # Under whichever name torchvision keeps them.
+    names: Any = ()
+    for attribute in ("classes", "categories", "all_categories"):
+        names = names or getattr(data, attribute, None) or ()
+
+    rename = spec.rename or str
+    return [" ".join(rename(str(name)).replace("_", " ").split()) for name in names]

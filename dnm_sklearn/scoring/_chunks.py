@@ -12,29 +12,19 @@ ENL), since they are its state. Exponentials have the precision of their product
 stay in the processor's caches until they are reduced: memory is bounded, and a log-sum-exp costs
 little beside its product.
 
-**Threads.** numpy (BLAS) and torch (OpenMP, MKL) each keep threads that spin for a while after their
-work, and so slow each other down where they take turns. In the context of a `Chunks` both use one
-thread, and chunks go to threads of our own, as many as torch had. Torch's limits belong to the
-calling thread. That of BLAS belongs to the process: of calls that overlap, in threads of the user's
-own, the first sets it and the last restores it. Other products of numpy use one thread meanwhile,
-which makes them slower and never wrong. Our threads end with the call and torch's are not used, so
-that a process which is forked later waits for none of them.
+**Threads** share the chunks of large work on a CPU: :mod:`dnm_sklearn._utils.threads`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from dnm_sklearn._utils.device import resolve_device
+from dnm_sklearn._utils.threads import Threads
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +44,6 @@ ROW_NUMBERS, ALL_ROW_NUMBERS = {"cpu": 2**23, "gpu": 2**26}, 2**26
 MOST_ROWS = {"cpu": 1024, "gpu": 8192}
 # Embeddings, or sums over groups, held at once (32 MB of float32).
 BLOCK_NUMBERS = 2**23
-# Multiplications from which threads pay: they cost about a millisecond, and this many take five.
-_WORTH_THREADS = 2**28
 # What the last float64 steps cost per sum, in multiplications.
 _FINISH = 2**10
 # A sum of exponentials below this has lost digits: float32 ends at 1e-38.
@@ -72,9 +60,7 @@ class Chunks:
     again later, by one thread at a time.
     """
 
-    def __init__(
-        self, device: Device, *banks: Any, float64_numbers: int | None = None
-    ) -> None:
+    def __init__(self, device: Device, *banks: Any, float64_numbers: int | None = None) -> None:
         import torch
 
         n_numbers = sum(bank.shape[0] * bank.shape[1] for bank in banks)
@@ -84,22 +70,14 @@ class Chunks:
         self.dtype = torch.float64 if small else torch.float32
         self._numpy_dtype = np.dtype(np.float64 if small else np.float32)
         self._kind = "cpu" if self.device.type == "cpu" else "gpu"
-        self._n_threads = 1
+        self._threads = Threads(used=self._kind == "cpu")
 
     def __enter__(self) -> Chunks:
-        import torch
-
-        self._stack = ExitStack()
-        self._executor: Executor | None = None
-        if self._kind == "cpu":
-            self._n_threads = torch.get_num_threads()
-            self._stack.enter_context(_ONE_BLAS_THREAD)
-            self._stack.enter_context(_thread_pools("openmp").limit(limits=1))
-            self._stack.callback(_set_mkl_threads, _set_mkl_threads(1))
+        self._threads.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        self._threads.__exit__(*error)
 
     def matrix(self, array: Any) -> Any:
         """Return a matrix as it is multiplied: numpy's on a CPU, torch's on a GPU.
@@ -131,14 +109,7 @@ class Chunks:
         self, function: Callable[[Task], Result], tasks: Sequence[Task], n_multiplications: int
     ) -> list[Result]:
         """Return ``[function(task) for task in tasks]``, computed in threads where that pays."""
-        if min(self._wanted(n_multiplications), len(tasks)) == 1:
-            return [function(task) for task in tasks]
-
-        if self._executor is None:
-            self._executor = self._stack.enter_context(
-                ThreadPoolExecutor(self._n_threads, "dnm_sklearn", _use_one_torch_thread)
-            )
-        return list(self._executor.map(function, tasks))
+        return self._threads.map(function, tasks, n_multiplications)
 
     def by_rows(
         self, function: Callable[..., torch.Tensor], *arrays: torch.Tensor
@@ -183,7 +154,7 @@ class Chunks:
         """
         n_rows, (n_columns, width) = X.shape[0], bank.shape
         n_multiplications = n_rows * n_columns * width
-        n_numbers = min(most_numbers or ROW_NUMBERS[self._kind], ALL_ROW_NUMBERS // self._n_threads)
+        n_numbers = min(most_numbers or ROW_NUMBERS[self._kind], ALL_ROW_NUMBERS // self._threads.n)
         fair = self._fair(n_rows, n_multiplications)
         step = max(1, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
         buffer = _Buffer(step * n_columns, self.dtype, self.device)
@@ -243,12 +214,6 @@ class Chunks:
         self.map(chunk, tasks, n_multiplications)
         return sums if n_parts == 1 else sums.unflatten(1, (n_groups, n_parts)).logsumexp(dim=2)
 
-    def row_slices(self, n_rows: int, n_multiplications: int) -> list[slice]:
-        """Cut rows for :meth:`map`, at least one slice for each thread."""
-        return _batches(
-            n_rows, min(MOST_ROWS[self._kind], self._fair(n_rows, n_multiplications))
-        )
-
     def label_slices(self, n_rows: int, n_labels: int, n_multiplications: int) -> list[slice]:
         """Cut labels into chunks for `n_rows` images, at least one for each thread."""
         return _batches(n_labels, self._most_labels(n_rows, n_labels, n_multiplications))
@@ -257,19 +222,16 @@ class Chunks:
         fitting = CHUNK_NUMBERS[self._kind] // max(n_rows, 1)
         return max(1, min(fitting, self._fair(n_labels, n_multiplications)))
 
-    def _wanted(self, n_multiplications: int) -> int:
-        return self._n_threads if n_multiplications >= _WORTH_THREADS else 1
-
     def _fair(self, n: int, n_multiplications: int) -> int:
         """Return the share of each thread in `n` rows or labels, at least 1."""
-        return max(1, -(-n // self._wanted(n_multiplications)))
+        return max(1, -(-n // self._threads.wanted(n_multiplications)))
 
 
 def multiply(rows: Any, columns: Any, out: torch.Tensor) -> torch.Tensor:
     """Write ``rows @ columns.T`` into `out` and return it.
 
     On a CPU the product is numpy's: its BLAS is up to 1.8 times as fast as torch's on processors of
-    AMD, and not much slower on those of Intel.
+    AMD, and a tenth to a quarter slower on those of Intel.
     """
     import torch
 
@@ -300,6 +262,11 @@ def reduce_products(
     with Chunks(device, bank) as chunks:
         parts = chunks.products(function, X, chunks.matrix(bank), scale)
         return torch.cat(parts).double().cpu().numpy()
+
+
+def whole_product(X: Any, bank: Any, *, scale: float = 1.0, device: Device) -> np.ndarray:
+    """Return ``scale * X @ bank.T``, float64, for those who need every number of it."""
+    return reduce_products(lambda _, logits: logits.clone(), X, bank, scale=scale, device=device)
 
 
 def _batches(n: int, size: int) -> list[slice]:
@@ -341,72 +308,3 @@ class _Buffer(threading.local):
 
     def view(self, n_rows: int, n_columns: int) -> torch.Tensor:
         return self._numbers[: n_rows * n_columns].view(n_rows, n_columns)
-
-
-@cache
-def _thread_pools(user_api: str) -> Any:
-    """Return the threadpoolctl controller of numpy's BLAS, or of torch's OpenMP; a millisecond."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api=user_api)
-
-
-@cache
-def _mkl_setter() -> Any:
-    """Return the function that sets the threads of the MKL inside torch, where there is one.
-
-    torch takes exponentials and logarithms of long arrays with MKL, which has a number of threads
-    of its own. threadpoolctl does not see it, and ``torch.set_num_threads`` would also set it for
-    threads of the user that have not used torch yet.
-    """
-    import torch
-
-    library = ctypes.CDLL(torch._C.__file__)
-    return getattr(library, "MKL_Set_Num_Threads_Local", None)
-
-
-def _set_mkl_threads(n: int) -> int:
-    """Set how many threads torch's MKL uses in the calling thread; return how many it used."""
-    setter = _mkl_setter()
-    return 0 if setter is None else setter(n)
-
-
-def _use_one_torch_thread() -> None:
-    """Let torch's operations in this thread, one of ours, use no others."""
-    import torch
-
-    # At its first use in a thread, torch sets the thread's limits to its own number: before ours.
-    torch.get_num_threads()
-    _thread_pools("openmp").limit(limits=1)
-    _set_mkl_threads(1)
-
-
-class _OneBlasThread:
-    """Context in which BLAS uses one thread: the first to enter sets it, the last restores it."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget calls under way: in a forked process they are gone, and may have held the lock."""
-        self._lock = threading.Lock()
-        self._n_inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                self._limit = _thread_pools("blas").limit(limits=1)
-            self._n_inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
-                self._limit.restore_original_limits()
-
-
-_ONE_BLAS_THREAD = _OneBlasThread()
-
-# Windows has no fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ONE_BLAS_THREAD.reset)

@@ -38,7 +38,11 @@ _SAME_COSINE = 1e-6
 
 
 def percentile_similarity(
-    corpus_embeddings: Any, class_embeddings: Any, *, quantile: float = 0.95, device: Device = "auto"
+    corpus_embeddings: Any,
+    class_embeddings: Any,
+    *,
+    quantile: float = 0.95,
+    device: Device = "auto",
 ) -> np.ndarray:
     """Quantile over the class names of each corpus label's cosine (NegLabel's criterion).
 

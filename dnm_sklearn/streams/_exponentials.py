@@ -73,14 +73,14 @@ class Exponentials:
         self._map(chunk)
         return (self._largest + total.log_()).logsumexp(dim=1)
 
-    def column_sums(self, log_weight: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    def column_sums(
+        self, log_weight: torch.Tensor, sizes: Sequence[int] | np.ndarray
+    ) -> torch.Tensor:
         """Return sums over groups of consecutive images, (n_groups, N), good until the next call.
 
         `log_weight` (n,), float64, is at most minus the log of the image's sum, so that nothing
         overflows; -inf leaves an image out. `sizes` are the images of each group, at least one.
         """
-        import torch
-
         n_groups, ends = len(sizes), np.cumsum(sizes, dtype=int)
         if len(self._sums) < n_groups:
             self._sums = self._empty(n_groups, len(self._bank))

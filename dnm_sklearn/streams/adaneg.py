@@ -136,13 +136,10 @@ class LabelMemoryStream:
         import torch
 
         with self._chunks as chunks:
-            slots = self._slots()
-
-            def score(part: slice, logits: torch.Tensor) -> torch.Tensor:
-                static = self._log_probabilities(logits)
-                return self._mixed(chunks.tensor(rows[part]), logits, static, slots)
-
-            parts = chunks.products(score, rows, self._text, self._scale)
+            parts = []
+            for block in chunks.blocks(rows, 1.0, len(self._text)):
+                images = torch.as_tensor(block)
+                parts.append(self._mixed(images, *self._score_statically(images)))
             return torch.cat(parts).cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
@@ -158,28 +155,27 @@ class LabelMemoryStream:
         ndarray of shape (b,), float64
             Log-odds, higher = more ID.
         """
-        import torch
-
         with self._chunks as chunks:
             images = chunks.tensor(batch)
-            logits = images.new_empty(len(images), len(self._text))
-
-            def score_statically(part: slice, found: torch.Tensor) -> torch.Tensor:
-                logits[part] = found
-                return self._log_probabilities(found)
-
-            parts = chunks.products(score_statically, images, self._text, self._scale)
-            static = torch.cat(parts)
+            logits, static = self._score_statically(images)
             self._remember(images, logits, static[:, 0].exp())
-            self._n_seen += len(batch)
-            slots = self._slots()
+            scores = self._mixed(images, logits, static)
 
-            def score(part: slice) -> torch.Tensor:
-                return self._mixed(images[part], logits[part], static[part], slots)
+        self._n_seen += len(batch)
+        return scores.cpu().numpy()
 
-            work = logits.numel() * images.shape[1]
-            parts = chunks.map(score, chunks.row_slices(len(images), work), work)
-            return torch.cat(parts).cpu().numpy()
+    def _score_statically(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits of all labels (b, K + Q * G), and the grouped score's log probabilities."""
+        import torch
+
+        logits = images.new_empty(len(images), len(self._text))
+
+        def score(part: slice, found: torch.Tensor) -> torch.Tensor:
+            logits[part] = found
+            return self._log_probabilities(found)
+
+        parts = self._chunks.products(score, images, self._text, self._scale)
+        return logits, torch.cat(parts)
 
     def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log of the grouped score p and of 1 - p, float64 (b, 2)."""
@@ -193,21 +189,19 @@ class LabelMemoryStream:
         return torch.stack(log_sums, dim=1) - math.log(self._n_groups)
 
     def _mixed(
-        self,
-        images: torch.Tensor,
-        logits: torch.Tensor,
-        static: torch.Tensor,
-        slots: tuple[torch.Tensor, torch.Tensor],
+        self, images: torch.Tensor, logits: torch.Tensor, static: torch.Tensor
     ) -> torch.Tensor:
         """Log-odds of ``(S_ada + weight * S_nl) / (1 + weight)``; overwrites logits with the proxies'."""
         import torch
 
-        labels, places = slots
-        if len(labels):
-            logits[:, labels] = self._proxy_logits(images, labels, places)
-        adapted = self._log_probabilities(logits)
-        inside, outside = torch.logaddexp(adapted, static + self._log_weight).unbind(dim=1)
-        return inside - outside
+        self._put_proxies(images, logits)
+
+        def mix(logits: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+            adapted = self._log_probabilities(logits)
+            inside, outside = torch.logaddexp(adapted, static + self._log_weight).unbind(dim=1)
+            return inside - outside
+
+        return torch.cat(self._chunks.by_rows(mix, logits, static))
 
     # -- memory -----------------------------------------------------------------------------------
 
@@ -292,22 +286,26 @@ class LabelMemoryStream:
         places[row, self._rank(self._label[live], self._entropy[live])] = live
         return labels, places
 
-    def _proxy_logits(
-        self, images: torch.Tensor, labels: torch.Tensor, places: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits (b, labels) of the labels that hold images, a few labels at a time."""
+    def _put_proxies(self, images: torch.Tensor, logits: torch.Tensor) -> None:
+        """Overwrite the logits of the labels that hold images, a few labels at a time."""
         import torch
 
-        n_slots = self._length + 1
-        step = max(1, _SLOT_NUMBERS // (n_slots * max(images.shape)))
-        parts = []
-        for some, at in zip(labels.split(step), places.split(step), strict=True):
+        proxies = self._task_proxies if self._proxy == "task" else self._sample_proxies
+        labels, places = self._slots()
+        n_numbers = (self._length + 1) * max(images.shape)
+        step = max(1, _SLOT_NUMBERS // n_numbers)
+
+        def put(some: tuple[torch.Tensor, torch.Tensor]) -> None:
+            labels, places = some
             # Empty slots are zero rows: whatever their weight, they add nothing.
-            held = self._features[at.clamp(min=0)].to(images.dtype) * (at >= 0)[:, :, None]
-            slots = torch.cat([self._text[some, None, :], held], dim=1)
-            proxy = self._task_proxies if self._proxy == "task" else self._sample_proxies
-            parts.append(proxy(images, slots).mul_(self._scale))
-        return torch.cat(parts, dim=1)
+            is_held = (places >= 0)[:, :, None]
+            held = self._features[places.clamp(min=0)].to(images.dtype) * is_held
+            slots = torch.cat([self._text[labels, None, :], held], dim=1)
+            logits[:, labels] = proxies(images, slots).mul_(self._scale)
+
+        tasks = list(zip(labels.split(step), places.split(step), strict=True))
+        n_slots = len(labels) * (self._length + 1)
+        self._chunks.map(put, tasks, n_slots * images.numel())
 
     def _task_proxies(self, images: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """Cosines (b, labels) with the mean of each label's slots (labels, slots, D)."""

@@ -80,7 +80,10 @@ class ExpectationStream:
         self._classes = chunks.matrix(class_embeddings)
         # Of the batch, and of images admitted before.
         corpus = chunks.matrix(corpus_embeddings)
-        self._activations, self._earlier = Exponentials(chunks, corpus), Exponentials(chunks, corpus)
+        self._activations, self._earlier = (
+            Exponentials(chunks, corpus),
+            Exponentials(chunks, corpus),
+        )
 
         self._log_expectation, self._log_weights = log_expectation, log_weights
         self._offset = chunks.tensor(log_weights - log_expectation)

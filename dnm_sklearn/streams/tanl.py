@@ -264,9 +264,7 @@ class ActivationStream:
         """Mean activation rows of the two queues."""
         return [queue.mean() for queue in self._queues]
 
-    def _take_in(
-        self, new: list[torch.Tensor], log_sums: list[torch.Tensor]
-    ) -> list[torch.Tensor]:
+    def _take_in(self, new: list[torch.Tensor], log_sums: list[torch.Tensor]) -> list[torch.Tensor]:
         """Queue features (n, D), one tensor per queue; return the sums of their activation rows (N,).
 
         `log_sums` (n, 1) are their log-sum-exps over the class names. The oldest run of a queue,

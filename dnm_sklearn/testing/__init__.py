@@ -1,4 +1,4 @@
-"""For testing code that uses dnm_sklearn: an encoder without weights, data, the contract as checks."""
+"""For testing code that uses dnm_sklearn: an encoder without weights, data, contract checks."""
 
 import lazy_loader
 

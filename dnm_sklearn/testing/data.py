@@ -1,4 +1,4 @@
-"""A small world of names, text vectors and image embeddings on which every detector must do well."""
+"""Small made-up data: names, text vectors and embeddings on which every detector does well."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from dnm_sklearn.embedding import EmbeddingTable
 
-__all__ = ["EmbeddingWorld", "make_embedding_world"]
+__all__ = ["OODBlobs", "make_ood_blobs"]
 
 
 @dataclass(frozen=True)
-class EmbeddingWorld:
-    """What :func:`make_embedding_world` returns.
+class OODBlobs:
+    """What :func:`make_ood_blobs` returns.
 
     Attributes
     ----------
@@ -41,15 +41,20 @@ class EmbeddingWorld:
         return self.X[self.y == 0]
 
 
-def make_embedding_world(
-    n_classes=8, n_corpus=60, n_images=40, dim=32, noise=0.5, random_state=0
-) -> EmbeddingWorld:
+def make_ood_blobs(
+    n_classes: int = 8,
+    n_corpus: int = 60,
+    n_images: int = 40,
+    dim: int = 32,
+    noise: float = 0.5,
+    random_state: int = 0,
+) -> OODBlobs:
     """Draw text vectors at random, ID images near class vectors and OOD images near corpus vectors.
 
     Parameters
     ----------
     n_classes, n_corpus : int
-        Names and corpus words.
+        Numbers of class names and of corpus words.
     n_images : int, default=40
         Images of each kind.
     dim : int, default=32
@@ -61,25 +66,30 @@ def make_embedding_world(
 
     Returns
     -------
-    EmbeddingWorld
+    OODBlobs
 
     Examples
     --------
-    >>> from dnm_sklearn.testing import make_embedding_world
-    >>> make_embedding_world().X.shape
+    >>> from dnm_sklearn.testing import make_ood_blobs
+    >>> make_ood_blobs().X.shape
     (80, 32)
     """
     rng = np.random.default_rng(random_state)
     names = [f"class {i}" for i in range(n_classes)]
     words = [f"word {i}" for i in range(n_corpus)]
-    text = _unit(rng.normal(size=(n_classes + n_corpus, dim)))
-    table = EmbeddingTable(names + words, text, norms=rng.uniform(5, 12, size=len(text)))
-    nearest = np.concatenate(
-        [rng.integers(n_classes, size=n_images), n_classes + rng.integers(n_corpus, size=n_images)]
-    )
-    X = _unit(text[nearest] + noise * _unit(rng.normal(size=(2 * n_images, dim))))
-    return EmbeddingWorld(names, words, table, X, np.repeat([0, 1], n_images))
+    vectors = _unit_rows(rng.normal(size=(n_classes + n_corpus, dim)))
+    # Raw norms differ, as a text tower's do: mining by norm must have something to order.
+    table = EmbeddingTable(names + words, vectors, norms=rng.uniform(5, 12, size=len(vectors)))
+
+    # The text that each image shows: a class for the first half, a word for the second.
+    shown_class = rng.integers(n_classes, size=n_images)
+    shown_word = n_classes + rng.integers(n_corpus, size=n_images)
+    shown = np.concatenate([shown_class, shown_word])
+    directions = _unit_rows(rng.normal(size=(2 * n_images, dim)))
+    X = _unit_rows(vectors[shown] + noise * directions)
+
+    return OODBlobs(names, words, table, X, np.repeat([0, 1], n_images))
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -17,12 +17,12 @@ from dnm_sklearn.embedding.pipeline import ImageEncoder
 
 __all__ = ["FakeEmbedder"]
 
-# Images are shrunk to this side before they are projected.
-_SIDE = 8
+_SIDE = 8  # pixels to which images are shrunk before they are projected
 
 
 @lru_cache(maxsize=8)
 def _projection(dim: int, random_state: int) -> np.ndarray:
+    """Random matrix from pixels, and one constant, to the embedding."""
     rng = np.random.default_rng([random_state, dim, 77])
     return rng.standard_normal((_SIDE * _SIDE * 3 + 1, dim))
 
@@ -107,15 +107,14 @@ class FakeEmbedder(BaseEmbedder):
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         rows = np.empty((len(prompts), self.embedding_dim_))
         for row, prompt in zip(rows, prompts, strict=True):
-            digest = hashlib.blake2b(
-                prompt.encode("utf-8", "surrogatepass"), digest_size=8
-            ).digest()
-            rng = np.random.default_rng([int.from_bytes(digest, "big"), self.random_state])
-            row[:] = rng.standard_normal(len(row))
-            if len(row) == 1:
-                # All texts point the same way, so that no mean over prompts vanishes.
+            # Seeded by the text itself: the same vector in every process, whatever is beside it.
+            text = prompt.encode("utf-8", "surrogatepass")
+            seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+            row[:] = np.random.default_rng([seed, self.random_state]).standard_normal(len(row))
+            if len(row) == 1:  # all texts point the same way, so that no mean over prompts vanishes
                 row[:] = np.abs(row)
-        return rows, []
+
+        return rows, []  # no prompt is ever too long
 
     def _image_encoder(self) -> _FakeImageEncoder:
         return _FakeImageEncoder(self.embedding_dim_, int(self.random_state), self.log_path)
@@ -135,12 +134,13 @@ class _FakeImageEncoder(ImageEncoder):
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Project the pixels, and log one line per row."""
         if self.log_path is not None:
-            # One write in append mode: the lines of several processes do not mix.
+            # One write of the operating system: lines of several processes do not mix.
             handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(handle, b"row\n" * len(batch))
             finally:
                 os.close(handle)
-        # The last column is constant, so that no image, not even a grey one, is a row of zeros.
+
         flat = batch.reshape(len(batch), -1) / 255.0 - 0.5
+        # The constant keeps a grey image from having an embedding of zeros.
         return np.column_stack([flat, np.full(len(flat), 0.1)]) @ self.projection

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
 
-from dnm_sklearn.corpus import Corpus, check_corpus, corpus_names, lexicographer_files, load_corpus
+from dnm_sklearn.corpus import Corpus, corpus_names, load_corpus
+from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus.wordnet import lexicographer_files
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "dnm_sklearn" / "corpus" / "data"
@@ -47,7 +49,7 @@ def words():
     )
 
 
-# ------------------------------------------------------------------------------------------ the shipped list
+# --------------------------------------------------------------------------------- the shipped list
 
 
 def test_counts_of_files_are_pinned():
@@ -170,11 +172,13 @@ def test_load_corpus_is_cached_and_names_the_nearest():
 
 def test_import_is_cheap_and_fingerprint_is_the_same_in_every_process():
     code = (
-        "import sys; from dnm_sklearn.corpus import Corpus, load_corpus, "
-        "lexicographer_files\nassert not {'sklearn', 'torch', 'open_clip', 'scipy'} & "
-        "set(sys.modules), 'expensive import'\nassert lexicographer_files.cache_info().currsize == "
-        "0, 'data read at import'\nprint(Corpus(['é', '日本', 'a'], ['noun', 'adjective', "
-        "'noun']).fingerprint, load_corpus('wordnet').fingerprint)"
+        "import sys; from dnm_sklearn.corpus import Corpus, load_corpus\n"
+        "from dnm_sklearn.corpus.wordnet import lexicographer_files\n"
+        "heavy = {'sklearn', 'torch', 'open_clip', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, 'expensive import'\n"
+        "assert lexicographer_files.cache_info().currsize == 0, 'data read at import'\n"
+        "own = Corpus(['é', '日本', 'a'], ['noun', 'adjective', 'noun'])\n"
+        "print(own.fingerprint, load_corpus('wordnet').fingerprint)"
     )
     here = Corpus(["é", "日本", "a"], ["noun", "adjective", "noun"]).fingerprint
     for seed in ("1", "2"):
@@ -189,7 +193,7 @@ def test_import_is_cheap_and_fingerprint_is_the_same_in_every_process():
         assert run.stdout.split() == [here, PINNED_SELECTIONS["wordnet"][2]]
 
 
-# ------------------------------------------------------------------------------------------ the class
+# ---------------------------------------------------------------------------------------- the class
 
 
 def test_duplicates_are_removed_keeping_the_first():

@@ -49,7 +49,7 @@ def picture(path, seed=0):
 
 
 def made_up_tree(definition, root):
-    """A tiny tree of the layout that a definition reads; returns the ID classes that have images."""
+    """A tiny tree of the layout that a definition reads; returns ID classes that have images."""
     used = []
     for number, images in enumerate(definition.sets):
         if images.list:
@@ -90,7 +90,7 @@ def test_every_definition_says_what_a_user_must_know(name):
     assert made.citation
     assert made.classes.size > 0
     for images in made.sets:
-        assert images.licence
+        assert images.license
         assert images.citation
         assert images.optional or images.size > 0
         assert images.torchvision or (images.get and images.url)
@@ -119,7 +119,7 @@ def test_every_definition_loads_from_a_tree_of_its_layout(name, tmp_path):
     assert suite.id.labels.max() < len(suite.class_names)
     assert len(set(suite.class_names)) == len(suite.class_names)
     assert "Not the benchmark's sizes" in suite.note
-    assert suite.meta["benchmark"]["sets"][definition.id.name]["licence"]
+    assert suite.meta["benchmark"]["sets"][definition.id.name]["license"]
     assert (suite.id_train is None) == (definition.id_train is None)
     with pytest.raises(ValueError, match="has .* images, the benchmark"):
         load_benchmark(name, tmp_path, embedder=FakeEmbedder(), check="raise")
@@ -345,7 +345,7 @@ def test_names_from_a_file_beside_the_definition(tmp_path):
     file = own(tmp_path)
     text = file.read_text().replace('source = "folders"', 'source = "file"\nfile = "names.txt"')
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(DataMissingError, match="names.txt, one name a line"):
+    with pytest.raises(DataMissingError, match="names.txt, one name per line"):
         load_benchmark(file, tmp_path)
     (tmp_path / "names.txt").write_text("house cat\nseal\n", encoding="utf-8")
     assert load_benchmark(file, tmp_path).class_names == ["house cat", "seal"]
@@ -448,9 +448,9 @@ def test_pythons_without_tomllib_read_definitions_with_tomli(monkeypatch):
 
 
 def test_unknown_names_have_the_nearest_match(tmp_path):
-    with pytest.raises(DefinitionError, match="Did you mean imagenet1k-four-ood"):
+    with pytest.raises(DefinitionError, match="Did you mean 'imagenet1k-four-ood'"):
         read_definition("imagenet1k-fourood")
-    with pytest.raises(UnknownNameError, match="Did you mean openood-cifar10"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'openood-cifar10'"):
         load_suite("openod-cifar10")
     with pytest.raises(DefinitionError, match="no such benchmark definition"):
         read_definition(tmp_path / "none.toml")

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnm_sklearn.datasets import (
-    image_lists,
-    known_torchvision_sets,
-    list_class_folders,
-    list_images,
-    load_image_list,
-    load_torchvision_set,
-    read_image_list,
-)
-from dnm_sklearn.datasets.image_lists import names_from_paths
+from dnm_sklearn.datasets import image_lists, list_images
+from dnm_sklearn.datasets.folders import list_class_folders
+from dnm_sklearn.datasets.image_lists import load_image_list, names_from_paths, read_image_list
+from dnm_sklearn.datasets.torchvision import known_torchvision_sets, load_torchvision_set
 from dnm_sklearn.testing import FakeEmbedder
 
 

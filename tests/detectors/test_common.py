@@ -12,13 +12,8 @@ from dnm_sklearn import MaxLogitDetector
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.run import registry
 from dnm_sklearn.detectors import all_detectors
-from dnm_sklearn.testing import (
-    check_ood_detector,
-    make_detectors,
-    make_estimators,
-    parametrize_with_ood_checks,
-    sklearn_exemptions,
-)
+from dnm_sklearn.testing import check_ood_detector, parametrize_with_ood_checks
+from dnm_sklearn.testing.instances import make_detectors, make_estimators, sklearn_exemptions
 
 
 class WrongWay(MaxLogitDetector):
@@ -43,7 +38,7 @@ def test_own_contract(estimator, check):
 def test_array_api_input():
     """The one check that scikit-learn skips unless SciPy's array API is switched on before the import."""
     code = (
-        "from dnm_sklearn.testing import make_estimators\n"
+        "from dnm_sklearn.testing.instances import make_estimators\n"
         "from sklearn.utils import estimator_checks as c\n"
         "check = getattr(c, 'check_array_api_input', None)\n"
         "done = 0\n"

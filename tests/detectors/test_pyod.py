@@ -20,9 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import CLIPEmbedder, MaxLogitDetector, NegLabelDetector
 from dnm_sklearn.detectors import all_detectors, norms
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (30, 9, 9, 3)).astype(np.uint8))
 
 

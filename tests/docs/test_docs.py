@@ -1,4 +1,6 @@
-"""Every Python block of every page of the documentation runs, offline; a fake encoder stands for downloaded weights."""
+"""Every Python block of every page of the documentation runs, offline; a fake encoder stands for
+downloaded weights.
+"""
 
 import doctest
 import re
@@ -24,6 +26,9 @@ BLOCKS = {
     if found[1] == "python"
 }
 
+# The pages without their code blocks: an example in a block belongs to the file that it shows.
+PROSE = {page: BLOCK.sub("\n", text + "\n") for page, text in PAGES.items()}
+
 
 @pytest.fixture
 def weights(monkeypatch):
@@ -32,8 +37,9 @@ def weights(monkeypatch):
     def embedder(model="downloaded", **options):
         return CLIPEmbedder(model, **options) if model == "glyphclip" else FakeEmbedder(**options)
 
-    for name in ("dnm_sklearn.CLIPEmbedder", "dnm_sklearn.embedding.clip.CLIPEmbedder"):
-        monkeypatch.setattr(name, embedder)
+    # Where blocks take it from, and where a detector makes one of a model's name.
+    for module in ("dnm_sklearn", "dnm_sklearn.embedding.clip", "dnm_sklearn.embedding.check"):
+        monkeypatch.setattr(f"{module}.CLIPEmbedder", embedder)
 
 
 @pytest.fixture
@@ -76,10 +82,11 @@ def test_block_runs(block, names, request):
     exec(compile(BLOCKS[block], block, "exec"), names)
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if ">>>" in text])
+@pytest.mark.parametrize("page", [page for page, text in PROSE.items() if ">>>" in text])
 def test_doctests_of_a_page_run(page, names):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=flags)
+    examples = doctest.DocTestParser().get_doctest(PROSE[page], {}, page, str(DOCS / page), 0)
+    result = doctest.DocTestRunner(optionflags=flags).run(examples)
     assert result.attempted
     assert not result.failed
 

@@ -1,4 +1,4 @@
-"""Every command in the documentation parses against the real command line, and names what exists."""
+"""Every command in the documentation parses with the real command line, and names what exists."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import click
 import pytest
 
 from dnm_sklearn.bench.cli.main import main
-from dnm_sklearn.bench.cli.run import _overrides
+from dnm_sklearn.bench.cli.run import parse_overrides
 from dnm_sklearn.bench.run import registry
 from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.datasets import benchmark_names, read_definition
@@ -38,7 +38,9 @@ COMMANDS = [
 
 
 def parsed(line, folder):
-    """The click context of a command line, options checked and nothing run; paths that must exist are made."""
+    """The click context of a command line, options checked and nothing run; paths that must exist
+    are made.
+    """
     words = shlex.split(line, comments=True)[1:]
     context, command = click.Context(main, info_name="dnm-bench"), main
     while isinstance(command, click.Group):
@@ -68,7 +70,7 @@ def test_command_parses_and_names_what_exists(line, tmp_path, monkeypatch):
     detectors = registry.detectors()
     for name in given["detector_names"]:
         assert detector_of_spec(name)
-    for name, values in _overrides(given["params"], detectors).items():
+    for name, values in parse_overrides(given["params"], detectors).items():
         made = detectors[name].load()()
         assert set(values) <= set(made.get_params())
         made.set_params(**values)

@@ -1,4 +1,6 @@
-"""The README says what the package does: its table is the detectors' own records, its code runs offline."""
+"""The README says what the package does: its table is the detectors' own records, its code runs
+offline.
+"""
 
 import re
 from pathlib import Path

@@ -3,14 +3,13 @@
 import multiprocessing
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from threadpoolctl import threadpool_info
 
+from dnm_sklearn._utils import threads
 from dnm_sklearn.scoring import _chunks, enl, mcm, negative_label_log_odds
 from dnm_sklearn.scoring._chunks import Chunks, multiply, reduce_products
 from dnm_sklearn.scoring.mining import knn_density, percentile_similarity
@@ -19,26 +18,15 @@ from dnm_sklearn.streams.adaneg import LabelMemoryStream
 from dnm_sklearn.streams.enl import ExpectationStream
 from dnm_sklearn.streams.tanl import ActivationStream
 
-MUCH = 2**40
-
 
 @pytest.fixture
 def three_threads(monkeypatch):
     """Torch's number is 3, and no work is too small for threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    monkeypatch.setattr(_chunks, "_WORTH_THREADS", 0)
+    monkeypatch.setattr(threads, "_WORTH_THREADS", 0)
     yield
     torch.set_num_threads(before)
-
-
-def n_blas_threads():
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return max((pool["num_threads"] for pool in pools), default=1)
-
-
-def thread_counts():
-    return torch.get_num_threads(), n_blas_threads()
 
 
 def normal(seed, *shape):
@@ -123,96 +111,11 @@ def test_no_rows():
         assert chunks.logsumexp(bank[:0], bank, 5).shape == (0, 5)
 
 
-# -- threads --------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_every_task_is_done_once_in_order_in_threads_of_our_own():
-    with Chunks("cpu") as chunks:
-        done = chunks.map(lambda task: (task, threading.get_ident()), range(50), MUCH)
-    assert [task for task, _ in done] == list(range(50))
-    assert threading.get_ident() not in {thread for _, thread in done}
-
-
-def test_small_work_stays_in_the_calling_thread():
-    with Chunks("cpu") as chunks:
-        threads = chunks.map(lambda _: threading.get_ident(), range(8), 10)
-    assert threads == [threading.get_ident()] * 8
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_inside_one_thread_each_for_blas_and_torch_and_afterwards_as_before():
-    before = thread_counts()
-    with Chunks("cpu") as chunks:
-        inside = [thread_counts(), *chunks.map(lambda _: thread_counts(), range(9), MUCH)]
-        with Chunks("cpu"):
-            assert n_blas_threads() == 1
-        assert n_blas_threads() == 1
-    assert inside == [(1, 1)] * 10
-    assert thread_counts() == before
-    assert not [t for t in threading.enumerate() if t.name.startswith("dnm_sklearn")]
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
-@pytest.mark.usefixtures("three_threads")
-def test_torch_starts_no_threads_inside_ours():
-    def n_threads():
-        return len(list(Path("/proc/self/task").iterdir()))
-
-    def started(_):
-        before = n_threads()
-        torch.zeros(2**20).exp_()  # MKL's, where torch has it
-        torch.zeros(2**20).add_(1)  # OpenMP's
-        return n_threads() - before
-
-    barrier = threading.Barrier(3)
-    with Chunks("cpu") as chunks:
-        chunks.map(lambda _: barrier.wait(20), range(3), MUCH)  # all of ours are there
-        assert sum(chunks.map(started, range(9), MUCH)) == 0
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_threads_are_restored_after_an_error_which_is_the_one_raised():
-    before = thread_counts()
-
-    def fail(task):
-        raise ValueError(f"task {task}")
-
-    with pytest.raises(ValueError, match="task 0"), Chunks("cpu") as chunks:
-        chunks.map(fail, range(4), MUCH)
-    assert thread_counts() == before
-
-
-@pytest.mark.parametrize("first_out", ["first", "last"])
-def test_overlapping_calls_keep_blas_to_one_thread_and_leave_it_as_it_was(first_out):
-    before = n_blas_threads()
-    entered, leave, left = threading.Event(), threading.Event(), threading.Event()
-    seen = []
-
-    def hold():
-        with Chunks("cpu"):
-            entered.set()
-            leave.wait(20)
-            seen.append(n_blas_threads())
-        left.set()
-
-    thread = threading.Thread(target=hold)
-    with Chunks("cpu"):
-        thread.start()
-        assert entered.wait(20)
-        if first_out == "last":
-            leave.set()
-            assert left.wait(20)
-            assert n_blas_threads() == 1
-    leave.set()
-    thread.join()
-    assert seen == [1]
-    assert n_blas_threads() == before
+# -- threads of the user ------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("three_threads")
 def test_users_who_score_at_once_get_their_own_scores():
-    before = thread_counts()
     banks = [normal(i, 40, 8) / 3 for i in range(6)]
     want = [negative_label_log_odds(b, b[:5], b[5:], n_groups=7, temperature=0.1) for b in banks]
     got = [None] * len(banks)
@@ -223,13 +126,12 @@ def test_users_who_score_at_once_get_their_own_scores():
             got[i] = negative_label_log_odds(b, b[:5], b[5:], n_groups=7, temperature=0.1)
             np.testing.assert_array_equal(got[i], want[i])
 
-    threads = [threading.Thread(target=score, args=(i,)) for i in range(len(banks))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    users = [threading.Thread(target=score, args=(i,)) for i in range(len(banks))]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
     np.testing.assert_array_equal(got, want)
-    assert thread_counts() == before
 
 
 # -- forks ----------------------------------------------------------------------------------------
@@ -254,9 +156,7 @@ def tanl():
 
 def adaneg():
     settings = {"memory_length": 3, "proxy": "sample", "beta": 5.0, "static_weight": 0.1}
-    stream = LabelMemoryStream(
-        CLASSES, CORPUS, temperature=0.1, n_groups=4, gap=0.1, **settings
-    )
+    stream = LabelMemoryStream(CLASSES, CORPUS, temperature=0.1, n_groups=4, gap=0.1, **settings)
     stream.start()
     stream.load(stream.state())
     return np.concatenate([stream.advance(IMAGES), stream.frozen(IMAGES)])
@@ -332,5 +232,5 @@ class TestFork:
 
     def test_a_process_that_is_forked_inside_a_call_can_limit_blas(self):
         want = self.density()
-        with _chunks._ONE_BLAS_THREAD._lock:  # as if another thread was just entering
+        with threads._BLAS_LOCK:  # as if another thread scored
             check_fork(self.density, want)

@@ -294,7 +294,12 @@ def test_trusted_images_are_those_of_the_naive_rule(proportion, numbers, monkeyp
     image[rng.choice(40, 12, replace=False)] = unit(rng.normal(size=(12, 12)))
     mu = image.mean(axis=0)
     got = trusted_images(
-        image, index, ZeroShotPrior(ids, mu, strength=3.0), corpus, temperature=T, proportion=proportion
+        image,
+        index,
+        ZeroShotPrior(ids, mu, strength=3.0),
+        corpus,
+        temperature=T,
+        proportion=proportion,
     )
     want = naive_trusted(image, index, ids, corpus, mu, proportion)
     np.testing.assert_array_equal(got, want)
@@ -313,7 +318,9 @@ def test_trust_spares_a_third_of_each_class_and_follows_permutations():
     prior = ZeroShotPrior(ids, image.mean(axis=0))
 
     def trust(order, proportion):
-        return trusted_images(image[order], index[order], prior, corpus, temperature=T, proportion=proportion)
+        return trusted_images(
+            image[order], index[order], prior, corpus, temperature=T, proportion=proportion
+        )
 
     got = trust(np.arange(20), 0.2)
     assert np.bincount(index[got]).tolist() == [7, 2, 9]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dnm_sklearn._utils import threads
 from dnm_sklearn.scoring import _chunks
 from dnm_sklearn.scoring._chunks import Chunks
 from dnm_sklearn.streams import _exponentials
@@ -16,7 +17,7 @@ from dnm_sklearn.streams._exponentials import Exponentials
 def test_exponentials_are_the_naive_sums(monkeypatch, numbers, few, n_threads):
     monkeypatch.setitem(_chunks.CHUNK_NUMBERS, "cpu", numbers)
     monkeypatch.setattr(_exponentials, "_FEW_GROUPS", few)
-    monkeypatch.setattr(_chunks, "_WORTH_THREADS", 0)
+    monkeypatch.setattr(threads, "_WORTH_THREADS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
     rng = np.random.default_rng(1)
     rows, text = rng.standard_normal((11, 6)) * 20, rng.standard_normal((17, 6))

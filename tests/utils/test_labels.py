@@ -138,7 +138,8 @@ def test_row_is_ood_of_strings_and_unknown_kinds():
         (b"dog", "is the single string 'dog'"),
         (
             "names.txt",
-            r"path of a file, 'names.txt'.*Path\('names.txt'\).read_text\(encoding='utf-8'\).splitlines",
+            r"path of a file, 'names.txt'.*Path\('names.txt'\)"
+            r".read_text\(encoding='utf-8'\).splitlines",
         ),
         (Path("names.txt"), r"Path\('names.txt'\).read_text"),
         ("cat.jpg", r"path of one image, 'cat.jpg'; give images as a list"),

@@ -70,7 +70,9 @@ def test_of_a_method_further_down():
 
 
 def test_in_a_worker_that_no_user_line_called():
-    """A thread of the library has no frame of the user's; the warning still comes, once, with a place."""
+    """A thread of the library has no frame of the user's; the warning still comes, once, with a
+    place.
+    """
     with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(1) as pool:
         warnings.simplefilter("always")
         pool.submit(warn, "from a worker").result()

@@ -11,6 +11,7 @@ import click
 from dnm_sklearn.bench.cli.common import BadInput, user_errors
 
 _folder = click.argument("folder", type=click.Path())
+# Where joblib.Memory keeps its results in a cache folder.
 _JOBLIB = "joblib"
 
 
@@ -36,6 +37,8 @@ def info(folder: str) -> None:
             f"images: {model['rows']} rows of {model['width']}, model {model['fingerprint'][:16]}"
         )
     click.echo(f"image files: {facts['files']} known to be unchanged")
+
+    # All but the images is joblib's.
     results, size = _joblib_results(root)
     click.echo(f"texts and mining: {results} results ({_size(size)})")
     click.echo(f"in all: {_size(facts['bytes'] + size)}, images {_size(facts['bytes'])}")
@@ -44,7 +47,10 @@ def info(folder: str) -> None:
 @cache.command()
 @_folder
 def verify(folder: str) -> None:
-    """Check every embedded image in FOLDER; damaged ones are dropped, to be embedded again (exit code 1)."""
+    """Check every embedded image in FOLDER.
+
+    Damaged ones are dropped, to be embedded again (exit code 1).
+    """
     from dnm_sklearn.embedding.cache import EmbeddingCache
 
     try:
@@ -54,7 +60,9 @@ def verify(folder: str) -> None:
     except user_errors() as error:
         raise BadInput(str(error)) from error
 
-    click.echo(f"{found['rows']} rows are whole, {found['dropped']} dropped")
+    click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
+
+    # A script can tell by the code that something has to be embedded again.
     if found["dropped"]:
         sys.exit(1)
     click.echo("Nothing is damaged.")
@@ -82,6 +90,7 @@ def clear(folder: str, yes: bool) -> None:
 
 
 def _existing(folder: str) -> Path:
+    """Refuse a folder that is not there."""
     root = Path(folder)
     if not root.is_dir():
         raise BadInput(f"{folder}: there is no such folder; give the one that --cache was given.")
@@ -89,13 +98,14 @@ def _existing(folder: str) -> Path:
 
 
 def _joblib_results(root: Path) -> tuple[int, int]:
+    """Count the results that joblib keeps in a folder, and their bytes."""
     files = [path for path in (root / _JOBLIB).rglob("*") if path.is_file()]
-    return sum(path.name == "output.pkl" for path in files), sum(
-        path.stat().st_size for path in files
-    )
+    n_results = sum(path.name == "output.pkl" for path in files)
+    return n_results, sum(path.stat().st_size for path in files)
 
 
 def _size(n: float) -> str:
+    """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB"):
         if n < 1000:
             return f"{n:.0f} {unit}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from dnm_sklearn import (
     TANLDetector,
 )
 from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
+from dnm_sklearn.detectors import enl as enl_module
 from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.scoring import enl as enl_scoring
 
 
 @dataclass(frozen=True)
@@ -133,17 +136,50 @@ class KNN:
         return (X @ self.rows.T).max(axis=1)
 
 
-def enl(**params):
-    """A maker of ENL detectors that see the images drawn."""
+class OtherPrior(ENLDetector):
+    """ENL with another guess from names (slope, spread, strength) than users get."""
+
+    changed: dict = {}
+
+    def _prior(self, image_mean):
+        return replace(super()._prior(image_mean), **self.changed)
+
+
+class PlainE(ENLDetector):
+    """ENL whose E is the mean over the ID images, without a guess from names."""
+
+    def _fit_expectation(self, X, index):
+        def plain(function):
+            def call(*images, class_index, prior, **others):
+                return function(*images, **others)
+
+            return call
+
+        names = ("expectation", "leave_one_out_scores")
+        functions = {name: plain(getattr(enl_scoring, name)) for name in names}
+        with patch.multiple(enl_scoring, **functions):
+            super()._fit_expectation(X, index)
+
+
+def enl(cls=ENLDetector, *, prior=None, prototype_weight=None, **params):
+    """A maker of ENL detectors that see the images drawn; `prior` and `prototype_weight` are for ablations."""
 
     def make(data, image, index):
-        return ENLDetector(**data.common(), **params).fit(image, np.asarray(data.names)[index])
+        det = (cls if prior is None else with_prior(prior))(**data.common(), **params)
+        weight = enl_module._PROTOTYPE_WEIGHT if prototype_weight is None else prototype_weight
+        with patch.object(enl_module, "_PROTOTYPE_WEIGHT", weight):
+            return det.fit(image, np.asarray(data.names)[index])
 
     return make
 
 
-def enl_names(data, image, index, **params):
-    return ENLDetector(**data.common(), image_mean=data.x_fit.mean(axis=0), **params).fit()
+def with_prior(changed):
+    """ENL with other numbers in its guess from names."""
+    return type("OtherPrior", (OtherPrior,), {"changed": changed})
+
+
+def enl_names(data, image, index, *, cls=ENLDetector, **params):
+    return cls(**data.common(), image_mean=data.x_fit.mean(axis=0), **params).fit()
 
 
 METHODS = {
@@ -177,13 +213,13 @@ INTERVALS = ("NegLabel", "DNM", "TANL (mixed stream)", "max-cosine", "KNN, same 
 ABLATIONS = {
     "ENL": enl(),
     "no prototypes": enl(prototype_weight=0.0),
-    "plain E": enl(expectation="plain"),
-    "plain E, no prototypes": enl(expectation="plain", prototype_weight=0.0),
+    "plain E": enl(PlainE),
+    "plain E, no prototypes": enl(PlainE, prototype_weight=0.0),
     "T = 1 / scale": enl(temperature=0.01),
-    "prior slope 0": enl(prior_slope=0.0),
-    "prior spread 0": enl(prior_spread=0.0),
-    "n0 = 0.1": enl(prior_strength=0.1),
-    "n0 = 4": enl(prior_strength=4.0),
+    "prior slope 0": enl(prior={"slope": 0.0}),
+    "prior spread 0": enl(prior={"spread": 0.0}),
+    "n0 = 0.1": enl(prior={"strength": 0.1}),
+    "n0 = 4": enl(prior={"strength": 4.0}),
     "trim 0.2": enl(trim=0.2),
 }
 

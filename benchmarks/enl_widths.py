@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.enl_tables import enl, enl_names, load, scores_of, summary
+from benchmarks.enl_tables import enl, enl_names, load, scores_of, summary, with_prior
 from dnm_sklearn import EmbeddingTable
 
 GRID = ((0.5, 0.035), (0.0, 0.035), (1.0, 0.035), (0.5, 0.0), (0.5, 0.07))
@@ -101,11 +101,13 @@ def main() -> None:
         "|\n|---|---|---|---|"
     )
     for slope, spread in GRID:
-        prior = {"prior_slope": slope, "prior_spread": spread}
+        prior = {"slope": slope, "spread": spread}
+        other = with_prior(prior)
         cells = [
-            cell(lambda d, *_, p=prior: enl_names(d, None, None, **p), data, lambda seed: (), 1)
+            cell(lambda d, *_, c=other: enl_names(d, None, None, cls=c), data, lambda seed: (), 1)
         ]
-        cells.append(cell(enl(**prior), data, lambda seed: data.draw_any(32, seed), args.draws))
+        few = enl(prior=prior)
+        cells.append(cell(few, data, lambda seed: data.draw_any(32, seed), args.draws))
         print(f"| {slope} | {spread} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,6 +1,7 @@
-"""From scores to decisions: thresholds and conformal p-values (pure functions).
+"""From scores to decisions: thresholds, probabilities and confidences (pure functions).
 
 Every score here is higher = more OOD; a row is flagged when its score is *above* the threshold.
+Thresholds with a guarantee are in :mod:`dnm_sklearn.calibration.conformal`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+# -- thresholds -----------------------------------------------------------------------------------
+
 
 def contamination_threshold(scores: Any, contamination: float) -> float:
-    """Threshold that flags a given share of the rows, as PyOD does.
+    """Threshold that flags a given proportion of the rows, as PyOD does.
 
     Parameters
     ----------
     scores : array-like of shape (n,)
-        OOD scores (higher = more OOD).
+        OOD scores.
     contamination : float
-        Share in (0, 0.5] of the rows to flag.
+        Proportion in (0, 0.5] of the rows to flag.
 
     Returns
     -------
@@ -35,15 +38,15 @@ def contamination_threshold(scores: Any, contamination: float) -> float:
     return float(np.percentile(np.asarray(scores, dtype=float), 100 * (1 - contamination)))
 
 
-def keep_threshold(scores_id: Any, keep: float = 0.95) -> float:
-    """Smallest score that keeps at least a given share of ID rows.
+def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
+    """Smallest score that keeps at least a given proportion of ID rows.
 
     Parameters
     ----------
     scores_id : array-like of shape (n,)
         OOD scores of rows known to be ID.
     keep : float, default=0.95
-        Share in (0, 1] that must not be flagged.
+        Proportion in (0, 1] that must not be flagged.
 
     Returns
     -------
@@ -51,19 +54,22 @@ def keep_threshold(scores_id: Any, keep: float = 0.95) -> float:
 
     Examples
     --------
-    >>> from dnm_sklearn.calibration.thresholds import keep_threshold
-    >>> keep_threshold([3.0, 1.0, 2.0, 4.0], keep=0.75)
+    >>> from dnm_sklearn.calibration.thresholds import quantile_threshold
+    >>> quantile_threshold([3.0, 1.0, 2.0, 4.0], keep=0.75)
     3.0
     """
     ordered = np.sort(np.asarray(scores_id, dtype=float))
-    return float(ordered[max(ceil(keep * len(ordered) - 1e-9), 1) - 1])
+
+    # 20 * 0.95 may be a float just above 19, and must stay 19.
+    n_kept = ceil(keep * len(ordered) - 1e-9)
+    return float(ordered[max(n_kept, 1) - 1])
 
 
-def halfway_up(threshold: float, scores: Any) -> float:
-    """Move a threshold half-way to the next larger score, so that rounding cannot flip the row it was taken from.
+def midpoint_above(threshold: float, scores: Any) -> float:
+    """Move a threshold half-way to the next larger score.
 
-    The score of a row may differ in its last digits with the other rows of a batch; the rows above
-    and below stay the same.
+    So rounding cannot flip the row that it was taken from: a score may differ in its last digits
+    with the other rows of a batch. The rows above and below stay the same.
 
     Parameters
     ----------
@@ -79,87 +85,19 @@ def halfway_up(threshold: float, scores: Any) -> float:
 
     Examples
     --------
-    >>> from dnm_sklearn.calibration.thresholds import halfway_up
-    >>> halfway_up(2.0, [1.0, 2.0, 3.0])
+    >>> from dnm_sklearn.calibration.thresholds import midpoint_above
+    >>> midpoint_above(2.0, [1.0, 2.0, 3.0])
     2.5
     """
     values = np.asarray(scores, dtype=float)
     larger = values[values > threshold]
-    step = (larger.min() - threshold) / 2 if len(larger) else 1e-5 * max(1.0, abs(threshold))
-    return float(threshold + step)
+    if not len(larger):
+        return float(threshold + 1e-5 * max(1.0, abs(threshold)))
+    return float(threshold + (larger.min() - threshold) / 2)
 
 
-def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
-    """Split-conformal threshold: a new ID row is flagged with probability at most ``1 - id_tpr``.
-
-    The ``ceil((n + 1) * id_tpr)``-th smallest of n calibration scores. The guarantee is marginal
-    over the calibration rows and the new row, and needs them exchangeable (Vovk et al., 2005).
-
-    Parameters
-    ----------
-    scores_id : array-like of shape (n,)
-        OOD scores of ID rows that were used for nothing else.
-    id_tpr : float, default=0.95
-        Share of ID rows to keep, in (0, 1).
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If n is too small for `id_tpr`, or a score is NaN.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import calibration_threshold
-    >>> calibration_threshold(range(19), id_tpr=0.95)
-    18.0
-    """
-    ordered = np.sort(_finite_scores(scores_id))
-    rank = ceil((len(ordered) + 1) * id_tpr - 1e-9)
-    if rank > len(ordered):
-        needed = ceil(id_tpr / (1 - id_tpr) - 1e-9)
-        raise ValueError(
-            f"{len(ordered)} calibration images cannot hold id_tpr={id_tpr:g}: at least {needed} "
-            "are needed. Give more ID images or a smaller id_tpr."
-        )
-    return float(ordered[rank - 1])
-
-
-def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
-    """Split-conformal p-values ``(1 + #{calibration >= score}) / (n + 1)``.
-
-    Under exchangeability ``P(p <= alpha) <= alpha`` for an ID row, marginally over the calibration
-    rows and the row itself (Bates et al., "Testing for outliers with conformal p-values", 2023).
-
-    Parameters
-    ----------
-    scores : array-like of shape (m,)
-        OOD scores (higher = more OOD); NaN gives NaN.
-    calibration_scores : array-like of shape (n,)
-        OOD scores of ID rows used for nothing else.
-
-    Returns
-    -------
-    ndarray of shape (m,)
-        Small = not like ID.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import conformal_p_values
-    >>> conformal_p_values([5.0, 1.0], [0.0, 1.0, 2.0]).tolist()
-    [0.25, 0.75]
-    """
-    ordered = np.sort(_finite_scores(calibration_scores))
-    values = np.asarray(scores, dtype=float)
-    at_least = len(ordered) - np.searchsorted(ordered, values, side="left")
-    return np.where(np.isnan(values), np.nan, (1.0 + at_least) / (len(ordered) + 1.0))
-
-
-def label_threshold(scores: Any, labels: Any) -> float:
-    """Threshold that reproduces given labels: half-way between the rows flagged and the rows not flagged.
+def threshold_from_labels(scores: Any, labels: Any) -> float:
+    """Threshold that reproduces given labels: half-way between rows flagged and rows not flagged.
 
     Where no threshold gives the labels (a thresholder may cluster), the one that disagrees with the
     fewest rows.
@@ -167,7 +105,7 @@ def label_threshold(scores: Any, labels: Any) -> float:
     Parameters
     ----------
     scores : array-like of shape (n,)
-        OOD scores (higher = more OOD).
+        OOD scores.
     labels : array-like of shape (n,)
         1 = flagged, 0 = not flagged.
 
@@ -178,39 +116,45 @@ def label_threshold(scores: Any, labels: Any) -> float:
     Raises
     ------
     ValueError
-        If the labels are not one 0 or 1 a score.
+        If the labels are not one 0 or 1 per score.
 
     Examples
     --------
-    >>> from dnm_sklearn.calibration.thresholds import label_threshold
-    >>> label_threshold([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
+    >>> from dnm_sklearn.calibration.thresholds import threshold_from_labels
+    >>> threshold_from_labels([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
     1.5
     """
     values, flagged = np.asarray(scores, dtype=float), np.asarray(labels)
     if flagged.shape != values.shape or not np.isin(flagged, (0, 1)).all():
         raise ValueError(
             f"The thresholder in contamination= gave labels of shape {flagged.shape} for "
-            f"{len(values)} scores; it must give one 0 (inlier) or 1 (outlier) a score, as "
+            f"{len(values)} scores; it must give one 0 (inlier) or 1 (outlier) per score, as "
             "PyThresh's thresholders do."
         )
     order = np.argsort(values, kind="stable")
     ordered, flags = values[order], flagged[order].astype(int)
-    # Wrong rows when the first k are kept and the others flagged, for every k that does not part
-    # equal scores.
-    wrong = np.concatenate([[0], np.cumsum(flags)]) + np.concatenate(
-        [np.cumsum(1 - flags[::-1])[::-1], [0]]
-    )
+
+    # Wrong rows when the first k are kept and the others flagged, for k = 0..n: flagged ones among
+    # the first k, and unflagged ones among the rest.
+    flagged_before = np.concatenate([[0], np.cumsum(flags)])
+    unflagged_after = np.concatenate([np.cumsum(1 - flags[::-1])[::-1], [0]])
+    wrong = flagged_before + unflagged_after
+
+    # A threshold cannot stand between equal scores.
     possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])
-    kept = int(np.argmin(np.where(possible, wrong, len(values) + 1)))
-    if kept == 0:
+    n_kept = int(np.argmin(np.where(possible, wrong, len(values) + 1)))
+
+    if n_kept == 0:
         return float(np.nextafter(ordered[0], -np.inf))
-    if kept == len(ordered):
+    if n_kept == len(ordered):
         return float(ordered[-1])
-    middle = ordered[kept - 1] + (ordered[kept] - ordered[kept - 1]) / 2
-    return float(middle if middle < ordered[kept] else ordered[kept - 1])
+    below, above = ordered[n_kept - 1], ordered[n_kept]
+    middle = below + (above - below) / 2
+    # Between neighbouring floats the middle is rounded, perhaps up to the row to be flagged.
+    return float(middle if middle < above else below)
 
 
-def thresholder_threshold(thresholder: Any, scores: Any) -> float:
+def threshold_from_pythresh(thresholder: Any, scores: Any) -> float:
     """Threshold of a PyThresh-style object, on the scale of the scores.
 
     The object's labels decide; its own ``thresh_`` is ignored, because PyThresh states it on scores
@@ -222,28 +166,34 @@ def thresholder_threshold(thresholder: Any, scores: Any) -> float:
         With ``eval(scores)`` that returns labels (PyThresh), or ``fit(scores)`` that sets
         ``labels_`` (what PyOD calls). A copy is used.
     scores : array-like of shape (n,)
-        OOD scores (higher = more OOD).
+        OOD scores.
 
     Returns
     -------
     float
 
+    Raises
+    ------
+    ValueError
+        If the object's labels are not one 0 or 1 per score.
+
     Examples
     --------
-    >>> from dnm_sklearn.calibration.thresholds import thresholder_threshold
+    >>> from dnm_sklearn.calibration.thresholds import threshold_from_pythresh
     >>> class AboveMean:
     ...     def eval(self, scores):
     ...         return (scores > scores.mean()).astype(int)
-    >>> thresholder_threshold(AboveMean(), [0.0, 1.0, 5.0])
+    >>> threshold_from_pythresh(AboveMean(), [0.0, 1.0, 5.0])
     3.0
     """
     own, values = deepcopy(thresholder), np.asarray(scores, dtype=float)
     if hasattr(own, "fit"):
         own.fit(values)
-        labels = own.labels_
-    else:
-        labels = own.eval(values)
-    return label_threshold(values, labels)
+        return threshold_from_labels(values, own.labels_)
+    return threshold_from_labels(values, own.eval(values))
+
+
+# -- maps to (0, 1) -------------------------------------------------------------------------------
 
 
 def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np.ndarray:
@@ -260,7 +210,7 @@ def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np
 
     Returns
     -------
-    ndarray of shape (m,)
+    ndarray of shape (m,), float64
 
     Examples
     --------
@@ -283,7 +233,7 @@ def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (m,)
+    ndarray of shape (m,), float64
 
     Examples
     --------
@@ -292,7 +242,8 @@ def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     [0.25, 1.0]
     """
     low, high = np.nanmin(fit_scores), np.nanmax(fit_scores)
-    return np.clip((np.asarray(scores, dtype=float) - low) / ((high - low) or 1.0), 0, 1)
+    span = (high - low) or 1.0
+    return np.clip((np.asarray(scores, dtype=float) - low) / span, 0, 1)
 
 
 def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
@@ -305,7 +256,7 @@ def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (m,)
+    ndarray of shape (m,), float64
 
     Examples
     --------
@@ -316,20 +267,14 @@ def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     from scipy.special import erf
 
     spread = np.nanstd(fit_scores) or 1.0
-    return np.clip(
-        erf((np.asarray(scores, dtype=float) - np.nanmean(fit_scores)) / (spread * np.sqrt(2))),
-        0,
-        1,
-    )
+    standardised = (np.asarray(scores, dtype=float) - np.nanmean(fit_scores)) / spread
+    return np.clip(erf(standardised / np.sqrt(2)), 0, 1)
 
 
 def prediction_confidence(
     scores: Any, fit_scores: Any, flagged: Any, contamination: float
 ) -> np.ndarray:
-    """How surely a row would get the same label had fit seen other rows (PyOD's ``predict_confidence``).
-
-    Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise
-    predictions", 2020.
+    """How surely a row would get the same label had fit seen other rows (PyOD's confidence).
 
     Parameters
     ----------
@@ -338,12 +283,17 @@ def prediction_confidence(
     flagged : array-like of shape (m,)
         1 where the row is flagged.
     contamination : float
-        Share of the rows given to fit that is flagged.
+        Proportion of the rows given to fit that is flagged.
 
     Returns
     -------
-    ndarray of shape (m,)
+    ndarray of shape (m,), float64
         In [0, 1].
+
+    References
+    ----------
+    Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise
+    predictions", ECML PKDD 2020.
 
     Examples
     --------
@@ -356,19 +306,12 @@ def prediction_confidence(
     values = np.asarray(scores, dtype=float)
     ordered = np.sort(np.asarray(fit_scores, dtype=float))
     n = len(ordered)
-    share = (1 + np.searchsorted(ordered, values, side="right")) / (2 + n)
-    confidence = 1 - binom.cdf(n - int(n * contamination), n, share)
-    confidence = np.where(np.asarray(flagged) == 0, 1 - confidence, confidence)
+
+    # Bayesian estimate, under a flat prior, of the probability that another row scores no higher.
+    n_below = np.searchsorted(ordered, values, side="right")
+    outlier_probability = (1 + n_below) / (2 + n)
+    # A row is flagged if at least n - int(n * contamination) + 1 of n other rows have such a score.
+    flag_probability = 1 - binom.cdf(n - int(n * contamination), n, outlier_probability)
+
+    confidence = np.where(np.asarray(flagged) == 0, 1 - flag_probability, flag_probability)
     return np.where(np.isnan(values), np.nan, confidence)
-
-
-def _finite_scores(scores: Any) -> np.ndarray:
-    values = np.asarray(scores, dtype=float).ravel()
-    if len(values) == 0:
-        raise ValueError("No calibration scores: give at least one ID image.")
-    if np.isnan(values).any():
-        raise ValueError(
-            f"{int(np.isnan(values).sum())} calibration scores are NaN; remove the unreadable "
-            "images."
-        )
-    return values

@@ -27,8 +27,7 @@ _MARKS = {"letters": "L", "symbols": "S"}
 _NOTE = (
     "A mechanism demo with a small model trained on drawn characters: rankings on it do not carry "
     "over to photographs. Test images are in STIX General, those for baselines in DejaVu Serif; "
-    "the model saw neither. ENL without images takes its stock image mean from 15 of the latter "
-    "and 15 noise images: in-domain here."
+    "the model saw neither."
 )
 
 

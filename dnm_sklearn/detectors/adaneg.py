@@ -7,13 +7,16 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
 
 
-class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
+@fill_parameters(shared_parameters.PARAGRAPHS)
+class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     """AdaNeg: NegLabel with label proxies that confident test images draw towards the image space.
 
     Images whose grouped NegLabel score S_nl is confident are remembered under their nearest class
@@ -26,35 +29,14 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="the nice {}"
-        Template for class names and nouns; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings and mining results.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of
-        one half. A threshold that images set at fit stays: scores may drift away from it as the
-        detector adapts.
-    ood_label : str, default="ood"
-        The string that marks OOD.
-    corpus : Corpus, list of str, str or None, default=None
-        Candidate labels. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
-        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
-    adjective_prompt : str or list of str, default="This is a {} photo"
-        Template for adjectives.
-    mining : {"percentile", "none"}, default="percentile"
-        NegLabel's; "none" keeps the corpus as given.
-    quantile : float, default=0.95
-        Quantile over the class names of a candidate's cosines.
-    fraction : float, default=0.15
-        Share of nouns, and of adjectives, to keep (the farthest); at least one label is kept.
+    {classes, embedder, prompt, temperature, memory, contamination}
+        The zero-shot threshold is 0, the log-odds of a mean score of one half. A threshold that
+        images set at fit stays: scores may drift away from it as the detector adapts.
+    {ood_label, device, corpus}
+        Without a table None = "wordnet-neglabel".
+    {adjective_prompt, mining, quantile, fraction}
     memory_length : int, default=10
-        Images remembered for a label.
+        Images remembered per label.
     proxy : {"task", "sample"}, default="task"
         "task" = the mean over a label's slots; "sample" = a mean weighted for each image scored by
         ``exp(-beta * (1 - cos(image, slot)))``. Both are renormalised.
@@ -65,20 +47,9 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     gap : float, default=0.5
         g in [0, 1]: an image is confident if S_nl is above ``(1 + g) / 2`` (ID) or below ``(1 - g)
         / 2`` (OOD).
-    n_groups : int, default=5
-        Groups the kept labels are dealt into; the score is the mean over groups.
-    max_similarity : float or None, default=None
-        Drop candidates with a larger cosine to any class name first (CSP's duplicate rule).
-    exclude_class_names : bool, default=True
-        Drop candidates equal to a class name, ignoring case.
-    batch_size : int, default=256
-        Images scored at once in a stream. It changes results: a batch is remembered before it is
-        scored.
-    adaptation : {"transductive", "frozen"}, default="transductive"
-        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the
-        memory. "frozen": it scores with the memory as it is. Neither changes the detector.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the grouping, drawn once at fit; None keeps the mined order.
+    {n_groups, max_similarity, exclude_class_names, batch_size}
+        It changes results: a batch is remembered before it is scored.
+    {adaptation, random_state}
 
     Attributes
     ----------
@@ -136,11 +107,9 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
     )
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **NegativeLabelDetector._parameter_constraints,
-        **StreamingDetector._streaming_constraints,
-        "mining": [StrOptions({"percentile", "none"})],
-        "fraction": [Interval(Real, 0, 1, closed="both")],
-        "max_similarity": [Interval(Real, -1, 1, closed="both"), None],
+        **MinedLabelsDetector._parameter_constraints,
+        **shared_parameters.PERCENTILE_MINING,
+        **shared_parameters.STREAM,
         "memory_length": [Interval(Integral, 1, None, closed="left")],
         "proxy": [StrOptions({"task", "sample"})],
         "beta": [Interval(Real, 0, None, closed="left")],
@@ -158,6 +127,7 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
         memory=None,
         contamination="auto",
         ood_label="ood",
+        device="auto",
         corpus=None,
         adjective_prompt="This is a {} photo",
         mining="percentile",
@@ -183,41 +153,37 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
             memory=memory,
             contamination=contamination,
             ood_label=ood_label,
+            device=device,
         )
+
+        # Negative labels: NegLabel's.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction
+        self.n_groups = n_groups
+        self.max_similarity = max_similarity
+        self.exclude_class_names = exclude_class_names
+        self.random_state = random_state
+
+        # The memory of test images, and the score against it.
         self.memory_length = memory_length
         self.proxy = proxy
         self.beta = beta
         self.static_weight = static_weight
         self.gap = gap
-        self.n_groups = n_groups
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
+
+        # How images become a stream.
         self.batch_size = batch_size
         self.adaptation = adaptation
-        self.random_state = random_state
 
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.fraction,
-            "adjective_fraction": self.fraction,
-            "n_neighbors": 0,
-            "max_similarity": self.max_similarity,
-        }
-
-    def _fit_text(self) -> None:
-        super()._fit_text()
-        self.reset_adaptation()
+    # -- stream -------------------------------------------------------------------------------
 
     def _open_stream(self) -> LabelMemoryStream:
         return LabelMemoryStream(
             self.class_embeddings_,
+            # Dealt into groups: label K + i of the memory is row i of these.
             self.group_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
@@ -226,9 +192,10 @@ class AdaNegDetector(StreamingDetector, NegativeLabelDetector):
             beta=self.beta,
             static_weight=self.static_weight,
             gap=self.gap,
+            device=self._scoring_device(),
         )
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()
-        stream.start()
+        stream.start()  # with an empty memory: the proxies are the labels' texts
         return stream.state()

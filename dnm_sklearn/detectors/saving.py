@@ -36,7 +36,7 @@ _LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "Typ
 _CORPUS = "__corpus__"
 
 # Parameters that belong to one machine.
-_NOT_SAVED = ("memory", "embedder")
+_NOT_SAVED = ("memory", "embedder", "device")
 _NOT_SAVED_OF_EMBEDDER = ("memory", "device")
 
 

@@ -264,6 +264,11 @@ def reduce_products(
         return torch.cat(parts).double().cpu().numpy()
 
 
+def whole_product(X: Any, bank: Any, *, scale: float = 1.0, device: Device) -> np.ndarray:
+    """Return ``scale * X @ bank.T``, float64, for those who need every number of it."""
+    return reduce_products(lambda _, logits: logits.clone(), X, bank, scale=scale, device=device)
+
+
 def _batches(n: int, size: int) -> list[slice]:
     """Return slices of 0..n, at least one: what is made of no rows still has its shape."""
     size = max(1, size)

@@ -266,14 +266,14 @@ def check_calibration(detector: Any) -> None:
 
 
 def check_explain(detector: Any) -> None:
-    """Shares sum to 1 over both sides, and the first ID label is the class that ``predict_class`` would name."""
+    """Probabilities sum to 1 over both sides, and the first ID label is the class that ``predict_class`` would name."""
     world = make_embedding_world(n_images=5)
     fitted = _prepare(detector, world).fit(world.X)
     rows = fitted.explain(world.X, top_k=None)
     records = rows if isinstance(rows, list) else rows.to_dict("records")
     for image in range(len(world.X)):
         own = [record for record in records if record["image"] == image]
-        np.testing.assert_allclose(sum(record["share"] for record in own), 1, atol=1e-9)
+        np.testing.assert_allclose(sum(record["probability"] for record in own), 1, atol=1e-9)
         first = next(record for record in own if record["side"] == "id" and record["rank"] == 1)
         nearest = np.argmax(world.X[image] @ fitted.class_embeddings_.T)
         assert first["label"] == fitted.class_names_[nearest]

@@ -5,11 +5,10 @@ import pytest
 
 from dnm_sklearn.calibration.conformal import (
     ConformalTestMartingale,
-    betting_log_capital,
+    _Bets,
     check_level,
     conformal_e_values,
     label_e_values,
-    online_p_values,
 )
 
 
@@ -20,7 +19,7 @@ def test_e_values_are_the_formula_and_at_most_n_plus_one():
     np.testing.assert_allclose(conformal_e_values(x, known), want, rtol=1e-12)
     assert conformal_e_values([1e9, -1e9, np.nan], known)[:2].tolist() == [6.0, 0.0]
     assert np.isnan(conformal_e_values([np.nan], known)[0])
-    with pytest.raises(ValueError, match="0 calibration values"):
+    with pytest.raises(ValueError, match="0 calibration scores"):
         conformal_e_values(x, [])
 
 
@@ -75,44 +74,77 @@ def test_level_that_cannot_be_reached_says_how_many_images_are_needed():
         check_level(1.0, 98)
 
 
-def test_online_p_values_rank_among_all_before_and_the_class_agrees():
+def naive_log_capital(p_values, switch=0.001):
+    """Log capital after each p-value, by a loop over experts that are written out one by one."""
+    levels = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+    steps = [(a, c) for a in (0.02, 0.05, 0.1, 0.3) for c in levels]
+    powers = [(a, e) for a in (0.1, 0.4, 1.0) for e in (0.15, 0.4)]
+    initial = np.array([0.1, *[0.7 / 24] * 24, *[0.1 / 6] * 6, 0.1])
+    capital, counts, out = initial.copy(), np.ones(20), []
+    for p in p_values:
+        gain = [1.0]
+        gain += [1 - a + a * (p <= c) / c for a, c in steps]
+        gain += [1 - a + a * e * p ** (e - 1) for a, e in powers]
+        gain += [20 * counts[min(int(p * 20), 19)] / counts.sum()]
+        counts[min(int(p * 20), 19)] += 1
+        capital = capital * gain
+        capital = (1 - switch) * capital + switch * initial * capital.sum()
+        out.append(np.log(capital.sum()))
+    return out
+
+
+def test_online_p_values_rank_among_all_before_and_are_bet_on():
     rng = np.random.default_rng(0)
     scores = np.round(rng.normal(size=60), 1)
-    p = online_p_values(scores[None], 20, 3)[0]
-    u = 1 - np.random.RandomState(3).random_sample((1, 40))[0]
-    for t in range(40):
-        past = scores[: 21 + t]
-        want = ((past > past[-1]).sum() + u[t] * (past == past[-1]).sum()) / len(past)
-        assert p[t] == pytest.approx(want)
     alarm = (
         ConformalTestMartingale(scores[:20], random_state=3)
         .update(scores[20:50])
         .update(scores[50:])
     )
-    np.testing.assert_allclose(alarm.p_values_, p)
-    assert alarm.log_capital_ == pytest.approx(betting_log_capital(p[None])[0, -1])
+    u = 1 - np.random.RandomState(3).random_sample(40)
+    for t in range(40):
+        past = scores[: 21 + t]
+        want = ((past > past[-1]).sum() + u[t] * (past == past[-1]).sum()) / len(past)
+        assert alarm.p_values_[t] == pytest.approx(want)
+    assert alarm.log_capital_ == pytest.approx(naive_log_capital(alarm.p_values_)[-1])
     assert alarm.n_seen_ == 40
 
 
 def test_each_bet_is_fair():
     """Whatever the past, one more step has mean 1 over a uniform p-value."""
-    past = np.random.default_rng(0).beta(0.3, 1, size=30)
+    bets = _Bets(switch=0.001)
+    for p in np.random.default_rng(0).beta(0.3, 1, size=30):
+        bets.place(p)
     root = (np.arange(20000) + 0.5) / 20000
-    streams = np.column_stack([np.tile(past, (len(root), 1)), root**8])
-    log_capital = betting_log_capital(streams)
-    gain = np.exp(log_capital[:, -1] - log_capital[:, -2])
-    assert (gain * 8 * root**7).mean() == pytest.approx(1, abs=1e-3)
+    density = 8 * root**7  # of p = root**8, so that small p-values are looked at closely
+    gains = bets.gains(root**8)
+    np.testing.assert_allclose((gains * density[:, None]).mean(axis=0), 1, atol=2e-3)
+    assert (gains @ bets._capital * density).mean() == pytest.approx(1, abs=1e-3)
 
 
 def test_false_alarms_are_rare_and_drift_is_found():
     rng = np.random.default_rng(5)
     null = np.round(rng.normal(size=(300, 100 + 400)), 1)
-    ever = (betting_log_capital(online_p_values(null, 100)) >= np.log(20)).any(axis=1)
-    assert ever.mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+    def alarm(scores, seed):
+        return ConformalTestMartingale(scores[:100], alpha=0.05, random_state=seed).update(
+            scores[100:]
+        )
+
+    ever = [alarm(scores, seed).alarm_at_ is not None for seed, scores in enumerate(null)]
+    assert np.mean(ever) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
     drift = null[:50].copy()
     drift[:, 300:][rng.random((50, 200)) < 0.3] = 4.0
-    over = betting_log_capital(online_p_values(drift, 100)) >= np.log(20)
-    assert over[:, 200:].any(axis=1).mean() > 0.9
+    found = []
+    for seed, scores in enumerate(drift):
+        running = alarm(scores[:300], seed)
+        assert running.n_seen_ == 200
+        for score in scores[300:]:
+            running.update([score])
+            if running.log_capital_ >= np.log(20):
+                found.append(seed)
+                break
+    assert len(found) / len(drift) > 0.9
 
 
 def test_alarm_skips_nan_and_checks_its_input():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from dnm_sklearn.calibration.conformal import calibration_threshold, conformal_p_values
 from dnm_sklearn.calibration.thresholds import (
-    calibration_threshold,
-    conformal_p_values,
     contamination_threshold,
-    keep_threshold,
+    midpoint_above,
+    quantile_threshold,
 )
 
 
@@ -19,12 +19,22 @@ def test_contamination_flags_that_share(share):
 
 @pytest.mark.parametrize("n", [1, 2, 19, 20, 21, 100])
 @pytest.mark.parametrize("keep", [0.5, 0.95, 1.0])
-def test_keep_threshold_is_the_smallest_that_keeps_enough(n, keep):
+def test_quantile_threshold_is_the_smallest_that_keeps_enough(n, keep):
     scores = np.random.default_rng(n).normal(size=n)
-    threshold = keep_threshold(scores, keep)
+    threshold = quantile_threshold(scores, keep)
     assert (scores <= threshold).mean() >= keep
     below = scores[scores < threshold]
     assert len(below) == 0 or (scores <= below.max()).mean() < keep
+
+
+def test_midpoint_above_moves_no_other_row_over_the_threshold():
+    scores = np.array([3.0, 1.0, 2.0, 2.0])
+    for threshold in (1.0, 2.0):
+        moved = midpoint_above(threshold, scores)
+        assert moved > threshold
+        np.testing.assert_array_equal(scores > moved, scores > threshold)
+    assert midpoint_above(3.0, scores) == pytest.approx(3.00003, abs=1e-9)
+    assert midpoint_above(0.0, [0.0]) == 1e-5
 
 
 def test_calibration_rank_and_minimum():

@@ -6,7 +6,7 @@ from pyod.models.base import BaseDetector
 from scipy.special import expit
 
 from dnm_sklearn import EnergyDetector, MaxLogitDetector, MCMDetector, NegLabelDetector
-from dnm_sklearn.calibration import thresholds
+from dnm_sklearn.calibration import conformal, thresholds
 from dnm_sklearn.testing import make_embedding_world
 
 WORLD = make_embedding_world()
@@ -106,16 +106,16 @@ def test_bad_thresholders_are_named():
         build(contamination=object()).fit(WORLD.X)
 
 
-def test_label_threshold_corner_cases():
+def test_threshold_from_labels_corner_cases():
     scores = np.array([3.0, 1.0, 2.0, 2.0])
-    assert thresholds.label_threshold(scores, [0, 0, 0, 0]) == 3.0
-    assert (scores > thresholds.label_threshold(scores, [1, 1, 1, 1])).all()
-    assert thresholds.label_threshold(scores, [1, 0, 1, 1]) == 1.5
+    assert thresholds.threshold_from_labels(scores, [0, 0, 0, 0]) == 3.0
+    assert (scores > thresholds.threshold_from_labels(scores, [1, 1, 1, 1])).all()
+    assert thresholds.threshold_from_labels(scores, [1, 0, 1, 1]) == 1.5
     # No threshold parts equal scores, nor gives these labels; one disagrees with a single row.
-    assert thresholds.label_threshold(scores, [1, 0, 1, 0]) in (1.5, 2.5)
-    assert thresholds.label_threshold([0.0, 1, 2, 3, 4], [0, 1, 0, 1, 1]) in (0.5, 2.5)
+    assert thresholds.threshold_from_labels(scores, [1, 0, 1, 0]) in (1.5, 2.5)
+    assert thresholds.threshold_from_labels([0.0, 1, 2, 3, 4], [0, 1, 0, 1, 1]) in (0.5, 2.5)
     near = np.nextafter(1.0, 2.0)
-    assert thresholds.label_threshold([1.0, near], [0, 1]) == 1.0
+    assert thresholds.threshold_from_labels([1.0, near], [0, 1]) == 1.0
 
 
 def test_probabilities_are_what_they_say():
@@ -184,8 +184,8 @@ def test_p_values_and_calibration_hold_in_simulation():
         p_values.append(det.p_value(pool[rows[n_calibration:]]))
         flagged.append(det.predict(pool[rows[n_calibration:]]))
     p_values, flagged = np.concatenate(p_values), np.concatenate(flagged)
-    # Four standard errors of a share over rounds that share a calibration set (conservatively one
-    # draw a round).
+    # Four standard errors of a proportion over rounds that share a calibration set (conservatively one
+    # draw per round).
     for alpha in (0.025, 0.1, 0.3, 0.5):
         slack = 4 * np.sqrt(alpha * (1 - alpha) / rounds)
         assert (p_values <= alpha).mean() <= alpha + slack
@@ -202,7 +202,7 @@ def test_p_value_errors_and_nan():
     assert det.fit(WORLD.X).calibration_scores_ is None
     with pytest.raises(ValueError, match="at least 19 are needed"):
         det.calibrate(WORLD.X[:5])
-    assert np.isnan(thresholds.conformal_p_values([np.nan], [1.0])).all()
+    assert np.isnan(conformal.conformal_p_values([np.nan], [1.0])).all()
 
 
 def test_labels_follow_calibration():

@@ -450,7 +450,7 @@ def test_pythons_without_tomllib_read_definitions_with_tomli(monkeypatch):
 def test_unknown_names_have_the_nearest_match(tmp_path):
     with pytest.raises(DefinitionError, match="Did you mean imagenet1k-four-ood"):
         read_definition("imagenet1k-fourood")
-    with pytest.raises(UnknownNameError, match="Did you mean openood-cifar10"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'openood-cifar10'"):
         load_suite("openod-cifar10")
     with pytest.raises(DefinitionError, match="no such benchmark definition"):
         read_definition(tmp_path / "none.toml")

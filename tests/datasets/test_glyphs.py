@@ -20,6 +20,7 @@ from dnm_sklearn import (
     ENLDetector,
     NegLabelDetector,
 )
+from dnm_sklearn.corpus import load_corpus
 from dnm_sklearn.datasets.glyphs import extract_glyphs, glyph_corpus, load_glyphs
 from dnm_sklearn.exceptions import TruncatedPromptWarning
 from dnm_sklearn.metrics import auroc, fpr_at_tpr
@@ -277,20 +278,21 @@ def test_neglabel_on_raw_images_by_the_name_of_the_model(letters):
     )
 
 
-@pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector, ENLDetector])
-def test_default_corpus_of_the_shipped_model_is_its_own(letters, cls):
-    """GlyphCLIP knows names of characters, none of WordNet's words; and its own corpus fits its context."""
-    detector = cls(letters.class_names, embedder="glyphclip", prompt="{}")
-    detector.embedder_, detector.class_names_ = (
-        CLIPEmbedder("glyphclip"),
-        np.asarray(letters.class_names),
-    )
-    corpus = detector._candidates()
-    assert corpus == glyph_corpus()
+def test_corpus_of_the_suite_fits_the_context_of_the_model(letters, embedder):
+    """GlyphCLIP knows names of characters, and its text tower reads the longest of them whole."""
+    assert letters.corpus == glyph_corpus()
     with warnings.catch_warnings():
         warnings.simplefilter("error", TruncatedPromptWarning)
-        longest = sorted(corpus.names, key=len)[-200:]
-        detector.embedder_.encode_text(longest, "{}")
+        longest = sorted(letters.corpus.names, key=len)[-200:]
+        embedder.encode_text(longest, letters.prompt)
+
+
+@pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector, ENLDetector])
+def test_no_detector_knows_the_shipped_model(letters, cls, embedder):
+    """Its corpus is the suite's to give: without one a detector takes the same list as for any model."""
+    detector = cls(letters.class_names)
+    detector.embedder_, detector.class_names_ = embedder, np.asarray(letters.class_names)
+    assert detector._given_corpus() == load_corpus(cls._default_corpus)
 
 
 def test_forced_false_negatives_cost_neglabel(letters, embedder, neglabel, embedded):

@@ -1,4 +1,4 @@
-"""explain: shares sum to 1, the group column gives the score back, labels can be exported and given back."""
+"""explain: probabilities sum to 1, the group column gives the score back, labels can be exported and given back."""
 
 import builtins
 
@@ -30,11 +30,11 @@ def build(cls, **params):
     return cls(WORLD.names, embedder=WORLD.table, **{k: v for k, v in values.items() if k in known})
 
 
-def test_shares_sum_to_one_over_both_sides():
+def test_probabilities_sum_to_one_over_both_sides():
     table = build(NegLabelDetector).fit().explain(WORLD.X, top_k=None)
     assert list(table.columns) == list(explain_module.COLUMNS)
     assert len(table) == len(WORLD.X) * (len(WORLD.names) + 60)
-    np.testing.assert_allclose(table.groupby("image")["share"].sum(), 1)
+    np.testing.assert_allclose(table.groupby("image")["probability"].sum(), 1)
 
 
 @pytest.mark.parametrize("cls", [NegLabelDetector, DebiasedNegMiningDetector])
@@ -44,9 +44,9 @@ def test_score_is_recomputed_from_the_groups(cls, n_groups):
     table = det.explain(WORLD.X, top_k=None)
     for image, score in enumerate(det.score_samples(WORLD.X)):
         own = table[table["image"] == image]
-        s = own.loc[own["side"] == "id", "share"].sum()
+        s = own.loc[own["side"] == "id", "probability"].sum()
         scored = own[(own["side"] == "negative") & (own["group"] >= 0)]
-        n = scored.groupby("group")["share"].sum().to_numpy()
+        n = scored.groupby("group")["probability"].sum().to_numpy()
         assert len(n) == det.n_groups_
         value = (s / (det.id_scale_ * s + n)).mean()
         assert expit(score) == pytest.approx(det.id_scale_ * value, rel=1e-5)

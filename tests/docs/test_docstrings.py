@@ -91,7 +91,10 @@ def signature_parameters(value):
 
 
 def parsed(value):
-    return docscrape.ClassDoc(value) if inspect.isclass(value) else docscrape.FunctionDoc(value)
+    if not inspect.isclass(value):
+        return docscrape.FunctionDoc(value)
+    # Only what stands in the docstring, without the properties that numpydoc would list beside it.
+    return docscrape.ClassDoc(value, config={"show_class_members": False})
 
 
 def documented_parameters(value):

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.run.registry import Method
+from dnm_sklearn.bench.run.runner import run_methods
 from dnm_sklearn.datasets import ImageSet, write_embedding_suite
 
 D, K = 16, 4
@@ -54,6 +55,11 @@ def invoke(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
+def records_of(*given, **more):
+    """Records of some methods on an embedded suite."""
+    return [result.record for result in run_methods(*given, **more)]
+
+
 def method_of(cls, **changes):
     given = {
         "name": cls.__name__,
@@ -63,3 +69,10 @@ def method_of(cls, **changes):
         "summary": "",
     }
     return Method(**{**given, **changes})
+
+
+def score(photos, *more):
+    """Score the images of the fixture `photos`."""
+    return invoke(
+        "score", photos, "-n", "ant", "-n", "bee", "--corpus", photos.parent / "words.txt", *more
+    )

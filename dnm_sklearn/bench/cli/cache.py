@@ -10,6 +10,7 @@ import click
 from dnm_sklearn.bench.cli.common import BadInput, user_errors
 
 _folder = click.argument("folder", type=click.Path())
+# Where joblib.Memory keeps its results in a cache folder.
 _JOBLIB = "joblib"
 
 
@@ -24,6 +25,7 @@ def info(folder: str) -> None:
     """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
     from dnm_sklearn.embedding.store import list_stores
 
+    # Rows of images have a file format of their own, all else is joblib's.
     root = _existing(folder)
     total = 0
     for store in list_stores(root):
@@ -41,7 +43,10 @@ def info(folder: str) -> None:
 @cache.command()
 @_folder
 def verify(folder: str) -> None:
-    """Check every embedded image in FOLDER; damaged ones are dropped, to be embedded again (exit code 1)."""
+    """Check every embedded image in FOLDER.
+
+    Damaged ones are dropped, to be embedded again (exit code 1).
+    """
     from dnm_sklearn.embedding.store import list_stores
 
     dropped = 0
@@ -55,6 +60,7 @@ def verify(folder: str) -> None:
             )
     except user_errors() as error:
         raise BadInput(str(error)) from error
+    # A script can tell by the code that something has to be embedded again.
     if dropped:
         sys.exit(1)
     click.echo("Nothing is damaged.")
@@ -82,6 +88,7 @@ def clear(folder: str, yes: bool) -> None:
 
 
 def _existing(folder: str) -> Path:
+    """Refuse a folder that is not there."""
     root = Path(folder)
     if not root.is_dir():
         raise BadInput(f"{folder}: there is no such folder; give the one that --cache was given.")
@@ -89,13 +96,14 @@ def _existing(folder: str) -> Path:
 
 
 def _joblib_results(root: Path) -> tuple[int, int]:
+    """Count the results that joblib keeps in a folder, and their bytes."""
     files = [path for path in (root / _JOBLIB).rglob("*") if path.is_file()]
-    return sum(path.name == "output.pkl" for path in files), sum(
-        path.stat().st_size for path in files
-    )
+    n_results = sum(path.name == "output.pkl" for path in files)
+    return n_results, sum(path.stat().st_size for path in files)
 
 
 def _size(n: float) -> str:
+    """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB"):
         if n < 1000:
             return f"{n:.0f} {unit}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Wide enough for the table of means where there is no terminal whose width could be taken.
 TABLE_WIDTH = 160
+
+# Exit code after Ctrl-C, as shells give it: 128 + SIGINT.
 INTERRUPTED = 130
 
 
@@ -23,44 +26,40 @@ class BadInput(click.ClickException):
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message tells the user what to change; anything else keeps its traceback.
-
-    Returns
-    -------
-    tuple of type
-    """
+    """Errors whose message tells the user what to change; anything else keeps its traceback."""
     from dnm_sklearn.embedding.open_clip.build import WeightsUnavailableError
 
     return (ValueError, OSError, ImportError, WeightsUnavailableError)
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Tell an error of a full disk or quota from others.
-
-    Parameters
-    ----------
-    error : Exception
-        As caught.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell an error of a full disk or quota from others."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def check_prompt(prompt: str | None) -> None:
+    """Refuse a prompt without a place for the class name."""
+    if prompt is not None and "{}" not in prompt:
+        raise BadInput(
+            f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
+        )
+
+
+def write_output(path: str, text: str) -> None:
+    """Write a file whole or not at all."""
+    from dnm_sklearn._utils.atomic_write import atomic_write
+
+    try:
+        with atomic_write(path) as scratch:
+            scratch.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise BadInput(
+            f"Cannot write {path}: {error.strerror or error}; choose another file with -o."
+        ) from error
+
+
 def console(*, wide: bool = False) -> Console:
-    """Return a console as wide as the terminal, or wide enough for the tables where there is none.
-
-    Parameters
-    ----------
-    wide : bool, default=False
-        As wide as anything printed.
-
-    Returns
-    -------
-    rich.console.Console
-    """
+    """Return a console as wide as the terminal, or as anything printed if `wide`."""
     from rich.console import Console
 
     if wide:
@@ -71,53 +70,29 @@ def console(*, wide: bool = False) -> Console:
 
 
 def say(text: str) -> None:
-    """Tell a person who waits at a terminal; silent elsewhere.
-
-    Parameters
-    ----------
-    text : str
-        What to say.
-    """
+    """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
         click.echo(text, err=True)
 
 
-def with_bars(embedder: Any) -> Any:
-    """Let an embedder show bars for images and texts, on a terminal only.
-
-    Parameters
-    ----------
-    embedder : object
-        Not yet given to anything; changed if it has a ``verbose``.
-
-    Returns
-    -------
-    object
-        The embedder.
-    """
-    if "verbose" in getattr(embedder, "get_params", dict)():
-        embedder.set_params(verbose=True)
-    return embedder
-
-
 def set_up_logging(verbose: int) -> None:
-    """Log to standard error: once ``-v`` what is run on what, twice everything.
-
-    Parameters
-    ----------
-    verbose : int
-        How often ``-v`` was given.
-    """
+    """Log to standard error: once ``-v`` what is run on what, twice everything."""
     if not verbose:
         return
     logger = logging.getLogger("dnm_sklearn")
     logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
-    for old in [h for h in logger.handlers if getattr(h, "dnm_bench", False)]:
-        logger.removeHandler(old)
-    handler = logging.StreamHandler(sys.stderr)
+
+    # A second command in one process (tests) must not log every line twice.
+    for old in logger.handlers[:]:
+        if isinstance(old, _Handler):
+            logger.removeHandler(old)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    handler.dnm_bench = True  # type: ignore[attr-defined]
     logger.addHandler(handler)
+
+
+class _Handler(logging.StreamHandler):
+    """The handler of the command, to know it from those of others."""
 
 
 verbose_option = click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors, with_bars
+from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors
 
 
 @click.command()
@@ -17,7 +17,7 @@ from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors, wi
     "id_folder",
     required=True,
     type=click.Path(),
-    help="ID test images, one subfolder a class.",
+    help="ID test images, one subfolder per class.",
 )
 @click.option(
     "--id-train", type=click.Path(), help="ID images for the baselines, the same subfolders."
@@ -28,7 +28,7 @@ from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors, wi
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
-    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one a line."
+    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
 )
 @click.option(
     "--corpus",
@@ -81,27 +81,29 @@ def embed(
     dnm-bench embed my-suite --id val --id-train train --near birds=birds --far dtd=dtd/images
     dnm-bench run --suite my-suite
     """  # noqa: D301
+    from dnm_sklearn.bench.run.prepare import show_progress
     from dnm_sklearn.datasets import embed_image_folders
     from dnm_sklearn.embedding import CLIPEmbedder
 
+    # Sets in the order of the groups, as the tables show them.
     groups = {"near": near, "far": far, "sanity": sanity}
-    ood = [
-        (*_named_folder(group, value), group)
-        for group, values in groups.items()
-        for value in values
-    ]
+    ood: list[tuple[str, Any, str]] = []
+    for group, values in groups.items():
+        for value in values:
+            set_name, where = _named_folder(group, value)
+            ood.append((set_name, group, where))
     if not ood:
         raise BadInput("No OOD set; give at least one with --near NAME=DIR or --far NAME=DIR.")
     options: dict[str, Any] = {"memory": cache, "on_error": "nan" if skip_unreadable else "raise"}
     try:
-        embedder = with_bars(CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options))
+        embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
         path = embed_image_folders(
             folder,
             id=id_folder,
             id_train=id_train,
-            ood=[(set_name, group, where) for set_name, where, group in ood],  # type: ignore[misc]
+            ood=ood,
             names=None if names is None else _read_names(names),
-            embedder=embedder,
+            embedder=show_progress(embedder),
             corpus=corpus,
             prompt=prompt,
             adjective_prompt=adjective_prompt,
@@ -110,6 +112,7 @@ def embed(
             overwrite=overwrite,
         )
     except user_errors() as error:
+        # A full disk is no mistake in what was typed, so it is told in other words.
         if is_full_disk(error):
             raise BadInput(
                 f"No space left on device: the disk of {folder} or of the cache is full; free some "
@@ -120,6 +123,7 @@ def embed(
 
 
 def _named_folder(group: str, value: str) -> tuple[str, str]:
+    """Split NAME=DIR."""
     name, equals, folder = value.partition("=")
     if not (name.strip() and equals and folder.strip()):
         raise BadInput(f"--{group} {value!r} is not NAME=DIR, e.g. --{group} textures=dtd/images.")
@@ -127,6 +131,8 @@ def _named_folder(group: str, value: str) -> tuple[str, str]:
 
 
 def _read_names(path: str) -> dict[str, str]:
+    """Read the class name of each subfolder."""
+    # Subfolders of ImageNet and others have codes for names.
     names = {}
     for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():

@@ -11,7 +11,7 @@ from dnm_sklearn.bench.cli.common import BadInput
 
 __all__ = ["BadInput", "main"]
 
-# command -> module:function; imported when the command is asked for.
+# Command -> module:function; imported when the command is called.
 _COMMANDS = {
     "run": "dnm_sklearn.bench.cli.run:run",
     "table": "dnm_sklearn.bench.cli.table:table",
@@ -24,7 +24,7 @@ _COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command when it is asked for."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

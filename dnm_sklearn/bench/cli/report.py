@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, say, user_errors
-
-if TYPE_CHECKING:
-    from dnm_sklearn.bench.html.gallery import Gallery
+from dnm_sklearn.bench.cli.common import BadInput, say, user_errors, write_output
 
 
 @click.command()
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gallery/--no-gallery",
     default=True,
-    help="Show the most confident errors, where images are there.",
+    help="Show the most confident errors, where there are images.",
 )
 @click.option(
     "--gallery-method",
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--suite",
-    help="Suite of the images, where the records' name does not say it, e.g. a TOML file.",
+    help="Suite of the images, where the name in the records does not say it, e.g. a TOML file.",
 )
 @click.option(
     "--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery."
@@ -61,33 +57,28 @@ def report(
     """  # noqa: D301
     from dnm_sklearn.bench.html.gallery import make_gallery
     from dnm_sklearn.bench.html.page import make_page
-    from dnm_sklearn.bench.results.formats import read_blocks
-    from dnm_sklearn.bench.results.records import write_text
+    from dnm_sklearn.bench.results.run_groups import read_run_groups
 
+    # A report may take a minute; a folder that is not there is told before.
     if not Path(output).absolute().parent.is_dir():
         raise BadInput(
             f"{Path(output).parent}: no such folder to write {Path(output).name} into; make it "
             "first."
         )
     try:
-        blocks = read_blocks(runs)
-        galleries: list[Gallery | None] = []
-        for block in blocks:
-            say(f"Reporting on {block.title} ...")
-            if not gallery:
-                galleries.append(None)
-                continue
-            made = make_gallery(
-                block, method=gallery_method, suite=suite, data_root=data_root, memory=cache
+        groups = read_run_groups(runs)
+        galleries = []
+        for group in groups:
+            say(f"Reporting on {group.title} ...")
+            galleries.append(
+                make_gallery(
+                    group, method=gallery_method, suite=suite, data_root=data_root, memory=cache
+                )
+                if gallery
+                else None
             )
-            galleries.append(made)
-        page = make_page(blocks, galleries, title=title)
+        page = make_page(groups, galleries, title=title)
     except user_errors() as error:
         raise BadInput(str(error)) from error
-    try:
-        write_text(output, page)
-    except OSError as error:
-        raise BadInput(
-            f"Cannot write {output}: {error.strerror}; choose another file with -o."
-        ) from error
+    write_output(output, page)
     click.echo(f"Wrote {output}")

@@ -12,6 +12,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     INTERRUPTED,
     BadInput,
+    check_prompt,
     is_full_disk,
     set_up_logging,
     user_errors,
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 )
 @click.option("-n", "--name", "names", multiple=True, help="An ID class name; may be repeated.")
 @click.option(
-    "--names", "names_file", type=click.Path(), help="Text file of ID class names, one a line."
+    "--names", "names_file", type=click.Path(), help="Text file of ID class names, one per line."
 )
 @click.option(
     "-d",
@@ -83,10 +84,11 @@ def score(
     restart: bool,
     verbose: int,
 ) -> None:
-    """Score IMAGES (a folder, or a text file with a path a line) and write a line for each.
+    """Score IMAGES (a folder, or a text file with one path per line); write one line per image.
 
-    \b dnm-bench score photos -n cat -n dog -o scores.csv dnm-bench score photos --names classes.txt
-    -d DNM --param n_groups=10 --cache cache -o scores.parquet
+    \b
+    dnm-bench score photos -n cat -n dog -o scores.csv
+    dnm-bench score photos --names classes.txt -d DNM --cache cache -o scores.parquet
 
     Columns: path, score (higher = more OOD), is_ood, label (the nearest class, or "ood"),
     nearest_class, top_negative_label (of methods with negative labels), error (of an image that
@@ -99,11 +101,9 @@ def score(
     from dnm_sklearn.bench.run import scoring_job
 
     set_up_logging(verbose)
-    if prompt is not None and "{}" not in prompt:
-        raise BadInput(
-            f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
-        )
+    check_prompt(prompt)
     try:
+        # Everything that can be wrong on the command line is checked before a model is loaded.
         scoring_job.check_output(output)
         classes = [*names, *(scoring_job.read_lines(names_file) if names_file else [])]
         if not classes:
@@ -111,13 +111,17 @@ def score(
         scoring_job.check_class_names(classes)
         paths = scoring_job.list_paths(images)
         settings: dict[str, Any] = {
-            "params": list(params), "model": model, "prompt": prompt, "corpus": corpus,
-        }  # fmt: skip
+            "params": list(params),
+            "model": model,
+            "prompt": prompt,
+            "corpus": corpus,
+        }
         detector = scoring_job.make_detector(detector_name, classes, cache=cache, **settings)
+        # What decides the scores: a job of anything else does not go on with these chunks.
         identity = [detector_name, classes, calibrate, settings | {"chunk": chunk}]
         job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
         calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
-        n_failed = job.run(detector, calibration)
+        n_unreadable = job.run(detector, calibration)
     except KeyboardInterrupt:
         click.echo(
             f"Interrupted; the same command goes on behind what is in {output}.part.", err=True
@@ -131,7 +135,5 @@ def score(
                 "complete."
             ) from error
         raise BadInput(str(error)) from error
-    click.echo(
-        f"Wrote {len(paths)} lines to {Path(output)}"
-        + (f" ({n_failed} images unreadable)" if n_failed else "")
-    )
+    unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
+    click.echo(f"Wrote {len(paths)} lines to {Path(output)}{unreadable}")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, console, user_errors
+from dnm_sklearn.bench.cli.common import BadInput, console, user_errors, write_output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from dnm_sklearn.bench.results.formats import Grid
+    from dnm_sklearn.bench.results.formats import Table
+    from dnm_sklearn.bench.results.run_groups import RunGroup
 
 _FORMATS = ("rich", "markdown", "csv", "latex")
+
+# The keys of `results.rows.METRICS`, which takes numpy to import: --help does without.
 _METRICS = (
     "auroc",
     "fpr95_id_positive",
@@ -26,7 +32,7 @@ _METRICS = (
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "-f", "--format", "kind", type=click.Choice(_FORMATS), default="rich", show_default=True
+    "-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich", show_default=True
 )
 @click.option(
     "-o",
@@ -34,7 +40,7 @@ _METRICS = (
     type=click.Path(dir_okay=False),
     help="Write to this file instead of the terminal.",
 )
-@click.option("--sets", is_flag=True, help="Also a table of every single OOD set for each metric.")
+@click.option("--sets", is_flag=True, help="Also one table per metric of every single OOD set.")
 @click.option(
     "--reference",
     help="Row that the others are compared with: a difference with a bootstrap interval.",
@@ -44,8 +50,8 @@ _METRICS = (
     "chosen",
     multiple=True,
     type=click.Choice(_METRICS),
-    help="Only columns of this metric; may be repeated. With --reference also the metric of the difference (default: "
-    "auroc; others take minutes on large sets).",
+    help="Only columns of this metric; may be repeated. With --reference also the metric of the "
+    "difference (default: auroc; others take minutes on large sets).",
 )
 @click.option(
     "--resamples",
@@ -56,14 +62,14 @@ _METRICS = (
 )
 def table(
     runs: tuple[str, ...],
-    kind: str,
+    format_: str,
     output: str | None,
     sets: bool,
     reference: str | None,
     chosen: tuple[str, ...],
     resamples: int,
 ) -> None:
-    """Make tables of the run folders RUNS: one for each suite and model, rows averaged over seeds.
+    """Make tables of the run folders RUNS: one per suite and model, rows averaged over seeds.
 
     \b
     dnm-bench table results
@@ -75,79 +81,77 @@ def table(
     bootstrap over images.
     """  # noqa: D301
     from dnm_sklearn.bench.results import formats
-    from dnm_sklearn.bench.results.differences import differences
-    from dnm_sklearn.bench.results.records import write_text
-    from dnm_sklearn.bench.results.rows import METRICS, to_csv
+    from dnm_sklearn.bench.results.run_groups import read_run_groups
 
-    if kind == "csv" and reference is not None:
+    if format_ == "csv" and reference is not None:
         raise BadInput("--reference adds a column that the CSV has not; choose another --format.")
-    texts: list[str] = []
+
+    # Each metric once, in the order given.
     metrics = tuple(dict.fromkeys(chosen)) or _METRICS
     try:
-        blocks = formats.read_blocks(runs)
-        grids = []
-        for block in blocks if kind != "csv" else []:
+        groups = read_run_groups(runs)
+        tables = []
+        for group in groups if format_ != "csv" else []:
             found = {}
             if reference is not None:
-                for metric in chosen or ("auroc",):
-                    head = f"{' '.join(METRICS[metric]).strip()} minus {reference}'s"
-                    found[head] = differences(
-                        block, reference, metric=metric, n_resamples=resamples
-                    )
-            grids.append(formats.make_grid(block, metrics=metrics, differences=found))
-            grids += formats.make_set_grids(block, metrics=metrics) if sets else []
-        if kind != "latex":  # there each table stands alone
-            grids = _notes_once(grids)
+                found = _differences(group, reference, chosen or ("auroc",), resamples)
+            tables.append(formats.make_table(group, metrics=metrics, differences=found))
+            tables += formats.make_set_tables(group, metrics=metrics) if sets else []
     except user_errors() as error:
         raise BadInput(str(error)) from error
-    if kind == "csv":
-        texts = [to_csv(block.records, metrics) for block in blocks]
-    elif kind == "markdown":
-        texts = [formats.to_markdown(grid) for grid in grids]
-    elif kind == "latex":
-        texts = [formats.to_latex(grid) for grid in grids]
+
+    if format_ == "csv":
+        texts = [formats.to_csv(group.records, metrics) for group in groups]
+    elif format_ == "markdown":
+        texts = [formats.to_markdown(table) for table in _notes_once(tables)]
+    elif format_ == "latex":
+        # There each table stands alone, with all of its notes.
+        texts = [formats.to_latex(table) for table in tables]
     else:
-        out = console(wide=output is not None)
-        with out.capture() as captured:
-            for grid in grids:
-                _show(grid, out)
-        texts = [captured.get()]
+        texts = [_to_text(_notes_once(tables), console(wide=output is not None))]
+
     if output is None:
         click.echo("\n".join(texts))
-        return
-    try:
-        write_text(output, "\n".join(texts))
-    except OSError as error:
-        raise BadInput(
-            f"Cannot write {output}: {error.strerror or error}; choose another file with -o."
-        ) from error
+    else:
+        write_output(output, "\n".join(texts))
 
 
-def _notes_once(grids: list[Grid]) -> list[Grid]:
-    """Leave out of tables that stand below each other the notes that were there before."""
-    from dataclasses import replace
+def _differences(group: RunGroup, reference: str, metrics: Sequence[str], n_resamples: int) -> dict:
+    """Compute the differences to a reference row, by the names of their columns."""
+    from dnm_sklearn.bench.results.differences import differences
+    from dnm_sklearn.bench.results.rows import metric_name
 
-    said: set[str] = set()
-    found = []
-    for grid in grids:
-        found.append(replace(grid, notes=[note for note in grid.notes if note not in said]))
-        said.update(grid.notes)
+    found = {}
+    for metric in metrics:
+        name = f"{metric_name(metric)} minus {reference}'s"
+        found[name] = differences(group, reference, metric=metric, n_resamples=n_resamples)
     return found
 
 
-def _show(grid: Grid, out: Console) -> None:
-    """Print a grid, in as many parts as its width needs."""
+def _notes_once(tables: Sequence[Table]) -> list[Table]:
+    """Leave out of tables that stand below each other the notes that were there before."""
+    shown: set[str] = set()
+    found = []
+    for one in tables:
+        found.append(replace(one, notes=[note for note in one.notes if note not in shown]))
+        shown.update(one.notes)
+    return found
+
+
+def _to_text(tables: Sequence[Table], out: Console) -> str:
+    """Write tables as on a terminal, each in as many parts as the console's width needs."""
     from dnm_sklearn.bench.results.terminal import make_tables
 
-    labels = [line[0] for line in grid.lines]
-    columns = [
-        (
-            head.replace(" ", "\n").replace("[95\n%\nCI]", "[95 % CI]"),
-            [line[i] for line in grid.lines],
-        )
-        for i, head in enumerate(grid.head[1:], start=1)
-    ]
-    for part in make_tables(grid.title, labels, columns, out.width):
-        out.print(part)
-    for note in grid.notes:
-        out.print(note, style="dim", markup=False, highlight=False)
+    with out.capture() as captured:
+        for one in tables:
+            labels = [row[0] for row in one.rows]
+            columns = []
+            for i, name in enumerate(one.head[1:], start=1):
+                # One word per line makes the columns narrow.
+                head = name.replace(" ", "\n").replace("[95\n%\nCI]", "[95 % CI]")
+                columns.append((head, [row[i] for row in one.rows]))
+            for part in make_tables(one.title, labels, columns, out.width):
+                out.print(part)
+            for note in one.notes:
+                out.print(note, style="dim", markup=False, highlight=False)
+    return captured.get()

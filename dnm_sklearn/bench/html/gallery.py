@@ -1,4 +1,4 @@
-"""The most confident errors of a detector, as small pictures with what explains them."""
+"""The most confident errors of a detector, as small images with what explains them."""
 
 from __future__ import annotations
 
@@ -10,59 +10,42 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.html.curves import first_scores
-from dnm_sklearn.bench.html.svg import escape
-from dnm_sklearn.bench.results.formats import Block
 from dnm_sklearn.bench.results.records import Record
-from dnm_sklearn.bench.results.rows import Row, build_rows
-from dnm_sklearn.datasets.benchmark import Suite
+from dnm_sklearn.bench.results.rows import Row
+from dnm_sklearn.bench.results.run_groups import RunGroup
+from dnm_sklearn.bench.run.explanations import NearestLabels, nearest_labels
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 
-_SIDE = 96
+# Pixels of a side on the page; files have twice as many for screens of high density.
+SIDE = 96
+
+# Negative labels that are shown of each image.
 _LABELS = 3
 
 
 @dataclass(frozen=True)
 class Error:
-    """One image that a detector got wrong.
+    """One image that a detector got wrong."""
 
-    Parameters
-    ----------
-    picture : str
-        Data URI.
-    source : str
-        File name, or place in the set.
-    truth : str
-        Class name, or name of the OOD set.
-    nearest : str
-        ID class that it looks most like.
-    score : float
-        Higher = more OOD.
-    negatives : list of (str, float)
-        Nearest negative labels with their cosine similarity.
-    """
-
-    picture: str
+    # A data URI, and where the image comes from: its file name, or its place in the set.
+    image: str
     source: str
+
+    # Its class, or the name of its OOD set; and its score, higher = more OOD.
     truth: str
-    nearest: str
     score: float
+
+    # The ID class that it looks most like, and negative labels with their cosines; empty where the
+    # detector could not be asked.
+    nearest: str
     negatives: list[tuple[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Errors of one detector.
+    """Errors of one detector: OOD images of lowest score by set, and ID images of highest score.
 
-    Parameters
-    ----------
-    label : str
-        The detector.
-    accepted : list of (str, list of Error)
-        For each OOD set, its images of lowest score.
-    flagged : list of Error
-        ID images of highest score.
-    problem : str
-        Why there is none.
+    `problem` says what is missing, and why.
     """
 
     label: str
@@ -72,7 +55,7 @@ class Gallery:
 
 
 def make_gallery(
-    block: Block,
+    group: RunGroup,
     *,
     method: str | None = None,
     suite: str | None = None,
@@ -80,246 +63,177 @@ def make_gallery(
     memory: str | None = None,
     n_images: int = 6,
 ) -> Gallery | None:
-    """Find the most confident errors and what explains them.
+    """Find the most confident errors of a detector, and what explains them.
 
-    The suite is loaded again, and the detector fitted again from its class names.
-
-    Parameters
-    ----------
-    block : Block
-        Records of a suite.
-    method : str, optional
-        Label or name of the detector; default: the detector with negative labels of the highest
-        mean AUROC.
-    suite : str, optional
-        Name or file of the suite; default: the name in the records, if that is a shipped one's.
-    data_root : str, optional
-        Folder of a benchmark's images.
-    memory : str, optional
-        Cache of the embedder.
-    n_images : int, default=6
-        Images of each set.
-
-    Returns
-    -------
-    Gallery or None
-        None for suites of embeddings, which have no pictures, and unknown ones; with ``problem``
-        set where the suite cannot be loaded or is not the one of the records.
-
-    Raises
-    ------
-    ValueError
-        If there is no detector `method`.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.html.gallery import make_gallery
-    >>> gallery = make_gallery(block)  # doctest: +SKIP
+    The suite is loaded again, and the detector fitted again from its class names. By default it is
+    the detector with negative labels of the highest mean AUROC, and the suite that of the records.
+    None for suites of embeddings, which have no images, and for suites that are not known.
     """
-    row = _choose(build_rows(block.records), method)
+    row = _choose(group.rows, method)
     if row is None:
         return None
-    records = [r for r in row.records if r.seed == row.seeds[0] and r.status == "ok" and r.scores]
+    records = [record for record in row.succeeded if record.seed == row.seeds[0] and record.scores]
     if not records:
         return Gallery(row.label, problem="The records keep no scores of single images; run again.")
+
     try:
-        loaded = _load(records[0], suite, data_root)
+        loaded = _load_suite(records[0], suite, data_root)
     except (ValueError, OSError, ImportError) as error:
         return Gallery(row.label, problem=f"The images cannot be shown: {error}")
-    if loaded is None or (isinstance(loaded.id.images, np.ndarray) and loaded.id.images.ndim == 2):
+    if loaded is None:
         return None
-    by_name = {images.name: images for images in loaded.ood}
-    sizes = {r.ood["name"]: r.ood["n"] for r in records}
-    if len(loaded.id) != records[0].id["n"] or any(
-        len(by_name.get(n, ())) != size for n, size in sizes.items()
+    sets = {images.name: images for images in loaded.ood}
+    if not _has_as_many(loaded.id, records[0].id) or not all(
+        _has_as_many(sets.get(record.ood["name"]), record.ood) for record in records
     ):
         return Gallery(
             row.label, problem="The images on disk are not as many as those of the records."
         )
-    explain = _Explainer(records[0], loaded, memory)
-    accepted: list[tuple[str, list[Error]]] = []
-    flagged: list[Error] = []
+
+    detector, problem = _fit_again(records[0], loaded, memory)
+    gallery = Gallery(row.label, problem=problem)
     for record in records:
-        scores = first_scores(block, record)
-        images = by_name[record.ood["name"]]
+        scores = group.first_scores(record)
+        images = sets[record.ood["name"]]
         if scores is None or len(scores[1]) != len(images):
             continue
-        order = np.argsort(scores[1], kind="stable")[:n_images]
-        accepted.append((images.name, explain.errors(images, order, scores[1][order])))
-        if not flagged and len(scores[0]) == len(loaded.id):
-            order = np.argsort(-scores[0], kind="stable")[:n_images]
-            flagged = explain.errors(loaded.id, order, scores[0][order])
-    return Gallery(row.label, accepted, flagged, explain.problem)
 
+        ids, oods = scores
+        lowest = np.argsort(oods, kind="stable")[:n_images]
+        errors = _errors(detector, loaded, images, lowest, oods)
+        gallery.accepted.append((images.name, errors))
 
-def gallery_html(gallery: Gallery) -> str:
-    """Write a gallery as HTML.
-
-    Parameters
-    ----------
-    gallery : Gallery
-        What to show.
-
-    Returns
-    -------
-    str
-    """
-    parts = [f"<h3>Most confident errors of {escape(gallery.label)}</h3>"]
-    if gallery.problem:
-        parts.append(f'<p class="quiet">{escape(gallery.problem)}</p>')
-    if gallery.flagged:
-        parts.append("<h4>ID images with the highest OOD scores</h4>")
-        parts.append(_figures(gallery.flagged, "Its class"))
-    for name, errors in gallery.accepted:
-        parts.append(f"<h4>Images of {escape(name)} with the lowest OOD scores</h4>")
-        parts.append(_figures(errors, "From"))
-    return "".join(parts)
-
-
-def _figures(errors: Sequence[Error], truth: str) -> str:
-    shown = []
-    for error in errors:
-        alternative = f"{error.truth}, taken for {error.nearest}" if error.nearest else error.truth
-        words = f"<b>{escape(truth)}:</b> {escape(error.truth)}<br>"
-        if error.nearest:
-            words += f"<b>Nearest class:</b> {escape(error.nearest)}<br>"
-        words += f"<b>Score:</b> {error.score:.3g}<br>{escape(error.source)}"
-        if error.negatives:
-            items = "".join(
-                f"<li>{escape(name)} ({value:.2f})</li>" for name, value in error.negatives
-            )
-            words += f"<br><b>Nearest negative labels</b> (cosine):<ol>{items}</ol>"
-        image = f'<img src="{escape(error.picture)}" alt="{escape(alternative)}" width="{_SIDE}" height="{_SIDE}">'
-        shown.append(f"<figure>{image}<figcaption>{words}</figcaption></figure>")
-    return f'<div class="gallery">{"".join(shown)}</div>'
+        # The ID images are the same in all records.
+        if not gallery.flagged and len(ids) == len(loaded.id):
+            highest = np.argsort(-ids, kind="stable")[:n_images]
+            gallery.flagged.extend(_errors(detector, loaded, loaded.id, highest, ids))
+    return gallery
 
 
 def _choose(rows: Sequence[Row], method: str | None) -> Row | None:
-    there = [row for row in rows if not row.error and row.kind == "detector"]
-    if method is not None:
-        wanted = method.lower().removesuffix("detector")
-        for row in there:
-            if wanted in (row.label.lower(), row.method.lower().removesuffix("detector")):
-                return row
-        raise ValueError(
-            f"There is no detector {method!r} in the run; it has "
-            f"{', '.join(r.label for r in there)}."
-        )
+    """Find the row of a detector by label or name, or the best one."""
+    detectors = [row for row in rows if not row.error and row.kind == "detector"]
+    if method is None:
+        return max(detectors, key=_rank, default=None)
 
-    def rank(row: Row) -> tuple[bool, float]:
-        values = [
-            value for r in row.records for value in [r.metrics.get("auroc")] if value is not None
-        ]
-        return "n_negative_labels" in row.records[0].fitted, float(
-            np.mean(values)
-        ) if values else 0.0
-
-    return max(there, key=rank, default=None)
+    wanted = method.lower().removesuffix("detector")
+    for row in detectors:
+        if wanted in (row.label.lower(), row.method.lower().removesuffix("detector")):
+            return row
+    labels = ", ".join(row.label for row in detectors)
+    raise ValueError(f"There is no detector {method!r} in the run; it has {labels}.")
 
 
-def _load(record: Record, name: str | None, data_root: str | None) -> Suite | None:
+def _rank(row: Row) -> tuple[bool, float]:
+    """Rank detectors with negative labels first, then by the mean AUROC."""
+    has_negative_labels = "n_negative_labels" in row.records[0].fitted
+    return has_negative_labels, float(np.mean([r.metrics["auroc"] for r in row.records]))
+
+
+def _load_suite(record: Record, name: str | None, data_root: str | None) -> Suite | None:
+    """Load the suite of a record; None where it is not known, or holds no images."""
+    from dnm_sklearn.bench.run.prepare import holds_embeddings
     from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
     from dnm_sklearn.datasets.definitions import benchmark_names
+    from dnm_sklearn.embedding import CLIPEmbedder
 
-    given = name or record.suite["name"]
-    if given in benchmark_names() and data_root is None:
+    wanted = name or record.suite["name"]
+    if wanted in benchmark_names() and data_root is None:
         raise ValueError("say where they lie with --data-root.")
     try:
-        suite = load_suite(given, data_root=data_root)
+        suite = load_suite(wanted, data_root=data_root)
     except UnknownNameError:
+        # A name that the user gave must be right; that of the records may be of a file elsewhere.
         if name is not None:
             raise
         return None
+
     if suite.name != record.suite["name"]:
         raise ValueError(
-            f"the suite {given!r} is {suite.name!r}, the records are of {record.suite['name']!r}."
+            f"the suite {wanted!r} is {suite.name!r}, the records are of {record.suite['name']!r}."
         )
+    if holds_embeddings(suite):
+        return None
     model = record.model.get("name")
     if suite.embedder is None and model:
-        from dnm_sklearn.embedding import CLIPEmbedder
-
         suite = replace(suite, embedder=CLIPEmbedder(model))
     return suite
 
 
-class _Explainer:
-    """A detector fitted again, to say what single images look like."""
+def _has_as_many(images: ImageSet | None, recorded: dict[str, Any]) -> bool:
+    return images is not None and len(images) == recorded["n"]
 
-    def __init__(self, record: Record, suite: Any, memory: str | None):
-        from dnm_sklearn.bench.run.prepare import EmbeddedSuite, Plan, SharedText, build
-        from dnm_sklearn.bench.run.registry import detectors
-        from dnm_sklearn.embedding.check import check_embedder
 
-        self.suite, self.problem = suite, ""
-        self.made: Any = None
-        try:
-            self.embedder = check_embedder(suite.embedder, memory=memory)
-            if self.embedder.fingerprint_ != record.model["fingerprint"]:
-                self.problem = "The model is not the one of the records, so the errors are shown without explanation."
-                return
-            embedded = EmbeddedSuite(suite, SharedText(self.embedder), 0.0, 0)
-            plan = Plan(record.seed, None, overrides={record.method: record.params})
-            self.made = build(detectors()[record.method], embedded, plan)
-            self.made.fit()
-        except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:
-            self.made = None
-            self.problem = f"The errors are shown without explanation: {error}"
+def _fit_again(record: Record, suite: Suite, memory: str | None) -> tuple[Any, str]:
+    """Fit the detector of a record on the class names; or give None, and say why it cannot be."""
+    from dnm_sklearn.bench.run.config import RunConfig
+    from dnm_sklearn.bench.run.prepare import build
+    from dnm_sklearn.bench.run.registry import detectors
+    from dnm_sklearn.embedding.check import check_embedder
 
-    def errors(self, images: Any, order: np.ndarray, scores: np.ndarray) -> list[Error]:
-        pictures = [_item(images.images, int(i)) for i in order]
-        rows = None if self.made is None else np.asarray(self.embedder.encode_image(pictures))
-        found = []
-        for k, (i, score) in enumerate(zip(order.tolist(), scores.tolist(), strict=True)):
-            truth = (
-                images.name if images.labels is None else self.suite.class_names[images.labels[i]]
+    try:
+        embedder = check_embedder(suite.embedder, memory=memory)
+        if embedder.fingerprint_ != record.model["fingerprint"]:
+            return None, (
+                "The model is not the one of the records, so the errors are shown without "
+                "explanation."
             )
-            nearest, negatives = ("", []) if rows is None else self._explain(rows[k])
-            found.append(
-                Error(
-                    _thumbnail(pictures[k]),
-                    _source(pictures[k], i),
-                    truth,
-                    nearest,
-                    score,
-                    negatives,
-                )
-            )
-        return found
-
-    def _explain(self, row: np.ndarray) -> tuple[str, list[tuple[str, float]]]:
-        nearest = self.made.class_names_[
-            int(np.argmax(np.asarray(self.made.class_embeddings_) @ row))
-        ]
-        text = getattr(self.made, "negative_embeddings_", None)
-        if text is None:
-            return nearest, []
-        cosine = np.asarray(text, dtype=np.float32) @ row
-        top = np.argsort(-cosine, kind="stable")[:_LABELS]
-        return nearest, [(str(self.made.negative_labels_[i]), float(cosine[i])) for i in top]
+        config = RunConfig(seed=record.seed, overrides={record.method: record.params})
+        detector = build(detectors()[record.method], suite, embedder, config)
+        return detector.fit(), ""
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:
+        return None, f"The errors are shown without explanation: {error}"
 
 
-def _item(images: Any, i: int) -> Any:
-    item = images[i]
-    return item[0] if isinstance(item, tuple) else item
+def _errors(
+    detector: Any, suite: Suite, images: ImageSet, positions: np.ndarray, scores: np.ndarray
+) -> list[Error]:
+    """Describe the images of a set at some positions."""
+    chosen = []
+    for i in positions.tolist():
+        item = images.images[i]
+        # A torch data set gives (image, target).
+        chosen.append(item[0] if isinstance(item, tuple) else item)
+
+    answers = [NearestLabels() for _ in chosen]
+    if detector is not None:
+        answers = nearest_labels(detector, chosen, top_k=_LABELS)
+
+    errors = []
+    for i, image, answer in zip(positions.tolist(), chosen, answers, strict=True):
+        truth = images.name if images.labels is None else suite.class_names[images.labels[i]]
+        error = Error(
+            image=_thumbnail(image),
+            source=_source(image, i),
+            truth=truth,
+            score=float(scores[i]),
+            nearest=answer.classes[0][0] if answer.classes else "",
+            negatives=answer.negatives,
+        )
+        errors.append(error)
+    return errors
 
 
-def _source(picture: Any, i: int) -> str:
-    return (
-        picture.replace("\\", "/").rsplit("/", 1)[-1] if isinstance(picture, str) else f"image {i}"
-    )
+def _source(image: Any, position: int) -> str:
+    """Name a file without its folders (of whatever system wrote the path), else the position."""
+    if isinstance(image, str):
+        return image.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"image {position}"
 
 
-def _thumbnail(picture: Any) -> str:
+def _thumbnail(image: Any) -> str:
+    """Write an image as a small JPEG in a data URI."""
     from PIL import Image
 
-    if isinstance(picture, str):
-        with Image.open(picture) as opened:
-            image = opened.convert("RGB")
-    elif isinstance(picture, Image.Image):
-        image = picture.convert("RGB")
+    if isinstance(image, str):
+        with Image.open(image) as opened:
+            small = opened.convert("RGB")
+    elif isinstance(image, Image.Image):
+        small = image.convert("RGB")
     else:
-        image = Image.fromarray(np.asarray(picture)).convert("RGB")
-    image.thumbnail((_SIDE * 2, _SIDE * 2))
+        small = Image.fromarray(np.asarray(image)).convert("RGB")
+    small.thumbnail((SIDE * 2, SIDE * 2))
+
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=80)
+    small.save(out, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -6,103 +6,76 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.results.bootstrap import Difference, Pair, paired_difference
-from dnm_sklearn.bench.results.formats import Block
-from dnm_sklearn.bench.results.rows import GROUPS, Row, build_rows, ood_sets
-from dnm_sklearn.bench.results.score_files import read_scores
+from dnm_sklearn.bench.results.rows import Row, groups_of
+from dnm_sklearn.bench.results.run_groups import RunGroup
 
-# By group the difference of each row by its position, or why there is none; empty for the reference
-# itself.
+# By group of OOD sets the difference of each row by its position, or the reason why there is none;
+# an empty string for the reference itself.
 Differences = dict[str, dict[int, "Difference | str"]]
 
 
+class UnknownRowError(ValueError):
+    """A table has no row of that name; the message gives the nearest ones."""
+
+
 def differences(
-    block: Block, reference: str, *, metric: str = "auroc", n_resamples: int = 1000
+    group: RunGroup, reference: str, *, metric: str = "auroc", n_resamples: int = 1000
 ) -> Differences:
-    """Bootstrap the difference of every row to a reference row, near and far.
+    """Bootstrap the difference of every row to the row `reference` (a label or a method's name).
 
     Where a stream held only some OOD images ("rare-ood"), both rows are judged on the images of
     each order.
-
-    Parameters
-    ----------
-    block : Block
-        From :func:`~dnm_sklearn.bench.results.formats.read_blocks`.
-    reference : str
-        A method's name or its label in the table.
-    metric : str, default="auroc"
-        Which metric.
-    n_resamples : int, default=1000
-        Draws.
-
-    Returns
-    -------
-    dict
-        For "near" and "far", as far as there are such sets, the difference of each row by its
-        position, or a string that says why there is none; empty for the reference itself.
-
-    Raises
-    ------
-    RecordError
-        If scores that a record names are missing.
-    UnknownNameError
-        If there is no such row.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.differences import differences
-    >>> differences(block, "MCM")  # doctest: +SKIP
     """
-    rows = build_rows(block.records)
-    base = _find(rows, reference)
+    rows, sets = group.rows, group.ood_sets
+    base = _find_row(rows, reference)
+
     found: Differences = {}
-    for group in GROUPS:
-        names = [name for name, g in ood_sets(block.records) if g == group]
-        if not names:
-            continue
-        theirs = _scores(block, rows[base], names)
-        found[group] = {base: ""}
+    for ood_group in groups_of(sets):
+        names = [name for name, its_group in sets if its_group == ood_group]
+        theirs = _read_scores(group, rows[base], names)
+        found[ood_group] = {base: ""}
+
         for i, row in enumerate(rows):
-            if i != base:
-                sets = _on_the_same_images(_scores(block, row, names), theirs)
-                found[group][i] = (
-                    sets if isinstance(sets, str) else _bootstrap(sets, metric, n_resamples)
-                )
+            if i == base:
+                continue
+            pairs = _on_the_same_images(_read_scores(group, row, names), theirs)
+            if isinstance(pairs, str):
+                found[ood_group][i] = pairs
+                continue
+            of_method, of_reference = zip(*pairs, strict=True)
+            found[ood_group][i] = paired_difference(
+                of_method, of_reference, metric=metric, n_resamples=n_resamples
+            )
     return found
 
 
-def _bootstrap(sets: Sequence[tuple[Pair, Pair]], metric: str, n_resamples: int) -> Difference:
-    ours, theirs = zip(*sets, strict=True)
-    return paired_difference(ours, theirs, metric=metric, n_resamples=n_resamples)
-
-
-def _find(rows: Sequence[Row], name: str) -> int:
-    from dnm_sklearn.bench.run.registry import UnknownNameError, nearest
-
-    wanted = name.strip().lower()
+def _find_row(rows: Sequence[Row], name: str) -> int:
+    """Find a row by its label, or by the name of its method with or without "Detector"."""
+    wanted = _name_key(name)
     for i, row in enumerate(rows):
-        if wanted in (
-            row.label.lower(),
-            row.method.lower(),
-            row.method.lower().removesuffix("detector"),
-        ):
+        if wanted in (_name_key(row.label), _name_key(row.method)):
             return i
+
     labels = [row.label for row in rows]
-    hint = nearest(name, [row.method for row in rows] + labels)
-    raise UnknownNameError(
+    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=_name_key)
+    raise UnknownRowError(
         f"--reference {name!r} is no row of the table.{hint} Rows: {', '.join(labels)}."
     )
 
 
-def _scores(block: Block, row: Row, names: Sequence[str]) -> list[list[Pair]]:
-    """Read the scores of a row: for each set a pair for each seed; no pairs where it failed or was not run."""
+def _name_key(name: str) -> str:
+    return name.strip().lower().removesuffix("detector")
+
+
+def _read_scores(group: RunGroup, row: Row, names: Sequence[str]) -> list[list[Pair]]:
+    """Read for each OOD set a pair per seed; no pairs where the row failed or was not run."""
     found = []
     for name in names:
-        mine = sorted(
-            (r for r in row.records if r.ood["name"] == name and r.status == "ok"),
-            key=lambda r: r.seed,
-        )
-        found.append([read_scores(block.folders[r.file_name], r) for r in mine])
+        records = [record for record in row.succeeded if record.ood["name"] == name]
+        records.sort(key=lambda record: record.seed)
+        found.append([group.scores(record) for record in records])
     return found
 
 
@@ -111,39 +84,58 @@ def _on_the_same_images(
 ) -> list[tuple[Pair, Pair]] | str:
     """Give for each set the runs of both rows, on the same images; or say why that cannot be."""
     sets = []
-    for mine, other in zip(ours, theirs, strict=True):
-        if not (mine and other):
+    for our_pairs, their_pairs in zip(ours, theirs, strict=True):
+        if not (our_pairs and their_pairs):
             return "one of the two failed or was not run on all sets"
-        if [a.shape[1] for pair in mine[:1] for a in pair] != [
-            a.shape[1] for pair in other[:1] for a in pair
-        ]:
+
+        our_sizes = [scores.shape[1] for scores in our_pairs[0]]
+        their_sizes = [scores.shape[1] for scores in their_pairs[0]]
+        if our_sizes != their_sizes:
             return "the two were not scored on the same images"
-        if any(np.isnan(oods).any() for _, oods in (*mine, *other)):
-            if len(mine) != len(other):
-                return "the streams hold some of the images only, and the two were run with different seeds"
-            both = [_as_drawn(a, b) for a, b in zip(mine, other, strict=True)]
-            if not all(both):
+        if min(our_sizes) < 2:
+            return "a bootstrap needs at least two images of a set"
+
+        # A NaN is an image that was not drawn into a stream.
+        if any(np.isnan(oods).any() for _, oods in (*our_pairs, *their_pairs)):
+            if len(our_pairs) != len(their_pairs):
+                return (
+                    "the streams hold some of the images only, and the two were run with different "
+                    "seeds"
+                )
+            matched = [_as_drawn(*pairs) for pairs in zip(our_pairs, their_pairs, strict=True)]
+            if any(pairs is None for pairs in matched):
                 return "the streams of the two hold different images"
-            mine, other = ([pair[side] for pair in both if pair] for side in (0, 1))
-        sets.append((_runs(mine), _runs(other)))
+            our_pairs = [pairs[0] for pairs in matched if pairs]
+            their_pairs = [pairs[1] for pairs in matched if pairs]
+
+        sets.append((_join_runs(our_pairs), _join_runs(their_pairs)))
     return sets
 
 
-def _runs(pairs: Sequence[Pair]) -> Pair:
-    ids, oods = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
+def _join_runs(pairs: Sequence[Pair]) -> Pair:
+    """Put the runs of all seeds one below the other."""
+    ids = np.concatenate([ids for ids, _ in pairs])
+    oods = np.concatenate([oods for _, oods in pairs])
     return ids, oods
 
 
-def _as_drawn(a: Pair, b: Pair) -> tuple[Pair, Pair] | None:
-    """Bring a row that was scored on all images and one of several streams to the images of each stream."""
-    n = max(len(a[0]), len(b[0]))
-    if {len(a[0]), len(b[0])} - {1, n}:
+def _as_drawn(one: Pair, other: Pair) -> tuple[Pair, Pair] | None:
+    """Bring a row scored once on all images, and one of several streams, to the streams' images.
+
+    None where the two saw different images.
+    """
+    n = max(len(one[0]), len(other[0]))
+    if {len(one[0]), len(other[0])} - {1, n}:
         return None
-    (a_id, a_ood), (b_id, b_ood) = (
-        [np.repeat(x, n // len(x), axis=0) for x in pair] for pair in (a, b)
-    )
-    a_seen, b_seen = ~np.isnan(a_ood), ~np.isnan(b_ood)
-    if not (a_seen.all() or b_seen.all() or (a_seen == b_seen).all()):
+
+    # The one run of a row without a stream stands beside each repeat of the other.
+    one_ids, one_oods = (np.broadcast_to(scores, (n, scores.shape[1])) for scores in one)
+    other_ids, other_oods = (np.broadcast_to(scores, (n, scores.shape[1])) for scores in other)
+
+    one_seen, other_seen = ~np.isnan(one_oods), ~np.isnan(other_oods)
+    if not (one_seen.all() or other_seen.all() or (one_seen == other_seen).all()):
         return None
-    seen = a_seen & b_seen
-    return (a_id, np.where(seen, a_ood, np.nan)), (b_id, np.where(seen, b_ood, np.nan))
+    seen = one_seen & other_seen
+    one_oods = np.where(seen, one_oods, np.nan)
+    other_oods = np.where(seen, other_oods, np.nan)
+    return (one_ids, one_oods), (other_ids, other_oods)

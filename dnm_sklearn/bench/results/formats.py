@@ -1,267 +1,211 @@
-"""Tables of a run folder for papers and pages: Markdown, LaTeX, terminal, with differences to a reference."""
+"""Tables of a run group as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.bench.results.records import Record, RecordError, read_record
-from dnm_sklearn.bench.results.rows import GROUPS, METRICS, Row, build_rows, ood_sets, percent
+from dnm_sklearn.bench.results.bootstrap import Difference
+from dnm_sklearn.bench.results.differences import Differences
+from dnm_sklearn.bench.results.records import Record
+from dnm_sklearn.bench.results.rows import (
+    GROUPS,
+    METRICS,
+    Row,
+    build_rows,
+    deviation,
+    groups_of,
+    mean,
+    metric_name,
+    ood_sets,
+    percent,
+)
+from dnm_sklearn.bench.results.run_groups import RunGroup
 
-if TYPE_CHECKING:
-    from dnm_sklearn.bench.results.bootstrap import Difference
-    from dnm_sklearn.bench.results.differences import Differences
-
-
-@dataclass
-class Block:
-    """The records of one suite under one model, with where their scores are.
-
-    Parameters
-    ----------
-    records : list of Record
-        Oldest first.
-    folders : dict of str to Path
-        Folder of each record's file, by the file's name.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    folders: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """Suite, sizes and model."""
-        first = self.records[0]
-        name = first.model.get("name") or first.model["fingerprint"][:8]
-        sizes = f"{first.id['n']} ID images, {first.suite['n_classes']} classes"
-        return f"{first.suite['name']}: {sizes}, {name}"
-
-
-def read_blocks(folders: Sequence[str | os.PathLike[str]]) -> list[Block]:
-    """Read run folders, and sort their records by suite and model.
-
-    Parameters
-    ----------
-    folders : sequence of path-like
-        Folders given to ``dnm-bench run -o``, or their ``records``.
-
-    Returns
-    -------
-    list of Block
-        In the order of the oldest records.
-
-    Raises
-    ------
-    RecordError
-        If a folder is missing or holds no record, or a record is damaged or of a newer version.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.formats import read_blocks
-    >>> blocks = read_blocks(["results"])  # doctest: +SKIP
-    """
-    found: list[tuple[Record, Path]] = []
-    for folder in map(Path, folders):
-        where = folder / "records" if (folder / "records").is_dir() else folder
-        if not where.is_dir():
-            raise RecordError(
-                f"{folder}: there is no such run folder; give what 'dnm-bench run -o' was given."
-            )
-        paths = sorted(where.glob("*.json"))
-        if not paths:
-            raise RecordError(
-                f"{folder} holds no records; give a folder that 'dnm-bench run -o' wrote."
-            )
-        found += [(read_record(path), where) for path in paths]
-    blocks: dict[Any, Block] = {}
-    for record, where in sorted(found, key=lambda pair: pair[0].created):
-        suite = record.suite
-        same = (
-            suite["name"],
-            suite["classes_digest"],
-            record.model["fingerprint"],
-            repr(record.id),
-        )
-        block = blocks.setdefault(same, Block())
-        if record.file_name not in block.folders:
-            block.records.append(record)
-        block.folders[record.file_name] = where
-    return list(blocks.values())
+# With more OOD sets than these, a table of single sets is cut by group to fit on a page.
+_WIDEST = 8
+_MEANINGS = {
+    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID images "
+    "are.",
+    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD images "
+    "are.",
+}
 
 
 @dataclass
-class Grid:
-    """A table as text.
-
-    Parameters
-    ----------
-    title : str
-        Above the table.
-    head : list of str
-        Names of the columns.
-    lines : list of list of str
-        Cells, the row's label first.
-    notes : list of str
-        Below the table.
-    """
+class Table:
+    """A table as text: names of the columns, rows of cells (the row's label first), and notes."""
 
     title: str
     head: list[str]
-    lines: list[list[str]]
+    rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
 
 
-def make_grid(
-    block: Block,
+def make_table(
+    group: RunGroup,
     *,
     metrics: Sequence[str] = tuple(METRICS),
     differences: Mapping[str, Differences] | None = None,
-    plus_minus: str = "±",
-) -> Grid:
-    """Lay the means of a block out as a table.
+) -> Table:
+    """Lay the means of a run group out as a table.
 
-    Parameters
-    ----------
-    block : Block
-        From :func:`read_blocks`.
-    metrics : sequence of str
-        Which metrics have columns; all by default.
-    differences : mapping of str to dict, optional
-        From :func:`dnm_sklearn.bench.results.differences.differences`, by the head of their
-        columns.
-    plus_minus : str, default="±"
-        Between mean and standard deviation.
-
-    Returns
-    -------
-    Grid
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.formats import make_grid, read_blocks
-    >>> make_grid(read_blocks(["results"])[0]).head  # doctest: +SKIP
+    `differences` to a reference row stand in columns of their own, under the names given.
     """
-    rows, all_sets = build_rows(block.records), ood_sets(block.records)
-    groups = [group for group in GROUPS if any(g == group for _, g in all_sets)]
-    columns: list[tuple[str, list[str]]] = [
-        ("ID images used", [str(row.records[0].id_images_used) for row in rows]),
-        ("sees test stream", [_stream(row.records[0]) for row in rows]),
-        ("seeds x orders", [_runs(row) for row in rows]),
-    ]
+    rows = group.rows
+    groups = groups_of(group.ood_sets)
+    used = [str(row.records[0].id_images_used) for row in rows]
+    streams = [_stream(row.records[0]) for row in rows]
+    runs = [_runs(row) for row in rows]
+    columns = [("ID images used", used), ("sees test stream", streams), ("seeds x orders", runs)]
     for metric in metrics:
-        columns += [
-            (
-                f"{_name(metric)} {group}",
-                [percent(row.group_values(metric, group), plus_minus) for row in rows],
-            )
-            for group in groups
-        ]
-    missing: dict[str, list[str]] = {}
-    for head, by_group in (differences or {}).items():
-        for group, found in by_group.items():
-            columns.append(
-                (f"{head} {group} [95 % CI]", [_interval(found[i]) for i in range(len(rows))])
-            )
-            for i, why in found.items():
-                if (
-                    isinstance(why, str)
-                    and why
-                    and rows[i].label not in missing.setdefault(why, [])
-                ):
-                    missing[why].append(rows[i].label)
-    accuracies = [[r.id_accuracy for r in row.records if r.id_accuracy is not None] for row in rows]
-    columns.append(("ID accuracy", [f"{100 * np.mean(a):.1f}" if a else "-" for a in accuracies]))
+        for ood_group in groups:
+            cells = [percent(row.group_values(metric, ood_group)) for row in rows]
+            columns.append((f"{metric_name(metric)} {ood_group}", cells))
+
+    # A difference stands beside the means that it is of.
+    notes = _metric_notes(metrics)
+    for name, of_groups in (differences or {}).items():
+        for ood_group, found in of_groups.items():
+            cells = [_interval(found[i]) for i in range(len(rows))]
+            columns.append((f"{name} {ood_group} [95 % CI]", cells))
+
+    columns.append(("ID accuracy", [_accuracy(row) for row in rows]))
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
-    notes = _notes(metrics)
-    notes += [f"No difference for {', '.join(labels)}: {why}." for why, labels in missing.items()]
+
+    notes += _difference_notes(rows, differences or {})
+    notes += [f"{row.label} failed: {row.error}" for row in rows if row.error]
+    if group.records[0].suite.get("note"):
+        notes.append(f"Note: {group.records[0].suite['note']}")
+    return _from_columns(group.title, rows, columns, notes)
+
+
+def make_set_tables(group: RunGroup, *, metrics: Sequence[str] = tuple(METRICS)) -> list[Table]:
+    """Lay the single OOD sets out as one table per metric, or with many sets per metric and group."""
+    rows, sets = group.rows, group.ood_sets
+    cut = len(sets) > _WIDEST
+    ood_groups = dict.fromkeys(ood_group for _, ood_group in sets) if cut else [""]
+
+    tables = []
+    for metric in metrics:
+        for ood_group in ood_groups:
+            columns = []
+            for name, its_group in sets:
+                if cut and its_group != ood_group:
+                    continue
+                head = name if cut else f"{name} ({its_group})"
+                columns.append((head, [percent(row.values(metric, name)) for row in rows]))
+            what = f"{ood_group} OOD set" if cut else "OOD set"
+            title = f"{metric_name(metric)} by {what}, {group.title}"
+            tables.append(_from_columns(title, rows, columns, _metric_notes([metric])))
+    return tables
+
+
+def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -> str:
+    """Write the whole table of one suite as CSV, one line per method.
+
+    Metrics are fractions in [0, 1], unrounded: columns ``metric:near`` and ``metric:far`` (means),
+    ``metric:set``, and each of them with ``:sd`` for the standard deviation.
+    """
+    sets = [name for name, _ in ood_sets(records)]
+    head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error"]
+    head += ["id_images_used", "sees_test_stream", "stream", "scoring", "prompt", "id_accuracy"]
+    head += ["seconds"]
+    for suffix in ("", ":sd"):
+        for metric in metrics:
+            head += [f"{metric}:{name}{suffix}" for name in (*GROUPS, *sets)]
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    for row in build_rows(records):
+        first = row.records[0]
+        seeds = " ".join(map(str, row.seeds))
+        line = [first.suite["name"], first.model.get("name", ""), first.method, row.label]
+        line += [first.kind, seeds, row.n_runs, "failed" if row.error else "ok", row.error]
+        line += [first.id_images_used, first.sees_test_stream, first.stream, first.scoring]
+        line += [first.prompt, first.id_accuracy, row.seconds]
+
+        # In the order of the head: all means, then all deviations.
+        values = []
+        for metric in metrics:
+            values += [row.group_values(metric, group) for group in GROUPS]
+            values += [row.values(metric, name) for name in sets]
+        line += [mean(of_runs) for of_runs in values]
+        line += [deviation(of_runs) for of_runs in values]
+        writer.writerow(["" if cell is None else cell for cell in line])
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table as Markdown."""
+    rule = "|---|" + "--:|" * (len(table.head) - 1)
+    lines = [f"**{_markdown(table.title)}**", "", _markdown_row(table.head), rule]
+    lines += [_markdown_row(row) for row in table.rows]
+    lines.append("")
+    lines += [f"{_markdown(note)}\n" for note in table.notes]
+    return "\n".join(lines)
+
+
+def to_latex(table: Table) -> str:
+    """Write a table as LaTeX (``booktabs``)."""
+    columns = "l" + "r" * (len(table.head) - 1)
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(table.head), r"\midrule"]
+    lines += [_latex_row(row) for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+
+    caption = " ".join([f"{table.title}.", *table.notes])
+    lines += [rf"\caption{{{_latex(caption)}}}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _from_columns(
+    title: str, rows: Sequence[Row], columns: Sequence[tuple[str, list[str]]], notes: list[str]
+) -> Table:
+    """Turn columns (name and cells) into a table of rows."""
+    head = ["Detector", *(name for name, _ in columns)]
+    lines = []
+    for i, row in enumerate(rows):
+        lines.append([row.label, *(cells[i] for _, cells in columns)])
+    return Table(title, head, lines, notes)
+
+
+def _metric_notes(metrics: Sequence[str]) -> list[str]:
+    """Say what the numbers of some metrics mean."""
+    notes = [
+        "All in percent; ± is the standard deviation over seeds and, for methods that see the test "
+        "stream, its orders."
+    ]
+    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
+    return [*notes, meanings] if meanings else notes
+
+
+def _difference_notes(rows: Sequence[Row], differences: Mapping[str, Differences]) -> list[str]:
+    """Say which rows have no difference to the reference, and why."""
+    labels: dict[str, list[str]] = {}
+    for of_groups in differences.values():
+        for found in of_groups.values():
+            for i, reason in found.items():
+                # The reference itself has an empty string: nothing is missing.
+                if isinstance(reason, str) and reason:
+                    labels.setdefault(reason, []).append(rows[i].label)
+
+    notes = []
+    for reason, found_labels in labels.items():
+        shown = ", ".join(dict.fromkeys(found_labels))
+        notes.append(f"No difference for {shown}: {reason}.")
     if differences and any(row.records[0].stream == "rare-ood" for row in rows):
         notes.append(
             "A difference of or to a row of the stream rare-ood is over the OOD images that were "
             "drawn for each order, so it is not that of the means shown."
         )
-    notes += [f"{row.label} failed: {row.error}" for row in rows if row.error]
-    if block.records[0].suite.get("note"):
-        notes.append(f"Note: {block.records[0].suite['note']}")
-    return _grid(block.title, rows, columns, notes)
-
-
-def make_set_grids(
-    block: Block, *, metrics: Sequence[str] = tuple(METRICS), plus_minus: str = "±"
-) -> list[Grid]:
-    """Lay the single OOD sets of a block out as a table for each metric.
-
-    Parameters
-    ----------
-    block : Block
-        From :func:`read_blocks`.
-    metrics : sequence of str
-        Which; all by default.
-    plus_minus : str, default="±"
-        Between mean and standard deviation.
-
-    Returns
-    -------
-    list of Grid
-        With more than eight sets, one for each metric and group.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.formats import make_set_grids, read_blocks
-    >>> [grid.title for grid in make_set_grids(read_blocks(["results"])[0])]  # doctest: +SKIP
-    """
-    rows, sets = build_rows(block.records), ood_sets(block.records)
-    parts: list[tuple[str, list[tuple[str, str]]]] = [("OOD set", sets)]
-    if len(sets) > _WIDEST:
-        groups = dict.fromkeys(group for _, group in sets)
-        parts = [
-            (f"{group} OOD set", [(name, g) for name, g in sets if g == group]) for group in groups
-        ]
-    found = []
-    for metric in metrics:
-        for what, members in parts:
-            columns = [
-                (
-                    name if len(parts) > 1 else f"{name} ({group})",
-                    [percent(row.values(metric, name), plus_minus) for row in rows],
-                )
-                for name, group in members
-            ]
-            title = f"{_name(metric)} by {what}, {block.title}"
-            found.append(_grid(title, rows, columns, _notes([metric])))
-    return found
-
-
-_WIDEST = 8
-_MEANINGS = {
-    "fpr95_id_positive": "FPR95 ID+: share of OOD images accepted where 95 % of the ID images are.",
-    "fpr95_ood_positive": "FPR95 OOD+: share of ID images flagged where 95 % of the OOD images are.",
-}
-
-
-def _grid(
-    title: str, rows: Sequence[Row], columns: Sequence[tuple[str, list[str]]], notes: list[str]
-) -> Grid:
-    lines = [[row.label, *[cells[i] for _, cells in columns]] for i, row in enumerate(rows)]
-    return Grid(title, ["Detector", *[head for head, _ in columns]], lines, notes)
-
-
-def _notes(metrics: Sequence[str]) -> list[str]:
-    first = (
-        "All in percent; ± is the standard deviation over seeds and, for methods that see the test "
-        "stream, its orders."
-    )
-    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
-    return [first, meanings] if meanings else [first]
-
-
-def _name(metric: str) -> str:
-    return " ".join(METRICS[metric]).strip()
+    return notes
 
 
 def _stream(record: Record) -> str:
@@ -269,8 +213,14 @@ def _stream(record: Record) -> str:
 
 
 def _runs(row: Row) -> str:
-    orders = max(len(r.runs) for r in row.records)
-    return f"{len(row.seeds)} x {orders}" if row.records[0].stream else str(len(row.seeds))
+    """Return "seeds x orders" of a method with a stream, and the number of seeds of others."""
+    n_orders = max(len(record.runs) for record in row.records)
+    return f"{len(row.seeds)} x {n_orders}" if row.records[0].stream else str(len(row.seeds))
+
+
+def _accuracy(row: Row) -> str:
+    known = [record.id_accuracy for record in row.records if record.id_accuracy is not None]
+    return f"{100 * np.mean(known):.1f}" if known else "-"
 
 
 def _interval(found: Difference | str) -> str:
@@ -279,42 +229,16 @@ def _interval(found: Difference | str) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def to_markdown(grid: Grid) -> str:
-    r"""Write a table as Markdown.
+def _markdown(text: str) -> str:
+    """Escape what Markdown would read as its own, and put all on one line."""
+    # The backslash first: the others are escaped with it.
+    for char in "\\`*_[]<>|":
+        text = text.replace(char, "\\" + char)
+    return " ".join(text.split())
 
-    Parameters
-    ----------
-    grid : Grid
-        The table.
 
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.formats import Grid, to_markdown
-    >>> print(to_markdown(Grid("t", ["a", "b"], [["x|y", "1"]])))
-    **t**
-    <BLANKLINE>
-    | a | b |
-    |---|--:|
-    | x\|y | 1 |
-    <BLANKLINE>
-    """
-
-    def clean(text: str) -> str:
-        for char in "\\`*_[]<>|":
-            text = text.replace(char, "\\" + char)
-        return " ".join(text.split())
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(map(clean, cells)) + " |"
-
-    rule = "|---|" + "--:|" * (len(grid.head) - 1)
-    parts = [f"**{clean(grid.title)}**", "", line(grid.head), rule, *map(line, grid.lines), ""]
-    parts += [f"{clean(note)}\n" for note in grid.notes]
-    return "\n".join(parts)
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
 
 
 _LATEX = {
@@ -326,45 +250,10 @@ _LATEX = {
 }
 
 
-def to_latex(grid: Grid) -> str:
-    r"""Write a table as LaTeX (``booktabs``).
+def _latex(text: str) -> str:
+    """Escape what LaTeX would read as its own, and put all on one line."""
+    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
 
-    Parameters
-    ----------
-    grid : Grid
-        The table.
 
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.results.formats import Grid, to_latex
-    >>> r"50.0 $\pm$ 1" in to_latex(Grid("t", ["a", "b"], [["x", "50.0 ± 1"]]))
-    True
-    """
-
-    def clean(text: str) -> str:
-        return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
-
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(clean, cells)) + r" \\"
-
-    columns = "l" + "r" * (len(grid.head) - 1)
-    parts = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{{columns}}}",
-    ]
-    parts += [
-        r"\toprule",
-        line(grid.head),
-        r"\midrule",
-        *map(line, grid.lines),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    caption = " ".join([f"{grid.title}.", *grid.notes])
-    return "\n".join([*parts, rf"\caption{{{clean(caption)}}}", r"\end{table}", ""])
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"

@@ -5,32 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# All that joblib has, and all that were tried with a run.
 BACKENDS = ("loky", "threading", "dask", "ray")
 
 
 @contextmanager
 def using(name: str | None, jobs: int) -> Iterator[None]:
-    """Compute with one of joblib's back ends.
+    """Compute with one of joblib's back ends; None leaves the present one.
 
-    Parameters
-    ----------
-    name : {"loky", "threading", "dask", "ray"} or None
-        None leaves joblib's present one. "dask" uses the scheduler that dask's configuration names
-        (``DASK_SCHEDULER_ADDRESS``), or starts `jobs` local workers; "ray" the cluster that ray
-        finds (``RAY_ADDRESS``), or a local one.
-    jobs : int
-        Methods at a time; -1 = one a processor.
-
-    Raises
-    ------
-    ValueError
-        If the library of the back end is not installed, or its scheduler does not answer.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.bench.run.backends import using
-    >>> with using("threading", 2):
-    ...     pass
+    "dask" uses the scheduler that dask's configuration names (``DASK_SCHEDULER_ADDRESS``), or
+    starts `jobs` local workers; "ray" the cluster that ray finds (``RAY_ADDRESS``), or a local one.
     """
     from joblib import parallel_config
 
@@ -40,6 +24,7 @@ def using(name: str | None, jobs: int) -> Iterator[None]:
         with _dask_client(jobs), parallel_config(backend="dask"):
             yield
     else:
+        # dask registers itself when it is imported, ray does not.
         if name == "ray":
             _register_ray()
         with parallel_config(backend=name):
@@ -55,14 +40,16 @@ def _dask_client(jobs: int) -> Iterator[None]:
         raise ValueError(
             "--backend dask needs dask.distributed: pip install distributed."
         ) from error
+
+    # The address may come from a file or from the environment.
     address = dask.config.get("scheduler-address", None)
-    workers = {
-        "n_workers": None if jobs == -1 else jobs,
-        "threads_per_worker": 1,
-        "dashboard_address": None,
-    }
     try:
-        client = Client(address) if address else Client(**workers)
+        if address:
+            client = Client(address)
+        else:
+            # One thread per worker: the libraries below have threads of their own.
+            n_workers = None if jobs == -1 else jobs
+            client = Client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
     except OSError as error:
         where = address or "on this machine"
         raise ValueError(

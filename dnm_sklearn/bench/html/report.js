@@ -44,7 +44,7 @@
     });
     section.querySelector(".count").textContent = count + " shown";
   }
-  document.querySelectorAll("section.block").forEach((section) => {
+  document.querySelectorAll("section.group").forEach((section) => {
     section.querySelectorAll("table.results").forEach((table) => {
       table.querySelectorAll("thead th").forEach((head, column) => {
         head.querySelector("button").addEventListener("click", () => sortBy(table, head, column));

@@ -24,6 +24,8 @@ def slow(*given, **more):
 {module}.{name} = slow
 main(sys.argv[1:])
 """
+
+
 # Embedding: one image at a time, each of which takes a while.
 SLOW_IMAGES = """
 import sys, time
@@ -37,6 +39,8 @@ def slow(*given, **more):
 pipeline.prefetch = slow
 main(sys.argv[1:])
 """
+
+
 RATE = re.compile(r"\d+%\|.*\|\s*\d+/\d+ \[.*(it/s|s/it)\]")
 
 

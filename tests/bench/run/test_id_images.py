@@ -1,4 +1,4 @@
-"""dnm-bench run: detectors fitted on ID images beside the class names, and other corpora."""
+"""Methods fitted on ID images: detectors beside the class names, and baselines."""
 
 import numpy as np
 import pytest
@@ -6,21 +6,12 @@ from bench_suite import K, invoke, suite_folder
 
 from dnm_sklearn import ENLDetector
 from dnm_sklearn.bench.results.records import read_records
-from dnm_sklearn.bench.run import prepare, runner
-from dnm_sklearn.bench.run.prepare import Plan, draw_id_images, embed_suite
+from dnm_sklearn.bench.run import prepare
+from dnm_sklearn.bench.run.config import RunConfig
+from dnm_sklearn.bench.run.prepare import draw_id_images, embed_suite
+from dnm_sklearn.bench.run.runner import run_methods
 from dnm_sklearn.bench.run.specs import detector_of_spec
-from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets import ImageSet, load_embedding_suite
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return suite_folder(tmp_path_factory.mktemp("suites") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def embedded(folder):
-    return embed_suite(load_embedding_suite(folder))
+from dnm_sklearn.datasets import ImageSet
 
 
 def test_a_detector_with_id_images_is_its_own_row(folder, tmp_path):
@@ -37,26 +28,25 @@ def test_a_detector_with_id_images_is_its_own_row(folder, tmp_path):
         "ENL(id_per_class=2)",
     )
     forms = ("-d", "ENL(id_per_class=0)", "-d", "enl(id_per_class=2, trim=0.25)")
-    assert invoke(*run, *forms, "--param", "ENL.weight_floor=0.5").exit_code == 0
+    assert invoke(*run, *forms, "--param", "ENL.background=0.5").exit_code == 0
     records = {r.label: r for r in read_records(tmp_path / "records") if r.ood["name"] == "near"}
     found = {
         label: (r.id_images_used, r.id_train.get("per_class"), r.params["trim"])
         for label, r in records.items()
     }
     assert found == {
-        "ENL (weight_floor=0.5)": (0, None, 0.0),
-        "ENL (id_per_class=2, weight_floor=0.5)": (2 * K, 2, 0.0),
-        "ENL (id_per_class=0, weight_floor=0.5)": (20 * K, 0, 0.0),
-        "ENL (id_per_class=2, trim=0.25, weight_floor=0.5)": (2 * K, 2, 0.25),
+        "ENL (background=0.5)": (0, None, 0.0),
+        "ENL (id_per_class=2, background=0.5)": (2 * K, 2, 0.0),
+        "ENL (id_per_class=0, background=0.5)": (20 * K, 0, 0.0),
+        "ENL (id_per_class=2, trim=0.25, background=0.5)": (2 * K, 2, 0.25),
     }
     assert len({r.metrics["auroc"] for r in records.values()}) == 4
     assert {r.kind for r in records.values()} == {"detector"}
 
 
 def test_a_detector_with_id_images_scores_as_the_detector_itself(embedded):
-    outcome = next(
-        runner.run_outcomes(embedded, [detector_of_spec("ENL(id_per_class=3)")], Plan(seed=5))
-    )
+    methods = [detector_of_spec("ENL(id_per_class=3)")]
+    result = next(run_methods(embedded, methods, RunConfig(seed=5)))
     suite = embedded.suite
     drawn = draw_id_images(suite.id_train, 3, 5)
     itself = ENLDetector(
@@ -64,12 +54,10 @@ def test_a_detector_with_id_images_scores_as_the_detector_itself(embedded):
     )
     itself.fit(drawn.images, np.asarray(suite.class_names)[drawn.labels])
     np.testing.assert_allclose(
-        outcome.scores[0].id, itself.decision_function(suite.id.images), rtol=1e-6
+        result.id_scores[0], itself.decision_function(suite.id.images), rtol=1e-6
     )
-    other = next(
-        runner.run_outcomes(embedded, [detector_of_spec("ENL(id_per_class=3)")], Plan(seed=6))
-    )
-    assert not np.allclose(outcome.scores[0].id, other.scores[0].id)
+    other = next(run_methods(embedded, methods, RunConfig(seed=6)))
+    assert not np.allclose(result.id_scores, other.id_scores)
 
 
 @pytest.mark.parametrize(
@@ -150,21 +138,37 @@ def test_other_id_images_are_another_configuration(folder, tmp_path):
     assert len({r.id_train["digest"] for r in records}) == 2
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_corpus_of_ones_own(tmp_path):
-    words = ["black circle", "white circle", "black square", "white square", "heart", "arrow"]
-    (tmp_path / "words.txt").write_text("\n".join(words))
+def test_id_train(tmp_path):
+    rows = np.eye(16)[np.arange(40) % K] + 0.01
+    suite = suite_folder(tmp_path / "s", id_train=None)
+    np.savez(tmp_path / "train.npz", embedding=rows, label=np.arange(40) % K)
     run = (
         "run",
-        "-d",
-        "NegLabel(n_groups=1, fraction=1.0)",
-        "--no-baselines",
+        "--suite",
+        suite,
+        "-b",
+        "KNN",
+        "--no-detectors",
+        "--id-per-class",
+        5,
         "-o",
         tmp_path / "out",
     )
-    result = invoke(*run, "--corpus", tmp_path / "words.txt")
-    assert result.exit_code == 0, result.output
-    corpus = read_records(tmp_path / "out" / "records")[0].corpus
-    assert corpus["n"] == len(words)
-    assert corpus["name"] == "words.txt"
-    assert corpus["fingerprint"] == Corpus(words).fingerprint
+    assert invoke(*run, "--id-train", tmp_path / "train.npz").exit_code == 0
+    assert {r.id_images_used for r in read_records(tmp_path / "out" / "records")} == {5 * K}
+    np.savez(tmp_path / "narrow.npz", embedding=rows[:, :3])
+    np.savez(tmp_path / "zero.npz", embedding=0 * rows)
+    np.savez(tmp_path / "short.npz", embedding=rows, label=np.arange(3))
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "images").mkdir()
+    for name, said in {
+        "narrow.npz": "not of the suite's model",
+        "zero.npz": "some rows of 'embedding' are zero",
+        "short.npz": "'label' must hold 40",
+        "text.npz": "no npz file",
+        "images": "is a suite of embeddings",
+        "nowhere": "no such folder or file",
+    }.items():
+        result = invoke(*run, "--id-train", tmp_path / name)
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split())

@@ -54,9 +54,8 @@ _DTYPE = np.dtype("<f4")
 # process loses no more work than this (or one batch, where a batch takes longer).
 _COMMIT_SECONDS = 1.0
 
-# Whoever waits for rows of others looks again after a time that grows, as looking costs as well:
-# at most a tenth of the time.
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 1.0
+# Whoever waits for rows of others looks again after a time that grows, as looking costs as well.
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.02, 2.0
 _WAIT_PER_LOOK = 9
 
 # SQLite before 3.32 takes no more than 999 values in a query.
@@ -128,6 +127,7 @@ class EmbeddingCache:
                 mine = self._write(partial(_claim, request, claim), "Embedded images")
                 if mine is None:
                     # Nothing can be kept, so that nobody is asked or kept waiting.
+                    claim.end()
                     _compute_rows(request, list(request.missing), compute, save=None)
                 elif mine:
                     _compute_rows(request, mine, compute, partial(self._save, request, claim))
@@ -136,8 +136,9 @@ class EmbeddingCache:
             # Claims end before the wait: those who wait for each other must hold none.
             if request.missing and not mine:
                 logger.info("cache: waiting for %d images of others", len(request.missing))
-                time.sleep(max(wait, _WAIT_PER_LOOK * (time.monotonic() - looked)))
-                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+                wait = max(2 * wait, _WAIT_PER_LOOK * (time.monotonic() - looked))
+                wait = min(wait, _LONGEST_WAIT_SECONDS)
+                time.sleep(wait)
 
     def _save(self, request: _Request, claim: Claim, digests: list[bytes]) -> bool:
         """Keep computed rows; False if no more can be kept."""
@@ -168,31 +169,38 @@ class EmbeddingCache:
         digests = [None if found is None else known.get(found[1]) for found in identities]
 
         unknown = [i for i, digest in enumerate(digests) if digest is None]
-        read = digest_files([paths[i] for i in unknown], n_threads)
-        for i, found in zip(unknown, read, strict=True):
-            digests[i] = found.digest
-
-        self._remember_files([paths[i] for i in unknown], read)
+        if unknown:
+            clock = self._look_at_clock()
+            unknown_paths = [paths[i] for i in unknown]
+            read = digest_files(unknown_paths, n_threads)
+            for i, file in zip(unknown, read, strict=True):
+                digests[i] = file.digest
+            if clock is not None:
+                self._remember_files(unknown_paths, read, clock)
         return digests
 
-    def _remember_files(self, paths: Sequence[PathLike], read: list[DigestedFile]) -> None:
-        """Keep the digests of files whose next change is sure to show in their times."""
+    def _look_at_clock(self) -> os.stat_result | None:
+        """Give the status of a file made now; None, after a warning, if none can be made."""
+        # The clock that stamps files is the file system's own, maybe a server's.
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                return os.fstat(file.fileno())
+        except OSError as error:
+            _warn_unsaved(self.folder, error, "Digests of image files")
+            return None
+
+    def _remember_files(
+        self, paths: Sequence[PathLike], read: list[DigestedFile], clock: os.stat_result
+    ) -> None:
+        """Keep the digests of files whose next change is sure to show in their times.
+
+        `clock` is of before they were read: a change during the reading must not look old.
+        """
         stable = []
         for path, (digest, status) in zip(paths, read, strict=True):
             if digest is not None and status is not None:
                 stable.append((path, digest, status))
-        if not stable:
-            return
-
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The clock that stamps files is the file system's own, maybe a server's. A new file
-            # shows what it says now.
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                clock = os.fstat(file.fileno())
-        except OSError as error:
-            _warn_unsaved(self.folder, error, "Digests of image files")
-            return
 
         told = times_tell([path for path, _, _ in stable], [status for _, _, status in stable])
         records = []
@@ -238,10 +246,9 @@ class EmbeddingCache:
             "files": n_files,
         }
 
-    def count_rows(self, fingerprint: str | None = None) -> int:
-        """Count the rows of one model, or of all."""
-        models = self.info()["models"]
-        return sum(m["rows"] for m in models if fingerprint in (None, m["fingerprint"]))
+    def count_rows(self) -> int:
+        """Count the rows of all models."""
+        return sum(model["rows"] for model in self.info()["models"])
 
     def verify(self) -> dict[str, int]:
         """Check every row against its checksum; drop those that fail, to be computed again."""

@@ -1,4 +1,4 @@
-"""Content digests of arrays and files, and whether a file's times can vouch that it is unchanged."""
+"""Content digests of arrays and files, and whether a file's times tell that it is unchanged."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding import _cache_file, cache, digest
+from dnm_sklearn.embedding import _cache_file, _cache_rows, cache, digest
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
 from dnm_sklearn.embedding.digest import digest_bytes, digest_file
 from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
@@ -125,7 +125,7 @@ def test_chunks_are_kept_before_a_later_one_fails(tmp_path):
 
 
 def test_long_work_is_committed_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(_cache_rows, "COMMIT_SECONDS", 0)
     counts = []
 
     def chunks(index):
@@ -596,7 +596,7 @@ def test_models_share_the_cap(tmp_path):
 
 
 def test_a_call_that_needs_more_than_the_cap_keeps_a_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(_cache_rows, "COMMIT_SECONDS", 0)
     many = [digest_bytes(b"%d" % i) for i in range(4000)]
     cap = 350_000
 

@@ -171,7 +171,7 @@ def test_no_model_is_loaded_and_precision_does_not_matter(tmp_path, monkeypatch)
     )
     det.embedder_fingerprint_ = "f0f0"
     det.save(path)
-    again = load(path)
+    again = load(path, trusted_models=["no-such-model/none"])
     assert again.embedder_.get_params()["device"] == "auto"
     assert (again.embedder_.model, again.embedder_.batch_size) == ("no-such-model/none", 7)
     rows = FakeEmbedder(dim=16).transform(IMAGES)

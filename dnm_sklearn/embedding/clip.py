@@ -47,6 +47,11 @@ class CLIPEmbedder(BaseEmbedder):
         which can pay over many thousands of images on a GPU; on a CPU it gained nothing where
         measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
         share the rows of a cache with those made without.
+    torchscript : bool, default=False
+        Let the checkpoint ``"name//path"`` be a TorchScript archive, as OpenAI's original files are.
+        Such an archive is a program: set it for files only whose source you trust. All other
+        checkpoints are read as tensors only (safetensors, or ``weights_only=True``), and nothing in
+        them can run.
     memory : str, path, joblib.Memory or None, default=None
         Where embeddings of texts and images are kept. An image whose bytes were seen before, in
         any process, is not encoded again.
@@ -79,6 +84,7 @@ class CLIPEmbedder(BaseEmbedder):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "compile": ["boolean"],
+        "torchscript": ["boolean"],
         "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
         "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose"],
@@ -93,6 +99,7 @@ class CLIPEmbedder(BaseEmbedder):
         batch_size: int | str = "auto",
         num_workers: int | str = "auto",
         compile: bool = False,
+        torchscript: bool = False,
         memory: Any = None,
         on_error: str = "raise",
         verbose: bool = False,
@@ -103,6 +110,7 @@ class CLIPEmbedder(BaseEmbedder):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.compile = compile
+        self.torchscript = torchscript
         self.memory = memory
         self.on_error = on_error
         self.verbose = verbose
@@ -129,6 +137,9 @@ class CLIPEmbedder(BaseEmbedder):
         """Give what names a loaded model."""
         return self.model, self.device, self.precision
 
+    def _loaded_model(self) -> LoadedModel:
+        return get_model(*self._setting(), torchscript=bool(self.torchscript))
+
     def _facts(self) -> ModelFacts:
         """Say what is known of the model, from the cache if it can, else by loading the model."""
         self._validate_params()
@@ -137,7 +148,7 @@ class CLIPEmbedder(BaseEmbedder):
         if known is not None:
             return known
 
-        facts = _facts_of(get_model(*self._setting()))
+        facts = _facts_of(self._loaded_model())
         if folder is not None:
             remember(folder, self._setting(), facts)
         return facts
@@ -149,7 +160,7 @@ class CLIPEmbedder(BaseEmbedder):
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
-        loaded = get_model(*self._setting())
+        loaded = self._loaded_model()
 
         # Rows are written under the fingerprint in the cache: it must be this model's.
         folder = self._cache_folder()

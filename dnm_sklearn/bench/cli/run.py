@@ -452,7 +452,8 @@ def _without_missing_images(
     remaining = [method for method in methods if method.kind != "baseline"]
     if len(remaining) < len(methods):
         click.echo(
-            f"The suite {suite.name} has no id_train images: baselines are left out.", err=True
+            visible(f"The suite {suite.name} has no id_train images: baselines are left out."),
+            err=True,
         )
     if not remaining:
         raise BadInput(

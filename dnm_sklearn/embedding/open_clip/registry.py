@@ -15,6 +15,7 @@ from dnm_sklearn.embedding.open_clip.model import LoadedModel
 __all__ = [
     "SHIPPED",
     "get_model",
+    "is_published",
     "parse_model_name",
     "release_models",
     "shown_model_name",
@@ -51,6 +52,25 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
             f"{SHIPPED!r}."
         )
     return name, tag
+
+
+def is_published(model: str) -> bool:
+    """Whether a name stands for the shipped model, a published tag of open_clip, or random weights.
+
+    Nothing that somebody put on this machine, or into a repository of a hub, answers to such a name.
+    """
+    try:
+        name, tag = parse_model_name(model)
+    except ValueError:
+        return False
+    if tag is None:
+        return name == SHIPPED
+
+    import open_clip
+
+    # Of a published tag open_clip takes its own weights, even where a file of that name lies here.
+    is_model = name in open_clip.list_models()
+    return is_model and (not tag or bool(open_clip.get_pretrained_cfg(name, tag)))
 
 
 def shown_model_name(model: str) -> str:
@@ -97,12 +117,16 @@ def release_models() -> int:
     return count
 
 
-def get_model(model: str, device: str = "auto", precision: str = "auto") -> LoadedModel:
+def get_model(
+    model: str, device: str = "auto", precision: str = "auto", *, torchscript: bool = False
+) -> LoadedModel:
     """Give the process's one copy of a model, loading it at first use; thread-safe."""
     name, tag = parse_model_name(model)
     device = str(resolve_device(device))
     precision = _resolve_precision(precision, device)
-    key = (name, tag, precision, device, weights_identity(name, tag))
+    # What may be loaded is part of the key: an embedder that forbids programs gets none loaded by
+    # another.
+    key = (name, tag, precision, device, torchscript, weights_identity(name, tag))
     with _registry_lock:
         found = _registry.get(key)
         lock = _loading_locks.setdefault(key, threading.Lock())
@@ -115,7 +139,7 @@ def get_model(model: str, device: str = "auto", precision: str = "auto") -> Load
         with _registry_lock:
             found = _registry.get(key)
         if found is None:
-            found = load_model(name, tag, device, precision)
+            found = load_model(name, tag, device, precision, torchscript=torchscript)
             with _registry_lock:
                 _registry[key] = found
     return found

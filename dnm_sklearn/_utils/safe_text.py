@@ -37,13 +37,13 @@ _LATEX = {
 
 
 def visible(text: object) -> str:
-    """Return a text with a mark for each character that a terminal or a page might obey.
+    r"""Return a text with a mark for each character that a terminal or a page might obey.
 
     Examples
     --------
     >>> from dnm_sklearn._utils.safe_text import visible
-    >>> visible("cat\\x1b[2J"), visible("two\\nlines")
-    ('cat�[2J', 'two\\nlines')
+    >>> visible("cat\x1b[2J"), visible("two\nlines")
+    ('cat�[2J', 'two\nlines')
     """
     return _HARMFUL.sub(_MARK, str(text))
 
@@ -54,13 +54,13 @@ def one_line(text: object) -> str:
 
 
 def markdown_text(text: object) -> str:
-    """Escape what Markdown would read as its own, and put all on one line.
+    r"""Escape what Markdown would read as its own, and put all on one line.
 
     Examples
     --------
     >>> from dnm_sklearn._utils.safe_text import markdown_text
     >>> print(markdown_text("a_b | <c>"))
-    a\\_b \\| \\<c\\>
+    a\_b \| \<c\>
     """
     text = one_line(text)
     # The backslash first: the others are escaped with it. "&" starts a character's name.
@@ -70,13 +70,13 @@ def markdown_text(text: object) -> str:
 
 
 def latex_text(text: object) -> str:
-    """Escape what LaTeX would read as its own, and put all on one line.
+    r"""Escape what LaTeX would read as its own, and put all on one line.
 
     Examples
     --------
     >>> from dnm_sklearn._utils.safe_text import latex_text
     >>> print(latex_text("95 % of a_b"))
-    95 \\% of a\\_b
+    95 \% of a\_b
     """
     return "".join(_LATEX.get(char, char) for char in one_line(text))
 

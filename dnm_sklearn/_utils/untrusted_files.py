@@ -224,9 +224,9 @@ class Npz:
         fortran: bool,
     ) -> np.ndarray:
         size = self._size(name, rest, shape, dtype)
-        buffer = np.empty(size, dtype=np.uint8)
-        buffer[: len(rest)] = np.frombuffer(rest, dtype=np.uint8)
-        view, filled = memoryview(buffer), len(rest)
+        buffer, filled = bytearray(size), len(rest)
+        buffer[:filled] = rest
+        view = memoryview(buffer)
         while filled < size:
             count = member.readinto(view[filled : filled + 16 * MIB])
             if not count:
@@ -236,10 +236,10 @@ class Npz:
         if member.read(1):
             raise ValueError(f"{name!r} goes on behind its end")
 
-        array = buffer.view(dtype).reshape(shape, order="F" if fortran else "C")
         if dtype.kind == "U":
-            _check_code_points(buffer.view(np.dtype("u4").newbyteorder(dtype.byteorder)))
-        return array
+            codes = np.dtype("u4").newbyteorder(dtype.byteorder)
+            _check_code_points(np.frombuffer(buffer, dtype=codes))
+        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
     def _size(self, name: str, rest: bytes, shape: tuple[int, ...], dtype: np.dtype) -> int:
         """Bytes of an array; memory is taken only where its header and the zip agree on them."""
@@ -301,9 +301,7 @@ def open_npz(
             yield Npz(archive, place, error)
 
 
-def _no_npz(
-    place: object, error: type[FileContentError], problem: Exception
-) -> FileContentError:
+def _no_npz(place: object, error: type[FileContentError], problem: Exception) -> FileContentError:
     text = str(problem) or type(problem).__name__
     return error(
         f"{place} is not a readable npz file of plain arrays ({text}); it may be truncated: copy or "
@@ -327,7 +325,9 @@ def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> Binary
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise error(f"{path} is no ordinary file (a folder, a pipe or a device); check the path.")
+            raise error(
+                f"{path} is no ordinary file (a folder, a pipe or a device); check the path."
+            )
         handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         raise
@@ -335,7 +335,9 @@ def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> Binary
         raise
     # ValueError: a path with a NUL character.
     except (OSError, ValueError) as problem:
-        raise error(f"{path} cannot be read ({problem}); check the path and its rights.") from problem
+        raise error(
+            f"{path} cannot be read ({problem}); check the path and its rights."
+        ) from problem
 
     file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):

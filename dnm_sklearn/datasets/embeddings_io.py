@@ -451,9 +451,7 @@ def _check_column_headers(path: Path, arrays: Npz, n: int) -> None:
             raise SuiteError(_part_of_speech_message(path, n))
 
 
-def _check_columns(
-    path: Path, n: int, norms: np.ndarray | None, pos: np.ndarray | None
-) -> None:
+def _check_columns(path: Path, n: int, norms: np.ndarray | None, pos: np.ndarray | None) -> None:
     """Check the values of what stands beside the text embeddings."""
     if norms is not None:
         # In float32, as they will be used: a number may vanish in it, or become infinite.

@@ -313,9 +313,7 @@ class _Reader:
         if not wanted:
             return None
         # One that is missing is no error here: the number of images will differ, and that is said.
-        existing = [
-            name for name in wanted if place_inside(self.definition, folder, name).is_dir()
-        ]
+        existing = [name for name in wanted if place_inside(self.definition, folder, name).is_dir()]
         if not existing:
             raise DataMissingError(
                 f"{self.definition.name}: {folder} has none of the {len(wanted)} subfolders to be "

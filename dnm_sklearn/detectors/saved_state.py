@@ -147,4 +147,6 @@ def _problem_of_fitted(name: str, value: Any, lengths: dict[str, int]) -> str:
 def _are_unit_rows(rows: np.ndarray) -> bool:
     lengths = np.linalg.norm(rows.astype(np.float64), axis=-1)
     # Stored in half precision, a length is right to a thousandth; rows not yet filled are zero.
-    return bool(np.isfinite(lengths).all() and ((np.abs(lengths - 1) < 1e-2) | (lengths == 0)).all())
+    return bool(
+        np.isfinite(lengths).all() and ((np.abs(lengths - 1) < 1e-2) | (lengths == 0)).all()
+    )

@@ -3,6 +3,7 @@
 No other error, no pickle, no file outside, no memory beyond what was stated.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 from mutations import N_MUTATIONS, rng_of
 from PIL import Image
 
-from dnm_sklearn import NegLabelDetector, load
+from dnm_sklearn import EmbeddingTable, NegLabelDetector, load
 from dnm_sklearn._utils.untrusted_files import (
     lies_inside,
     open_npz,
@@ -41,9 +42,6 @@ from dnm_sklearn.exceptions import (
     FileContentError,
     SuiteError,
 )
-from dnm_sklearn.testing import make_ood_blobs
-
-WORLD = make_ood_blobs()
 
 
 def count_outcomes(read, mutate, allowed, n=N_MUTATIONS):
@@ -210,20 +208,24 @@ def test_paths_stay_inside(tmp_path):
 
 def test_bombs_and_pickles_in_npz(tmp_path):
     path = tmp_path / "bomb.npz"
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        content, {"descr": "<f4", "fortran_order": False, "shape": (50_000_000,)}
+    )
+    content.write(bytes(200_000_000))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("a.npy", "w") as member:
-            np.lib.format.write_array_header_1_0(
-                member, {"descr": "<f4", "fortran_order": False, "shape": (50_000_000,)}
-            )
-            for _ in range(200):
-                member.write(bytes(1_000_000))
+        archive.writestr("a.npy", content.getvalue())
+    del content
     with open_npz(path) as arrays:
         assert arrays.header("a")[0] == (50_000_000,)
         with pytest.raises(FileContentError, match="far more than its file"):
             arrays.read("a")
 
     np.savez(tmp_path / "o.npz", a=np.array([{"x": 1}], dtype=object))
-    with open_npz(tmp_path / "o.npz") as arrays, pytest.raises(FileContentError, match="no numbers"):
+    with (
+        open_npz(tmp_path / "o.npz") as arrays,
+        pytest.raises(FileContentError, match="no numbers"),
+    ):
         arrays.read("a")
     (tmp_path / "p.npz").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(FileContentError, match="not a readable npz"), open_npz(tmp_path / "p.npz"):
@@ -283,14 +285,12 @@ def test_records(record, tmp_path):
     def read(data):
         path.write_bytes(data)
         found = read_record(path)
-        assert 0 <= min(found.metrics.values(), default=0)
+        assert min(found.metrics.values(), default=0) >= 0
         # What tables, reports and runs take first of a record.
         assert found.file_name.endswith(".json")
         assert f"{found.suite['name']}: {found.id['n']} {found.model['fingerprint'][:8]}"
 
-    counts = count_outcomes(
-        read, lambda: mutations.changed_json(asdict(record), rng), RecordError
-    )
+    counts = count_outcomes(read, lambda: mutations.changed_json(asdict(record), rng), RecordError)
     assert min(counts) > 100
 
 
@@ -337,7 +337,9 @@ def test_id_images_for_a_fit(tmp_path, suite):
         assert np.isfinite(found.images).all()
         assert found.labels is None or found.labels.max() < 2
 
-    counts = count_outcomes(read, lambda: mutations.changed_npz(arrays["id"], rng), FileContentError)
+    counts = count_outcomes(
+        read, lambda: mutations.changed_npz(arrays["id"], rng), FileContentError
+    )
     assert min(counts) > 50
 
 
@@ -461,10 +463,8 @@ def test_image_lists(root):
         paths, labels = read_image_list(root / "list.txt", root / "id", check=False)
         for path in paths:
             assert os.path.realpath(path).startswith(str(root.resolve()))
-        try:
+        with contextlib.suppress(ValueError):
             names_from_paths(paths, labels)
-        except ValueError as error:
-            assert "abel" in str(error)
 
     counts = count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
     assert min(counts) > 50
@@ -529,8 +529,10 @@ def test_chunks_of_an_interrupted_job(tmp_path):
 
 def test_saved_detectors(tmp_path):
     path = tmp_path / "d.skops"
-    detector = NegLabelDetector(WORLD.names, embedder=WORLD.table, n_groups=3, fraction=1.0)
-    detector.fit(WORLD.X).save(path)
+    table = EmbeddingTable(["cat", "dog", *"abcdef"], np.eye(8, 5) + 0.1)
+    rows = np.eye(2, 5)
+    detector = NegLabelDetector(["cat", "dog"], embedder=table, n_groups=2, fraction=1.0)
+    detector.set_params(corpus=list("abcdef")).fit(rows).save(path)
     data = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         schema = json.loads(archive.read("schema.json"))
@@ -551,8 +553,7 @@ def test_saved_detectors(tmp_path):
 
     def read(mutation):
         path.write_bytes(mutation)
-        again = load(path, trusted_models=["never"])
-        scores = again.decision_function(WORLD.X[:2])
+        scores = load(path).decision_function(rows)
         assert scores.shape == (2,)
         assert not np.isnan(scores).any()
 

@@ -43,6 +43,7 @@ _SMALL = 64 * MIB
 
 # numpy itself refuses longer headers; its own check comes after reading them, which may be 4 GB.
 _LONGEST_HEADER = 10_000
+_LONGEST_PATH, _LONGEST_PART = 4000, 255
 _PLAIN_KINDS = "biufU"
 _LARGEST_CODE_POINT = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
@@ -67,8 +68,10 @@ def read_bytes(
     b'cat'
     """
     with _open(path, error) as file:
-        # One byte more than allowed: a file may grow while it is read.
-        content = file.read(largest + 1)
+        # Python takes the memory that it is asked for at once: ask for what the file has, and one
+        # byte more, for a file may grow while it is read.
+        stated = os.fstat(file.fileno()).st_size
+        content = file.read(min(stated, largest) + 1)
     if len(content) > largest:
         raise error(
             f"{path} is larger than {largest} bytes, more than such a file can need; it is something "
@@ -130,7 +133,11 @@ def stays_below(name: str) -> bool:
     windows = PureWindowsPath(name)
     is_absolute = os.path.isabs(name) or bool(windows.drive or windows.root)
     climbs = ".." in windows.parts or ".." in Path(name).parts
-    return bool(name) and "\0" not in name and not is_absolute and not climbs
+    # File systems refuse longer names with errors of their own.
+    is_long = len(name) > _LONGEST_PATH or any(
+        len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in Path(name).parts
+    )
+    return bool(name) and "\0" not in name and not (is_absolute or climbs or is_long)
 
 
 def lies_inside(folder: str | os.PathLike[str], name: str) -> bool:

@@ -369,3 +369,17 @@ def test_screenshot_is_not_blank(world, tmp_path):
     browse(page, "--window-size=800,1200", f"--screenshot={tmp_path / 'shot.png'}")
     with Image.open(tmp_path / "shot.png") as image:
         assert len(set(image.convert("L").resize((80, 120)).tobytes())) > 30
+
+
+def test_the_page_runs_its_own_script_only(world):
+    """The policy names the digests of the page's one script and one style sheet, and no more."""
+    page = world[2]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    # Such a policy forbids style attributes too.
+    assert not any("style" in attributes for _, attributes in elements(page))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -134,8 +133,10 @@ def _named_folder(group: str, value: str) -> tuple[str, str]:
 def _read_names(path: str) -> dict[str, str]:
     """Read the class name of each subfolder."""
     # Subfolders of ImageNet and others have codes for names.
+    from dnm_sklearn._utils.untrusted_files import read_text
+
     names = {}
-    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for i, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         subfolder, tab, name = line.partition("\t")

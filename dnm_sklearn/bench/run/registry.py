@@ -141,6 +141,14 @@ def datasets() -> list[tuple[str, str]]:
     return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
 
 
+def is_shipped_suite(name: str) -> bool:
+    """Whether a name is that of a suite or benchmark of this package, and no file's."""
+    from dnm_sklearn.datasets.definitions import benchmark_names
+
+    shipped = _ALIASES.get(name.lower(), name.lower())
+    return shipped in _SUITES or shipped in benchmark_names()
+
+
 def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:
     """Load a shipped suite by name, an embedding suite from a folder, or a benchmark from its data.
 

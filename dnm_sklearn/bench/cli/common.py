@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -43,6 +44,20 @@ def check_prompt(prompt: str | None) -> None:
         raise BadInput(
             f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
         )
+
+
+def read_folder_names(path: str) -> dict[str, str]:
+    """Read the class name of each subfolder."""
+    # Subfolders of ImageNet and others have codes for names.
+    names = {}
+    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        subfolder, tab, name = line.partition("\t")
+        if not (tab and subfolder.strip() and name.strip()):
+            raise ValueError(f"{path}, line {i}: not 'subfolder, tab, class name': {line!r}.")
+        names[subfolder.strip()] = name.strip()
+    return names
 
 
 def write_output(path: str, text: str) -> None:

@@ -93,7 +93,7 @@ def load(path: Any, embedder: Any = None) -> Any:
     envelope = read_detector(path)
     name = envelope["detector"]
     # The front door is one of them under another name, so that tables do not list it.
-    detectors = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
+    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
     if name not in detectors:
         raise ValueError(
             f"{path} holds a {name!r}, which this version {__version__} does not have; update "

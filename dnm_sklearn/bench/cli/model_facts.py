@@ -8,7 +8,13 @@ from typing import Any
 import click
 import numpy as np
 
-from dnm_sklearn.bench.cli.common import BadInput, check_prompt, read_folder_names, user_errors
+from dnm_sklearn.bench.cli.common import (
+    BadInput,
+    cache_options,
+    check_prompt,
+    read_folder_names,
+    user_errors,
+)
 
 
 @click.command("model-facts")
@@ -22,12 +28,15 @@ from dnm_sklearn.bench.cli.common import BadInput, check_prompt, read_folder_nam
 @click.option(
     "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps embedded images between runs.",
-)
-def model_facts(model: str, images: str, prompt: str, names: str | None, cache: str | None) -> None:
+@cache_options
+def model_facts(
+    model: str,
+    images: str,
+    prompt: str,
+    names: str | None,
+    cache: str | None,
+    cache_size: int | None,
+) -> None:
     """Measure how well images match the name of some class of theirs under MODEL.
 
     \b
@@ -48,7 +57,9 @@ def model_facts(model: str, images: str, prompt: str, names: str | None, cache: 
         known = {} if names is None else read_folder_names(names)
         class_names = [known.get(subfolder, words_of(subfolder)) for subfolder in subfolders]
 
-        embedder: Any = show_progress(CLIPEmbedder(model, memory=cache, on_error="nan"))
+        embedder: Any = show_progress(
+            CLIPEmbedder(model, memory=cache, cache_size=cache_size, on_error="nan")
+        )
         cosines = _largest_cosines(embedder, paths, class_names, prompt)
         readable = ~np.isnan(cosines)
         found = facts.measure_model_facts(cosines[readable], labels[readable])

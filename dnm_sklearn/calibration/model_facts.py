@@ -149,8 +149,8 @@ def measure_model_facts(cosines: Any, labels: Any, *, n_bootstrap: int = 1000) -
     --------
     >>> from dnm_sklearn.calibration.model_facts import measure_model_facts
     >>> measured = measure_model_facts([0.2, 0.3, 0.4], ["cat", "cat", "dog"], n_bootstrap=10)
-    >>> measured["median"], measured["n_classes"]
-    (0.35, 2)
+    >>> round(measured["median"], 3), measured["n_classes"]
+    (0.317, 2)
     """
     values, names = np.asarray(cosines, dtype=float), np.asarray(labels)
     if values.ndim != 1 or values.shape != names.shape or not len(values):

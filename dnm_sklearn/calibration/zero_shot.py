@@ -112,8 +112,8 @@ def uncalibrated_message(name: str, doubt: str) -> str:
             "or more they miss most OOD images."
         )
     return (
-        f"{state} Call calibrate(X_id) with ID images that served for nothing else: at least 100, "
-        "which flag 3-7 % of ID images with probability 66 % (20 images 31 %, 32 images 28 %, 50 "
-        "images 43 %, 200 images 82 %; of few, 39 are better than 32). Or give contamination= and "
-        "images at fit. This is said once per fit."
+        f"{state} Call calibrate(X_id) with at least 100 ID images that served for nothing else "
+        "(the chance to flag 3-7 % of ID is 31, 28, 43, 66, 82 % with 20, 32, 50, 100, 200 images; "
+        "of few, 39 are better than 32), or give contamination= and images at fit. This is said "
+        "once per fit."
     )

@@ -101,7 +101,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     >>> import numpy as np
     >>> from dnm_sklearn import DebiasedNegMiningDetector, EmbeddingTable
     >>> table = EmbeddingTable(["cat", "dog", "truck", "teapot"], np.eye(4))
-    >>> det = DebiasedNegMiningDetector(["cat", "dog"], embedder=table, mining="none", n_groups=2,
+    >>> det = DebiasedNegMiningDetector(["cat", "dog"], embedder=table, mining="none", n_groups=1,
     ...                                 min_id_scale=0.0, negative_prior=0.8).fit()
     >>> det.predict(np.eye(4)).tolist()
     [0, 0, 1, 1]

@@ -124,7 +124,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     >>> import numpy as np
     >>> from dnm_sklearn import EmbeddingTable, TANLDetector
     >>> table = EmbeddingTable(["cat", "dog", "truck", "teapot"], np.eye(4))
-    >>> det = TANLDetector(["cat", "dog"], embedder=table, n_activated=2).fit()
+    >>> det = TANLDetector(["cat", "dog"], embedder=table, n_activated=2, step=0).fit()
     >>> det.predict(np.eye(4)).tolist()
     [0, 0, 1, 1]
     >>> det.partial_fit(np.eye(4)[[3]]).activated_labels_.tolist()

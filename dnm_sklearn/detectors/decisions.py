@@ -78,10 +78,6 @@ class DecisionMixin(metaclass=ABCMeta):
         """Why no rule is known to hold for the zero-shot threshold; empty where one does."""
         return ""
 
-    def _rule_knows_model(self) -> bool:
-        """Whether the zero-shot rule is worth more than PyOD's default on unlabelled images."""
-        return True
-
     def _score_unit(self) -> float:
         """Score difference that counts as one unit of log-odds (1 for logs and log-odds)."""
         return 1.0
@@ -129,11 +125,11 @@ class DecisionMixin(metaclass=ABCMeta):
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
 
-        # "auto": rows known to be ID, else what the method itself says, else PyOD's default.
+        # "auto": rows known to be ID, else the method's rule where it holds, else PyOD's default.
         if auto and is_ood is not None and keep.any():
             threshold = thresholds.quantile_threshold(scores[keep], keep=_KEPT)
             return thresholds.midpoint_above(threshold, scores[keep])
-        if auto and self._rule_knows_model() and self._zero_shot_threshold() is not None:
+        if auto and self._zero_shot_threshold() is not None and not self._zero_shot_doubt():
             return self._by_names()
 
         if not keep.any():

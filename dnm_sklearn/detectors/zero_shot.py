@@ -29,11 +29,8 @@ class _NamesOnlyDetector(BaseOODDetector):
         prompt = getattr(self.embedder_, "prompt", self.prompt)
         return model_facts(getattr(self.embedder_, "model", None), prompt)
 
-    def _rule_knows_model(self) -> bool:
-        # Cosines to class names differ from model to model by more than ID from OOD.
-        return self._model_facts() is not None
-
     def _zero_shot_doubt(self) -> str:
+        # Cosines to class names differ from model to model by more than ID from OOD.
         if self._model_facts() is None:
             return (
                 f"of {self.embedder_!r} with this prompt nobody has measured how well ID images "

@@ -461,7 +461,7 @@ def test_with_fewer_id_images_the_gate_is_a_predictive_quantile(n):
     order = np.random.default_rng(0).permutation(len(X))[:n]
     det = build(world).fit(X[order], y[order])
     known = -det.id_scores_
-    static = np.linspace(known.min() - 3 * np.ptp(known), known.max(), 2000)
+    static = np.linspace(known.min() - 20 * np.ptp(known), known.max(), 5000)
     bound = known.mean() - stats.t.ppf(0.98, n - 1) * np.std(known, ddof=1) * np.sqrt(1 + 1 / n)
     rows = np.tile(world.X[:1], (len(static), 1))
     np.testing.assert_array_equal(det._admit(rows, static), static < bound)

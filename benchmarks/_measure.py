@@ -49,6 +49,26 @@ def interleaved(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def print_ratios(seconds: dict[str, float], memory: dict[str, float] | None = None) -> None:
+    """Print the time of each arm, and its ratio to the fastest bare product of numpy and of torch.
+
+    The products are the arms whose names begin with "product, numpy" and "product, torch".
+    """
+    bare = {}
+    for library in ("numpy", "torch"):
+        times = [time for name, time in seconds.items() if name.startswith(f"product, {library}")]
+        if times:
+            bare[library] = min(times)
+
+    for name, time in seconds.items():
+        line = f"{name:34s} {1e3 * time:10.2f} ms"
+        for library, product in bare.items():
+            line += f"  {time / product:5.2f}x {library}'s product"
+        if memory and name in memory:
+            line += f"  {memory[name]:6.0f} MB"
+        print(line)
+
+
 def add_timing_options(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
     """Add the options that all benchmarks share."""
     parser.add_argument("--device", default="cpu")

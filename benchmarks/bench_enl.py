@@ -18,6 +18,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -76,13 +77,18 @@ def main():
     memory = {what: peak_extra_mb("benchmarks.bench_enl", **sizes, what=what) for what in steps}
     set_threads(options)
 
+    import torch
+
     _, names_seconds = fitted(options.labels, 0)
     det, fit_seconds = fitted(options.labels, options.images)
     rows, corpus = unit_rows(options.batch, WIDTH, 2), det.negative_embeddings_
     result = np.empty((len(rows), len(corpus)), dtype=np.float32)
+    on_torch = torch.from_numpy(rows), torch.from_numpy(corpus).T
+    torch_result = torch.from_numpy(result)
 
     functions = {
-        "product": lambda: np.matmul(rows, corpus.T, out=result),
+        "product, numpy": lambda: np.matmul(rows, corpus.T, out=result),
+        "product, torch": lambda: torch.mm(*on_torch, out=torch_result),
         "score": lambda: det.score_samples(rows),
         "stream": lambda: det.partial_fit(rows),
     }
@@ -95,11 +101,8 @@ def main():
         f"fit: names only {names_seconds:.2f} s; {options.images} ID images {fit_seconds:.2f} s, "
         f"{memory['fit']:.0f} MB"
     )
-    for name, value in seconds.items():
-        print(
-            f"{name:8s} {value:8.3f} s {value / seconds['product']:6.2f} x the bare product "
-            f"{memory[name]:8.0f} MB"
-        )
+    memory["product, numpy"] = memory["product"]
+    print_ratios(seconds, memory)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def make(sizes, name):
 
 
 def peak(parameters):
-    """Peak that fit and score add, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that fit and score add, beyond inputs, libraries and what a small call needs."""
     name = parameters.pop("detector")
     detector, images = make({"images": 500, "corpus": 1000, "classes": 20}, name)
     detector.fit().decision_function(images)

@@ -17,6 +17,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -33,7 +34,7 @@ def density(corpus, device="cpu"):
 
 
 def peak(parameters):
-    """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that the call adds, beyond inputs, libraries and what a small call needs."""
     corpus = unit_rows(parameters["n_labels"], WIDTH, 0)
     density(corpus[:1000])
     reset_peak()
@@ -102,9 +103,7 @@ def main():
     seconds = interleaved(
         candidates(corpus, args.device, args.chunks), args.repeats, cpu_time=args.cpu_time
     )
-    bare = min(value for name, value in seconds.items() if name.startswith("product"))
-    for name, value in seconds.items():
-        print(f"{name:34s} {value:8.3f} s  {value / bare:5.2f}x the bare product")
+    print_ratios(seconds)
     print(f"peak extra memory of knn_density {memory[-1]:6.0f} MB")
     if args.growth:
         times = [

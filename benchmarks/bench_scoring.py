@@ -17,6 +17,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -26,16 +27,15 @@ MODULE = "benchmarks.bench_scoring"
 SHAPE = {"n_images": 1024, "n_classes": 1000, "n_negatives": 12_000, "width": 512, "n_groups": 100}
 
 
-def score(image, class_embeddings, negative_embeddings, n_groups, device="cpu", permutation=None):
+def score(images, class_embeddings, negative_embeddings, n_groups, device="cpu"):
     from dnm_sklearn.scoring import negative_label_log_odds
 
     return negative_label_log_odds(
-        image,
+        images,
         class_embeddings,
         negative_embeddings,
         n_groups=n_groups,
         id_scale=0.44,
-        permutation=permutation,
         device=device,
     )
 
@@ -49,7 +49,7 @@ def inputs(n_images, n_classes, n_negatives, width, **_):
 
 
 def peak(parameters):
-    """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that the call adds, beyond inputs, libraries and what a small call needs."""
     arrays = inputs(**parameters)
     score(*(a[:1000] for a in arrays), n_groups=10)
     reset_peak()
@@ -63,16 +63,13 @@ def candidates(arrays, n_groups, device):
     import numpy as np
     import torch
 
-    from dnm_sklearn.scoring.mining import group_permutation
-
-    image, class_embeddings, negative_embeddings = arrays
+    images, class_embeddings, negative_embeddings = arrays
     labels = np.concatenate([class_embeddings, negative_embeddings])
     on_device = [
         torch.from_numpy(a).to(device)
-        for a in (image, class_embeddings, negative_embeddings, labels)
+        for a in (images, class_embeddings, negative_embeddings, labels)
     ]
-    product = torch.empty(len(image), len(labels), device=device)
-    permutation = group_permutation(len(negative_embeddings), n_groups, 0)
+    product = torch.empty(len(images), len(labels), device=device)
 
     def wait():
         if device != "cpu":
@@ -86,7 +83,7 @@ def candidates(arrays, n_groups, device):
         logits = 100 * on_device[0] @ on_device[3].T
         id_logits, rest = logits[:, : len(class_embeddings)], logits[:, len(class_embeddings) :]
         size = len(negative_embeddings) // n_groups
-        total = torch.zeros(len(image), device=device)
+        total = torch.zeros(len(images), device=device)
         for group in range(n_groups):
             part = rest[:, group * size : (group + 1) * size]
             total += torch.cat([id_logits, part], 1).softmax(1)[:, : len(class_embeddings)].sum(1)
@@ -97,9 +94,8 @@ def candidates(arrays, n_groups, device):
     functions = {"product, torch": torch_product}
     if device == "cpu":
         out = product.numpy()
-        functions["product, numpy"] = lambda: np.matmul(image, labels.T, out=out)
+        functions["product, numpy"] = lambda: np.matmul(images, labels.T, out=out)
     functions["negative_label_log_odds"] = lambda: score(*resident, n_groups, device)
-    functions["the same, permuted"] = lambda: score(*resident, n_groups, device, permutation)
     functions["loop over groups"] = loop
     return functions
 
@@ -146,9 +142,7 @@ def main():
     print(SHAPE)
     functions = candidates(inputs(**SHAPE), SHAPE["n_groups"], args.device)
     seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time, warm=True)
-    bare = min(value for name, value in seconds.items() if name.startswith("product"))
-    for name, value in seconds.items():
-        print(f"{name:24s} {value * 1e3:8.1f} ms  {value / bare:5.2f}x the bare product")
+    print_ratios(seconds)
     for name, value in memory.items():
         print(f"peak extra memory, {name:13s} {value:6.0f} MB")
     for shapes_of_one, memory_of_one in zip(grown, grown_memory, strict=True):

@@ -12,7 +12,14 @@ import argparse
 
 import numpy as np
 
-from benchmarks._measure import add_timing_options, interleaved, machine, set_threads, unit_rows
+from benchmarks._measure import (
+    add_timing_options,
+    interleaved,
+    machine,
+    print_ratios,
+    set_threads,
+    unit_rows,
+)
 
 WIDTH, N_CLASSES, N_ACTIVATED = 512, 1000, 1000
 
@@ -66,9 +73,9 @@ def main():
         torch.mm(on_device[0], on_device[1].T, out=result)
         sync()
 
-    functions = {"torch product": torch_product}
+    functions = {"product, torch": torch_product}
     if options.device == "cpu":
-        functions["numpy product"] = lambda: np.matmul(images, corpus.T, out=result.numpy())
+        functions["product, numpy"] = lambda: np.matmul(images, corpus.T, out=result.numpy())
     functions["TANL batch"] = lambda: stream.advance(images)
     functions["load + TANL batch + state"] = lambda: (
         stream.load(stream.state()),
@@ -76,7 +83,6 @@ def main():
     )
     seconds = interleaved(functions, options.repeats, cpu_time=options.cpu_time, warm=True)
 
-    bare = min(time for name, time in seconds.items() if name.endswith("product"))
     state = stream.state()
     queued = (state["id_queued_"] - 300, state["ood_queued_"] - 15)
     size = sum(value.nbytes for value in state.values() if hasattr(value, "nbytes"))
@@ -85,8 +91,7 @@ def main():
         f"B={options.batch} N={options.labels} C={N_CLASSES} M={N_ACTIVATED} D={WIDTH}, "
         f"{options.repeats} repeats"
     )
-    for name, time in seconds.items():
-        print(f"{name:28s} {1e3 * time:9.2f} ms   {time / bare:6.2f} x the bare product")
+    print_ratios(seconds)
     print(
         f"rows queued while measuring: ID {queued[0]}, OOD {queued[1]}; state {size / 1e6:.1f} MB"
     )

@@ -223,7 +223,7 @@ def test_splitters_say_what_is_missing(splitter):
     for arguments, match in (
         ((y, None, sources), "needs y"),
         ((y, y, None), "groups"),
-        ((y, y, sources[1:]), "one source a row"),
+        ((y, y, sources[1:]), "one source per row"),
         ((y, np.zeros_like(y), sources), "rows are ID"),
         ((y, np.ones_like(y), sources), "rows are OOD"),
         ((y, np.arange(len(y)), sources), "0/1 or bool"),

@@ -30,12 +30,11 @@ def test_cached_rows_and_text_load_no_model(tmp_path):
     code = f"""
 import sys, numpy as np
 from dnm_sklearn.embedding import EmbeddingTable
-from dnm_sklearn.embedding.store import RowStore
-from dnm_sklearn.embedding.store import digest_array
-store = RowStore({str(tmp_path)!r}, "model", 2)
+from dnm_sklearn.embedding.cache import EmbeddingCache
+from dnm_sklearn.embedding.digest import digest_array
 digests = [digest_array(np.arange(i + 1)) for i in range(3)]
-store.get_or_compute(digests, lambda missing: np.ones((len(missing), 2), np.float32))
-RowStore({str(tmp_path)!r}, "model", 2).get_or_compute(digests, None)
+for compute in (lambda missing: [np.ones((len(missing), 2), np.float32)], None):
+    EmbeddingCache({str(tmp_path)!r}).get_or_compute("model", 2, digests, compute)
 EmbeddingTable(["a", "b"], np.eye(2)).encode_text(["b"])
 print([m for m in ("torch", "open_clip") if m in sys.modules])
 """

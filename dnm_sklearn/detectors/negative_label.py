@@ -16,7 +16,7 @@ from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.embedding import EmbeddingTable
-from dnm_sklearn.embedding.store import digest_array
+from dnm_sklearn.embedding.digest import digest_array
 from dnm_sklearn.scoring import mining
 
 # How far from 1 the length of a row of half precision that was normalised can be.

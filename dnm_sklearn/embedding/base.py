@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.utils.validation import validate_data
 from dnm_sklearn._utils.caching import as_memory, cached
 from dnm_sklearn._utils.names import check_names
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
 from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
@@ -33,6 +33,7 @@ class BaseEmbedder(
     """
 
     memory: Any = None
+    cache_size: Any = None
     on_error: str = "raise"
     batch_size: Any = "auto"
     num_workers: Any = 0
@@ -208,14 +209,24 @@ class BaseEmbedder(
         Returns
         -------
         dict
-            ``location`` (None without a cache), and what the row store reports of this encoder's
-            rows.
+            ``location``, the folder, which is None without a cache. With one also ``path``, the
+            file that holds the images' embeddings; ``fingerprint`` and ``width`` of this model and
+            its number of ``rows``; ``bytes`` that the file takes with the rows of all models; and
+            ``cache_size``, the cap on these in bytes or None.
         """
-        store = self._row_store()
-        if store is None:
+        cache = self._embedding_cache()
+        if cache is None:
             return {"location": None}
 
-        return {"location": str(self._cache_folder()), **store.info()}
+        return {
+            "location": str(cache.folder),
+            "path": cache.info()["path"],
+            "fingerprint": self.fingerprint_,
+            "width": self.embedding_dim_,
+            "rows": cache.count_rows(self.fingerprint_),
+            "bytes": cache.info()["bytes"],
+            "cache_size": cache.max_bytes,
+        }
 
     # -- internals ------------------------------------------------------------------------------
 
@@ -240,6 +251,7 @@ class BaseEmbedder(
                 "use the model the embeddings came from."
             )
 
+        cache = self._embedding_cache()
         rows, self.failures_ = encode_images(
             X,
             self._image_encoder,
@@ -248,7 +260,8 @@ class BaseEmbedder(
             num_workers=resolve_workers(self.num_workers),
             on_error=self.on_error,
             verbose=bool(self.verbose),
-            store=self._row_store(),
+            cache=cache,
+            fingerprint="" if cache is None else self.fingerprint_,
         )
 
         # One warning for a call, however many images failed.
@@ -293,18 +306,13 @@ class BaseEmbedder(
         """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""
         return "n_features_in_" in self.__dict__
 
-    def _cache_folder(self) -> Path | None:
+    def _embedding_cache(self) -> EmbeddingCache | None:
+        """Give the cache of images' embeddings, None where there is none."""
         memory = self._joblib_memory()
-        return None if memory is None else Path(memory.location)
-
-    def _row_store(self) -> Any:
-        folder = self._cache_folder()
-        if folder is None:
+        if memory is None:
             return None
-
-        from dnm_sklearn.embedding.store import RowStore
-
-        return RowStore(folder, self.fingerprint_, self.embedding_dim_)
+        cap = None if self.cache_size is None else size_in_bytes(self.cache_size)
+        return EmbeddingCache(memory.location, cap)
 
     @property
     def _n_features_out(self) -> int:

@@ -13,15 +13,17 @@ from dnm_sklearn.embedding.protocol import Embedder
 __all__ = ["check_embedder"]
 
 
-def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
+def check_embedder(
+    embedder: Any = None, memory: Any = None, cache_size: int | str | None = None
+) -> Any:
     """Give the caller's own encoder: a clone, or a new one of a model name; no model is loaded.
 
-    An encoder whose parameter ``memory`` is None gets `memory`.
+    An encoder whose parameters ``memory`` or ``cache_size`` are None gets those given here.
     """
     if embedder is None:
-        return CLIPEmbedder(memory=memory)
+        return CLIPEmbedder(memory=memory, cache_size=cache_size)
     if isinstance(embedder, str):
-        return CLIPEmbedder(embedder, memory=memory)
+        return CLIPEmbedder(embedder, memory=memory, cache_size=cache_size)
 
     problem = _problem(embedder)
     if problem:
@@ -33,10 +35,11 @@ def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
 
     # safe=False: what is no estimator is copied.
     own = clone(embedder, safe=False)
-    if memory is not None and hasattr(own, "get_params"):
-        parameters = own.get_params(deep=False)
-        if "memory" in parameters and parameters["memory"] is None:
-            own.set_params(memory=memory)
+    given = {"memory": memory, "cache_size": cache_size}
+    parameters = own.get_params(deep=False) if hasattr(own, "get_params") else {}
+    for name, value in given.items():
+        if value is not None and parameters.get(name, value) is None:
+            own.set_params(**{name: value})
     return own
 
 

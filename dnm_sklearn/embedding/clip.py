@@ -10,8 +10,13 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.open_clip.registry import get_model
-from dnm_sklearn.embedding.records import ModelFacts, StaleRecordError, forget, recall, remember
+from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
+from dnm_sklearn.embedding.open_clip.weights import (
+    ModelFacts,
+    StaleFactsError,
+    load_facts,
+    save_facts,
+)
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
@@ -50,6 +55,10 @@ class CLIPEmbedder(BaseEmbedder):
     memory : str, path, joblib.Memory or None, default=None
         Where embeddings of texts and images are kept. An image whose bytes were seen before, in
         any process, is not encoded again.
+    cache_size : int, str or None, default=None
+        Bytes that the embeddings of images may take in ``memory``, those of all models together,
+        also as "500MB" or "20GB". Beyond it the images that were used longest ago are forgotten.
+        None is no limit. (Texts are not counted.)
     on_error : {"raise", "nan"}, default="raise"
         What an unreadable image does: an error, or a row of NaN, an entry in
         ``failures_`` and one warning.
@@ -80,6 +89,7 @@ class CLIPEmbedder(BaseEmbedder):
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "compile": ["boolean"],
         "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
+        "cache_size": [None, Interval(Integral, 1, None, closed="left"), str],
         "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose"],
     }
@@ -94,6 +104,7 @@ class CLIPEmbedder(BaseEmbedder):
         num_workers: int | str = "auto",
         compile: bool = False,
         memory: Any = None,
+        cache_size: int | str | None = None,
         on_error: str = "raise",
         verbose: bool = False,
     ) -> None:
@@ -104,17 +115,18 @@ class CLIPEmbedder(BaseEmbedder):
         self.num_workers = num_workers
         self.compile = compile
         self.memory = memory
+        self.cache_size = cache_size
         self.on_error = on_error
         self.verbose = verbose
 
-    # A StaleRecordError says that the weights changed behind the facts in the cache, found when the
+    # A StaleFactsError says that the facts in the cache are of another model, found when the
     # model was loaded. The wrong facts are gone by then, and nothing was written under the wrong
     # fingerprint: a second try is right. It loads nothing, the model is there.
 
     def _encode_raw_images(self, X: Any) -> np.ndarray:
         try:
             return super()._encode_raw_images(X)
-        except StaleRecordError:
+        except StaleFactsError:
             return super()._encode_raw_images(X)
 
     def _encode_distinct(
@@ -122,24 +134,24 @@ class CLIPEmbedder(BaseEmbedder):
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         try:
             return super()._encode_distinct(names, templates)
-        except StaleRecordError:
+        except StaleFactsError:
             return super()._encode_distinct(names, templates)
 
-    def _setting(self) -> tuple[str, str, str]:
-        """Give what names a loaded model."""
-        return self.model, self.device, self.precision
+    def _setting(self) -> tuple[str, str | None, str, str]:
+        """Give what facts of a model are kept under."""
+        return *parse_model_name(self.model), self.device, self.precision
 
     def _facts(self) -> ModelFacts:
         """Say what is known of the model, from the cache if it can, else by loading the model."""
         self._validate_params()
-        folder = self._cache_folder()
-        known = None if folder is None else recall(folder, self._setting())
+        cache = self._embedding_cache()
+        known = None if cache is None else load_facts(cache, *self._setting())
         if known is not None:
             return known
 
-        facts = _facts_of(get_model(*self._setting()))
-        if folder is not None:
-            remember(folder, self._setting(), facts)
+        facts = _facts_of(get_model(self.model, self.device, self.precision))
+        if cache is not None:
+            save_facts(cache, *self._setting(), facts)
         return facts
 
     def _image_encoder(self) -> ImageEncoder:
@@ -149,15 +161,15 @@ class CLIPEmbedder(BaseEmbedder):
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
-        loaded = get_model(*self._setting())
+        loaded = get_model(self.model, self.device, self.precision)
 
         # Rows are written under the fingerprint in the cache: it must be this model's.
-        folder = self._cache_folder()
-        known = None if folder is None else recall(folder, self._setting())
-        if folder is not None and known is not None and known != _facts_of(loaded):
-            forget(folder, self._setting())
-            raise StaleRecordError(
-                f"The record of {self.model!r} in {folder} was stale; call again."
+        cache = self._embedding_cache()
+        known = None if cache is None else load_facts(cache, *self._setting())
+        if cache is not None and known is not None and known != _facts_of(loaded):
+            save_facts(cache, *self._setting(), None)
+            raise StaleFactsError(
+                f"The facts about {self.model!r} in {cache.folder} were stale; call again."
             )
         return loaded
 

@@ -10,18 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
 
 from dnm_sklearn._utils.progress import progress
+from dnm_sklearn.embedding.cache import EmbeddingCache
+from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.images import read_rgb, unwrap_item
 from dnm_sklearn.embedding.inputs import as_image_sequence, describe, is_one_image, to_unit_rows
 from dnm_sklearn.exceptions import UnreadableImageError
-
-if TYPE_CHECKING:
-    from dnm_sklearn.embedding.store import RowStore
 
 __all__ = ["ImageEncoder", "encode_images", "prefetch", "resolve_workers", "retry_in_halves"]
 
@@ -172,8 +171,6 @@ class _Source:
 
     def digest_pixels(self, index: int) -> bytes | UnreadableImageError:
         """Digest an image that is no file, by the pixels it shows."""
-        from dnm_sklearn.embedding.store import digest_array, digest_file
-
         try:
             item = self.item(index)
             return digest_file(item) if _is_path(item) else digest_array(np.asarray(read_rgb(item)))
@@ -194,12 +191,9 @@ class _Source:
             # Read once, for the digest and the decoder.
             content = Path(item).read_bytes()
             expected = self.digests[index]
-            if expected is not None:
-                from dnm_sklearn.embedding.store import digest_bytes
-
-                # The row will be kept under this digest: it must be the row of these very bytes.
-                if digest_bytes(content) != expected:
-                    return UnreadableImageError("the file changed while it was being embedded")
+            # The row will be kept under this digest: it must be the row of these very bytes.
+            if expected is not None and digest_bytes(content) != expected:
+                return UnreadableImageError("the file changed while it was being embedded")
             return preprocess(read_rgb(item, content))
         except UnreadableImageError as error:
             return error
@@ -319,11 +313,11 @@ class _Run:
             rows[batch.readable] = to_unit_rows(np.concatenate(parts), name="The encoder's output")
         return rows
 
-    def through_store(self, store: RowStore) -> np.ndarray:
-        """Look rows up by content; encode and store those that are missing."""
+    def through_cache(self, cache: EmbeddingCache, fingerprint: str) -> np.ndarray:
+        """Look rows up by content; encode and keep those that are missing."""
         source = self.source
         rows = np.full((len(source), self.width), np.nan, dtype=np.float32)
-        self._digest(store)
+        self._digest(cache)
 
         # Images without a digest could not be read; their rows stay NaN.
         known = np.array(
@@ -331,8 +325,8 @@ class _Run:
         )
         digests = [digest for digest in source.digests if digest is not None]
         if len(known):
-            rows[known] = store.get_or_compute(
-                digests, lambda indices: self.chunks(known[indices]), chunk_size=None
+            rows[known] = cache.get_or_compute(
+                fingerprint, self.width, digests, lambda indices: self.chunks(known[indices])
             )
         self._repeat_failures(source.digests)
         return rows
@@ -364,10 +358,8 @@ class _Run:
         failed = {keys[i]: error for i, error in self.failures.items() if keys[i] is not None}
         self.failures.update((i, failed[key]) for i, key in enumerate(keys) if key in failed)
 
-    def _digest(self, store: RowStore) -> None:
+    def _digest(self, cache: EmbeddingCache) -> None:
         """Digest all images: files through the cache's memory of them, others by their pixels."""
-        from dnm_sklearn.embedding.store import FileDigests
-
         source = self.source
         others = list(range(len(source)))
 
@@ -375,11 +367,8 @@ class _Run:
             files = [i for i, item in enumerate(source.items) if _is_path(item)]
             others = [i for i, item in enumerate(source.items) if not _is_path(item)]
             if files:
-                found = FileDigests(store.folder).digests(
-                    [source.items[i] for i in files],
-                    unreadable="none",
-                    n_threads=max(1, self.num_workers),
-                )
+                paths = [source.items[i] for i in files]
+                found = cache.digest_files(paths, n_threads=max(1, self.num_workers))
                 for index, digest in zip(files, found, strict=True):
                     source.digests[index] = digest
                     if digest is None:
@@ -405,14 +394,16 @@ def encode_images(
     num_workers: int = 0,
     on_error: str = "raise",
     verbose: bool = False,
-    store: RowStore | None = None,
+    cache: EmbeddingCache | None = None,
+    fingerprint: str = "",
 ) -> tuple[np.ndarray, list[tuple[int, str, str]]]:
     """Encode images to unit rows (n, d); also the position, name and reason of each failure.
 
-    `make_encoder` loads the model and is called only if a row is missing in `store`. `batch_size`
-    None is the encoder's own. `on_error` is "raise", or "nan" for rows of NaN.
+    `make_encoder` loads the model and is called only if a row is missing in `cache`, where the
+    model's rows stand under its `fingerprint`. `batch_size` None is the encoder's own. `on_error`
+    is "raise", or "nan" for rows of NaN.
     """
     source = _Source(X)
     run = _Run(source, make_encoder, width, batch_size, num_workers, on_error, verbose)
-    rows = run.directly() if store is None else run.through_store(store)
+    rows = run.directly() if cache is None else run.through_cache(cache, fingerprint)
     return rows, [(i, source.label(i), str(run.failures[i])) for i in sorted(run.failures)]

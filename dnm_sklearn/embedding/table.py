@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import check_names
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
@@ -177,12 +177,11 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
 
         missing = list(dict.fromkeys(text for text in listed if text not in self._row))
         if missing:
-            near = difflib.get_close_matches(missing[0], self.names, 1, 0.6)
-            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            hint = did_you_mean(missing[0], self.names, n=1, cutoff=0.6)
             count = f"{len(missing)} names are" if len(missing) > 1 else "The name is"
             raise ValueError(
                 f"{count} not in the EmbeddingTable {self.name!r} of {len(self)} names: "
-                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. "
+                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}.{hint} "
                 "Add their embeddings to the table, or correct the names."
             )
 

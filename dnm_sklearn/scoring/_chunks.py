@@ -37,9 +37,8 @@ Result = TypeVar("Result")
 FLOAT64_NUMBERS = 2**18
 # Logits of a chunk whose columns may be cut: 4 MB on a CPU; a GPU wants more work per call.
 CHUNK_NUMBERS = {"cpu": 2**20, "gpu": 2**24}
-# Logits of a chunk of whole rows, which may be as long as a corpus: 32 MB per thread, 256 MB for
-# all threads. BLAS is slow with less than about a hundred rows.
-ROW_NUMBERS, ALL_ROW_NUMBERS = {"cpu": 2**23, "gpu": 2**26}, 2**26
+# Logits of the chunks of whole rows that all threads hold (64 MB on a CPU).
+ROW_NUMBERS = {"cpu": 2**24, "gpu": 2**26}
 # Rows of a chunk. With fewer BLAS is slower, with more a chunk has few columns.
 MOST_ROWS = {"cpu": 1024, "gpu": 8192}
 # Embeddings, or sums over groups, held at once (32 MB of float32).
@@ -150,11 +149,11 @@ class Chunks:
         """Call ``function(part, logits)`` with ``logits = scale * X[part] @ bank.T``, part by part.
 
         The logits may be overwritten, and are gone once the function has returned. A function that
-        makes many arrays of their size asks for parts of at most `most_numbers` logits.
+        makes many arrays of their size asks for `most_numbers` logits at most, over all threads.
         """
         n_rows, (n_columns, width) = X.shape[0], bank.shape
         n_multiplications = n_rows * n_columns * width
-        n_numbers = min(most_numbers or ROW_NUMBERS[self._kind], ALL_ROW_NUMBERS // self._threads.n)
+        n_numbers = (most_numbers or ROW_NUMBERS[self._kind]) // self._threads.n
         fair = self._fair(n_rows, n_multiplications)
         step = max(1, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
         buffer = _Buffer(step * n_columns, self.dtype, self.device)
@@ -254,13 +253,17 @@ def reduce_products(
     bank: Any,
     *,
     scale: float = 1.0,
+    most_numbers: int | None = None,
     device: Device,
 ) -> np.ndarray:
     """Reduce each row of ``scale * X @ bank.T`` with :meth:`Chunks.products`; float64."""
     import torch
 
     with Chunks(device, bank) as chunks:
-        parts = chunks.products(function, X, chunks.matrix(bank), scale)
+        resident = chunks.matrix(bank)
+        # A corpus with itself goes to a GPU once.
+        rows = resident if X is bank else X
+        parts = chunks.products(function, rows, resident, scale, most_numbers=most_numbers)
         return torch.cat(parts).double().cpu().numpy()
 
 

@@ -37,7 +37,7 @@ __all__ = [
 # Numbers below these stand for 0 where a logarithm or a quotient follows: what is left of a sum
 # after its one member was taken out is rounding.
 _TINY, _TINY_COUNT = 1e-280, 1e-300
-# Leaving one out holds some ten float64 arrays as large as its chunk of logits: 16 MB each.
+# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 16 MB each.
 _LEFT_OUT_NUMBERS = 2**21
 
 

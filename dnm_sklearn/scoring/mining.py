@@ -33,6 +33,8 @@ __all__ = [
 
 # Smaller "distances" of norm_representativeness count as this: the logarithm of 0 is -inf.
 _TINY_DISTANCE = 1e-12
+# Cosines of whole rows of a corpus held by the neighbour search: 256 MB. BLAS wants hundreds of rows.
+_SEARCH_NUMBERS = 2**26
 # Two cosines closer than float32 can tell apart count as equal.
 _SAME_COSINE = 1e-6
 
@@ -185,7 +187,7 @@ def knn_density(
         distance = (2 - 2 * nearest).clamp_(min=0)
         return -distance.sum(dim=1).log_()
 
-    return reduce_products(density, corpus, corpus, device=device)
+    return reduce_products(density, corpus, corpus, most_numbers=_SEARCH_NUMBERS, device=device)
 
 
 def norm_representativeness(
@@ -253,7 +255,8 @@ def norm_representativeness(
             distance = own[part, None] - 2 * nearest
             return -distance.clamp_(min=_TINY_DISTANCE).log_().mean(dim=1)
 
-        parts = chunks.products(representativeness, corpus, chunks.matrix(corpus))
+        bank = chunks.matrix(corpus)
+        parts = chunks.products(representativeness, bank, bank, most_numbers=_SEARCH_NUMBERS)
         return torch.cat(parts).cpu().numpy()
 
 

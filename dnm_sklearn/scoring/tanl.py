@@ -23,8 +23,8 @@ __all__ = ["activation_log_odds", "otsu_threshold"]
 _LOG_FLOOR = -700.0
 # The paper's grid of thresholds: 0.00, 0.01, ..., 0.99.
 _N_THRESHOLDS = 100
-# The score takes several float64 arrays as large as its chunk of logits: 8 MB each.
-_RANKED_NUMBERS = 2**20
+# The score takes some five float64 arrays as large as the logits of its chunks: 16 MB each.
+_RANKED_NUMBERS = 2**21
 
 
 def activation_log_odds(

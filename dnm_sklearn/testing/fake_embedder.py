@@ -46,6 +46,8 @@ class FakeEmbedder(BaseEmbedder):
         processes.
     memory : str, path, joblib.Memory or None, default=None
         As in `CLIPEmbedder`.
+    cache_size : int, str or None, default=None
+        As in `CLIPEmbedder`.
     on_error : {"raise", "nan"}, default="raise"
         As in `CLIPEmbedder`.
 
@@ -62,6 +64,7 @@ class FakeEmbedder(BaseEmbedder):
         "random_state": [Interval(Integral, 0, None, closed="left")],
         "log_path": [None, str, HasMethods(["__fspath__"])],
         "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
+        "cache_size": [None, Integral, str],
         "on_error": [str],
     }
 
@@ -73,6 +76,7 @@ class FakeEmbedder(BaseEmbedder):
         random_state: int = 0,
         log_path: Any = None,
         memory: Any = None,
+        cache_size: int | str | None = None,
         on_error: str = "raise",
     ) -> None:
         self.dim = dim
@@ -80,6 +84,7 @@ class FakeEmbedder(BaseEmbedder):
         self.random_state = random_state
         self.log_path = log_path
         self.memory = memory
+        self.cache_size = cache_size
         self.on_error = on_error
 
     @property

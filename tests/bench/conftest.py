@@ -29,8 +29,8 @@ def full_run(folder, tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    def fake(model="fake", *, memory=None, on_error="raise"):
-        return FakeEmbedder(dim=8, memory=memory, on_error=on_error)
+    def fake(model="fake", **options):
+        return FakeEmbedder(dim=8, **options)
 
     monkeypatch.setattr("dnm_sklearn.embedding.CLIPEmbedder", fake)
     rng = np.random.default_rng(0)

@@ -147,7 +147,7 @@ class TestEncode:
         assert vars(embedder) == before
 
 
-class TestRowStore:
+class TestCache:
     def rows_logged(self, log):
         return log.read_text().count("\n") if log.exists() else 0
 

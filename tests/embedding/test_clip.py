@@ -1,8 +1,12 @@
 """CLIPEmbedder as an estimator, what its cache knows of the model, and FakeEmbedder."""
 
 import dataclasses
+import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,8 +14,8 @@ from embedding_models import registered
 from PIL import Image
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dnm_sklearn.embedding import CLIPEmbedder, records
-from dnm_sklearn.embedding.open_clip import registry
+from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.embedding.open_clip import registry, weights
 from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -30,7 +34,7 @@ def test_scikit_learn(estimator, check):
 
 
 @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
-class TestRecords:
+class TestFacts:
     @pytest.fixture
     def checkpoint(self, tmp_path):
         import torch
@@ -71,31 +75,73 @@ class TestRecords:
         torch.save({k: v * 1.5 for k, v in torch.load(checkpoint).items()}, checkpoint)
         assert np.abs(embedder.transform([IMAGE]) - before).max() > 1e-4
 
-    def test_a_wrong_record_writes_no_wrong_row(self, tmp_path, checkpoint):
+    @pytest.mark.parametrize("in_a_new_process", [False, True])
+    def test_weights_of_the_same_size_and_time_are_noticed(
+        self, tmp_path, checkpoint, monkeypatch, in_a_new_process
+    ):
+        """As where packages give all files one time, in images of containers for example."""
+        import torch
+
+        def write(factor):
+            torch.save({k: v * factor for k, v in torch.load(checkpoint).items()}, checkpoint)
+            os.utime(checkpoint, (1, 1))
+            return checkpoint.stat().st_size
+
+        size = write(1.0)
         embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
+        before = embedder.fingerprint_, embedder.transform([IMAGE])
+        assert write(1.5) == size
+        if in_a_new_process:
+            monkeypatch.setattr(weights, "_known_digests", {})
+            registry.release_models()
+        assert embedder.fingerprint_ != before[0]
+        assert np.abs(embedder.transform([IMAGE]) - before[1]).max() > 1e-4
+
+    def test_weights_copied_elsewhere_are_the_same_model(self, tmp_path, checkpoint):
+        shutil.copy(checkpoint, tmp_path / "copy.pt")
+        weights.digest_weights([checkpoint])
+        digests = weights.digest_weights([checkpoint, tmp_path / "copy.pt", tmp_path / "none.pt"])
+        assert list(digests) == [str(checkpoint), str(tmp_path / "copy.pt")]
+        assert len(set(digests.values())) == 1
+
+    def test_wrong_facts_write_no_wrong_row(self, tmp_path, checkpoint):
+        embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
+        cache = embedder._embedding_cache()
         right = embedder._facts()
         wrong = dataclasses.replace(right, fingerprint="0" * 40)
-        records.remember(tmp_path / "cache", embedder._setting(), wrong)
+        weights.save_facts(cache, *embedder._setting(), wrong)
         assert embedder.fingerprint_ == wrong.fingerprint
         expected = CLIPEmbedder("tiny-clip/").transform([IMAGE])
         np.testing.assert_array_equal(embedder.transform([IMAGE]), expected)
         assert embedder.fingerprint_ == right.fingerprint
         assert embedder.cache_info()["rows"] == 1
-        records.remember(tmp_path / "cache", embedder._setting(), wrong)
+        weights.save_facts(cache, *embedder._setting(), wrong)
         embedder.encode_text(["cat"])
         assert embedder.fingerprint_ == right.fingerprint
 
-    @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"files": [[]], "facts": {}}'])
-    def test_damaged_record(self, tmp_path, checkpoint, damage):
+    def test_damaged_facts(self, tmp_path, checkpoint):
         embedder = CLIPEmbedder(f"tiny-clip/{checkpoint}", memory=str(tmp_path / "cache"))
         fingerprint = embedder.fingerprint_
-        (record,) = (tmp_path / "cache" / records.FOLDER_NAME).iterdir()
-        record.write_text(damage)
+        with closing(sqlite3.connect(embedder.cache_info()["path"], isolation_level=None)) as db:
+            db.execute("UPDATE facts SET content = replace(content, ?, '0')", (fingerprint[:5],))
         assert embedder.fingerprint_ == fingerprint
 
     def test_random_weights_have_none(self, tmp_path):
         assert CLIPEmbedder("tiny-clip/", memory=str(tmp_path / "cache")).embedding_dim_ == 24
-        assert not (tmp_path / "cache" / records.FOLDER_NAME).exists()
+        assert not (tmp_path / "cache" / "embeddings.sqlite").exists()
+
+    def test_cache_size(self, tmp_path):
+        embedder = CLIPEmbedder("glyphclip", memory=str(tmp_path), cache_size="1 MB")
+        embedder.transform([IMAGE])
+        info = embedder.cache_info()
+        assert (info["rows"], info["width"], info["cache_size"]) == (1, 128, 1_000_000)
+        assert info["location"] == str(tmp_path)
+        assert info["fingerprint"] == embedder.fingerprint_
+        assert 0 < info["bytes"] < 1_000_000
+        with pytest.raises(ValueError, match="cache_size must be a number of bytes"):
+            embedder.set_params(cache_size="a lot").transform([IMAGE])
+        with pytest.raises(ValueError, match="'cache_size' parameter of CLIPEmbedder"):
+            embedder.set_params(cache_size=0).fit()
 
 
 class TestEstimator:

@@ -39,7 +39,7 @@ def test_given_norms():
 
 
 def test_unknown_name(table):
-    with pytest.raises(ValueError, match=r"'gray wolf'.*nearest name is 'grey wolf'"):
+    with pytest.raises(ValueError, match=r"'gray wolf'.*Did you mean 'grey wolf'"):
         table.encode_text(["cat", "gray wolf"])
     with pytest.raises(ValueError, match=r"2 names are not in"):
         table.encode_text(["zzz", "yyy"])

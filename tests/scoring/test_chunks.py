@@ -233,8 +233,3 @@ class TestFork:
         finally:
             stop.set()
             thread.join()
-
-    def test_a_process_that_is_forked_inside_a_call_can_limit_blas(self):
-        want = self.density()
-        with threads._BLAS_LOCK:  # as if another thread scored
-            check_fork(self.density, want)

@@ -62,7 +62,7 @@ def test_density_equals_naive_twin(n, k, tolerance):
 
 
 def test_density_over_many_chunks(monkeypatch, tolerance):
-    monkeypatch.setitem(_chunks.ROW_NUMBERS, "cpu", 2**14)
+    monkeypatch.setattr(mining, "_SEARCH_NUMBERS", 2**14)
     corpus = unit_rows(np.random.default_rng(0), 1203, 8)
     np.testing.assert_allclose(
         mining.knn_density(corpus, n_neighbors=6), naive_density(corpus, 6), atol=tolerance

@@ -1,5 +1,7 @@
 """Threads of our own, while numpy and torch use one thread each."""
 
+import multiprocessing
+import sys
 import threading
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from dnm_sklearn._utils import threads
 from dnm_sklearn._utils.threads import Threads
 
 MUCH = 2**40
@@ -125,3 +128,21 @@ def test_not_used_it_changes_nothing_and_works_in_the_calling_thread():
         assert thread_counts() == before
         idents = own.map(lambda _: threading.get_ident(), range(8), MUCH)
     assert idents == [threading.get_ident()] * 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not forked there")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.usefixtures("three_threads")
+def test_a_process_that_is_forked_while_another_thread_is_inside_limits_blas_too():
+    def count(queue):
+        with Threads():
+            queue.put(n_blas_threads())
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=count, args=(queue,))
+    with threads._BLAS_LOCK:
+        process.start()
+    assert queue.get(timeout=30) == 1
+    process.join(30)
+    assert process.exitcode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -23,21 +24,24 @@ def cache() -> None:
 @_folder
 def info(folder: str) -> None:
     """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
-    from dnm_sklearn.embedding.store import list_stores
+    from dnm_sklearn.embedding.cache import EmbeddingCache
 
-    # Rows of images have a file format of their own, all else is joblib's.
     root = _existing(folder)
-    total = 0
-    for store in list_stores(root):
-        facts = store.info()
-        total += facts["bytes"]
+    try:
+        facts = EmbeddingCache(root).info()
+    except user_errors() as error:
+        raise BadInput(str(error)) from error
+
+    for model in facts["models"]:
         click.echo(
-            f"images: {facts['rows']} rows of {facts['width']} ({_size(facts['bytes'])}), model "
-            f"{facts['key'][:16]}"
+            f"images: {model['rows']} rows of {model['width']}, model {model['fingerprint'][:16]}"
         )
+    click.echo(f"image files: {facts['files']} known to be unchanged")
+
+    # All but the images is joblib's.
     results, size = _joblib_results(root)
     click.echo(f"texts and mining: {results} results ({_size(size)})")
-    click.echo(f"in all: {_size(total + size)}")
+    click.echo(f"in all: {_size(facts['bytes'] + size)}, images {_size(facts['bytes'])}")
 
 
 @cache.command()
@@ -47,21 +51,19 @@ def verify(folder: str) -> None:
 
     Damaged ones are dropped, to be embedded again (exit code 1).
     """
-    from dnm_sklearn.embedding.store import list_stores
+    from dnm_sklearn.embedding.cache import EmbeddingCache
 
-    dropped = 0
     try:
-        for store in list_stores(_existing(folder)):
-            found = store.verify()
-            dropped += found["dropped"]
-            click.echo(
-                f"model {store.key[:16]}: {found['rows']} rows are whole, {found['dropped']} "
-                "dropped"
-            )
+        found = EmbeddingCache(_existing(folder)).verify()
+    except sqlite3.Error as error:
+        raise BadInput(f"The cache could not be written to: {error}") from error
     except user_errors() as error:
         raise BadInput(str(error)) from error
+
+    click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
+
     # A script can tell by the code that something has to be embedded again.
-    if dropped:
+    if found["dropped"]:
         sys.exit(1)
     click.echo("Nothing is damaged.")
 
@@ -73,13 +75,13 @@ def clear(folder: str, yes: bool) -> None:
     """Remove what this package keeps in FOLDER; other files stay."""
     from joblib import Memory
 
-    from dnm_sklearn.embedding.store import clear_cache
+    from dnm_sklearn.embedding.cache import EmbeddingCache
 
     root = _existing(folder)
     if not yes:
         click.confirm(f"Remove the cache in {root}?", abort=True)
     try:
-        clear_cache(root)
+        EmbeddingCache(root).clear()
         if (root / _JOBLIB).is_dir():
             Memory(root, verbose=0).clear(warn=False)
     except user_errors() as error:

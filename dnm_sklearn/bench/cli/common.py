@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -93,6 +94,31 @@ def set_up_logging(verbose: int) -> None:
 
 class _Handler(logging.StreamHandler):
     """The handler of the command, to know it from those of others."""
+
+
+def _read_size(context: click.Context, option: click.Parameter, size: str | None) -> int | None:
+    from dnm_sklearn.embedding.cache import size_in_bytes
+
+    try:
+        return None if size is None else size_in_bytes(size)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--cache`` and ``--cache-size``."""
+    folder = click.option(
+        "--cache",
+        type=click.Path(file_okay=False),
+        help="Folder that keeps embedded images between runs.",
+    )
+    size = click.option(
+        "--cache-size",
+        callback=_read_size,
+        help="Most that embedded images may take in the cache folder, e.g. 20GB; those used "
+        "longest ago are forgotten.",
+    )
+    return folder(size(command))
 
 
 verbose_option = click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors
+from dnm_sklearn.bench.cli.common import BadInput, cache_options, is_full_disk, user_errors
 
 
 @click.command()
@@ -51,11 +51,7 @@ from dnm_sklearn.bench.cli.common import BadInput, is_full_disk, user_errors
 @click.option(
     "--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of stopping."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps embedded images between runs.",
-)
+@cache_options
 @click.option("--overwrite", is_flag=True, help="Replace a suite that is there.")
 def embed(
     folder: str,
@@ -73,6 +69,7 @@ def embed(
     note: str,
     skip_unreadable: bool,
     cache: str | None,
+    cache_size: int | None,
     overwrite: bool,
 ) -> None:
     """Embed image folders once and write them as a suite into FOLDER.
@@ -94,7 +91,11 @@ def embed(
             ood.append((set_name, group, where))
     if not ood:
         raise BadInput("No OOD set; give at least one with --near NAME=DIR or --far NAME=DIR.")
-    options: dict[str, Any] = {"memory": cache, "on_error": "nan" if skip_unreadable else "raise"}
+    options: dict[str, Any] = {
+        "memory": cache,
+        "cache_size": cache_size,
+        "on_error": "nan" if skip_unreadable else "raise",
+    }
     try:
         embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
         path = embed_image_folders(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, say, user_errors, write_output
+from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_errors, write_output
 
 
 @click.command()
@@ -31,11 +31,7 @@ from dnm_sklearn.bench.cli.common import BadInput, say, user_errors, write_outpu
 @click.option(
     "--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps what is embedded between runs.",
-)
+@cache_options
 def report(
     runs: tuple[str, ...],
     output: str,
@@ -45,6 +41,7 @@ def report(
     suite: str | None,
     data_root: str | None,
     cache: str | None,
+    cache_size: int | None,
 ) -> None:
     """Make one self-contained HTML page of the run folders RUNS.
 
@@ -72,7 +69,12 @@ def report(
             say(f"Reporting on {group.title} ...")
             galleries.append(
                 make_gallery(
-                    group, method=gallery_method, suite=suite, data_root=data_root, memory=cache
+                    group,
+                    method=gallery_method,
+                    suite=suite,
+                    data_root=data_root,
+                    memory=cache,
+                    cache_size=cache_size,
                 )
                 if gallery
                 else None

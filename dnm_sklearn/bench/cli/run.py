@@ -16,6 +16,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     INTERRUPTED,
     BadInput,
+    cache_options,
     check_prompt,
     console,
     say,
@@ -50,6 +51,7 @@ class RunOptions:
     model: str | None
     corpus: str | None
     cache: str | None
+    cache_size: int | None
 
     # The methods and their parameters.
     detector_names: tuple[str, ...]
@@ -186,11 +188,7 @@ class RunOptions:
     help="joblib's back end for --jobs; default: loky. dask: the scheduler at "
     "DASK_SCHEDULER_ADDRESS, or a local one.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps embedded images between runs.",
-)
+@cache_options
 @click.option(
     "-o",
     "--output",
@@ -292,7 +290,7 @@ def _start(options: RunOptions, running: ExitStack) -> tuple[Iterable[Result], A
         _make_folder(options.folder)
 
     say(f"Embedding the images of {suite.name} ...")
-    embedded = prepare.embed_suite(suite, memory=options.cache)
+    embedded = prepare.embed_suite(suite, options.cache, options.cache_size)
 
     running.enter_context(backends.using(options.backend, options.jobs))
     bar = running.enter_context(progress(len(methods) * len(suite.ood), True, "Running"))

@@ -12,6 +12,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     INTERRUPTED,
     BadInput,
+    cache_options,
     check_prompt,
     is_full_disk,
     set_up_logging,
@@ -56,11 +57,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--calibrate", type=click.Path(), help="Folder of ID images that the threshold keeps 95 % of."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False),
-    help="Folder that keeps embedded images between runs.",
-)
+@cache_options
 @click.option(
     "--chunk", type=click.IntRange(min=1), default=1024, show_default=True, help="Images at a time."
 )
@@ -80,6 +77,7 @@ def score(
     corpus: str | None,
     calibrate: str | None,
     cache: str | None,
+    cache_size: int | None,
     chunk: int,
     restart: bool,
     verbose: int,
@@ -116,7 +114,9 @@ def score(
             "prompt": prompt,
             "corpus": corpus,
         }
-        detector = scoring_job.make_detector(detector_name, classes, cache=cache, **settings)
+        detector = scoring_job.make_detector(
+            detector_name, classes, cache=cache, cache_size=cache_size, **settings
+        )
         # What decides the scores: a job of anything else does not go on with these chunks.
         identity = [detector_name, classes, calibrate, settings | {"chunk": chunk}]
         job = scoring_job.Job(output, paths, identity, chunk, restart=restart)

@@ -61,6 +61,7 @@ def make_gallery(
     suite: str | None = None,
     data_root: str | None = None,
     memory: str | None = None,
+    cache_size: int | None = None,
     n_images: int = 6,
 ) -> Gallery | None:
     """Find the most confident errors of a detector, and what explains them.
@@ -90,7 +91,7 @@ def make_gallery(
             row.label, problem="The images on disk are not as many as those of the records."
         )
 
-    detector, problem = _fit_again(records[0], loaded, memory)
+    detector, problem = _fit_again(records[0], loaded, memory, cache_size)
     gallery = Gallery(row.label, problem=problem)
     for record in records:
         scores = group.first_scores(record)
@@ -164,7 +165,9 @@ def _has_as_many(images: ImageSet | None, recorded: dict[str, Any]) -> bool:
     return images is not None and len(images) == recorded["n"]
 
 
-def _fit_again(record: Record, suite: Suite, memory: str | None) -> tuple[Any, str]:
+def _fit_again(
+    record: Record, suite: Suite, memory: str | None, cache_size: int | None
+) -> tuple[Any, str]:
     """Fit the detector of a record on the class names; or give None, and say why it cannot be."""
     from dnm_sklearn.bench.run.config import RunConfig
     from dnm_sklearn.bench.run.prepare import build
@@ -172,7 +175,7 @@ def _fit_again(record: Record, suite: Suite, memory: str | None) -> tuple[Any, s
     from dnm_sklearn.embedding.check import check_embedder
 
     try:
-        embedder = check_embedder(suite.embedder, memory=memory)
+        embedder = check_embedder(suite.embedder, memory, cache_size)
         if embedder.fingerprint_ != record.model["fingerprint"]:
             return None, (
                 "The model is not the one of the records, so the errors are shown without "

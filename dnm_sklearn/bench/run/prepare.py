@@ -104,13 +104,15 @@ class EmbeddedSuite:
         return self.embedder.seconds if isinstance(self.embedder, SharedText) else 0.0
 
 
-def embed_suite(suite: Suite, memory: Any = None) -> EmbeddedSuite:
-    """Embed all images of a suite; `memory` is the cache of the embedder."""
+def embed_suite(
+    suite: Suite, memory: Any = None, cache_size: int | str | None = None
+) -> EmbeddedSuite:
+    """Embed all images of a suite; `memory` and `cache_size` are those of the embedder."""
     from dnm_sklearn.embedding import EmbeddingTable
     from dnm_sklearn.embedding.check import check_embedder
     from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
-    embedder = show_progress(check_embedder(suite.embedder, memory=memory))
+    embedder = show_progress(check_embedder(suite.embedder, memory, cache_size))
     model = getattr(embedder, "model", "")
     logger.info("model %s on %s", model or type(embedder).__name__, _device(embedder))
 
@@ -256,7 +258,7 @@ def _device(embedder: Any) -> str:
 
 def _cached_rows(memory: Any) -> int:
     """Count the embedded images in a cache."""
-    from dnm_sklearn.embedding.store import list_stores
+    from dnm_sklearn.embedding.cache import EmbeddingCache
 
     folder = getattr(memory, "location", memory)
-    return 0 if folder is None else sum(len(store) for store in list_stores(folder))
+    return 0 if folder is None else EmbeddingCache(folder).count_rows()

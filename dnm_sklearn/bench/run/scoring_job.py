@@ -93,6 +93,7 @@ def make_detector(
     prompt: str | None = None,
     corpus: str | None = None,
     cache: str | None = None,
+    cache_size: int | None = None,
 ) -> Any:
     """Make an unfitted detector from what stands on a command line.
 
@@ -103,7 +104,7 @@ def make_detector(
     from dnm_sklearn.embedding import CLIPEmbedder
 
     cls = resolve(name, detectors()).load()
-    options: dict[str, Any] = {"memory": cache, "on_error": "nan"}
+    options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
 
     # What is not given keeps the default of the class.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dnm_sklearn._utils.device import resolve_device
-from dnm_sklearn.embedding.open_clip.build import SHIPPED, SHIPPED_FOLDER, load_model
+from dnm_sklearn.embedding.open_clip.build import SHIPPED, load_model
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 
 __all__ = [
     "SHIPPED",
@@ -18,7 +19,6 @@ __all__ = [
     "parse_model_name",
     "release_models",
     "shown_model_name",
-    "weights_identity",
 ]
 
 # What stands before names that have no tag.
@@ -102,7 +102,9 @@ def get_model(model: str, device: str = "auto", precision: str = "auto") -> Load
     name, tag = parse_model_name(model)
     device = str(resolve_device(device))
     precision = _resolve_precision(precision, device)
-    key = (name, tag, precision, device, weights_identity(name, tag))
+    # By the content of the weights, where they are files: new weights are a new model.
+    weights = digest_weights(local_files(name, tag))
+    key = (name, tag, precision, device, *weights.items())
     with _registry_lock:
         found = _registry.get(key)
         lock = _loading_locks.setdefault(key, threading.Lock())
@@ -127,18 +129,3 @@ def _resolve_precision(precision: str, device: str) -> str:
         return precision
     # float16 has ten bits of mantissa against bfloat16's seven, at the same speed.
     return "fp16" if device.startswith("cuda") else "fp32"
-
-
-def weights_identity(name: str, tag: str | None) -> tuple[Any, ...]:
-    """Identify the local files that hold a model's weights, so that new weights are a new model.
-
-    Path, size and modification time of each; empty for tags, hub names and random weights.
-    """
-    if name == SHIPPED:
-        files = sorted(SHIPPED_FOLDER.glob("*"))
-    elif name.startswith("local-dir:"):
-        files = sorted(Path(name.removeprefix("local-dir:")).expanduser().glob("*"))
-    else:
-        files = [Path(tag).expanduser()] if tag else []
-    found = [(path, path.stat()) for path in files if path.is_file()]
-    return tuple((str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in found)

@@ -47,8 +47,8 @@ def test_embed_without_weights(tmp_path, monkeypatch):
 def test_embed_then_run(tmp_path, monkeypatch):
     from dnm_sklearn.testing import FakeEmbedder
 
-    def fake(model="fake", *, memory=None, on_error="raise"):
-        return FakeEmbedder(dim=8, memory=memory, on_error=on_error)
+    def fake(model="fake", **options):
+        return FakeEmbedder(dim=8, **options)
 
     monkeypatch.setattr("dnm_sklearn.embedding.CLIPEmbedder", fake)
     rng = np.random.default_rng(0)

@@ -65,8 +65,8 @@ def expected_threshold(scores_id: Any, flagged: float = 0.05) -> float:
     Examples
     --------
     >>> from dnm_sklearn.calibration.thresholds import expected_threshold
-    >>> expected_threshold(range(1, 30), flagged=0.05)
-    28.5
+    >>> expected_threshold(range(1, 30), flagged=0.25)
+    22.5
     """
     return float(np.quantile(np.asarray(scores_id, dtype=float), 1 - flagged, method="weibull"))
 

@@ -318,7 +318,8 @@ def leave_one_out_scores(
             )
 
             # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
-            total = strength * torch.exp(z - largest)
+            guess = strength * torch.exp(z - largest)
+            total = guess.clone()
             log_ratio -= largest
             ratio = log_ratio.exp()
             total.index_add_(1, index, ratio)
@@ -328,6 +329,16 @@ def leave_one_out_scores(
             others = (mean.sum(dim=1, keepdim=True) - mean[:, index]).clamp_(min=0)
             rest = (total[:, index] - ratio).clamp_(min=0)
             without = (others + rest / size_without) / n_classes
+
+            # Of the image that a label is most active on, which may hold nearly all of its sum,
+            # these differences would be rounding. Its own sums are made of what is left.
+            top = ratio.argmax(dim=1, keepdim=True)
+            own_class = index[top]
+            mates = torch.where(index == own_class, ratio, 0).scatter_(1, top, 0)
+            rest_of_top = guess.gather(1, own_class) + mates.sum(dim=1, keepdim=True)
+            others_of_top = mean.scatter_(1, own_class, 0).sum(dim=1, keepdim=True)
+            of_top = (others_of_top + rest_of_top / size_without[top]) / n_classes
+            without.scatter_(1, top, of_top)
             return (log_ratio - without.clamp_(min=_TINY).log_()).logsumexp(dim=0)
 
         sums = chunks.products(

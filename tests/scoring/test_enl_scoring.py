@@ -195,6 +195,28 @@ def test_leave_one_out_is_a_refit_without_the_image(world, n0):
         assert got[i] == pytest.approx(-np.log((ratios[i] / mean).mean()), rel=1e-8)
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.005])
+def test_leave_one_out_where_one_image_holds_nearly_all_of_a_sum(world, temperature):
+    """Ratios of exp(100) and more, as on models whose cosines differ much: no rounding is left."""
+    ids, corpus, image, index = world
+    log_sums = enl.class_logsumexp(image, ids, temperature=temperature)
+    prior = ZeroShotPrior(ids, image.mean(axis=0))
+    strata = {"class_index": index, "prior": prior, "shift": 0.5}
+    got = enl.leave_one_out_scores(image, log_sums, corpus, temperature=temperature, **strata)
+    log_ratios = image @ corpus.T / temperature - log_sums[:, None]
+    z = naive_prior(ids, corpus, image.mean(axis=0), 5.0, temperature=temperature) + 0.5
+    for i in range(len(image)):
+        # Log of the mean over classes, each of the guess and its images without i.
+        classes = []
+        for k in range(len(ids)):
+            own = [j for j in range(len(image)) if index[j] == k and j != i]
+            log_sum = logsumexp([z[k], *log_ratios[own]], axis=0)
+            classes.append(log_sum - np.log(len(own) + 1))
+        log_mean = logsumexp(classes, axis=0) - np.log(len(ids))
+        want = np.log(len(corpus)) - logsumexp(log_ratios[i] - log_mean)
+        assert got[i] == pytest.approx(want, rel=1e-8)
+
+
 def test_leave_one_out_of_one_image_leaves_the_guess_from_names(world):
     ids, corpus, image, index = world
     log_sums = enl.class_logsumexp(image[:1], ids, temperature=T)

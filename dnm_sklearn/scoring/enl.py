@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Expectation",
-    "add_background",
     "class_logsumexp",
     "class_prototypes",
     "expectation",
@@ -162,13 +161,12 @@ def expectation(
     corpus_embeddings: Any,
     *,
     temperature: float,
-    class_index: Any = None,
-    prior: ZeroShotPrior | None = None,
+    class_index: Any,
+    prior: ZeroShotPrior,
     device: Device = "auto",
 ) -> Expectation:
-    r"""Log of the mean of r_j over ID images, for every corpus label.
+    r"""Log of the mean of r_j over ID images, for every corpus label, stratified over the classes.
 
-    Plain (no `class_index`): the mean over the images. Stratified (`class_index` and `prior`):
     ``E_j = mean_k (n_k E_kj + n0 Z_kj) / (n_k + n0)`` over all K classes, which needs images of
     some classes only; all log Z are first shifted by the median over j of ``LSE_k log E_kj - LSE_k
     log Z_kj`` over the classes that have images.
@@ -183,10 +181,10 @@ def expectation(
         Unit text embeddings of the corpus labels.
     temperature : float
         T.
-    class_index : array-like of int of shape (n,), optional
+    class_index : array-like of int of shape (n,)
         Class of each image.
-    prior : ZeroShotPrior, optional
-        Needed with `class_index`.
+    prior : ZeroShotPrior
+        The guess from names, and how many images of each class it counts as.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -197,34 +195,33 @@ def expectation(
     Raises
     ------
     ValueError
-        Shapes that do not fit, no image, or `class_index` without `prior`.
+        Shapes that do not fit, or no image.
 
     Examples
     --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
+    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
     >>> images, ids = np.eye(2)[:1], np.eye(2)[:1]
     >>> log_sums = class_logsumexp(images, ids, temperature=1.0)
-    >>> expectation(images, log_sums, np.eye(2), temperature=1.0).log_mean.tolist()
+    >>> strata = {"class_index": [0], "prior": ZeroShotPrior(ids, images[0], strength=0.0)}
+    >>> expectation(images, log_sums, np.eye(2), temperature=1.0, **strata).log_mean.tolist()
     [0.0, -1.0]
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     log_divisor = np.asarray(class_logsumexp, dtype=float)
 
     # Corpus labels are the rows here, and the images the bank that is summed over.
     with Chunks(device, corpus) as chunks:
         images = chunks.matrix(X)
 
-        def over_images(log_weight: np.ndarray | float) -> np.ndarray:
+        def over_images(log_weight: np.ndarray) -> np.ndarray:
             """Return ``log sum_i weight_i r_j(x_i)``."""
             offset = chunks.tensor(log_weight - log_divisor)
             sums = chunks.logsumexp(corpus, images, 1 / temperature, offset=offset)
             return sums.squeeze(1).cpu().numpy()
-
-        if prior is None:
-            return Expectation(over_images(-np.log(len(X))))
 
         index = np.asarray(class_index)
         n_classes = len(prior.class_embeddings)
@@ -258,8 +255,8 @@ def leave_one_out_scores(
     corpus_embeddings: Any,
     *,
     temperature: float,
-    class_index: Any = None,
-    prior: ZeroShotPrior | None = None,
+    class_index: Any,
+    prior: ZeroShotPrior,
     shift: float = 0.0,
     device: Device = "auto",
 ) -> np.ndarray:
@@ -268,7 +265,7 @@ def leave_one_out_scores(
     Parameters
     ----------
     X, class_logsumexp, corpus_embeddings, temperature, class_index, prior
-        As in :func:`expectation`; at least two images, or a prior.
+        As in :func:`expectation`. Of a single image the guess from names is all that is left.
     shift : float, default=0.0
         The prior's shift from :func:`expectation`, kept.
     device : str or torch.device, default="auto"
@@ -282,26 +279,23 @@ def leave_one_out_scores(
     Raises
     ------
     ValueError
-        As :func:`expectation`, or a single image and no prior.
+        As :func:`expectation`.
 
     Examples
     --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import leave_one_out_scores
-    >>> leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0).round(3)
+    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
+    >>> strata = {"class_index": [0, 0], "prior": ZeroShotPrior(np.eye(2)[:1], [0, 0], strength=0)}
+    >>> scores = leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0, **strata)
+    >>> scores.round(3)
     array([-0.434, -0.434])
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
-    if prior is None and len(X) == 1:
-        raise ValueError(
-            "Leaving one of 1 image out leaves none: give at least two ID images, or a prior."
-        )
-    # The plain mean is that of one class without a guess.
-    n_classes = 1 if prior is None else len(prior.class_embeddings)
-    strength = 0.0 if prior is None else prior.strength
-    own = np.zeros(len(X), dtype=int) if class_index is None else np.asarray(class_index)
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
+    own = np.asarray(class_index)
+    n_classes, strength = len(prior.class_embeddings), prior.strength
     size = np.bincount(own, minlength=n_classes) + strength
 
     with Chunks(device, corpus) as chunks:
@@ -309,7 +303,7 @@ def leave_one_out_scores(
         log_divisor = chunks.tensor(class_logsumexp, double=True)[:, None]
         index = torch.from_numpy(own).to(chunks.device)
         per_size, per_rest = (_inverse(chunks, sizes) for sizes in (size, size - 1))
-        log_z = None if prior is None else _LogZ(chunks, prior, corpus, temperature)
+        log_z = _LogZ(chunks, prior, corpus, temperature)
 
         parts = chunks.row_slices(len(corpus), images, _LEFT_OUT_NUMBERS)
         log_sums = chunks.empty(len(parts), len(X), double=True)
@@ -318,16 +312,13 @@ def leave_one_out_scores(
             """Log of the sum over some labels of r_j / E_j, E_j made without the image."""
             labels = chunks.matrix(corpus[parts[i]]) * (1 / temperature)
             log_ratio = chunks.product(images, labels).double().sub_(log_divisor)
+            z = log_z.rows(parts[i]).T + shift
+            largest = torch.maximum(log_ratio.amax(dim=0), z.amax(dim=0))
 
-            # All sums of a label are in units of the exponential of its largest.
-            largest = log_ratio.amax(dim=0)
-            total = log_ratio.new_zeros(n_classes, len(labels))
-            if log_z is not None:
-                z = log_z.rows(parts[i]).T + shift
-                largest = torch.maximum(largest, z.amax(dim=0))
-                total = strength * torch.exp(z - largest)
+            # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
+            guess = strength * torch.exp(z - largest)
             ratio = log_ratio.sub_(largest).exp()
-            total.index_add_(0, index, ratio)
+            total = guess.index_add(0, index, ratio)
 
             # K E_j without image i: the means of the other classes, and that of its own class
             # without it, which is (sum - r_j(x_i)) / (size - 1).
@@ -335,6 +326,16 @@ def leave_one_out_scores(
             others = (mean.sum(dim=0) - mean).clamp_(min=0)
             without = (others + total * per_rest)[index]
             without.addcmul_(ratio, per_rest[index], value=-1)
+
+            # Of the image that a label is most active on, which may hold nearly all of its sum,
+            # these differences would be rounding. Its own sums are made of what is left.
+            top = ratio.argmax(dim=0, keepdim=True)
+            own_class = index[top]
+            mates = torch.where(index[:, None] == own_class, ratio, 0).scatter_(0, top, 0)
+            rest_of_top = guess.gather(0, own_class) + mates.sum(dim=0, keepdim=True)
+            others_of_top = mean.scatter_(0, own_class, 0).sum(dim=0, keepdim=True)
+            of_top = others_of_top + rest_of_top * per_rest.squeeze(1)[own_class]
+            without.scatter_(0, top, of_top)
 
             log_mean = without.clamp_(min=_TINY).log_() - math.log(n_classes)
             log_sums[i] = log_ratio.sub_(log_mean).logsumexp(dim=1)
@@ -420,45 +421,6 @@ def expectation_score(
     return scores + np.log(n_labels)
 
 
-def add_background(
-    scores: Any, largest_cosine: Any, log_expectation: float, *, weight: float, temperature: float
-) -> np.ndarray:
-    r"""Add a background label: one that every image would activate equally, but for the class names.
-
-    ``r_0(x) = exp(-max_k cos(x, t_k) / T)`` and its ID mean :math:`E_0` enter the mean with
-    `weight` times the weight of all corpus labels together: ``-log((exp(-score) + weight r_0 / E_0)
-    / (1 + weight))``. It speaks against images that are like no class and like no corpus label
-    either.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        From :func:`expectation_score`.
-    largest_cosine : array-like of shape (n,)
-        Largest cosine to a class name.
-    log_expectation : float or array-like of shape (n,)
-        log E_0.
-    weight : float
-        Above 0.
-    temperature : float
-        T.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        Higher = more ID.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.scoring.enl import add_background
-    >>> add_background([0.0], [0.3], -30.0, weight=1.0, temperature=0.01).round(3).tolist()
-    [0.0]
-    """
-    log_ratio = -np.asarray(largest_cosine, dtype=float) / temperature - log_expectation
-    corpus_part = -np.asarray(scores, dtype=float)
-    return np.log1p(weight) - np.logaddexp(corpus_part, np.log(weight) + log_ratio)
-
-
 class _LogZ:
     """``log Z_kj`` of a prior, for some corpus labels at a time: float64 of shape (labels, K)."""
 
@@ -489,18 +451,10 @@ def _inverse(chunks: Chunks, sizes: np.ndarray) -> torch.Tensor:
 
 
 def _check_fit(
-    X: Any,
-    corpus_embeddings: Any,
-    temperature: Any,
-    class_index: Any,
-    prior: ZeroShotPrior | None,
+    X: Any, corpus_embeddings: Any, temperature: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Check what the two sums over ID images are made of."""
     X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
     if len(X) == 0:
         raise ValueError("X is empty: at least one ID image is needed.")
-    if (class_index is None) != (prior is None):
-        raise ValueError(
-            "class_index and prior go together: give both (stratified) or neither (plain)."
-        )
     return X, corpus, check_positive("temperature", temperature)

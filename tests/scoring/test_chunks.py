@@ -14,6 +14,8 @@ from scipy.special import logsumexp
 from dnm_sklearn._utils import threads
 from dnm_sklearn.scoring import _chunks, enl, mcm, negative_label_log_odds
 from dnm_sklearn.scoring._chunks import Chunks, multiply, reduce_products
+from dnm_sklearn.scoring.enl_margin import Margin, margin
+from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
 from dnm_sklearn.scoring.mining import knn_density, percentile_similarity
 from dnm_sklearn.scoring.tanl import activation_log_odds
 from dnm_sklearn.streams.adaneg import LabelMemoryStream
@@ -149,7 +151,8 @@ CLASSES, CORPUS, IMAGES = normal(0, 5, 8) / 3, normal(1, 40_000, 8) / 3, normal(
 
 def expectation():
     log_sums = enl.class_logsumexp(IMAGES, CLASSES, temperature=0.1)
-    found = enl.expectation(IMAGES, log_sums, CORPUS, temperature=0.1)
+    strata = {"class_index": np.zeros(30, dtype=int), "prior": ZeroShotPrior(CLASSES, CLASSES[0])}
+    found = enl.expectation(IMAGES, log_sums, CORPUS, temperature=0.1, **strata)
     return enl.expectation_score(IMAGES, CLASSES, CORPUS, found.log_mean, temperature=0.1)
 
 
@@ -174,6 +177,7 @@ def enl_stream():
     stream = ExpectationStream(
         CLASSES, CORPUS, log_expectation=zeros, log_weights=zeros, temperature=0.1,
         admit=lambda rows, scores: scores < np.median(scores), floor=0.1, shrinkage=5.0,
+        margin=lambda rows: margin(rows, Margin(CORPUS, zeros)),
     )  # fmt: skip
     stream.start(16)
     stream.load(stream.state())

@@ -17,6 +17,7 @@ __all__ = [
     "RandomWeightsWarning",
     "SuiteError",
     "TruncatedPromptWarning",
+    "UncalibratedThresholdWarning",
     "UnreadableImageError",
     "UnreadableImageWarning",
     "WeightsUnavailableError",
@@ -83,6 +84,10 @@ class CacheWriteWarning(UserWarning):
 
 class CalibrationWarning(UserWarning):
     """A decision whose calibrated error rate is not guaranteed."""
+
+
+class UncalibratedThresholdWarning(UserWarning):
+    """Decisions by a rule of thumb: no image has set the threshold; said once per fit."""
 
 
 # Benchmark data

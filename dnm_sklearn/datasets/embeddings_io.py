@@ -110,7 +110,12 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
         class_names=class_names,
         id=id_set,
         ood=reader.ood_sets(width),
-        embedder=texts.as_table(logit_scale=reader.logit_scale(), name=model or name),
+        embedder=texts.as_table(
+            logit_scale=reader.logit_scale(),
+            name=model or name,
+            model=model,
+            prompt=reader.optional_string("prompt"),
+        ),
         corpus=texts.corpus_without(class_names, name=f"{name} text"),
         prompt=reader.optional_string("prompt"),
         id_train=id_train,
@@ -129,11 +134,9 @@ class _Texts:
     norms: np.ndarray | None
     part_of_speech: np.ndarray | None
 
-    def as_table(self, logit_scale: float, name: str) -> EmbeddingTable:
-        """All names as an encoder."""
-        return EmbeddingTable(
-            self.names, self.embeddings, logit_scale=logit_scale, norms=self.norms, name=name
-        )
+    def as_table(self, **what: Any) -> EmbeddingTable:
+        """All names as an encoder; `what` says which one (see `EmbeddingTable`)."""
+        return EmbeddingTable(self.names, self.embeddings, norms=self.norms, **what)
 
     def corpus_without(self, class_names: list[str], name: str) -> Corpus:
         """The names that are no class: the candidate negative labels."""

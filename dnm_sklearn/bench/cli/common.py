@@ -52,6 +52,22 @@ def check_prompt(prompt: str | None) -> None:
         )
 
 
+def read_folder_names(path: str) -> dict[str, str]:
+    """Read the class name of each subfolder."""
+    # Subfolders of ImageNet and others have codes for names.
+    from dnm_sklearn._utils.untrusted_files import read_text
+
+    names = {}
+    for i, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        subfolder, tab, name = line.partition("\t")
+        if not (tab and subfolder.strip() and name.strip()):
+            raise ValueError(f"{path}, line {i}: not 'subfolder, tab, class name': {line!r}.")
+        names[subfolder.strip()] = name.strip()
+    return names
+
+
 def write_output(path: str, text: str) -> None:
     """Write a file whole or not at all."""
     from dnm_sklearn._utils.atomic_write import atomic_write

@@ -103,11 +103,11 @@ def make_detector(
 
     `params` are ``NAME=VALUE``; values are Python literals, anything else a string.
     """
-    from dnm_sklearn.bench.run.registry import detectors, resolve
+    from dnm_sklearn.bench.run.registry import detectors_to_score, resolve
     from dnm_sklearn.bench.run.specs import literal_or_text
     from dnm_sklearn.embedding import CLIPEmbedder
 
-    cls = resolve(name, detectors()).load()
+    cls = resolve(name, detectors_to_score()).load()
     options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
 
@@ -244,19 +244,12 @@ def _score(detector: Any, paths: Sequence[str]) -> list[list[Any]]:
     is_stream = detector.info.test_time
     scores = next(detector.score_stream([rows])) if is_stream else detector.decision_function(rows)
 
-    # MCM, max-logit and energy have no threshold before they are calibrated.
-    threshold = detector.threshold_
-    if threshold is not None and not np.isfinite(threshold):
-        threshold = None
-
     nearest = nearest_labels(detector, rows)
     for i, score, labels in zip(readable.tolist(), scores.tolist(), nearest, strict=True):
         class_name = labels.classes[0][0]
         negative = labels.negatives[0][0] if labels.negatives else ""
-        is_ood = label = ""
-        if threshold is not None:
-            is_ood = score > threshold
-            label = detector.ood_label if is_ood else class_name
+        is_ood = score > detector.threshold_
+        label = detector.ood_label if is_ood else class_name
         lines[i] = [paths[i], repr(score), is_ood, label, class_name, negative, ""]
     return lines
 

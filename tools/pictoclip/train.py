@@ -1,0 +1,508 @@
+"""Train pictoclip, a small vision-language model of pictures of things.
+
+An open_clip CLIP of about six million parameters. Four phases, each from the last one's weights:
+
+1. ``text``: the text tower learns a sentence model's vectors of words (distillation).
+2. ``small``: the image tower learns, at 32 x 32 pixels, to find the vector of an icon's name among all names.
+3. ``large``: the same at 64 x 64 pixels.
+4. ``joint``: both towers, by the symmetric contrastive loss of CLIP, while the words keep their places.
+
+Run it from the root of the project, on data of prepare.py; README.md has the command of the shipped file::
+
+    python tools/pictoclip/train.py DATA OUT --steps-joint 7000
+
+A run is given by its numbers of steps. ``--budget`` gives seconds instead, for a machine that is lent for a time: the
+learning rates then fall to zero in time, and the log tells the steps that were made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from data import MODEL_DIR, Pack, Tokens
+from drawing import Dice, to_input, vary
+from evaluate import figures
+from open_clip.model import CLIP
+from prepare import CONTEXT, DIMENSIONS, EMOJI_SETS, VOCAB_SIZE, sha256
+from safetensors.torch import save_file
+
+CONFIG = {
+    "embed_dim": DIMENSIONS,
+    "vision_cfg": {"image_size": 64, "layers": [2, 2, 3, 2], "width": 16, "patch_size": None},
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": VOCAB_SIZE,
+        "width": 192,
+        "heads": 4,
+        "layers": 2,
+    },
+}
+
+# Part of the budget that each phase gets, when there is one.
+PHASES = {"text": 0.16, "small": 0.14, "large": 0.25, "joint": 0.45}
+
+# How often a colour set is drawn from, among the sets that have a name; others 0.6.
+SET_WEIGHT = dict.fromkeys(EMOJI_SETS, 2.0) | {"openclipart": 1.5, "icon-park": 1.0, "flat-color-icons": 1.0}
+SET_WEIGHT |= {"streamline-ultimate-color": 1.0, "streamline-freehand-color": 1.0}
+
+# Words of a larger cosine than this are taken for synonyms.
+SYNONYM = 0.6
+
+# A teacher's cosine of this much more makes a name e times as good an answer.
+SOFTNESS = 0.06
+
+
+class Schedule:
+    """Steps of one phase, the learning rate of each, and a line of the log now and then."""
+
+    def __init__(self, log: Log, phase: str, steps: int, peak: float, seconds: float | None) -> None:
+        self.log, self.phase, self.steps, self.peak, self.seconds = log, phase, steps, peak, seconds
+        self.began = self.told = time.perf_counter()
+        self.done = 0
+
+    def progress(self) -> float:
+        """Return the part of the phase that is over, by steps or by time, whichever is further."""
+        part = self.done / self.steps
+        if self.seconds:
+            part = max(part, (time.perf_counter() - self.began) / self.seconds)
+        return min(1.0, part)
+
+    def rate(self) -> float:
+        """Return the learning rate: up over 4 %, then a cosine to zero."""
+        part = self.progress()
+        if part < 0.04:
+            return self.peak * max(part, 1e-3) / 0.04
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (part - 0.04) / 0.96))
+
+    def step(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
+        """Make one step; say if 15 seconds have passed since the last line of the log."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        self.done += 1
+        self.log.made[self.phase] = self.done
+        now = time.perf_counter()
+        if now - self.told > 15 or self.progress() >= 1:
+            self.told = now
+            self.log(f"{self.phase:5s} step {self.done:6d}  {now - self.began:6.1f} s  loss {loss.item():.4f}")
+            return True
+        return False
+
+
+class Log:
+    """Lines on the screen and in a file, at once, and the steps that each phase made."""
+
+    def __init__(self, path: Path) -> None:
+        self.made: dict[str, int] = {}
+        self.path, self.began = path, time.perf_counter()
+        path.write_text("")
+
+    def __call__(self, line: str) -> None:
+        """Write a line."""
+        line = f"[{time.perf_counter() - self.began:6.1f}] {line}"
+        print(line, flush=True)
+        with open(self.path, "a") as file:
+            file.write(line + "\n")
+
+
+class MixStyle:
+    """Mix the style of pictures within a batch: the mean and spread of each channel of an early layer.
+
+    Zhou et al., "Domain Generalization with MixStyle" (ICLR 2021): a tower trained so relies less on how a vendor
+    draws. The mixing weights are Beta(.3, .3).
+    """
+
+    def __init__(self, probability: float, seed: int) -> None:
+        self.probability = probability
+        self.random = np.random.default_rng(seed)
+
+    def attach(self, visual: torch.nn.Module) -> None:
+        """Mix after the first two stages of a tower, while it is in training mode."""
+        for layer in (visual.layer1, visual.layer2):
+            layer.register_forward_hook(self.mix)
+
+    def mix(self, layer: torch.nn.Module, _: tuple, x: torch.Tensor) -> torch.Tensor | None:
+        """Return the mixed output of a layer, or None where it stays as it is."""
+        if not layer.training or self.random.random() > self.probability:
+            return None
+        x_full = x.detach().float()
+        mean = x_full.mean((2, 3), keepdim=True)
+        spread = (x_full.var((2, 3), keepdim=True) + 1e-5).sqrt()
+        weight = torch.from_numpy(self.random.beta(0.3, 0.3, (len(x), 1, 1, 1)).astype(np.float32))
+        weight = weight.to(x.device, non_blocking=True)
+        order = torch.from_numpy(self.random.permutation(len(x))).to(x.device, non_blocking=True)
+        new_mean = weight * mean + (1 - weight) * mean[order]
+        new_spread = weight * spread + (1 - weight) * spread[order]
+        return ((x - mean) / spread * new_spread + new_mean).to(x.dtype)
+
+
+class Trainer:
+    """Data and models of a run."""
+
+    def __init__(self, folder: Path, out: Path, options: dict) -> None:
+        self.out, self.options = out, options
+        self.device = torch.device(options["device"])
+        self.log = Log(out / "train.log")
+        torch.manual_seed(options["seed"])
+        self.dice = Dice(options["seed"], self.device)
+        self.pack = pack = Pack(folder)
+        self.phase_seconds = {
+            phase: options["budget"] * part if options["budget"] else None for phase, part in PHASES.items()
+        }
+
+        self.icons = {kind: pack.icons(kind).to(self.device) for kind in ("colour", "line")}
+        self.log(f"icons read: {[(kind, len(icons)) for kind, icons in self.icons.items()]}")
+        self.tokens = Tokens([*pack.texts, *pack.held_out], CONTEXT, self.device)
+        self.targets = pack.targets.to(self.device)
+        self.n_texts = len(pack.texts)
+        self.log(f"texts read: {self.n_texts}, {len(pack.held_out)} words held out")
+
+        # Names that one image is compared with: those of many drawings, and all concrete ones.
+        rows = [row for kind in self.icons for row in pack.rows[kind]]
+        count: dict[str, int] = {}
+        for _, _, name in rows:
+            count[name] = count.get(name, 0) + 1
+        self.names = [n for n in pack.training_names if count[n] >= 3 or pack.about[n]["concreteness"] >= 0.9]
+        self.name_rows = torch.tensor([pack.row_of[name] for name in self.names], device=self.device)
+        self.bank = self.targets[self.name_rows]
+        self.soft = torch.softmax(self.bank @ self.bank.T / SOFTNESS, dim=1).to(torch.bfloat16)
+        self.log(f"names: {len(self.names)} of {len(count)}")
+
+        number = {name: i for i, name in enumerate(self.names)}
+        self.label, self.weight = {}, {}
+        for kind in self.icons:
+            labels = [number.get(row[2], -1) for row in pack.rows[kind]]
+            self.label[kind] = torch.tensor(labels, device=self.device)
+            weights = self.icon_weights(pack.rows[kind], kind)
+            self.weight[kind] = torch.tensor(weights, device=self.device) * (self.label[kind] >= 0)
+
+        # Tags of each name, as rows of the texts; a name without tags has itself.
+        tags = [
+            [pack.row_of[t] for t in pack.about[n]["tags"] if t in pack.row_of] or [pack.row_of[n]] for n in self.names
+        ]
+        width = max(map(len, tags))
+        self.tags = torch.tensor([(row * width)[:width] for row in tags], device=self.device)
+        self.model = CLIP(**{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"]}, "text_cfg": {**CONFIG["text_cfg"]}})
+        self.model.to(self.device)
+
+    def icon_weights(self, rows: list, kind: str) -> list[float]:
+        """Weigh icons: names by how concrete they are and how often drawn, then sets of a name, then its icons."""
+        of_name: dict[str, dict[str, int]] = {}
+        for set_name, _, name in rows:
+            sets = of_name.setdefault(name, {})
+            sets[set_name] = sets.get(set_name, 0) + 1
+        out = []
+        concrete = set(self.pack.concrete_emoji)
+        for set_name, _, name in rows:
+            sets = of_name[name]
+            total = sum(SET_WEIGHT.get(other, 0.6) for other in sets)
+            name_weight = self.pack.about[name]["concreteness"] * min(sum(sets.values()), 16) ** 0.5
+            if name in concrete:
+                name_weight *= self.options["boost"]
+            out.append(name_weight * SET_WEIGHT.get(set_name, 0.6) / total / sets[set_name])
+        return out
+
+    def optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return AdamW with weight decay on matrices only."""
+        decay = [p for p in parameters if p.ndim > 1]
+        plain = [p for p in parameters if p.ndim <= 1]
+        groups = [{"params": decay, "weight_decay": self.options["decay"]}, {"params": plain, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=self.device.type == "cuda")
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of bfloat16 arithmetic."""
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    # ------------------------------------------------------------------ text
+
+    def start_text(self) -> None:
+        """Start the text tower near a bag of tokens: the best linear guess of the targets from a text's tokens."""
+        rows, vocab = self.n_texts, VOCAB_SIZE
+        ids, lengths = self.tokens.ids[:rows], self.tokens.lengths[:rows].clamp_min(1)
+        places = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+        row_of = torch.arange(rows, device=self.device)[:, None].expand_as(ids)[places]
+        values = (1 / lengths.float())[:, None].expand_as(places)[places]
+        token_of = ids[places]
+
+        def apply(x: torch.Tensor) -> torch.Tensor:
+            out = torch.zeros(rows, x.shape[1], device=self.device)
+            return out.index_add_(0, row_of, x[token_of] * values[:, None])
+
+        def transpose(y: torch.Tensor) -> torch.Tensor:
+            out = torch.zeros(vocab, y.shape[1], device=self.device)
+            return out.index_add_(0, token_of, y[row_of] * values[:, None])
+
+        # Ridge regression by conjugate gradients: (A'A + 1) X = A'Y.
+        x = torch.zeros(vocab, DIMENSIONS, device=self.device)
+        residual = transpose(self.targets[:rows])
+        direction, square = residual.clone(), (residual**2).sum(0)
+        for _ in range(25):
+            image = transpose(apply(direction)) + direction
+            pace = square / (direction * image).sum(0).clamp_min(1e-12)
+            x += pace * direction
+            residual -= pace * image
+            new = (residual**2).sum(0)
+            direction = residual + new / square.clamp_min(1e-12) * direction
+            square = new
+
+        model, width = self.model, CONFIG["text_cfg"]["width"]
+        _, axes = torch.linalg.eigh(x.T @ x)
+        axes = axes[:, -width:]
+        vectors = x @ axes
+        with torch.no_grad():
+            # The tower's layers expect entries of about .02 to 1: the projection takes the scale back out.
+            size = vectors.std() * 20
+            model.token_embedding.weight.copy_(vectors / size)
+            model.text_projection.copy_(axes.T)
+            block = model.transformer.resblocks[0].attn
+            # Values and output near the identity: the end token then holds about the mean of the tokens.
+            block.in_proj_weight[2 * width :].copy_(0.5 * torch.eye(width))
+            block.out_proj.weight.copy_(torch.eye(width))
+
+    def text_loss(self, encoded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return 1 - cosine with the targets, plus how far the cosines among 512 of the texts are off."""
+        encoded = F.normalize(encoded.float(), dim=1)
+        loss = 1 - (encoded * targets).sum(1).mean()
+        part, wanted = encoded[:512], targets[:512]
+        return loss + 4 * ((part @ part.T - wanted @ wanted.T) ** 2).mean()
+
+    def some_texts(self, n: int) -> torch.Tensor:
+        """Return rows of training texts, all as likely."""
+        return torch.randint(self.n_texts, (n,), generator=self.dice.generator, device=self.device)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Encode texts in varied templates."""
+        order = torch.randperm(len(rows), generator=self.dice.generator, device=self.device)
+        return self.model.encode_text(self.tokens.varied(rows, order))
+
+    def train_text(self) -> None:
+        """Phase 1."""
+        self.start_text()
+        self.log("token vectors started")
+        model = self.model.train()
+        parameters = [*model.transformer.parameters(), *model.token_embedding.parameters(), model.positional_embedding]
+        parameters += [*model.ln_final.parameters(), model.text_projection]
+        optimizer = self.optimizer(parameters)
+        schedule = Schedule(self.log, "text", self.options["steps_text"], 2e-3, self.phase_seconds["text"])
+        while schedule.progress() < 1:
+            rows = self.some_texts(self.options["batch_text"])
+            with self.autocast():
+                encoded = self.encode(rows)
+            schedule.step(optimizer, self.text_loss(encoded, self.targets[rows]), parameters)
+
+    # ---------------------------------------------------------------- images
+
+    def some_icons(self, kind: str, n: int) -> torch.Tensor:
+        """Return numbers of icons of a kind, drawn by their weights."""
+        return torch.multinomial(self.weight[kind], n, replacement=True, generator=self.dice.generator)
+
+    def pictures(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch of varied pictures and the numbers of their names."""
+        batch = self.options["batch"]
+        n_line = round(batch * self.options["line"])
+        chosen = {"colour": self.some_icons("colour", batch - n_line), "line": self.some_icons("line", n_line)}
+        icons = [self.icons[kind][numbers] for kind, numbers in chosen.items()]
+        pictures = vary(icons[0], icons[1], size, self.dice, self.options["strength"])
+        return to_input(pictures), torch.cat([self.label[kind][numbers] for kind, numbers in chosen.items()])
+
+    def names_loss(
+        self,
+        image: torch.Tensor,
+        bank: torch.Tensor,
+        labels: torch.Tensor,
+        scale: torch.Tensor,
+        words: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the cross-entropy of images against a bank: .9 to the own name, .1 to what the teacher finds near.
+
+        The bank holds all names, and then the words of these rows, if there are any.
+        """
+        logits = scale * image @ bank.T
+        if words is not None:
+            # A word that means about the same ("kitty" for a cat) is no wrong answer.
+            alike = self.bank[labels] @ self.targets[words].T > SYNONYM
+            logits = logits.masked_fill(F.pad(alike, (len(self.names), 0)), -1e4)
+        logs = logits.log_softmax(1)
+        own = logs.gather(1, labels[:, None]).mean()
+        near = (self.soft[labels].float() * logs[:, : len(self.names)]).sum(1).mean()
+        return -(0.9 * own + 0.1 * near)
+
+    def train_images(self, phase: str, size: int) -> None:
+        """Phases 2 and 3."""
+        from open_clip.model import _build_vision_tower
+
+        visual = self.model.visual
+        if size != 64:
+            small = {**CONFIG["vision_cfg"], "image_size": size}
+            visual = _build_vision_tower(DIMENSIONS, open_clip.CLIPVisionCfg(**small)).to(self.device)
+        visual = visual.train().to(memory_format=torch.channels_last)
+        if self.options["mix"]:
+            MixStyle(self.options["mix"], self.options["seed"]).attach(visual)
+        scale = torch.nn.Parameter(torch.tensor(math.log(16.0), device=self.device))
+        parameters = [*visual.parameters(), scale]
+        optimizer = self.optimizer(parameters)
+        steps = self.options[f"steps_{phase}"]
+        schedule = Schedule(self.log, phase, steps, self.options["rate"], self.phase_seconds[phase])
+        while schedule.progress() < 1:
+            pictures, labels = self.pictures(size)
+            with self.autocast():
+                image = visual(pictures)
+            image = F.normalize(image.float(), dim=1)
+            loss = self.names_loss(image, self.bank, labels, scale.exp())
+            schedule.step(optimizer, loss, parameters)
+        self.log(f"{phase} scale {float(scale.detach().exp()):.1f}")
+
+        with torch.no_grad():
+            self.model.logit_scale.copy_(scale)
+        if size != 64:
+            # One place of the attention pool becomes 2 x 2: they all start from it.
+            state = visual.state_dict()
+            position = state["attnpool.positional_embedding"]
+            state["attnpool.positional_embedding"] = torch.cat(
+                [position[:1], position[1:].repeat((64 // size) ** 2, 1)]
+            )
+            self.model.visual.load_state_dict(state)
+
+    # ----------------------------------------------------------------- joint
+
+    @torch.no_grad()
+    def fresh_bank(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode all names, and words at random after them, with the text tower as it is; give the words' rows too."""
+        words = self.some_texts(self.options["words"])
+        parts = []
+        for rows in torch.cat([self.name_rows, words]).split(8192):
+            with self.autocast():
+                parts.append(F.normalize(self.model.encode_text(self.tokens.bare(rows)).float(), dim=1))
+        return torch.cat(parts), words
+
+    def train_joint(self) -> None:
+        """Phase 4."""
+        model = self.model.train()
+        model.visual.to(memory_format=torch.channels_last)
+        parameters = list(model.parameters())
+        optimizer = self.optimizer(parameters)
+        schedule = Schedule(
+            self.log, "joint", self.options["steps_joint"], self.options["rate_joint"], self.phase_seconds["joint"]
+        )
+        told = 0
+        while schedule.progress() < 1:
+            # The bank lags behind the text tower by 20 steps at most: names change little in them.
+            if schedule.done % 20 == 0:
+                bank, bank_words = self.fresh_bank()
+            pictures, labels = self.pictures(64)
+            n = len(labels)
+
+            # Captions: the name, or one of its tags for 20 %.
+            pick = torch.randint(self.tags.shape[1], (n,), generator=self.dice.generator, device=self.device)
+            captions = torch.where(self.dice.uniform(n) < 0.2, self.tags[labels, pick], self.name_rows[labels])
+            rows = torch.cat([captions, self.some_texts(self.options["batch_text"] // 2)])
+            with self.autocast():
+                image, text = model.encode_image(pictures), self.encode(rows)
+            image = F.normalize(image.float(), dim=1)
+            caption = F.normalize(text[:n].float(), dim=1)
+            scale = model.logit_scale.exp()
+
+            # Pairs of equal names are all right answers; the teacher's near ones get .15.
+            same = (labels[:, None] == labels).float()
+            near = torch.softmax(self.bank[labels] @ self.bank[labels].T / SOFTNESS, dim=1)
+            wanted = 0.85 * same / same.sum(1, keepdim=True) + 0.15 * near
+            logits = scale * image @ caption.T
+            pairs = -((wanted * logits.log_softmax(1)).sum(1) + (wanted * logits.T.log_softmax(1)).sum(1)).mean() / 2
+            among_all = self.names_loss(image, bank, labels, scale, bank_words)
+            words = self.text_loss(torch.cat([text[n:], text[:n]]), self.targets[torch.cat([rows[n:], rows[:n]])])
+            told += schedule.step(optimizer, pairs + among_all + 3 * words, parameters)
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
+            if told == 4:
+                told = 0
+                self.save("pictoclip.part.safetensors")
+                self.report(quick=True)
+
+    # ---------------------------------------------------------------- output
+
+    def report(self, quick: bool = False) -> None:
+        """Log the figures on the vendor that the recipe is chosen on."""
+        self.model.eval()
+        found = figures(self.model, self.pack, self.tokens, "choice", self.device, quick)
+        self.model.train()
+        self.log(json.dumps(found))
+
+    def save(self, name: str) -> None:
+        """Save the weights in half precision."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, self.out / name)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--steps-text", default=4000, show_default=True, help="Steps of phase 1.")
+@click.option("--steps-small", default=4000, show_default=True, help="Steps of phase 2.")
+@click.option("--steps-large", default=5000, show_default=True, help="Steps of phase 3.")
+@click.option("--steps-joint", default=7000, show_default=True, help="Steps of phase 4.")
+@click.option("--budget", default=0.0, help="Seconds of training, over all phases; 0: by steps alone.")
+@click.option("--batch", default=1024, show_default=True, help="Pictures in a batch.")
+@click.option("--batch-text", default=4096, show_default=True, help="Texts in a batch.")
+@click.option("--words", default=8192, show_default=True, help="Random words beside the names in phase 4.")
+@click.option("--rate", default=3e-3, show_default=True, help="Peak learning rate of phases 2 and 3.")
+@click.option("--rate-joint", default=1e-3, show_default=True, help="Peak learning rate of phase 4.")
+@click.option("--decay", default=0.1, show_default=True, help="Weight decay.")
+@click.option("--strength", default=0.8, show_default=True, help="How much pictures are varied.")
+@click.option("--line", default=0.2, show_default=True, help="Part of the pictures that are of line icons.")
+@click.option("--boost", default=3.0, show_default=True, help="Weight of concrete emoji among names.")
+@click.option("--mix", default=0.5, show_default=True, help="How often the styles of a batch are mixed.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--seed", default=0, show_default=True, help="Seed.")
+def main(data: Path, out: Path, **options: float) -> None:
+    """Train on the data of prepare.py, and write weights, log, config and figures to a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(data, out, options)
+    trainer.log("options " + json.dumps(options))
+    trainer.train_text()
+    trainer.save("pictoclip.part.safetensors")
+    trainer.train_images("small", 32)
+    trainer.train_images("large", 64)
+    trainer.save("pictoclip.part.safetensors")
+    trainer.report(quick=True)
+    trainer.train_joint()
+    trainer.save("pictoclip.safetensors")
+    (out / "pictoclip.part.safetensors").unlink()
+    (out / "pictoclip.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
+    trainer.report()
+    # The command that makes as many steps again, without a budget.
+    repeated = {k: v for k, v in options.items() if k != "budget"}
+    repeated |= {f"steps_{phase}": steps for phase, steps in trainer.log.made.items()}
+    arguments = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in repeated.items())
+    manifest = {
+        "command": f"python tools/pictoclip/train.py DATA OUT {arguments}",
+        "seconds": round(time.perf_counter() - trainer.log.began),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+            "device": torch.cuda.get_device_name() if trainer.device.type == "cuda" else "cpu",
+        },
+        "sha256": {
+            **{f"tools/pictoclip/{p.name}": sha256(p) for p in sorted(Path(__file__).parent.glob("*.py"))},
+            **{f"data/{p.name}": sha256(p) for p in sorted(data.iterdir()) if not p.name.startswith(("test", "shift"))},
+            "bpe_vocab.txt.gz": sha256(MODEL_DIR / "bpe_vocab.txt.gz"),
+            "pictoclip.safetensors": sha256(out / "pictoclip.safetensors"),
+        },
+    }
+    (out / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

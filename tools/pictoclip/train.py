@@ -34,6 +34,7 @@ from evaluate import figures
 from open_clip.model import CLIP
 from prepare import CONTEXT, DIMENSIONS, EMOJI_SETS, VOCAB_SIZE, sha256
 from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CONFIG = {
     "embed_dim": DIMENSIONS,
@@ -285,7 +286,22 @@ class Trainer:
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
         """Encode texts in varied templates."""
         order = torch.randperm(len(rows), generator=self.dice.generator, device=self.device)
-        return self.model.encode_text(self.tokens.varied(rows, order))
+        tokens = self.tokens.varied(rows, order)
+        if self.device.type == "cuda":
+            return self.model.encode_text(tokens)
+
+        # On a CPU: three parts by length, each cut to its longest row. That is exact for a causal tower read at the
+        # end token, and faster; so is the plain attention, which the fused one does not match on short rows.
+        model, lengths = self.model, (tokens != 0).sum(1)
+        order, parts = lengths.argsort(), []
+        for part in order.chunk(3):
+            cut = int(lengths[part].max())
+            x = model.token_embedding(tokens[part, :cut]) + model.positional_embedding[:cut]
+            with sdpa_kernel(SDPBackend.MATH):
+                x = model.transformer(x, attn_mask=model.attn_mask[:cut, :cut])
+            x = model.ln_final(x)[torch.arange(len(part)), lengths[part] - 1]
+            parts.append(x @ model.text_projection)
+        return torch.cat(parts)[order.argsort()]
 
     def train_text(self) -> None:
         """Phase 1."""

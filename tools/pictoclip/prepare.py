@@ -347,6 +347,28 @@ def teach(model: Path, tokenizer_file: Path, texts: list[str]) -> np.ndarray:
     return out
 
 
+def directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of the teacher's vectors, and the directions in which they vary most."""
+    # The mean of all words says nothing about any: without it, unrelated words are at right angles.
+    mean = vectors.mean(0)
+    centred_rows = (vectors - mean).astype(np.float64)
+    values, axes = np.linalg.eigh(centred_rows.T @ centred_rows)
+    axes = axes[:, ::-1][:, :DIMENSIONS]
+    # The sign of an axis is free: its largest entry is positive, so that machines agree.
+    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(DIMENSIONS)])
+    kept = values[::-1][:DIMENSIONS].sum() / values.sum()
+    print(f"{DIMENSIONS} directions hold {kept:.3f} of the variance", flush=True)
+    return mean, axes
+
+
+def write_targets(path: Path, vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray, levels: int) -> None:
+    """Write unit vectors along the directions, as whole numbers from -levels to levels."""
+    targets = (vectors - mean) @ axes.astype(np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    scale = np.abs(targets).max(0) / levels
+    np.savez(path, targets=np.round(targets / scale).astype(np.int8), scale=scale.astype(np.float32))
+
+
 @cli.command()
 @click.argument("teacher", type=click.Path(path_type=Path))
 @click.argument("teacher_tokenizer", type=click.Path(path_type=Path))
@@ -399,23 +421,30 @@ def text(teacher: Path, teacher_tokenizer: Path, data: Path, phrases: int) -> No
     print(f"{len(merges)} merges, {len(training)} texts, {len(held_out)} words held out", flush=True)
 
     vectors = teach(teacher, teacher_tokenizer, [*training, *held_out])
-    known = vectors[: len(training)]
-    # The mean of all words says nothing about any: without it, unrelated words are at right angles.
-    mean = known.mean(0)
-    centred_rows = (known - mean).astype(np.float64)
-    values, axes = np.linalg.eigh(centred_rows.T @ centred_rows)
-    axes = axes[:, ::-1][:, :DIMENSIONS]
-    # The sign of an axis is free: its largest entry is positive, so that machines agree.
-    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(DIMENSIONS)])
-    kept = values[::-1][:DIMENSIONS].sum() / values.sum()
-    targets = (vectors - mean) @ axes.astype(np.float32)
-    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
-    scale = np.abs(targets).max(0) / 127
-    packed_targets = np.round(targets / scale).astype(np.int8)
-    print(f"{DIMENSIONS} directions hold {kept:.3f} of the variance", flush=True)
-
-    np.savez(data / "targets.npz", targets=packed_targets, scale=scale.astype(np.float32))
+    write_targets(data / "targets.npz", vectors, *directions(vectors[: len(training)]), levels=127)
     (data / "texts.json").write_text(json.dumps({"training": training, "held_out": held_out}) + "\n")
+
+
+@cli.command()
+@click.argument("teacher", type=click.Path(path_type=Path))
+@click.argument("teacher_tokenizer", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+def more(teacher: Path, teacher_tokenizer: Path, data: Path) -> None:
+    """Write more texts for the text tower: the whole words of the sentence model's own vocabulary.
+
+    The tokenizer has tokens for most of them, which no other text would train. No word that is held out is among them.
+    """
+    texts = json.loads((data / "texts.json").read_text())
+    training = texts["training"]
+    known = {*training, *texts["held_out"]}
+    vocabulary = json.loads(teacher_tokenizer.read_text())["model"]["vocab"]
+    found = [word for word in vocabulary if re.fullmatch(r"[a-z]{2,}", word) and word not in known]
+
+    # 31 levels are exact enough for these (cosine .997), and take half the room when packed.
+    mean, axes = directions(teach(teacher, teacher_tokenizer, training))
+    write_targets(data / "more.npz", teach(teacher, teacher_tokenizer, found), mean, axes, levels=15)
+    (data / "more.json").write_text(json.dumps(found) + "\n")
+    print(f"{len(found)} more texts", flush=True)
 
 
 if __name__ == "__main__":

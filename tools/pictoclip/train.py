@@ -11,12 +11,16 @@ Run it from the root of the project, on data of prepare.py; README.md has the co
 
     python tools/pictoclip/train.py DATA OUT --steps-joint 7000
 
+``--phases`` runs some of them; ``--start`` takes what they do not train from an earlier run's weights. The weights that
+are kept are the last ones, or their running mean: whichever finds more names on the vendor for choosing.
+
 A run is given by its numbers of steps. ``--budget`` gives seconds instead, for a machine that is lent for a time: the
 learning rates then fall to zero in time, and the log tells the steps that were made.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -30,10 +34,10 @@ import torch
 import torch.nn.functional as F
 from data import MODEL_DIR, Pack, Tokens
 from drawing import Dice, to_input, vary
-from evaluate import figures
+from evaluate import figures, save_half, score, word_figures
 from open_clip.model import CLIP
 from prepare import CONTEXT, DIMENSIONS, EMOJI_SETS, VOCAB_SIZE, sha256
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CONFIG = {
@@ -50,6 +54,9 @@ CONFIG = {
 
 # Part of the budget that each phase gets, when there is one.
 PHASES = {"text": 0.16, "small": 0.14, "large": 0.25, "joint": 0.45}
+
+# Kinds of icons that are trained on.
+KINDS = ("colour", "line")
 
 # How often a colour set is drawn from, among the sets that have a name; others 0.6.
 SET_WEIGHT = dict.fromkeys(EMOJI_SETS, 2.0) | {"openclipart": 1.5, "icon-park": 1.0, "flat-color-icons": 1.0}
@@ -87,7 +94,7 @@ class Schedule:
     def step(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
         """Make one step; say if 15 seconds have passed since the last line of the log."""
         for group in optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate() * group["factor"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -149,6 +156,29 @@ class MixStyle:
         return ((x - mean) / spread * new_spread + new_mean).to(x.dtype)
 
 
+class Mean:
+    """A running mean of a model's weights: a model that often fits new data better than the last weights."""
+
+    def __init__(self, model: torch.nn.Module, keep: float) -> None:
+        self.keep, self.steps = keep, 0
+        self.now = [x for x in model.state_dict().values() if x.is_floating_point()]
+        self.mean = [x.detach().clone() for x in self.now]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are; the first steps count less long."""
+        self.steps += 1
+        torch._foreach_lerp_(self.mean, self.now, 1 - min(self.keep, self.steps / (self.steps + 10)))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Give the model the mean, and keep its weights in place of it; a second call undoes that."""
+        for now, mean in zip(self.now, self.mean, strict=True):
+            kept = now.clone()
+            now.copy_(mean)
+            mean.copy_(kept)
+
+
 class Trainer:
     """Data and models of a run."""
 
@@ -159,19 +189,27 @@ class Trainer:
         torch.manual_seed(options["seed"])
         self.dice = Dice(options["seed"], self.device)
         self.pack = pack = Pack(folder)
+        self.phases = options["phases"].split(",")
+        parts = {phase: PHASES[phase] for phase in self.phases}
         self.phase_seconds = {
-            phase: options["budget"] * part if options["budget"] else None for phase, part in PHASES.items()
+            phase: options["budget"] * part / sum(parts.values()) if options["budget"] else None
+            for phase, part in parts.items()
         }
 
-        self.icons = {kind: pack.icons(kind).to(self.device) for kind in ("colour", "line")}
+        # Words alone need no pictures.
+        drawn = KINDS if self.phases != ["text"] else ()
+        self.icons = {kind: pack.icons(kind).to(self.device) for kind in drawn}
         self.log(f"icons read: {[(kind, len(icons)) for kind, icons in self.icons.items()]}")
-        self.tokens = Tokens([*pack.texts, *pack.held_out], CONTEXT, self.device)
+        self.tokens = Tokens(pack.all_texts, CONTEXT, self.device)
         self.targets = pack.targets.to(self.device)
         self.n_texts = len(pack.texts)
-        self.log(f"texts read: {self.n_texts}, {len(pack.held_out)} words held out")
+        # Rows of the texts that the text tower learns: all but the words held out.
+        more = torch.arange(self.n_texts + len(pack.held_out), len(pack.all_texts), device=self.device)
+        self.text_rows = torch.cat([torch.arange(self.n_texts, device=self.device), more])
+        self.log(f"texts read: {len(self.text_rows)}, {len(pack.held_out)} words held out")
 
         # Names that one image is compared with: those of many drawings, and all concrete ones.
-        rows = [row for kind in self.icons for row in pack.rows[kind]]
+        rows = [row for kind in KINDS for row in pack.rows[kind]]
         count: dict[str, int] = {}
         for _, _, name in rows:
             count[name] = count.get(name, 0) + 1
@@ -183,7 +221,7 @@ class Trainer:
 
         number = {name: i for i, name in enumerate(self.names)}
         self.label, self.weight = {}, {}
-        for kind in self.icons:
+        for kind in KINDS:
             labels = [number.get(row[2], -1) for row in pack.rows[kind]]
             self.label[kind] = torch.tensor(labels, device=self.device)
             weights = self.icon_weights(pack.rows[kind], kind)
@@ -196,7 +234,18 @@ class Trainer:
         width = max(map(len, tags))
         self.tags = torch.tensor([(row * width)[:width] for row in tags], device=self.device)
         self.model = CLIP(**{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"]}, "text_cfg": {**CONFIG["text_cfg"]}})
+        if options["start"]:
+            stored = load_file(options["start"])
+            # A phase that starts a tower anew leaves nothing of it.
+            anew = {"text": "text", "small": "visual"}
+            left = {anew[phase] for phase in self.phases if phase in anew}
+            visual = ("visual.", "logit_scale")
+            stored = {k: v for k, v in stored.items() if ("visual" if k.startswith(visual) else "text") not in left}
+            taken = b"".join(key.encode() + stored[key].numpy().tobytes() for key in sorted(stored))
+            self.taken = hashlib.sha256(taken).hexdigest()
+            self.model.load_state_dict({**self.model.state_dict(), **stored})
         self.model.to(self.device)
+        self.mix = MixStyle(options["mix"], options["seed"]) if options["mix"] else None
 
     def icon_weights(self, rows: list, kind: str) -> list[float]:
         """Weigh icons: names by how concrete they are and how often drawn, then sets of a name, then its icons."""
@@ -215,11 +264,14 @@ class Trainer:
             out.append(name_weight * SET_WEIGHT.get(set_name, 0.6) / total / sets[set_name])
         return out
 
-    def optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return AdamW with weight decay on matrices only."""
-        decay = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": decay, "weight_decay": self.options["decay"]}, {"params": plain, "weight_decay": 0.0}]
+    def optimizer(self, *groups_of: tuple[list[torch.nn.Parameter], float, float]) -> torch.optim.Optimizer:
+        """Return AdamW for groups of (parameters, weight decay, factor of the rate); only matrices decay."""
+        groups = []
+        for parameters, decay, factor in groups_of:
+            matrices = [p for p in parameters if p.ndim > 1]
+            plain = [p for p in parameters if p.ndim <= 1]
+            groups.append({"params": matrices, "weight_decay": decay, "factor": factor})
+            groups.append({"params": plain, "weight_decay": 0.0, "factor": factor})
         return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=self.device.type == "cuda")
 
     def autocast(self) -> torch.autocast:
@@ -230,8 +282,8 @@ class Trainer:
 
     def start_text(self) -> None:
         """Start the text tower near a bag of tokens: the best linear guess of the targets from a text's tokens."""
-        rows, vocab = self.n_texts, VOCAB_SIZE
-        ids, lengths = self.tokens.ids[:rows], self.tokens.lengths[:rows].clamp_min(1)
+        rows, vocab = len(self.text_rows), VOCAB_SIZE
+        ids, lengths = self.tokens.ids[self.text_rows], self.tokens.lengths[self.text_rows].clamp_min(1)
         places = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
         row_of = torch.arange(rows, device=self.device)[:, None].expand_as(ids)[places]
         values = (1 / lengths.float())[:, None].expand_as(places)[places]
@@ -247,7 +299,7 @@ class Trainer:
 
         # Ridge regression by conjugate gradients: (A'A + 1) X = A'Y.
         x = torch.zeros(vocab, DIMENSIONS, device=self.device)
-        residual = transpose(self.targets[:rows])
+        residual = transpose(self.targets[self.text_rows])
         direction, square = residual.clone(), (residual**2).sum(0)
         for _ in range(25):
             image = transpose(apply(direction)) + direction
@@ -281,12 +333,13 @@ class Trainer:
 
     def some_texts(self, n: int) -> torch.Tensor:
         """Return rows of training texts, all as likely."""
-        return torch.randint(self.n_texts, (n,), generator=self.dice.generator, device=self.device)
+        chosen = torch.randint(len(self.text_rows), (n,), generator=self.dice.generator, device=self.device)
+        return self.text_rows[chosen]
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
         """Encode texts in varied templates."""
         order = torch.randperm(len(rows), generator=self.dice.generator, device=self.device)
-        tokens = self.tokens.varied(rows, order)
+        tokens = self.tokens.varied(rows, order, self.dice, self.options["split"])
         if self.device.type == "cuda":
             return self.model.encode_text(tokens)
 
@@ -303,20 +356,28 @@ class Trainer:
             parts.append(x @ model.text_projection)
         return torch.cat(parts)[order.argsort()]
 
+    def text_parameters(self) -> list[torch.nn.Parameter]:
+        """Return the parameters of the text tower."""
+        return [
+            p for name, p in self.model.named_parameters() if not name.startswith("visual.") and name != "logit_scale"
+        ]
+
     def train_text(self) -> None:
         """Phase 1."""
         self.start_text()
         self.log("token vectors started")
-        model = self.model.train()
-        parameters = [*model.transformer.parameters(), *model.token_embedding.parameters(), model.positional_embedding]
-        parameters += [*model.ln_final.parameters(), model.text_projection]
-        optimizer = self.optimizer(parameters)
+        self.model.train()
+        parameters = self.text_parameters()
+        optimizer = self.optimizer((parameters, self.options["decay_text"], 1.0))
         schedule = Schedule(self.log, "text", self.options["steps_text"], 2e-3, self.phase_seconds["text"])
         while schedule.progress() < 1:
             rows = self.some_texts(self.options["batch_text"])
             with self.autocast():
                 encoded = self.encode(rows)
-            schedule.step(optimizer, self.text_loss(encoded, self.targets[rows]), parameters)
+            if schedule.step(optimizer, self.text_loss(encoded, self.targets[rows]), parameters):
+                self.model.eval()
+                self.log(json.dumps(word_figures(self.model, self.pack, self.tokens, self.device)))
+                self.model.train()
 
     # ---------------------------------------------------------------- images
 
@@ -364,11 +425,11 @@ class Trainer:
             small = {**CONFIG["vision_cfg"], "image_size": size}
             visual = _build_vision_tower(DIMENSIONS, open_clip.CLIPVisionCfg(**small)).to(self.device)
         visual = visual.train().to(memory_format=torch.channels_last)
-        if self.options["mix"]:
-            MixStyle(self.options["mix"], self.options["seed"]).attach(visual)
+        if self.mix:
+            self.mix.attach(visual)
         scale = torch.nn.Parameter(torch.tensor(math.log(16.0), device=self.device))
         parameters = [*visual.parameters(), scale]
-        optimizer = self.optimizer(parameters)
+        optimizer = self.optimizer((parameters, self.options["decay"], 1.0))
         steps = self.options[f"steps_{phase}"]
         schedule = Schedule(self.log, phase, steps, self.options["rate"], self.phase_seconds[phase])
         while schedule.progress() < 1:
@@ -396,7 +457,9 @@ class Trainer:
     @torch.no_grad()
     def fresh_bank(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode all names, and words at random after them, with the text tower as it is; give the words' rows too."""
-        words = self.some_texts(self.options["words"])
+        # WordNet's words and captions: among the others are "the" and "of".
+        chosen = (self.options["words"],)
+        words = torch.randint(self.n_texts, chosen, generator=self.dice.generator, device=self.device)
         parts = []
         for rows in torch.cat([self.name_rows, words]).split(8192):
             with self.autocast():
@@ -407,8 +470,15 @@ class Trainer:
         """Phase 4."""
         model = self.model.train()
         model.visual.to(memory_format=torch.channels_last)
+        if self.mix and "large" not in self.phases:
+            self.mix.attach(model.visual)
         parameters = list(model.parameters())
-        optimizer = self.optimizer(parameters)
+        image_side = [*model.visual.parameters(), model.logit_scale]
+        optimizer = self.optimizer(
+            (image_side, self.options["decay"], 1.0),
+            (self.text_parameters(), self.options["decay_text"], self.options["text_factor"]),
+        )
+        self.mean = Mean(model, self.options["keep"])
         schedule = Schedule(
             self.log, "joint", self.options["steps_joint"], self.options["rate_joint"], self.phase_seconds["joint"]
         )
@@ -441,29 +511,35 @@ class Trainer:
             told += schedule.step(optimizer, pairs + among_all + 3 * words, parameters)
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(100))
+            self.mean.update()
             if told == 4:
                 told = 0
                 self.save("pictoclip.part.safetensors")
                 self.report(quick=True)
+                self.mean.swap()
+                self.report(quick=True, title="mean ")
+                self.mean.swap()
 
     # ---------------------------------------------------------------- output
 
-    def report(self, quick: bool = False) -> None:
-        """Log the figures on the vendor that the recipe is chosen on."""
+    def report(self, quick: bool = False, title: str = "") -> float:
+        """Log the figures on the vendor that the recipe is chosen on, and return what weights are chosen by."""
         self.model.eval()
         found = figures(self.model, self.pack, self.tokens, "choice", self.device, quick)
         self.model.train()
-        self.log(json.dumps(found))
+        self.log(title + json.dumps(found))
+        return score(found)
 
     def save(self, name: str) -> None:
         """Save the weights in half precision."""
-        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, self.out / name)
+        save_half(self.model, self.out / name)
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option("--start", default="", help="Weights of an earlier run, for what the phases do not train anew.")
+@click.option("--phases", default="text,small,large,joint", show_default=True, help="Phases to run.")
 @click.option("--steps-text", default=4000, show_default=True, help="Steps of phase 1.")
 @click.option("--steps-small", default=4000, show_default=True, help="Steps of phase 2.")
 @click.option("--steps-large", default=5000, show_default=True, help="Steps of phase 3.")
@@ -474,7 +550,11 @@ class Trainer:
 @click.option("--words", default=8192, show_default=True, help="Random words beside the names in phase 4.")
 @click.option("--rate", default=3e-3, show_default=True, help="Peak learning rate of phases 2 and 3.")
 @click.option("--rate-joint", default=1e-3, show_default=True, help="Peak learning rate of phase 4.")
-@click.option("--decay", default=0.1, show_default=True, help="Weight decay.")
+@click.option("--decay", default=0.1, show_default=True, help="Weight decay of the image tower.")
+@click.option("--decay-text", default=0.1, show_default=True, help="Weight decay of the text tower.")
+@click.option("--text-factor", default=1.0, show_default=True, help="Rate of the text tower in phase 4, as a factor.")
+@click.option("--split", default=0.0, show_default=True, help="How often tokens are split, in half of the texts.")
+@click.option("--keep", default=0.998, show_default=True, help="What the mean of weights keeps of itself each step.")
 @click.option("--strength", default=0.8, show_default=True, help="How much pictures are varied.")
 @click.option("--line", default=0.2, show_default=True, help="Part of the pictures that are of line icons.")
 @click.option("--boost", default=3.0, show_default=True, help="Weight of concrete emoji among names.")
@@ -486,19 +566,26 @@ def main(data: Path, out: Path, **options: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(data, out, options)
     trainer.log("options " + json.dumps(options))
-    trainer.train_text()
-    trainer.save("pictoclip.part.safetensors")
-    trainer.train_images("small", 32)
-    trainer.train_images("large", 64)
-    trainer.save("pictoclip.part.safetensors")
-    trainer.report(quick=True)
-    trainer.train_joint()
+    if "text" in trainer.phases:
+        trainer.train_text()
+    for phase, size in (("small", 32), ("large", 64)):
+        if phase in trainer.phases:
+            trainer.train_images(phase, size)
+    if "joint" in trainer.phases:
+        trainer.save("pictoclip.part.safetensors")
+        trainer.report(quick=True)
+        trainer.train_joint()
+        (out / "pictoclip.part.safetensors").unlink()
+        last = trainer.report(title="last ")
+        trainer.mean.swap()
+        if trainer.report(title="mean ") < last:
+            trainer.mean.swap()
     trainer.save("pictoclip.safetensors")
-    (out / "pictoclip.part.safetensors").unlink()
     (out / "pictoclip.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    trainer.report()
     # The command that makes as many steps again, without a budget.
-    repeated = {k: v for k, v in options.items() if k != "budget"}
+    repeated = {k: v for k, v in options.items() if k != "budget" and v != ""}
+    if "start" in repeated:
+        repeated["start"] = "START"
     repeated |= {f"steps_{phase}": steps for phase, steps in trainer.log.made.items()}
     arguments = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in repeated.items())
     manifest = {
@@ -514,6 +601,8 @@ def main(data: Path, out: Path, **options: float) -> None:
             **{f"tools/pictoclip/{p.name}": sha256(p) for p in sorted(Path(__file__).parent.glob("*.py"))},
             **{f"data/{p.name}": sha256(p) for p in sorted(data.iterdir()) if not p.name.startswith(("test", "shift"))},
             "bpe_vocab.txt.gz": sha256(MODEL_DIR / "bpe_vocab.txt.gz"),
+            # Not of the whole file: of the weights that were taken from it.
+            **({"start": trainer.taken} if options["start"] else {}),
             "pictoclip.safetensors": sha256(out / "pictoclip.safetensors"),
         },
     }

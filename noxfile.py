@@ -1,8 +1,8 @@
 """Checks on other versions than the one at hand.
 
-``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python;
-``nox -s sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of scikit-learn.
-All but the first install PyTorch.
+``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python; ``nox -s
+sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of
+scikit-learn. All but the first install PyTorch.
 """
 
 import nox
@@ -10,16 +10,14 @@ import nox
 nox.options.sessions = ["grammar"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
+# The tests that touch scikit-learn's estimator API.
 TESTS = [
-    "tests/test_common.py",
-    "tests/test_grid_search.py",
-    "tests/test_thresholds_objects.py",
-    "tests/test_pyod.py",
-    "tests/test_explain.py",
-    "tests/test_persistence.py",
+    "tests/detectors",
+    "tests/calibration",
     "tests/test_adapters.py",
+    "tests/test_grid_search.py",
+    "tests/test_persistence.py",
     "tests/test_pipeline.py",
-    "tests/test_detectors.py",
 ]
 
 
@@ -27,7 +25,15 @@ TESTS = [
 def grammar(session: nox.Session) -> None:
     """Find syntax and library calls that are newer than the oldest Python that is supported."""
     session.install("vermin")
-    session.run("vermin", f"--target={PYTHONS[0]}-", "--no-tips", "--violations", "dnm_sklearn", "tests", "noxfile.py")
+    session.run(
+        "vermin",
+        f"--target={PYTHONS[0]}-",
+        "--no-tips",
+        "--violations",
+        "dnm_sklearn",
+        "tests",
+        "noxfile.py",
+    )
 
 
 @nox.session(python=PYTHONS)

@@ -19,15 +19,20 @@ _PAUSE = 0.3
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], repeats: int = 9, *, cpu_time: bool = False, warm: bool = False
+    functions: dict[str, Callable[[], object]],
+    repeats: int = 9,
+    *,
+    cpu_time: bool = False,
+    warm: bool = False,
 ) -> dict[str, float]:
     """Median seconds of each function: warmed up, then run in turn `repeats` times.
 
-    `warm` runs each once more, untimed, right before it is timed: what a batch costs in a stream of batches.
+    `warm` runs each once more, untimed, right before it is timed: what a batch costs in a stream of
+    batches.
 
-    `cpu_time` counts the seconds this process computed instead of those that passed: on a machine that others
-    use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's threads spin for some 100 ms
-    after a product and would take a core from the next arm.
+    `cpu_time` counts the seconds this process computed instead of those that passed: on a machine
+    that others use too, with one thread, ratios stay right. Each call follows a pause: OpenBLAS's
+    threads spin for some 100 ms after a product and would take a core from the next arm.
     """
     clock = time.process_time if cpu_time else time.perf_counter
     for function in functions.values():
@@ -44,13 +49,35 @@ def interleaved(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def print_ratios(seconds: dict[str, float], memory: dict[str, float] | None = None) -> None:
+    """Print the time of each arm, and its ratio to the fastest bare product of numpy and of torch.
+
+    The products are the arms whose names begin with "product, numpy" and "product, torch".
+    """
+    bare = {}
+    for library in ("numpy", "torch"):
+        times = [time for name, time in seconds.items() if name.startswith(f"product, {library}")]
+        if times:
+            bare[library] = min(times)
+
+    for name, time in seconds.items():
+        line = f"{name:34s} {1e3 * time:10.2f} ms"
+        for library, product in bare.items():
+            line += f"  {time / product:5.2f}x {library}'s product"
+        if memory and name in memory:
+            line += f"  {memory[name]:6.0f} MB"
+        print(line)
+
+
 def add_timing_options(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
     """Add the options that all benchmarks share."""
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--cpu-time", action="store_true", help="count CPU seconds on one thread: for a machine that is busy"
+        "--cpu-time",
+        action="store_true",
+        help="count CPU seconds on one thread: for a machine that is busy",
     )
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
 
@@ -74,7 +101,9 @@ def peak_extra_mb(module: str, **parameters: object) -> float:
     Call it before this process grows: a child's peak starts at its parent's size.
     """
     command = [sys.executable, "-m", module, "--peak", json.dumps(parameters)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
     return float(done.stdout)
 
 
@@ -86,7 +115,9 @@ def reset_peak() -> None:
 
 def peak_mb() -> float:
     """Peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -116,7 +147,9 @@ def machine(device: str = "cpu") -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = models[0].split(":")[1].strip() if models else name
     if device != "cpu":
         name = f"{torch.cuda.get_device_name(device)}, {name}"

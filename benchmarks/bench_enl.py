@@ -18,6 +18,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -52,9 +53,11 @@ def peak(labels, batch, images, what):
     if what == "fit":
         det.fit(id_images, id_names)
     elif what == "product":
-        np.matmul(rows, det.negative_text_.T)
+        np.matmul(rows, det.negative_embeddings_.T)
     else:
-        det.set_params(adaptation="transductive" if what == "stream" else "frozen").score_samples(rows)
+        det.set_params(adaptation="transductive" if what == "stream" else "frozen").score_samples(
+            rows
+        )
     print(peak_mb() - before)
 
 
@@ -74,24 +77,32 @@ def main():
     memory = {what: peak_extra_mb("benchmarks.bench_enl", **sizes, what=what) for what in steps}
     set_threads(options)
 
+    import torch
+
     _, names_seconds = fitted(options.labels, 0)
     det, fit_seconds = fitted(options.labels, options.images)
-    rows, corpus = unit_rows(options.batch, WIDTH, 2), det.negative_text_
+    rows, corpus = unit_rows(options.batch, WIDTH, 2), det.negative_embeddings_
     result = np.empty((len(rows), len(corpus)), dtype=np.float32)
+    on_torch = torch.from_numpy(rows), torch.from_numpy(corpus).T
+    torch_result = torch.from_numpy(result)
 
     functions = {
-        "product": lambda: np.matmul(rows, corpus.T, out=result),
+        "product, numpy": lambda: np.matmul(rows, corpus.T, out=result),
+        "product, torch": lambda: torch.mm(*on_torch, out=torch_result),
         "score": lambda: det.score_samples(rows),
         "stream": lambda: det.partial_fit(rows),
     }
     seconds = interleaved(functions, options.repeats, cpu_time=options.cpu_time)
     print(machine())
-    print(f"B={options.batch} N={options.labels} K={N_CLASSES} D={WIDTH}, {options.repeats} repeats")
     print(
-        f"fit: names only {names_seconds:.2f} s; {options.images} ID images {fit_seconds:.2f} s, {memory['fit']:.0f} MB"
+        f"B={options.batch} N={options.labels} K={N_CLASSES} D={WIDTH}, {options.repeats} repeats"
     )
-    for name, value in seconds.items():
-        print(f"{name:8s} {value:8.3f} s {value / seconds['product']:6.2f} x the bare product {memory[name]:8.0f} MB")
+    print(
+        f"fit: names only {names_seconds:.2f} s; {options.images} ID images {fit_seconds:.2f} s, "
+        f"{memory['fit']:.0f} MB"
+    )
+    memory["product, numpy"] = memory["product"]
+    print_ratios(seconds, memory)
 
 
 if __name__ == "__main__":

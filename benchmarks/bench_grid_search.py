@@ -1,10 +1,11 @@
 """``GridSearchCV`` over mining parameters on cached embeddings, against the sum of its scoring products.
 
-5 folds x 20 candidates of NegLabel's quantile and fraction. The encoder is a stand-in (hashed vectors), whose text
-banks are cached in a fresh folder, as a real model's are: "mining to do" starts with these banks only, "all cached"
-with the mining criteria too. Each of the 100 fits scores its training rows (for the threshold) and its test rows; the
-baseline is the bare float32 products of the same shapes, and nothing else.
-Run from the project's root: python -m benchmarks.bench_grid_search [--rows 2000] [--classes 1000] [--repeats 1]
+5 folds x 20 candidates of NegLabel's quantile and fraction. The encoder is a stand-in (hashed
+vectors), whose text banks are cached in a fresh folder, as a real model's are: "mining to do"
+starts with these banks only, "all cached" with the mining criteria too. Each of the 100 fits scores
+its training rows (for the threshold) and its test rows; the baseline is the bare float32 products
+of the same shapes, and nothing else. Run from the project's root: python -m
+benchmarks.bench_grid_search [--rows 2000] [--classes 1000] [--repeats 1]
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def search(names, X, y, folder):
     from dnm_sklearn.testing import FakeEmbedder
 
     detector = NegLabelDetector(names, embedder=FakeEmbedder(WIDTH), memory=folder)
-    grid = GridSearchCV(detector, GRID, cv=StratifiedKFold(FOLDS), scoring=auroc_scorer, refit=False)
+    grid = GridSearchCV(
+        detector, GRID, cv=StratifiedKFold(FOLDS), scoring=auroc_scorer, refit=False
+    )
     return grid.fit(X, y)
 
 
@@ -61,13 +64,19 @@ def products(X, n_labels, n_classes):
                 if library == "numpy":
                     np.matmul(X[:rows], labels.T, out=shaped)
                 else:
-                    torch.mm(torch.from_numpy(X[:rows]), torch.from_numpy(labels).T, out=torch.from_numpy(shaped))
+                    torch.mm(
+                        torch.from_numpy(X[:rows]),
+                        torch.from_numpy(labels).T,
+                        out=torch.from_numpy(shaped),
+                    )
 
     return {name: lambda name=name: run(name) for name in ("torch", "numpy")}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--classes", type=int, default=1000)
     add_timing_options(parser, repeats=3)
@@ -75,8 +84,9 @@ def main():
     set_threads(args)
     import numpy as np
 
-    from dnm_sklearn import NegLabelDetector, mining
+    from dnm_sklearn import NegLabelDetector
     from dnm_sklearn.corpus import load_corpus
+    from dnm_sklearn.scoring import mining
     from dnm_sklearn.testing import FakeEmbedder
 
     print(machine())
@@ -84,9 +94,16 @@ def main():
     corpus = load_corpus("wordnet-neglabel")
     names = list(corpus.names[: args.classes])
     X, y = unit_rows(args.rows, WIDTH, 0), np.arange(args.rows) % 2
-    mined, encoded = count_calls(mining, "percentile_similarity"), count_calls(FakeEmbedder, "_encode_prompts")
+    mined, encoded = (
+        count_calls(mining, "percentile_similarity"),
+        count_calls(FakeEmbedder, "_encode_prompts"),
+    )
     bare = products(X, len(corpus), args.classes)
-    seconds: dict[str, list[float]] = {"mining to do": [], "all cached": [], **{name: [] for name in bare}}
+    seconds: dict[str, list[float]] = {
+        "mining to do": [],
+        "all cached": [],
+        **{name: [] for name in bare},
+    }
 
     def timed(name, function):
         start = clock()
@@ -96,7 +113,9 @@ def main():
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
             mined.clear(), encoded.clear()
-            NegLabelDetector(names, embedder=FakeEmbedder(WIDTH), mining="none", memory=folder).fit()
+            NegLabelDetector(
+                names, embedder=FakeEmbedder(WIDTH), mining="none", memory=folder
+            ).fit()
             timed("mining to do", lambda folder=folder: search(names, X, y, folder))
             counts = len(mined), len(encoded)
             timed("all cached", lambda folder=folder: search(names, X, y, folder))
@@ -107,11 +126,17 @@ def main():
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     best = repeated * min(medians[name] for name in bare)
     n_candidates = len(GRID["quantile"]) * len(GRID["fraction"])
-    print(f"{FOLDS} folds x {n_candidates} candidates, {args.rows} rows, {args.classes} classes, {len(corpus)} labels")
+    print(
+        f"{FOLDS} folds x {n_candidates} candidates, {args.rows} rows, {args.classes} classes, "
+        f"{len(corpus)} labels"
+    )
     print(f"criteria computed {counts[0]} times, text banks {counts[1]} times")
     print(f"sum of the bare products          {best:8.2f} s")
     for name in ("mining to do", "all cached"):
-        print(f"grid search, {name:12s}         {medians[name]:8.2f} s  {medians[name] / best:5.2f}x  (goal <= 2)")
+        print(
+            f"grid search, {name:12s}         {medians[name]:8.2f} s  {medians[name] / best:5.2f}x "
+            " (goal <= 2)"
+        )
     print(f"peak memory of the process {peak_mb():.0f} MB")
 
 

@@ -1,8 +1,9 @@
 """Time and memory of fitting and scoring at 1x, 4x and 16x of images, of corpus and of classes, and the exponents.
 
-Embeddings are random and ready-made, one factor grows at a time. 1 = linear; below 1, fixed costs are still seen. (The
-k-NN density is a product of the corpus with itself: ``bench_mining --growth`` shows its exponent of 2.) Run from the
-project's root: python -m benchmarks.bench_growth [--detector NegLabelDetector] [--repeats 7]
+Embeddings are random and ready-made, one factor grows at a time. 1 = linear; below 1, fixed costs
+are still seen. (The k-NN density is a product of the corpus with itself: ``bench_mining --growth``
+shows its exponent of 2.) Run from the project's root: python -m benchmarks.bench_growth [--detector
+NegLabelDetector] [--repeats 7]
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def make(sizes, name):
 
 
 def peak(parameters):
-    """Peak that fit and score add, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that fit and score add, beyond inputs, libraries and what a small call needs."""
     name = parameters.pop("detector")
     detector, images = make({"images": 500, "corpus": 1000, "classes": 20}, name)
     detector.fit().decision_function(images)
@@ -51,7 +52,9 @@ def peak(parameters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--detector", default="NegLabelDetector")
     add_timing_options(parser)
     args = parser.parse_args()
@@ -72,13 +75,20 @@ def main():
         calls = {}
         for i, (detector, images) in enumerate(made):
             calls[f"fit {i}"] = lambda detector=detector: detector.fit()
-            calls[f"score {i}"] = lambda detector=detector, images=images: detector.decision_function(images)
+            calls[f"score {i}"] = lambda detector=detector, images=images: (
+                detector.decision_function(images)
+            )
         seconds = interleaved(calls, args.repeats, cpu_time=args.cpu_time)
         sizes = [shape[axis] for shape in shapes]
         print(f"{axis:8s} {'fit':>12s} {'score':>12s} {'peak extra memory':>20s}")
         for i, size in enumerate(sizes):
-            print(f"{size:8d} {seconds[f'fit {i}']:10.3f} s {seconds[f'score {i}']:10.3f} s {memory[axis][i]:17.0f} MB")
-        slopes = [exponent(sizes, [seconds[f"{what} {i}"] for i in range(3)]) for what in ("fit", "score")]
+            print(
+                f"{size:8d} {seconds[f'fit {i}']:10.3f} s {seconds[f'score {i}']:10.3f} s "
+                f"{memory[axis][i]:17.0f} MB"
+            )
+        slopes = [
+            exponent(sizes, [seconds[f"{what} {i}"] for i in range(3)]) for what in ("fit", "score")
+        ]
         extra = exponent(sizes, [max(1.0, value) for value in memory[axis]])
         print(f"exponent {slopes[0]:12.2f} {slopes[1]:12.2f} {extra:20.2f}")
 

@@ -1,11 +1,13 @@
 """Images through the image tower, against the model alone and the decoders alone, in one run.
 
-The model's own rate is ``encode_image`` on batches already prepared, in the fastest of several batch sizes; ours starts
-from pictures in memory that need no resizing, and from JPEG files. The decoders' own rate is reading, decoding and
-resizing the files in as many threads, with no model. Where the CPU does both, it can at best take the sum of both
-times ("their sum"); where a GPU computes, the slower of the two ("the limit"). A second case has the small model that
-is shipped and large files, so that decoding binds whatever the model's device. Run from the project's root:
-python -m benchmarks.bench_image_tower [--images 64] [--model ViT-B-16/] [--device cpu] [--repeats 7] [--compile]
+The model's own rate is ``encode_image`` on batches already prepared, in the fastest of several
+batch sizes; ours starts from pictures in memory that need no resizing, and from JPEG files. The
+decoders' own rate is reading, decoding and resizing the files in as many threads, with no model.
+Where the CPU does both, it can at best take the sum of both times ("their sum"); where a GPU
+computes, the slower of the two ("the limit"). A second case has the small model that is shipped and
+large files, so that decoding binds whatever the model's device. Run from the project's root: python
+-m benchmarks.bench_image_tower [--images 64] [--model ViT-B-16/] [--device cpu] [--repeats 7]
+[--compile]
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def make(model, device, precision, compiled=False):
     import warnings
 
     from dnm_sklearn.embedding import CLIPEmbedder
-    from dnm_sklearn.embedding.models import get_model
+    from dnm_sklearn.embedding.open_clip.registry import get_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -92,11 +94,15 @@ def bf16_rate(device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="ViT-B-16/", help="an empty tag is random weights")
     parser.add_argument("--precision", default="auto")
     parser.add_argument(
-        "--compile", action="store_true", help="ours with a compiled image tower; the model alone without"
+        "--compile",
+        action="store_true",
+        help="ours with a compiled image tower; the model alone without",
     )
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
@@ -126,8 +132,9 @@ def compare(args, model, jpeg_size):
     import numpy as np
     import torch
 
+    from dnm_sklearn._utils.device import torch_threads
     from dnm_sklearn.embedding.images import read_rgb
-    from dnm_sklearn.embedding.stream import prefetch, resolve_workers, torch_threads
+    from dnm_sklearn.embedding.pipeline import prefetch, resolve_workers
     from dnm_sklearn.scoring import negative_label_log_odds
 
     embedder, loaded = make(model, args.device, args.precision, args.compile)
@@ -150,33 +157,51 @@ def compare(args, model, jpeg_size):
             path.write_bytes(content)
 
         def decoders_only():
-            for _ in prefetch(lambda path: loaded.prepare(read_rgb(path)), paths, n_workers, ahead=64):
+            for _ in prefetch(
+                lambda path: loaded.preprocess(read_rgb(path)), paths, n_workers, ahead=64
+            ):
                 pass
 
         score = unit_rows(args.images, loaded.width, 0)
         banks = unit_rows(1000, loaded.width, 1), unit_rows(12_000, loaded.width, 2)
-        functions = {f"model alone, batches of {b}": lambda b=b: model_only(b) for b in args.batches}
+        functions = {
+            f"model alone, batches of {b}": lambda b=b: model_only(b) for b in args.batches
+        }
         functions["decoders alone"] = decoders_only
         functions["ours, pictures"] = lambda: embedder.encode_image(arrays)
         functions["ours, JPEG files"] = lambda: embedder.encode_image(paths)
-        functions["scoring them"] = lambda: negative_label_log_odds(score, *banks, n_groups=100, device=args.device)
+        functions["scoring them"] = lambda: negative_label_log_odds(
+            score, *banks, n_groups=100, device=args.device
+        )
         seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time)
 
     best = min(value for name, value in seconds.items() if name.startswith("model"))
     decoding = seconds["decoders alone"]
     print(
-        f"{model} {loaded.precision}, {args.images} images, files of {jpeg_size[0]} x {jpeg_size[1]}, "
-        f"{n_workers} decoding threads"
+        f"{model} {loaded.precision}, {args.images} images, files of {jpeg_size[0]} x "
+        f"{jpeg_size[1]}, {n_workers} decoding threads"
     )
     for name, value in seconds.items():
         print(f"{name:28s} {value:8.3f} s  {args.images / value:8.1f} images/s")
     limit, which = max((best, "the model"), (decoding, "decoding"))
     if which == "the model":
-        print(f"ours from pictures / the model's rate   {best / seconds['ours, pictures']:.3f}  (goal >= 0.95)")
+        print(
+            f"ours from pictures / the model's rate   {best / seconds['ours, pictures']:.3f}  "
+            "(goal >= 0.95)"
+        )
     if args.device == "cpu":
-        print(f"ours from JPEG files / their sum        {(best + decoding) / seconds['ours, JPEG files']:.3f}")
-    print(f"ours from JPEG files / the limit's rate {limit / seconds['ours, JPEG files']:.3f}  (goal >= 0.85)")
-    print(f"what binds: {which}; scoring is {seconds['scoring them'] / seconds['ours, JPEG files']:.4f} of the time")
+        print(
+            "ours from JPEG files / their sum        "
+            f"{(best + decoding) / seconds['ours, JPEG files']:.3f}"
+        )
+    print(
+        f"ours from JPEG files / the limit's rate {limit / seconds['ours, JPEG files']:.3f}  (goal "
+        ">= 0.85)"
+    )
+    print(
+        f"what binds: {which}; scoring is "
+        f"{seconds['scoring them'] / seconds['ours, JPEG files']:.4f} of the time"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """k-NN density of a corpus against its chunked bare product, in one run, and the other mining criteria.
 
-The product writes into one resident buffer, in the best of several chunk sizes, in torch and in numpy; ours
-searches exact neighbours on top. Run from the project's root:
-python -m benchmarks.bench_mining [--labels 8192] [--device cpu] [--repeats 7] [--growth]
-(the corpus of the papers has 56620 labels; 140000 must fit in the same memory).
+The product writes into one resident buffer, in the best of several chunk sizes, in torch and in
+numpy; ours searches exact neighbours on top. Run from the project's root: python -m
+benchmarks.bench_mining [--labels 8192] [--device cpu] [--repeats 7] [--growth] (the corpus of the
+papers has 56620 labels; 140000 must fit in the same memory).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -27,13 +28,13 @@ WIDTH, N_CLASSES = 512, 1000
 
 
 def density(corpus, device="cpu"):
-    from dnm_sklearn.mining import knn_density
+    from dnm_sklearn.scoring.mining import knn_density
 
     return knn_density(corpus, device=device)
 
 
 def peak(parameters):
-    """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that the call adds, beyond inputs, libraries and what a small call needs."""
     corpus = unit_rows(parameters["n_labels"], WIDTH, 0)
     density(corpus[:1000])
     reset_peak()
@@ -46,10 +47,10 @@ def candidates(corpus, device, chunks):
     import numpy as np
     import torch
 
-    from dnm_sklearn.mining import percentile_similarity
+    from dnm_sklearn.scoring.mining import percentile_similarity
 
     bank = torch.from_numpy(corpus).to(device)
-    id_text = torch.from_numpy(unit_rows(N_CLASSES, WIDTH, 1)).to(device)
+    class_embeddings = torch.from_numpy(unit_rows(N_CLASSES, WIDTH, 1)).to(device)
     buffer = torch.empty(max(chunks), len(corpus), device=device)
 
     def torch_product(chunk):
@@ -69,14 +70,20 @@ def candidates(corpus, device, chunks):
     for chunk in chunks:
         functions[f"product, torch, chunks of {chunk}"] = lambda chunk=chunk: torch_product(chunk)
         if device == "cpu":
-            functions[f"product, numpy, chunks of {chunk}"] = lambda chunk=chunk: numpy_product(chunk)
+            functions[f"product, numpy, chunks of {chunk}"] = lambda chunk=chunk: numpy_product(
+                chunk
+            )
     functions["knn_density"] = lambda: density(bank, device)
-    functions["percentile_similarity"] = lambda: percentile_similarity(bank, id_text, device=device)
+    functions["percentile_similarity"] = lambda: percentile_similarity(
+        bank, class_embeddings, device=device
+    )
     return functions
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--labels", type=int, default=8192)
     parser.add_argument("--chunks", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--growth", action="store_true")
@@ -93,19 +100,23 @@ def main():
     print(machine(args.device))
     print(f"{args.labels} labels, width {WIDTH}, 100 neighbours, {N_CLASSES} classes")
     corpus = unit_rows(args.labels, WIDTH, 0)
-    seconds = interleaved(candidates(corpus, args.device, args.chunks), args.repeats, cpu_time=args.cpu_time)
-    bare = min(value for name, value in seconds.items() if name.startswith("product"))
-    for name, value in seconds.items():
-        print(f"{name:34s} {value:8.3f} s  {value / bare:5.2f}x the bare product")
+    seconds = interleaved(
+        candidates(corpus, args.device, args.chunks), args.repeats, cpu_time=args.cpu_time
+    )
+    print_ratios(seconds)
     print(f"peak extra memory of knn_density {memory[-1]:6.0f} MB")
     if args.growth:
         times = [
             interleaved(
-                {"density": lambda n=n: density(corpus[:n], args.device)}, args.repeats, cpu_time=args.cpu_time
+                {"density": lambda n=n: density(corpus[:n], args.device)},
+                args.repeats,
+                cpu_time=args.cpu_time,
             )["density"]
             for n in sizes
         ]
-        print(f"growth with labels (the product is quadratic): exponent {exponent(sizes, times):.2f}")
+        print(
+            f"growth with labels (the product is quadratic): exponent {exponent(sizes, times):.2f}"
+        )
         for size, value, extra in zip(sizes, times, memory, strict=True):
             print(f"  {size:8d} {value:8.3f} s {extra:6.0f} MB")
 

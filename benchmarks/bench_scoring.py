@@ -1,8 +1,9 @@
 """Scoring against the bare float32 product of the same shapes, in one run.
 
-Prints ratios of medians over interleaved repeats, the peak memory that scoring adds (child processes), and with
-``--growth`` time and memory at 1x, 4x and 16x of images, negative labels and classes. Run from the project's
-root: python -m benchmarks.bench_scoring [--device cpu] [--repeats 9] [--growth]
+Prints ratios of medians over interleaved repeats, the peak memory that scoring adds (child
+processes), and with ``--growth`` time and memory at 1x, 4x and 16x of images, negative labels and
+classes. Run from the project's root: python -m benchmarks.bench_scoring [--device cpu] [--repeats
+9] [--growth]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmarks._measure import (
     machine,
     peak_extra_mb,
     peak_mb,
+    print_ratios,
     reset_peak,
     set_threads,
     unit_rows,
@@ -25,26 +27,29 @@ MODULE = "benchmarks.bench_scoring"
 SHAPE = {"n_images": 1024, "n_classes": 1000, "n_negatives": 12_000, "width": 512, "n_groups": 100}
 
 
-def score(image, id_text, negative_text, n_groups, device="cpu", permutation=None):
+def score(images, class_embeddings, negative_embeddings, n_groups, device="cpu"):
     from dnm_sklearn.scoring import negative_label_log_odds
 
     return negative_label_log_odds(
-        image,
-        id_text,
-        negative_text,
+        images,
+        class_embeddings,
+        negative_embeddings,
         n_groups=n_groups,
         id_scale=0.44,
-        permutation=permutation,
         device=device,
     )
 
 
 def inputs(n_images, n_classes, n_negatives, width, **_):
-    return unit_rows(n_images, width, 0), unit_rows(n_classes, width, 1), unit_rows(n_negatives, width, 2)
+    return (
+        unit_rows(n_images, width, 0),
+        unit_rows(n_classes, width, 1),
+        unit_rows(n_negatives, width, 2),
+    )
 
 
 def peak(parameters):
-    """Peak that the call adds, beyond inputs, libraries and the threads' scratch of a small call."""
+    """Peak that the call adds, beyond inputs, libraries and what a small call needs."""
     arrays = inputs(**parameters)
     score(*(a[:1000] for a in arrays), n_groups=10)
     reset_peak()
@@ -58,13 +63,13 @@ def candidates(arrays, n_groups, device):
     import numpy as np
     import torch
 
-    from dnm_sklearn.mining import group_permutation
-
-    image, id_text, negative_text = arrays
-    labels = np.concatenate([id_text, negative_text])
-    on_device = [torch.from_numpy(a).to(device) for a in (image, id_text, negative_text, labels)]
-    product = torch.empty(len(image), len(labels), device=device)
-    permutation = group_permutation(len(negative_text), n_groups, 0)
+    images, class_embeddings, negative_embeddings = arrays
+    labels = np.concatenate([class_embeddings, negative_embeddings])
+    on_device = [
+        torch.from_numpy(a).to(device)
+        for a in (images, class_embeddings, negative_embeddings, labels)
+    ]
+    product = torch.empty(len(images), len(labels), device=device)
 
     def wait():
         if device != "cpu":
@@ -76,12 +81,12 @@ def candidates(arrays, n_groups, device):
 
     def loop():
         logits = 100 * on_device[0] @ on_device[3].T
-        id_logits, rest = logits[:, : len(id_text)], logits[:, len(id_text) :]
-        size = len(negative_text) // n_groups
-        total = torch.zeros(len(image), device=device)
+        id_logits, rest = logits[:, : len(class_embeddings)], logits[:, len(class_embeddings) :]
+        size = len(negative_embeddings) // n_groups
+        total = torch.zeros(len(images), device=device)
         for group in range(n_groups):
             part = rest[:, group * size : (group + 1) * size]
-            total += torch.cat([id_logits, part], 1).softmax(1)[:, : len(id_text)].sum(1)
+            total += torch.cat([id_logits, part], 1).softmax(1)[:, : len(class_embeddings)].sum(1)
         wait()
         return total / n_groups
 
@@ -89,9 +94,8 @@ def candidates(arrays, n_groups, device):
     functions = {"product, torch": torch_product}
     if device == "cpu":
         out = product.numpy()
-        functions["product, numpy"] = lambda: np.matmul(image, labels.T, out=out)
+        functions["product, numpy"] = lambda: np.matmul(images, labels.T, out=out)
     functions["negative_label_log_odds"] = lambda: score(*resident, n_groups, device)
-    functions["the same, permuted"] = lambda: score(*resident, n_groups, device, permutation)
     functions["loop over groups"] = loop
     return functions
 
@@ -110,7 +114,9 @@ def report_growth(shapes, memory, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--growth", action="store_true")
     add_timing_options(parser, repeats=9)
     args = parser.parse_args()
@@ -125,7 +131,9 @@ def main():
     }
     memory = {name: peak_extra_mb(MODULE, **shape) for name, shape in shapes.items()}
     bases = {"n_images": 256, "n_negatives": 3000, "n_classes": 250}
-    grown = [[{**SHAPE, **bases, name: base * f} for f in (1, 4, 16)] for name, base in bases.items()]
+    grown = [
+        [{**SHAPE, **bases, name: base * f} for f in (1, 4, 16)] for name, base in bases.items()
+    ]
     grown = grown if args.growth else []
     grown_memory = [[peak_extra_mb(MODULE, **shape) for shape in shapes] for shapes in grown]
 
@@ -134,9 +142,7 @@ def main():
     print(SHAPE)
     functions = candidates(inputs(**SHAPE), SHAPE["n_groups"], args.device)
     seconds = interleaved(functions, args.repeats, cpu_time=args.cpu_time, warm=True)
-    bare = min(value for name, value in seconds.items() if name.startswith("product"))
-    for name, value in seconds.items():
-        print(f"{name:24s} {value * 1e3:8.1f} ms  {value / bare:5.2f}x the bare product")
+    print_ratios(seconds)
     for name, value in memory.items():
         print(f"peak extra memory, {name:13s} {value:6.0f} MB")
     for shapes_of_one, memory_of_one in zip(grown, grown_memory, strict=True):

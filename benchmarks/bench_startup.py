@@ -1,7 +1,7 @@
 """CPU seconds of ``import dnm_sklearn`` and ``dnm-bench --help`` in fresh processes on a warm disk.
 
-Beside them a bare interpreter and the libraries that the package leaves for later. Run from the project's root:
-python -m benchmarks.bench_startup [--repeats 9]
+Beside them a bare interpreter and the libraries that the package leaves for later. Run from the
+project's root: python -m benchmarks.bench_startup [--repeats 9]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 WAYS = {
     "bare interpreter": "pass",
     "import dnm_sklearn": "import dnm_sklearn",
-    "dnm-bench --help": "from dnm_sklearn.bench.cli import main; main(['--help'])",
+    "dnm-bench --help": "from dnm_sklearn.bench.cli.main import main; main(['--help'])",
     "from dnm_sklearn import NegLabelDetector": "from dnm_sklearn import NegLabelDetector",
     "import sklearn.pipeline": "import sklearn.pipeline",
     "import pyod.models.base": "import pyod.models.base",
@@ -30,7 +30,9 @@ HEAVY = ("torch", "open_clip", "pyod", "scipy.stats", "matplotlib")
 def child_seconds(code):
     """CPU seconds, user and system, of a fresh interpreter that runs `code`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1]
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -39,13 +41,19 @@ def heavy_modules(code):
     """Names of the heavy libraries loaded after `code`."""
     report = f"import atexit, sys; atexit.register(lambda: print(*(m for m in {HEAVY!r} if m in sys.modules))); "
     done = subprocess.run(
-        [sys.executable, "-c", report + code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", report + code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
     )
     return done.stdout.splitlines()[-1] or "none"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     seconds = {way: [] for way in WAYS}
@@ -56,7 +64,10 @@ def main():
                 seconds[way].append(value)
     for way, values in seconds.items():
         goal = f"  (goal <= {GOALS[way]} s)" if way in GOALS else ""
-        print(f"{way:42s} {statistics.median(values):6.3f} s CPU{goal}  heavy: {heavy_modules(WAYS[way])}")
+        print(
+            f"{way:42s} {statistics.median(values):6.3f} s CPU{goal}  heavy: "
+            f"{heavy_modules(WAYS[way])}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Prompts through the text tower, against open_clip's own ``tokenizer`` and ``encode_text``, in one run.
 
-Both start from strings; the prompts are every 8th word of the shipped list under one template, unsorted. open_clip
-runs in the fastest of several batch sizes. It pads every prompt to the whole context, so that its time a prompt does
-not depend on the prompt; ``--baseline-prompts`` times it on fewer and scales. Run from the project's root:
-python -m benchmarks.bench_text_tower [--prompts 8192] [--baseline-prompts 512] [--device cpu] [--repeats 7]
+Both start from strings; the prompts are every 8th word of the shipped list under one template,
+unsorted. open_clip runs in the fastest of several batch sizes. It pads every prompt to the whole
+context, so that its time a prompt does not depend on the prompt; ``--baseline-prompts`` times it on
+fewer and scales. Run from the project's root: python -m benchmarks.bench_text_tower [--prompts
+8192] [--baseline-prompts 512] [--device cpu] [--repeats 7]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def make(model, device):
     import warnings
 
     from dnm_sklearn.embedding import CLIPEmbedder
-    from dnm_sklearn.embedding.models import get_model
+    from dnm_sklearn.embedding.open_clip.registry import get_model
 
     embedder = CLIPEmbedder(model, device=device, precision="fp32" if device == "cpu" else "auto")
     with warnings.catch_warnings():
@@ -74,7 +75,9 @@ def peak(parameters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="ViT-B-16/", help="an empty tag is random weights")
     parser.add_argument("--template", default="the nice {}")
     parser.add_argument("--prompts", type=int, default=8192)
@@ -91,7 +94,9 @@ def main():
     memory = {}
     if not args.no_memory:
         memory["ours"] = peak_extra_mb(MODULE, way="ours", prompts=args.prompts, **common)
-        memory["open_clip, batches of 256"] = peak_extra_mb(MODULE, way="open_clip", prompts=256, batch=256, **common)
+        memory["open_clip, batches of 256"] = peak_extra_mb(
+            MODULE, way="open_clip", prompts=256, batch=256, **common
+        )
     set_threads(args)
     print(machine(args.device))
     embedder, loaded = make(args.model, args.device)
@@ -105,7 +110,10 @@ def main():
     ours = embedder.encode_text(names[:largest], args.template)
     theirs = open_clip_rows(loaded, prompts[:largest], largest)
     cosines = np.einsum("ij,ij->i", ours.astype(float), theirs.astype(float))
-    print(f"largest difference of {len(ours)} rows {np.abs(ours - theirs).max():.1e}, cosine {cosines.min():.6f}")
+    print(
+        f"largest difference of {len(ours)} rows {np.abs(ours - theirs).max():.1e}, cosine "
+        f"{cosines.min():.6f}"
+    )
     trial = {b: lambda b=b: open_clip_rows(loaded, prompts[:largest], b) for b in args.batches}
     by_batch = interleaved(trial, 1, cpu_time=args.cpu_time) if len(trial) > 1 else {largest: 0.0}
     best = min(by_batch, key=by_batch.get)
@@ -119,8 +127,14 @@ def main():
         cpu_time=args.cpu_time,
     )
     whole = seconds["open_clip"] * len(prompts) / len(sample)
-    print(f"{args.model} {len(prompts)} prompts {args.template!r}; open_clip in batches of {best} on {len(sample)}")
-    print(f"ours                        {seconds['ours']:8.2f} s  {len(prompts) / seconds['ours']:8.0f} prompts/s")
+    print(
+        f"{args.model} {len(prompts)} prompts {args.template!r}; open_clip in batches of {best} on "
+        f"{len(sample)}"
+    )
+    print(
+        f"ours                        {seconds['ours']:8.2f} s  "
+        f"{len(prompts) / seconds['ours']:8.0f} prompts/s"
+    )
     print(f"open_clip                   {whole:8.2f} s  {len(prompts) / whole:8.0f} prompts/s")
     print(f"its tokenizer alone         {seconds['tokenizer']:8.2f} s")
     print(f"open_clip / ours            {whole / seconds['ours']:8.2f}  (goal >= 10)")

@@ -1,7 +1,7 @@
 """Streams of docs/enl_tables.rst: ENL, TANL and a TANL with a static gate in five orders, over draws.
 
-``python -m benchmarks.enl_streams --suite FOLDER``, or ``--glyphs letters``. Draw s takes the ID images given to `fit`,
-the order of the stream and the few images of rare OOD from seed s.
+``python -m benchmarks.enl_streams --suite FOLDER``, or ``--glyphs letters``. Draw s takes the ID
+images given to `fit`, the order of the stream and the few images of rare OOD from seed s.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def stream_scores(det, data, kind, seed, fixed=None):
         rng, rows = np.random.default_rng(seed), np.concatenate([data.x, every])
         n_ood = min(len(every), max(20, n // 50)) if "rare" in kind else len(every)
         own, ood = rng.permutation(n), n + rng.permutation(len(every))[:n_ood]
-        streams = {"ID first": [np.r_[own, ood]], "OOD first": [np.r_[ood, own]], "single kind": [own, ood]}
+        streams = {
+            "ID first": [np.r_[own, ood]],
+            "OOD first": [np.r_[ood, own]],
+            "single kind": [own, ood],
+        }
         score = np.empty(len(rows))
         for order in streams.get(kind) or [rng.permutation(np.r_[own, ood])]:
             score[order] = det.score_samples(rows[order]) if fixed is None else fixed[name][order]
@@ -58,8 +62,9 @@ def fixed_scores(det, data):
 class StaticGateTANL:
     """TANL whose ID side is frozen and whose gate is static, as an experiment.
 
-    The ID queue keeps the class names. An image enters the OOD queue when its conformal p-value among the ID images
-    drawn is at most 0.01, by its score with the labels activated after `fit`; that score never moves.
+    The ID queue keeps the class names. An image enters the OOD queue when its conformal p-value
+    among the ID images drawn is at most 0.01, by its score with the labels activated after `fit`;
+    that score never moves.
     """
 
     def __init__(self, data, image, batch_size=256):
@@ -67,7 +72,7 @@ class StaticGateTANL:
         self._tanl.set_params(adaptation="frozen")
         known = np.sort(self._tanl.score_samples(image))
         self._bound = known[int(0.01 * (len(known) + 1)) - 1]
-        corpus, ids = self._tanl.corpus_text_, self._tanl.id_text_
+        corpus, ids = self._tanl.corpus_embeddings_, self._tanl.class_embeddings_
         self._banks = [np.asarray(bank) / self._tanl.temperature_ for bank in (ids, corpus)]
         self._start = self._rows(self._tanl.initial_ood_)
         self._id_mean = self._rows(ids).mean(axis=0)
@@ -86,8 +91,12 @@ class StaticGateTANL:
         admitted = self._tanl.score_samples(X) <= self._bound
         for start in range(0, len(X), self._batch_size):
             part = slice(start, start + self._batch_size)
-            queue = np.concatenate([queue, self._rows(X[part][admitted[part]])])[-self._tanl.queue_length :]
-            order = np.argsort(self._id_mean - queue.mean(axis=0), kind="stable")[: self._tanl.n_activated_]
+            queue = np.concatenate([queue, self._rows(X[part][admitted[part]])])[
+                -self._tanl.queue_length :
+            ]
+            order = np.argsort(self._id_mean - queue.mean(axis=0), kind="stable")[
+                : self._tanl.n_activated_
+            ]
             log_id, corpus = self._log_mass(X[part])
             mass = np.logaddexp.accumulate(corpus[:, order], axis=1)
             out.append((1 / (1 + np.exp(mass - log_id[:, None]))).mean(axis=1))
@@ -109,7 +118,10 @@ def main() -> None:
     for kind in KINDS:
         rows = {}
         for name in fitted[0]:
-            draws = [stream_scores(dets[name], data, kind, seed, fixed[seed][name]) for seed, dets in enumerate(fitted)]
+            draws = [
+                stream_scores(dets[name], data, kind, seed, fixed[seed][name])
+                for seed, dets in enumerate(fitted)
+            ]
             rows[name] = summary(data, draws)
         show(f"Stream: {kind}, {args.draws} draws", rows)
 

@@ -1,8 +1,9 @@
 """Tables of docs/enl.rst: methods with intervals, halves, ablations and bad ID images, over draws of ID images.
 
-``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the shipped suite.
-FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything is seeded; draw s takes the ID
-images, the halves and the order of mixed streams from seed s. Streams are in ``enl_streams``, widths in ``enl_widths``.
+``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the
+shipped suite. FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything
+is seeded; draw s takes the ID images, the halves and the order of mixed streams from seed s.
+Streams are in ``enl_streams``, widths in ``enl_widths``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import numpy as np
 
@@ -23,7 +25,9 @@ from dnm_sklearn import (
     TANLDetector,
 )
 from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
+from dnm_sklearn.detectors import enl as enl_module
 from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.scoring import enl as enl_scoring
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Data:
 
     def halves(self, seed):
         """ID = half of the classes, OOD = the images of the others."""
-        order = np.random.default_rng(1000 + seed).permutation(len(self.names))[: len(self.names) // 2]
+        order = np.random.default_rng(1000 + seed).permutation(len(self.names))[
+            : len(self.names) // 2
+        ]
         index = np.full(len(self.names), -1)
         index[order] = np.arange(len(order))
         own, fit = index[self.labels], index[self.labels_fit]
@@ -63,7 +69,10 @@ class Data:
     def draw(self, per_class, seed):
         """Embeddings and class indices of a few ID images of each class."""
         rng = np.random.default_rng(seed)
-        rows = [rng.permutation(np.flatnonzero(self.labels_fit == k))[:per_class] for k in range(len(self.names))]
+        rows = [
+            rng.permutation(np.flatnonzero(self.labels_fit == k))[:per_class]
+            for k in range(len(self.names))
+        ]
         rows = np.concatenate(rows)
         return self.x_fit[rows], self.labels_fit[rows]
 
@@ -127,17 +136,50 @@ class KNN:
         return (X @ self.rows.T).max(axis=1)
 
 
-def enl(**params):
-    """A maker of ENL detectors that see the images drawn."""
+class OtherPrior(ENLDetector):
+    """ENL with another guess from names (slope, spread, strength) than users get."""
+
+    changed: dict = {}
+
+    def _prior(self, image_mean):
+        return replace(super()._prior(image_mean), **self.changed)
+
+
+class PlainE(ENLDetector):
+    """ENL whose E is the mean over the ID images, without a guess from names."""
+
+    def _fit_expectation(self, X, index):
+        def plain(function):
+            def call(*images, class_index, prior, **others):
+                return function(*images, **others)
+
+            return call
+
+        names = ("expectation", "leave_one_out_scores")
+        functions = {name: plain(getattr(enl_scoring, name)) for name in names}
+        with patch.multiple(enl_scoring, **functions):
+            super()._fit_expectation(X, index)
+
+
+def enl(cls=ENLDetector, *, prior=None, prototype_weight=None, **params):
+    """A maker of ENL detectors that see the images drawn; `prior` and `prototype_weight` are for ablations."""
 
     def make(data, image, index):
-        return ENLDetector(**data.common(), **params).fit(image, np.asarray(data.names)[index])
+        det = (cls if prior is None else with_prior(prior))(**data.common(), **params)
+        weight = enl_module._PROTOTYPE_WEIGHT if prototype_weight is None else prototype_weight
+        with patch.object(enl_module, "_PROTOTYPE_WEIGHT", weight):
+            return det.fit(image, np.asarray(data.names)[index])
 
     return make
 
 
-def enl_names(data, image, index, **params):
-    return ENLDetector(**data.common(), image_mean=data.x_fit.mean(axis=0), **params).fit()
+def with_prior(changed):
+    """ENL with other numbers in its guess from names."""
+    return type("OtherPrior", (OtherPrior,), {"changed": changed})
+
+
+def enl_names(data, image, index, *, cls=ENLDetector, **params):
+    return cls(**data.common(), image_mean=data.x_fit.mean(axis=0), **params).fit()
 
 
 METHODS = {
@@ -147,7 +189,9 @@ METHODS = {
     "NegLabel": lambda data, *_: NegLabelDetector(**data.common()).fit(),
     "DNM": lambda data, *_: DebiasedNegMiningDetector(**data.common()).fit(),
     "TANL (mixed stream)": lambda data, *_: TANLDetector(**data.common()).fit(),
-    "all labels, T": lambda data, *_: NegLabelDetector(**data.common(), mining="none", n_groups=1).fit(),
+    "all labels, T": lambda data, *_: NegLabelDetector(
+        **data.common(), mining="none", n_groups=1
+    ).fit(),
     "ENL, names, E = 1": lambda data, *_: ENLDetector(**data.common()).fit(),
     "ENL, names, image_mean": enl_names,
     "ENL": enl(),
@@ -155,19 +199,27 @@ METHODS = {
     "ENL, background auto": enl(background="auto"),
     "ENL, stream": enl(adaptation="transductive"),
 }
-FIXED = ("max-cosine", "MCM", "NegLabel", "DNM", "all labels, T", "ENL, names, E = 1", "ENL, names, image_mean")
+FIXED = (
+    "max-cosine",
+    "MCM",
+    "NegLabel",
+    "DNM",
+    "all labels, T",
+    "ENL, names, E = 1",
+    "ENL, names, image_mean",
+)
 BASES = ("ENL", "ENL, names, image_mean", "ENL, stream")
 INTERVALS = ("NegLabel", "DNM", "TANL (mixed stream)", "max-cosine", "KNN, same images")
 ABLATIONS = {
     "ENL": enl(),
     "no prototypes": enl(prototype_weight=0.0),
-    "plain E": enl(expectation="plain"),
-    "plain E, no prototypes": enl(expectation="plain", prototype_weight=0.0),
+    "plain E": enl(PlainE),
+    "plain E, no prototypes": enl(PlainE, prototype_weight=0.0),
     "T = 1 / scale": enl(temperature=0.01),
-    "prior slope 0": enl(prior_slope=0.0),
-    "prior spread 0": enl(prior_spread=0.0),
-    "n0 = 0.1": enl(prior_strength=0.1),
-    "n0 = 4": enl(prior_strength=4.0),
+    "prior slope 0": enl(prior={"slope": 0.0}),
+    "prior spread 0": enl(prior={"spread": 0.0}),
+    "n0 = 0.1": enl(prior={"strength": 0.1}),
+    "n0 = 4": enl(prior={"strength": 4.0}),
     "trim 0.2": enl(trim=0.2),
 }
 
@@ -192,8 +244,13 @@ def show(title, rows):
     for name, cells in rows.items():
         text = []
         for column in columns:
-            (a, f), (sa, sf) = cells[column].mean(axis=0), cells[column].std(axis=0, ddof=len(cells[column]) > 1)
-            text.append(f"{a:.1f}/{f:.1f}" if sf == 0 else f"{a:.1f} +- {sa:.1f} / {f:.1f} +- {sf:.1f}")
+            (a, f), (sa, sf) = (
+                cells[column].mean(axis=0),
+                cells[column].std(axis=0, ddof=len(cells[column]) > 1),
+            )
+            text.append(
+                f"{a:.1f}/{f:.1f}" if sf == 0 else f"{a:.1f} +- {sa:.1f} / {f:.1f} +- {sf:.1f}"
+            )
         print(f"| {name} | {' | '.join(text)} |", flush=True)
 
 
@@ -208,7 +265,11 @@ def replicates(draws, repeats=300, seed=0):
     for repeat in range(1 + repeats):
         i = rng.integers(n_id, size=n_id) if repeat else np.arange(n_id)
         for column, name in enumerate(sets):
-            o = rng.integers(n_ood[column], size=n_ood[column]) if repeat else np.arange(n_ood[column])
+            o = (
+                rng.integers(n_ood[column], size=n_ood[column])
+                if repeat
+                else np.arange(n_ood[column])
+            )
             for row, draw in enumerate(draws):
                 out[repeat, row, column] = auroc_fpr(draw[name][0][i], draw[name][1][o])
     return out
@@ -217,10 +278,10 @@ def replicates(draws, repeats=300, seed=0):
 def show_intervals(results, data, repeats=300):
     """Print the difference of ENL to the others, mean over draws, with 95 % intervals of a two-level bootstrap.
 
-    Each repeat draws test images with replacement, the same for both methods and all draws of ID images, and then the
-    draws themselves with replacement. So an interval holds the chance of the test images and, as far as so few draws
-    can show it, that of the ID images given to `fit` and of the order of a stream. It is the interval of the *mean*
-    over draws; a single draw varies more.
+    Each repeat draws test images with replacement, the same for both methods and all draws of ID
+    images, and then the draws themselves with replacement. So an interval holds the chance of the
+    test images and, as far as so few draws can show it, that of the ID images given to `fit` and of
+    the order of a stream. It is the interval of the *mean* over draws; a single draw varies more.
     """
     sets = list(data.ood)
     groups = {name: [column] for column, name in enumerate(sets)}
@@ -231,20 +292,33 @@ def show_intervals(results, data, repeats=300):
     if len(groups) > 6:
         groups = {name: columns for name, columns in groups.items() if name.endswith("mean")}
     n_draws = max(len(draws) for draws in results.values())
-    chosen = np.random.default_rng(1).multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=1 + repeats) / n_draws
+    chosen = (
+        np.random.default_rng(1).multinomial(
+            n_draws, np.full(n_draws, 1 / n_draws), size=1 + repeats
+        )
+        / n_draws
+    )
     chosen[0] = 1 / n_draws
     values = {name: replicates(results[name], repeats) for name in (*BASES, *INTERVALS)}
     for base in BASES:
-        print(f"\n{base} minus method, mean [95 % interval] of AUROC and of FPR95\n| | {' | '.join(groups)} |")
+        print(
+            f"\n{base} minus method, mean [95 % interval] of AUROC and of FPR95\n| | "
+            f"{' | '.join(groups)} |"
+        )
         print("|---|" + "---|" * len(groups))
         for other in INTERVALS:
             gap, text = values[base] - values[other], []
-            pooled = np.einsum("rd,rdsm->rsm", chosen, np.broadcast_to(gap, (1 + repeats, n_draws, *gap.shape[2:])))
+            pooled = np.einsum(
+                "rd,rdsm->rsm", chosen, np.broadcast_to(gap, (1 + repeats, n_draws, *gap.shape[2:]))
+            )
             for columns in groups.values():
                 whole = pooled[:, columns].mean(axis=1)
                 ends = np.quantile(whole[1:], [0.025, 0.975], axis=0)
                 text.append(
-                    " / ".join(f"{m:+.1f} [{a:+.1f}, {b:+.1f}]" for m, a, b in zip(whole[0], *ends, strict=True))
+                    " / ".join(
+                        f"{m:+.1f} [{a:+.1f}, {b:+.1f}]"
+                        for m, a, b in zip(whole[0], *ends, strict=True)
+                    )
                 )
             print(f"| {other} | {' | '.join(text)} |", flush=True)
 
@@ -256,7 +330,9 @@ def table(title, makers, data, args, halves=False):
         results = []
         for seed in range(args.draws if halves or name not in FIXED else 1):
             own = data.halves(seed) if halves else data
-            images = own.draw_any(args.total, seed) if args.total else own.draw(args.per_class, seed)
+            images = (
+                own.draw_any(args.total, seed) if args.total else own.draw(args.per_class, seed)
+            )
             results.append(scores_of(make(own, *images), own, seed))
         rows[name], kept[name] = summary(own, results), results
     show(title, rows)
@@ -266,12 +342,14 @@ def table(title, makers, data, args, halves=False):
 def contaminated(data, name, names, share, args, seed):
     """ID images of which a share is bad; their classes; which are bad.
 
-    Bad ones are images of the OOD set `name` under random names or under that which is nearest, or ("ID") ID images
-    under random names.
+    Bad ones are images of the OOD set `name` under random names or under that which is nearest, or
+    ("ID") ID images under random names.
     """
     rng = np.random.default_rng(seed)
     image, index = (a.copy() for a in data.draw(args.per_class, seed))
-    bad = np.isin(np.arange(len(image)), rng.choice(len(image), int(share * len(image)), replace=False))
+    bad = np.isin(
+        np.arange(len(image)), rng.choice(len(image), int(share * len(image)), replace=False)
+    )
     if names == "ID":
         index[bad] = rng.integers(len(data.names), size=bad.sum())
     else:
@@ -296,8 +374,12 @@ def contamination(data, args):
                 for setting, trim in settings.items():
                     keep = ~bad if setting == "bad ones removed" else np.ones(len(bad), dtype=bool)
                     det = enl(trim=trim)(data, image[keep], index[keep])
-                    cells[setting].append(auroc_fpr(det.score_samples(data.x), det.score_samples(x))[1])
-            text = " | ".join(f"{np.mean(v):.1f} +- {np.std(v, ddof=len(v) > 1):.1f}" for v in cells.values())
+                    cells[setting].append(
+                        auroc_fpr(det.score_samples(data.x), det.score_samples(x))[1]
+                    )
+            text = " | ".join(
+                f"{np.mean(v):.1f} +- {np.std(v, ddof=len(v) > 1):.1f}" for v in cells.values()
+            )
             print(f"| {name} | {kind} | {share} | {text} |", flush=True)
 
 

@@ -1,7 +1,8 @@
 """How ENL's zero-shot guess depends on the width of the embeddings: slope and spread measured, and FPR95.
 
-``python -m benchmarks.enl_widths --suite FOLDER [--width 256 --how pca]``, or ``--glyphs letters``. A projected suite
-is *not* an encoder of that width, it only moves the numbers that the two parameters stand for.
+``python -m benchmarks.enl_widths --suite FOLDER [--width 256 --how pca]``, or ``--glyphs letters``.
+A projected suite is *not* an encoder of that width, it only moves the numbers that the two
+parameters stand for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.enl_tables import enl, enl_names, load, scores_of, summary
+from benchmarks.enl_tables import enl, enl_names, load, scores_of, summary, with_prior
 from dnm_sklearn import EmbeddingTable
 
 GRID = ((0.5, 0.035), (0.0, 0.035), (1.0, 0.035), (0.5, 0.0), (0.5, 0.07))
@@ -49,14 +50,18 @@ def measured(data, n_words=200):
     classes = np.array([data.x_fit[data.labels_fit == k].mean(axis=0) for k in present])
     step = text[present] - words.mean(axis=0)
     slope = np.sum((classes - mean) * step) / np.sum(step**2)
-    some = words[np.random.default_rng(0).choice(len(words), min(n_words, len(words)), replace=False)]
+    some = words[
+        np.random.default_rng(0).choice(len(words), min(n_words, len(words)), replace=False)
+    ]
     inside, about = [], []
     for row, k in enumerate(present):
         rows, direction = data.x_fit[data.labels_fit == k], some - text[k]
         length = np.maximum((direction**2).sum(axis=1), 1e-6)
         n = len(rows)
         if n > 1:
-            inside.append(np.mean(((rows - classes[row]) @ direction.T) ** 2 / length) * n / (n - 1))
+            inside.append(
+                np.mean(((rows - classes[row]) @ direction.T) ** 2 / length) * n / (n - 1)
+            )
         about.append(np.mean(((rows - mean - slope * step[row]) @ direction.T) ** 2 / length))
     return slope, np.sqrt(np.mean(inside)), np.sqrt(np.mean(about))
 
@@ -87,12 +92,22 @@ def main() -> None:
     if args.width:
         data = project(data, args.width, args.how)
     slope, inside, about = measured(data)
-    print(f"width {data.x.shape[1]}: measured slope {slope:.2f}, spread in a class {inside:.4f}, about m_k {about:.4f}")
-    print("\nFPR95 far / near\n| slope | spread | names, image mean | 32 ID images in all |\n|---|---|---|---|")
+    print(
+        f"width {data.x.shape[1]}: measured slope {slope:.2f}, spread in a class {inside:.4f}, "
+        f"about m_k {about:.4f}"
+    )
+    print(
+        "\nFPR95 far / near\n| slope | spread | names, image mean | 32 ID images in all "
+        "|\n|---|---|---|---|"
+    )
     for slope, spread in GRID:
-        prior = {"prior_slope": slope, "prior_spread": spread}
-        cells = [cell(lambda d, *_, p=prior: enl_names(d, None, None, **p), data, lambda seed: (), 1)]
-        cells.append(cell(enl(**prior), data, lambda seed: data.draw_any(32, seed), args.draws))
+        prior = {"slope": slope, "spread": spread}
+        other = with_prior(prior)
+        cells = [
+            cell(lambda d, *_, c=other: enl_names(d, None, None, cls=c), data, lambda seed: (), 1)
+        ]
+        few = enl(prior=prior)
+        cells.append(cell(few, data, lambda seed: data.draw_any(32, seed), args.draws))
         print(f"| {slope} | {spread} | {' | '.join(cells)} |", flush=True)
 
 

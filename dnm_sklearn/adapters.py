@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.labels import is_string_sequence
+from dnm_sklearn._utils.fit_context import fit_context
+from dnm_sklearn._utils.forwarding import available_if_detector_has
+from dnm_sklearn._utils.names import is_string_sequence
+from dnm_sklearn._utils.warnings import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 __all__ = ["OODClassifier", "SklearnOutlierAdapter"]
-
-
-def _detector_has(name: str):
-    def check(adapter: Any) -> bool:
-        getattr(adapter.detector_ if hasattr(adapter, "detector_") else adapter.detector, name)
-        return True
-
-    return check
 
 
 class _Adapter(BaseEstimator):
@@ -30,7 +28,8 @@ class _Adapter(BaseEstimator):
 
     _parameter_constraints: dict = {"detector": [HasMethods(["fit", "decision_function"])]}
 
-    def _clone_width(self) -> None:
+    def _copy_width(self) -> None:
+        """Take over what scikit-learn reads of the number of columns."""
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(self.detector_, name):
@@ -45,8 +44,10 @@ class _Adapter(BaseEstimator):
         threshold = self.detector_.threshold_
         if threshold is None:
             raise ValueError(
-                f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, or calibrate(X_id)."
+                f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, "
+                "or calibrate(X_id)."
             )
+
         return float(threshold)
 
     @property
@@ -55,8 +56,8 @@ class _Adapter(BaseEstimator):
         check_is_fitted(self, "detector_")
         return self.detector_.threshold_
 
-    @available_if(_detector_has("calibrate"))
-    def calibrate(self, X_id, id_tpr=0.95):
+    @available_if_detector_has("calibrate")
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -76,7 +77,9 @@ class _Adapter(BaseEstimator):
 
 
 class SklearnOutlierAdapter(OutlierMixin, _Adapter):
-    """A detector with the signs of scikit-learn's outlier detectors: +1 = inlier (ID), -1 = outlier (OOD).
+    """A detector with the signs of scikit-learn's outlier detectors.
+
+    +1 = inlier (ID), -1 = outlier (OOD).
 
     Parameters
     ----------
@@ -95,16 +98,17 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
     >>> import numpy as np
     >>> from dnm_sklearn import EmbeddingTable, NegLabelDetector, SklearnOutlierAdapter
     >>> table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
-    >>> adapter = SklearnOutlierAdapter(NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1))
+    >>> detector = NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1)
+    >>> adapter = SklearnOutlierAdapter(detector)
     >>> adapter.fit().predict(np.eye(3)).tolist()
     [1, 1, -1]
     """
 
-    def __init__(self, detector):
+    def __init__(self, detector: Any) -> None:
         self.detector = detector
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X=None, y=None):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Fit a clone of the detector.
 
         Parameters
@@ -119,7 +123,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         self : object
         """
         self.detector_ = clone(self.detector).fit(X, y)
-        self._clone_width()
+        self._copy_width()
         return self
 
     @property
@@ -127,7 +131,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """What ``decision_function`` subtracts from ``score_samples``."""
         return -self._threshold()
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """ID score of each row.
 
         Parameters
@@ -142,7 +146,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """
         return -self._scores(X)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Distance to the threshold, with scikit-learn's sign.
 
         Parameters
@@ -158,7 +162,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         threshold = self._threshold()
         return threshold - self._scores(X)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Inlier or outlier.
 
         Parameters
@@ -177,17 +181,17 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
 class OODClassifier(ClassifierMixin, _Adapter):
     """A detector as a binary classifier "is this image OOD?", for tools that take classifiers only.
 
-    ``CalibratedClassifierCV``, ``TunedThresholdClassifierCV``, ``roc_auc`` as a string and stratified splits by
-    default work with it. ``y`` is needed and has two values.
+    ``CalibratedClassifierCV``, ``TunedThresholdClassifierCV``, ``roc_auc`` as a string and
+    stratified splits by default work with it. ``y`` is needed and has two values.
 
     Parameters
     ----------
     detector : BaseOODDetector or OODPipeline
-        With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap a fitted one in
-        ``sklearn.frozen.FrozenEstimator`` to keep it.
+        With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap
+        a fitted one in ``sklearn.frozen.FrozenEstimator`` to keep it.
     ood_class : object, default=None
-        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else the greater of the
-        two values (1, True).
+        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else
+        the greater of the two values (1, True).
 
     Attributes
     ----------
@@ -210,12 +214,12 @@ class OODClassifier(ClassifierMixin, _Adapter):
 
     _parameter_constraints: dict = {**_Adapter._parameter_constraints, "ood_class": "no_validation"}
 
-    def __init__(self, detector, *, ood_class=None):
+    def __init__(self, detector: Any, *, ood_class: Any = None) -> None:
         self.detector = detector
         self.ood_class = ood_class
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit a clone of the detector; ID rows set its threshold.
 
         Parameters
@@ -236,51 +240,71 @@ class OODClassifier(ClassifierMixin, _Adapter):
         """
         if y is None:
             raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 = ID, 1 = OOD."
+                f"{type(self).__name__} requires y to be passed, but the target y is None: give 0 "
+                "= ID, 1 = OOD."
             )
+
         labels = self._labels(y)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"OODClassifier needs ID and OOD rows, and y holds only one class: {self.classes_.tolist()}. A "
-                "detector alone needs no OOD rows."
+                "OODClassifier needs ID and OOD rows, and y holds only one class: "
+                f"{self.classes_.tolist()}. A detector alone needs no OOD rows."
             )
+
         self.ood_class_ = self._ood_class()
+
+        # As 0 and 1 the detector reads it whatever the two values are.
         self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
-        self._clone_width()
+        self._copy_width()
+
         return self
 
     def _labels(self, y: Any) -> np.ndarray:
-        from sklearn.utils import column_or_1d
-
+        """`y` as an array (n,)."""
+        # Refused in the words that scikit-learn's checks of classifiers look for.
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         if kind not in ("binary", "multiclass"):
-            raise ValueError(f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = OOD.")
+            raise ValueError(
+                f"Unknown label type: {kind}. OODClassifier takes two classes, e.g. 0 = ID and 1 = "
+                "OOD."
+            )
+
         labels = column_or_1d(y, warn=True)
         if kind == "multiclass":
             raise ValueError(
-                "Only binary classification is supported. The type of the target is multiclass. Give the class names "
-                "to the detector (classes=[...]), and y = 0 for ID, 1 for OOD rows: y = (names == 'ood')."
+                "Only binary classification is supported. The type of the target is multiclass. "
+                "Give the class names to the detector (classes=[...]), and y = 0 for ID, 1 for OOD "
+                "rows: y = (names == 'ood')."
             )
+
         return labels
 
     def _ood_class(self) -> Any:
+        """Which of the two classes means OOD."""
         if self.ood_class is not None:
             if self.ood_class not in self.classes_:
-                raise ValueError(f"ood_class={self.ood_class!r} is not in y, which holds {self.classes_.tolist()}.")
+                raise ValueError(
+                    f"ood_class={self.ood_class!r} is not in y, which holds "
+                    f"{self.classes_.tolist()}."
+                )
             return self.ood_class
+
         last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
         marker = getattr(last, "ood_label", "ood")
         if is_string_sequence(self.classes_) and marker in self.classes_:
             return marker
+
         if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
             warn(
-                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does with classifiers. In "
-                "the coding of scikit-learn's outlier detectors -1 is the outlier: then pass ood_class=-1.",
+                "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does "
+                "with classifiers. In the coding of scikit-learn's outlier detectors -1 is the "
+                "outlier: then pass ood_class=-1.",
             )
+
         return self.classes_[1]
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Score of ``classes_[1]``, 0 at the threshold.
 
         Parameters
@@ -291,14 +315,17 @@ class OODClassifier(ClassifierMixin, _Adapter):
         Returns
         -------
         ndarray of shape (n,)
-            Above 0 where ``predict`` is ``classes_[1]``: higher = more OOD if that is the OOD class.
+            Above 0 where ``predict`` is ``classes_[1]``: higher = more OOD if that is the OOD
+            class.
         """
         margin = self._scores(X) - self._threshold()
         if self.ood_class_ == self.classes_[1]:
             return margin
+        # The sign turns, and with it the side of a row at the threshold: it is ID, here
+        # classes_[1], and must come out just above 0.
         return np.where(margin == 0, np.finfo(float).tiny, -margin)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Class of each row.
 
         Parameters
@@ -314,8 +341,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         above = self.decision_function(X) > 0
         return self.classes_[above.astype(int)]
 
-    @available_if(_detector_has("predict_proba"))
-    def predict_proba(self, X):
+    @available_if_detector_has("predict_proba")
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The detector's ``predict_proba``, columns in the order of ``classes_``; not calibrated.
 
         Parameters
@@ -332,13 +359,16 @@ class OODClassifier(ClassifierMixin, _Adapter):
         proba = self.detector_.predict_proba(X)
         if self.ood_class_ == self.classes_[1]:
             return proba
-        # A row at the threshold is ID, here the second class, and 0.5 each way would read as the first.
+
+        # A row at the threshold is ID, here the second class, and 0.5 for both would read as the
+        # first.
         tie = proba[:, :1] == 0.5
         return np.where(tie, [np.nextafter(0.5, 0), np.nextafter(0.5, 1)], proba[:, ::-1])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
-        # A zero-shot detector learns the classes from their names, never from the rows of a test data set.
+        # A zero-shot detector learns the classes from their names, never from the rows of
+        # scikit-learn's made-up data sets.
         tags.classifier_tags.poor_score = True
         return tags

@@ -1,16 +1,16 @@
 """OOD detection metrics on scikit-learn's functions, and scorers for model selection.
 
-``score``: **higher = more OOD** (a detector's ``decision_function``). Values are fractions, not percent. A
-metric depends on the order of the scores only, so infinities are fine; NaN is refused. Tied scores share a
-threshold.
+``score``: **higher = more OOD** (a detector's ``decision_function``). Values are fractions, not
+percent. A metric depends on the order of the scores only, so infinities are fine; NaN is refused.
+Tied scores share a threshold.
 
-FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same scores. Say
-which one you report:
+FPR at 95 % TPR has two definitions in the literature, which differ by several points on the same
+scores. Say which one you report:
 
-* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the share of OOD rows accepted as ID at the threshold whose
-  share of accepted ID rows is nearest to 95 %;
-* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the share of ID rows flagged at the first threshold
-  that flags at least 95 % of the OOD rows.
+* ``positive="id"`` (MCM, NegLabel, CSP, DNM): the proportion of OOD rows accepted as ID at the
+  threshold whose proportion of accepted ID rows is nearest to 95 %;
+* ``positive="ood"`` (OpenOOD, pytorch-ood, TANL, AdaNeg): the proportion of ID rows flagged at the
+  first threshold that flags at least 95 % of the OOD rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from dnm_sklearn._utils.labels import row_is_ood
 
 __all__ = [
     "aupr",
@@ -33,13 +36,15 @@ __all__ = [
 Positive = Literal["id", "ood"]
 
 _SPLITTER_HINT = (
-    "Use a splitter that puts ID and OOD rows into every fold: StratifiedKFold(n_splits, shuffle=True) on y; "
-    "an unshuffled KFold on rows sorted ID-then-OOD makes folds of one kind."
+    "Use a splitter that puts ID and OOD rows into every fold: StratifiedKFold(n_splits, "
+    "shuffle=True) on y; an unshuffled KFold on rows sorted ID-then-OOD makes folds of one kind."
 )
 
 
 def auroc(score: Any, is_ood: Any) -> float:
-    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row, ties counted half.
+    """Area under the ROC curve: the chance that an OOD row scores higher than an ID row.
+
+    Ties count half.
 
     Parameters
     ----------
@@ -80,10 +85,10 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     tpr : float, default=0.95
         In (0, 1].
     positive : {"id", "ood"}
-        Whose rate is `tpr`. "id": OOD rows accepted where the share of accepted ID rows is nearest to `tpr`
-        (of thresholds with that same share the loosest, as in NegLabel's released code; with all ID rows
-        accepted the tightest). "ood": ID rows flagged at the first threshold that flags at least `tpr` of the
-        OOD rows.
+        Whose rate is `tpr`. "id": OOD rows accepted where the proportion of accepted ID rows is
+        nearest to `tpr` (of thresholds with that same proportion the loosest, as in NegLabel's
+        released code; with all ID rows accepted the tightest). "ood": ID rows flagged at the first
+        threshold that flags at least `tpr` of the OOD rows.
 
     Returns
     -------
@@ -97,16 +102,18 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
 
     References
     ----------
-    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models",
-       ICLR 2024.
+    .. [1] Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language
+       Models", ICLR 2024.
     .. [2] Zhang et al., "OpenOOD v1.5: Enhanced Benchmark for Out-of-Distribution Detection", 2023.
 
     Examples
     --------
     >>> from dnm_sklearn.metrics import fpr_at_tpr
     >>> score, is_ood = [0.1, 0.2, 0.6, 0.3, 0.4, 0.5, 0.7], [0, 0, 0, 1, 1, 1, 1]
-    >>> fpr_at_tpr(score, is_ood, positive="id"), round(fpr_at_tpr(score, is_ood, positive="ood"), 4)
-    (0.75, 0.3333)
+    >>> fpr_at_tpr(score, is_ood, positive="id")
+    0.75
+    >>> round(fpr_at_tpr(score, is_ood, positive="ood"), 4)
+    0.3333
     """
     score, is_ood = _check(score, is_ood)
     _check_positive(positive)
@@ -115,11 +122,13 @@ def fpr_at_tpr(score: Any, is_ood: Any, *, tpr: float = 0.95, positive: Positive
     if positive == "ood":
         false_rate, true_rate, _ = roc_curve(is_ood, score, drop_intermediate=False)
         return float(false_rate[np.argmax(true_rate >= tpr)])
+
     false_rate, true_rate, _ = roc_curve(~is_ood, -score, drop_intermediate=False)
-    # Loosest threshold first, from the tightest that accepts all ID rows on, and without the curve's made-up
-    # first point, at which nothing is accepted.
+    # Loosest threshold first, from the tightest that accepts all ID rows on, and without the
+    # curve's made-up first point, at which nothing is accepted.
     loosest_first = slice(int(np.argmax(true_rate == 1)), 0, -1)
     nearest = np.argmin(np.abs(true_rate[loosest_first] - tpr))
+
     return float(false_rate[loosest_first][nearest])
 
 
@@ -133,7 +142,8 @@ def aupr(score: Any, is_ood: Any, *, positive: Positive) -> float:
     is_ood : array-like of shape (n,)
         True or 1 = OOD, False or 0 = ID.
     positive : {"id", "ood"}
-        Which kind is to be retrieved. The value of a random score is that kind's share of the rows.
+        Which kind is to be retrieved. The value of a random score is that kind's proportion of the
+        rows.
 
     Returns
     -------
@@ -171,8 +181,8 @@ def ood_metrics(score: Any, is_ood: Any) -> dict[str, float]:
     Returns
     -------
     dict
-        Fractions under the keys "auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive" and
-        "aupr_ood_positive".
+        Fractions under the keys "auroc", "fpr95_id_positive", "fpr95_ood_positive",
+        "aupr_id_positive" and "aupr_ood_positive".
 
     Raises
     ------
@@ -201,10 +211,11 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     ----------
     estimator : fitted detector, or a Pipeline or search that ends in one
         Its ``decision_function`` is higher for OOD rows; estimators that carry scikit-learn's
-        outlier-detector tag (higher for inliers) are turned round.
+        outlier-detector tag (higher for inliers) are negated.
     X : rows to score
     y : array-like of shape (n,)
-        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means OOD.
+        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means
+        OOD.
 
     Returns
     -------
@@ -214,8 +225,8 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     Raises
     ------
     ValueError
-        A fold with ID rows only or OOD rows only, another y, or NaN scores. Searches turn errors of scorers
-        into NaN with a warning that shows them, unless ``error_score="raise"``.
+        A fold with ID rows only or OOD rows only, another y, or NaN scores. Searches turn errors of
+        scorers into NaN with a warning that shows them, unless ``error_score="raise"``.
 
     Examples
     --------
@@ -229,7 +240,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
 
 
 def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """**Minus** FPR95 with ID positive, so that greater is better as scikit-learn expects of a scorer.
+    """**Minus** FPR95 with ID positive: of a scorer scikit-learn expects that greater is better.
 
     Parameters
     ----------
@@ -291,27 +302,34 @@ def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     score, is_ood = np.asarray(score), np.asarray(is_ood)
     if score.ndim != 1 or score.shape != is_ood.shape:
         raise ValueError(
-            f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and {is_ood.shape}."
+            f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and "
+            f"{is_ood.shape}."
         )
     if score.dtype.kind not in "fiub":
         raise ValueError(f"score must hold real numbers, got dtype {score.dtype}.")
     if is_ood.dtype.kind not in "fiub" or not np.isin(is_ood, (0, 1)).all():
         raise ValueError("is_ood must hold booleans, or 0 (ID) and 1 (OOD) only.")
+
     missing = np.flatnonzero(np.isnan(score))
     if len(missing):
         raise ValueError(
-            f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} (images "
-            "that could not be read score NaN): take these rows out of both, and report how many they are."
+            f"score is NaN for {len(missing)} of {len(score)} rows, the first at {missing[0]} "
+            "(images that could not be read score NaN): take these rows out of both, and report "
+            "how many they are."
         )
+
     is_ood = is_ood.astype(bool)
     n_ood = int(is_ood.sum())
     if n_ood in (0, len(is_ood)):
         kind, other = ("ID", "OOD") if n_ood == 0 else ("OOD", "ID")
         raise ValueError(
-            f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without {other} rows. "
-            + _SPLITTER_HINT
+            f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined without "
+            f"{other} rows. {_SPLITTER_HINT}"
         )
-    return np.unique(score, return_inverse=True)[1].astype(np.int64), is_ood
+
+    # Every metric here depends on the order alone, and scikit-learn's functions refuse infinities.
+    ranks = np.unique(score, return_inverse=True)[1]
+    return ranks.astype(np.int64), is_ood
 
 
 def _check_positive(positive: Any) -> None:
@@ -320,51 +338,61 @@ def _check_positive(positive: Any) -> None:
 
 
 def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.base import is_outlier_detector
-
+    """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
     if not hasattr(estimator, "decision_function"):
-        raise TypeError(f"{type(estimator).__name__} has no decision_function, which this scorer ranks by.")
+        raise TypeError(
+            f"{type(estimator).__name__} has no decision_function, which this scorer ranks by."
+        )
+
     score = np.asarray(estimator.decision_function(X))
+    # scikit-learn's outlier detectors score inliers higher.
     return (-score if is_outlier_detector(estimator) else score), is_ood
 
 
 def _ood_label(estimator: Any) -> str:
-    """Return the `ood_label` of a detector, of a pipeline's last step, or of what a meta-estimator wraps."""
+    """Label of OOD rows in y, from the detector that pipelines, searches and adapters wrap."""
     while estimator is not None:
         if isinstance(getattr(estimator, "ood_label", None), str):
             return estimator.ood_label
-        steps = getattr(estimator, "steps", None)
-        inner = ("best_estimator_", "detector_", "detector", "estimator_", "estimator")
-        estimator = (
-            steps[-1][1] if steps else next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
-        )
+        estimator = _inner(estimator)
     return "ood"
 
 
+def _inner(estimator: Any) -> Any:
+    """What an estimator wraps, or None."""
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        return steps[-1][1]
+
+    for name in ("best_estimator_", "detector_", "detector", "estimator_", "estimator"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+
+    return None
+
+
 def _is_ood(y: Any, ood_label: str) -> np.ndarray:
+    """Which rows y marks as OOD, as `fit` reads it; here it must say so."""
     if y is None:
-        raise ValueError(f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.')
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y must be 1-D, one entry a row, got shape {y.shape}.")
-    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y):
-        y = y.astype(str)
-    if y.dtype.kind in "UT":
-        is_ood = y == ood_label
-        if not is_ood.any():
-            raise ValueError(
-                f'None of the {len(y)} rows is labelled "{ood_label}" (the estimator\'s ood_label); y holds '
-                f"{', '.join(map(repr, np.unique(y)[:5].tolist()))}, ... {_SPLITTER_HINT}"
-            )
-        return is_ood
-    values = list(dict.fromkeys(y.tolist()))
-    if not all(value in (0, 1) for value in values):
-        hint = " For y in {-1, +1} (scikit-learn: -1 = outlier) pass y == -1." if -1 in values else ""
+        raise ValueError(
+            f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
+        )
+
+    is_ood = row_is_ood(y, ood_label)
+    # Distinct values in their order, for the errors.
+    values = list(dict.fromkeys(np.ravel(np.asarray(y, dtype=object)).tolist()))
+    if is_ood is None:
         raise ValueError(
             f'y must be 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD; '
-            f"got values such as {values[:5]}.{hint}"
+            f"got values such as {values[:5]}."
         )
-    return y.astype(bool)
+    if not is_ood.any() and isinstance(values[0], str):
+        raise ValueError(
+            f'None of the {len(is_ood)} rows is labelled "{ood_label}" (the estimator\'s '
+            f"ood_label); y holds {', '.join(map(repr, values[:5]))}, ... {_SPLITTER_HINT}"
+        )
+
+    return is_ood

@@ -1,7 +1,8 @@
-"""Splitters for model selection with several OOD sets; scikit-learn's splitter API with ``groups`` = source names.
+"""Splitters for model selection with several OOD sets, named by ``groups=``.
 
-An unshuffled ``KFold`` on rows sorted ID-then-OOD makes folds of one kind, of which no metric is defined (our scorers
-refuse them). ``StratifiedKFold(shuffle=True)`` suffices for one OOD set; the splitters here know where rows come from.
+An unshuffled ``KFold`` on rows sorted ID-then-OOD makes folds of one kind, of which no metric is
+defined (our scorers refuse them). ``StratifiedKFold(shuffle=True)`` suffices for one OOD set; the
+splitters here know where rows come from.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold
 
-from dnm_sklearn.labels import row_is_ood
+from dnm_sklearn._utils.labels import row_is_ood
 
 __all__ = ["LeaveOneOODSetOut", "StratifiedBySourceKFold"]
 
@@ -25,26 +26,37 @@ class _SourceSplitter(BaseCrossValidator):
     def _rows(self, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return is_ood and the source of every row."""
         if y is None:
-            raise ValueError(f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), or strings with the ood_label.")
+            raise ValueError(
+                f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), or strings with the "
+                "ood_label."
+            )
         if groups is None:
             raise ValueError(
-                f"{type(self).__name__} needs groups= with the name of the data set that each row comes from, e.g. "
+                f"{type(self).__name__} needs groups= with the name of the data set that each row "
+                "comes from, e.g. "
                 'search.fit(X, y, groups=sources) with sources = ["imagenet", ..., "places", ...].'
             )
+
         is_ood = row_is_ood(y, self.ood_label)
         sources = np.asarray(groups).astype(str)
         if is_ood is None:
             raise ValueError("y must be 0/1 or bool (1 = OOD), or strings with the ood_label.")
         if sources.shape != is_ood.shape:
-            raise ValueError(f"groups has shape {sources.shape} and y {is_ood.shape}; give one source a row.")
+            raise ValueError(
+                f"groups has shape {sources.shape} and y {is_ood.shape}; give one source per row."
+            )
         if is_ood.all() or not is_ood.any():
             kind = "OOD" if is_ood.all() else "ID"
-            raise ValueError(f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined on such folds.")
+            raise ValueError(
+                f"All {len(is_ood)} rows are {kind}: no metric of OOD detection is defined on such "
+                "folds."
+            )
+
         return is_ood, sources
 
 
 class StratifiedBySourceKFold(_SourceSplitter):
-    """K folds, each with the same share of the ID and OOD rows of every source.
+    """K folds, each with the same proportion of the ID and OOD rows of every source.
 
     Parameters
     ----------
@@ -75,7 +87,9 @@ class StratifiedBySourceKFold(_SourceSplitter):
         self.random_state = random_state
         self.ood_label = ood_label
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield row numbers of training and test rows.
 
         Parameters
@@ -97,13 +111,15 @@ class StratifiedBySourceKFold(_SourceSplitter):
             If y or groups is missing or of one kind, or a source has fewer rows than folds.
         """
         is_ood, sources = self._rows(X, y, groups)
+        # A stratum is a source and a kind: a source may hold ID and OOD rows.
         kinds = np.char.add(np.where(is_ood, "1", "0"), sources)
         names, strata, counts = np.unique(kinds, return_inverse=True, return_counts=True)
         if counts.min() < self.n_splits:
             raise ValueError(
-                f"The source {names[counts.argmin()][1:]!r} has {counts.min()} rows of one kind, fewer than "
-                f"n_splits={self.n_splits}; lower n_splits or add rows."
+                f"The source {names[counts.argmin()][1:]!r} has {counts.min()} rows of one kind, "
+                f"fewer than n_splits={self.n_splits}; lower n_splits or add rows."
             )
+
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=_seed(self))
         yield from folds.split(np.empty(len(strata)), strata)
 
@@ -123,10 +139,11 @@ class StratifiedBySourceKFold(_SourceSplitter):
 
 
 class LeaveOneOODSetOut(_SourceSplitter):
-    """One fold an OOD source: it and a share of the ID rows are the test rows, all else is for training.
+    """One fold per OOD source: it and a part of the ID rows are the test rows, the rest trains.
 
-    Nobody tunes on the OOD set that is reported when this is the outer split of a nested search: in each fold a
-    ``GridSearchCV`` sees the other OOD sets only. Every ID row is a test row in exactly one fold.
+    Nobody tunes on the OOD set that is reported when this is the outer split of a nested search: in
+    each fold a ``GridSearchCV`` sees the other OOD sets only. Every ID row is a test row in exactly
+    one fold.
 
     Parameters
     ----------
@@ -154,7 +171,9 @@ class LeaveOneOODSetOut(_SourceSplitter):
         self.random_state = random_state
         self.ood_label = ood_label
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield row numbers of training and test rows, OOD sources in alphabetical order.
 
         Parameters
@@ -173,18 +192,24 @@ class LeaveOneOODSetOut(_SourceSplitter):
         Raises
         ------
         ValueError
-            If y or groups is missing or of one kind, there is only one OOD source, or fewer ID rows than sources.
+            If y or groups is missing or of one kind, there is only one OOD source, or fewer ID rows
+            than sources.
         """
         is_ood, sources = self._rows(X, y, groups)
         ood_sources = np.unique(sources[is_ood])
         id_rows = np.flatnonzero(~is_ood)
         if len(ood_sources) < 2:
             raise ValueError(
-                f"All OOD rows come from {str(ood_sources[0])!r}; leaving it out leaves none to tune on. Use "
-                "StratifiedBySourceKFold, or add another OOD set."
+                f"All OOD rows come from {str(ood_sources[0])!r}; leaving it out leaves none to "
+                "tune on. Use StratifiedBySourceKFold, or add another OOD set."
             )
         if len(id_rows) < len(ood_sources):
-            raise ValueError(f"{len(id_rows)} ID rows are fewer than the {len(ood_sources)} OOD sources; add ID rows.")
+            raise ValueError(
+                f"{len(id_rows)} ID rows are fewer than the {len(ood_sources)} OOD sources; add ID "
+                "rows."
+            )
+
+        # Each ID row is tested in exactly one fold.
         folds = KFold(len(ood_sources), shuffle=self.shuffle, random_state=_seed(self))
         for source, (_, id_test) in zip(ood_sources, folds.split(id_rows), strict=True):
             is_test = is_ood & (sources == source)
@@ -210,4 +235,5 @@ class LeaveOneOODSetOut(_SourceSplitter):
 
 
 def _seed(splitter: Any) -> Any:
+    """The seed, or None where nothing is shuffled: scikit-learn refuses a seed without use."""
     return splitter.random_state if splitter.shuffle else None

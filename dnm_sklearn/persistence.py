@@ -1,36 +1,20 @@
-"""Save fitted detectors and load them: plain parameters, names and arrays in a skops file; no weights, no code."""
+"""Save fitted detectors and load them: names, arrays and plain parameters; no weights, no code."""
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
-from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.utils.validation import check_is_fitted
-
 from dnm_sklearn import __version__
-from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import BaseOODDetector, all_detectors
-from dnm_sklearn.embedding import check_embedder, encoder_identity
-from dnm_sklearn.embedding.absent import AbsentEmbedder
+from dnm_sklearn.detectors.saving import from_plain, read_detector
+from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
 __all__ = ["load", "save"]
-
-FORMAT = "dnm_sklearn"
-VERSION = 1
-
-_EMBEDDERS = {"CLIPEmbedder": "dnm_sklearn.embedding", "FakeEmbedder": "dnm_sklearn.testing"}
-# All that a file may be made of; a node of any other type is refused before anything is built.
-_TYPES = {"builtins.dict", "builtins.list", "builtins.tuple", "builtins.str", "numpy.ndarray"}
-_LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "TypeNode"}
-_CORPUS = "__corpus__"
 
 
 def save(estimator: Any, path: Any) -> None:
@@ -61,109 +45,28 @@ def save(estimator: Any, path: Any) -> None:
     ...     load(pathlib.Path(folder) / "detector.skops").predict(np.eye(3)).tolist()
     [0, 0, 1]
     """
-    import skops.io
-
-    detector, steps = estimator, None
-    if isinstance(estimator, OODPipeline):
-        if len(estimator.steps) != 2:
-            raise TypeError(
-                f"A file holds a pipeline of an embedder and a detector, and this one has {len(estimator.steps)} "
-                "steps: save the detector (pipe[-1].save(path)), or the whole with joblib."
-            )
-        steps, detector = [name for name, _ in estimator.steps], estimator.steps[-1][1]
-    if isinstance(detector, BaseOODDetector):
-        check_is_fitted(detector, "id_text_")
-    if all_detectors().get(type(detector).__name__) is not type(detector):
+    if not isinstance(estimator, (BaseOODDetector, OODPipeline)):
         raise TypeError(
-            f"save writes the detectors of dnm_sklearn and their pipelines, not {type(detector).__name__}; use joblib "
-            "for other estimators."
+            "save writes the detectors of dnm_sklearn and their pipelines, not "
+            f"{type(estimator).__name__}; use joblib for other estimators."
         )
-    params = detector.get_params(deep=False)
-    fitted = {k: v for k, v in vars(detector).items() if k not in params and k != "embedder_"}
-    envelope = {
-        "format": FORMAT,
-        "version": VERSION,
-        "written_by": __version__,
-        "detector": type(detector).__name__,
-        "steps": steps,
-        "params": {k: _plain(v, f"parameter {k}") for k, v in params.items() if k not in ("memory", "embedder")},
-        "embedder": _embedder_record(detector),
-        "fitted": {k: _plain(v, f"attribute {k}") for k, v in fitted.items()},
-    }
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _embedder_record(detector: Any) -> dict[str, Any]:
-    embedder = detector.embedder_
-    record = {
-        "name": type(embedder).__name__,
-        "fingerprint": detector.embedder_fingerprint_,
-        "width": int(detector.id_text_.shape[1]),
-        "logit_scale": 100.0,
-        "params": None,
-        "n_features_in": None,
-    }
-    if isinstance(embedder, AbsentEmbedder):
-        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale}
-    if type(embedder).__name__ in _EMBEDDERS and isinstance(embedder, BaseEmbedder):
-        params = {k: v for k, v in embedder.get_params(deep=False).items() if k not in ("memory", "device")}
-        record["params"] = {k: _plain(v, f"the embedder's parameter {k}") for k, v in params.items()}
-        record["n_features_in"] = getattr(embedder, "n_features_in_", None)
-    elif hasattr(embedder, "logit_scale_"):
-        record["logit_scale"] = float(embedder.logit_scale_)
-    return record
-
-
-def _plain(value: Any, what: str) -> Any:
-    """Turn a value into what a file may hold."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Corpus):
-        return {
-            _CORPUS: value.name,
-            "names": np.asarray(value.names),
-            "part_of_speech": np.asarray(value.part_of_speech),
-            "lexname": np.asarray(value.lexname),
-        }
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O" and all(isinstance(v, str) for v in value.ravel()):
-        return value
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {str(key): _plain(item, f"{what}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [_plain(item, f"{what}[{i}]") for i, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    if type(value).__module__.startswith("pandas") and hasattr(value, "tolist"):
-        return _plain(value.tolist(), what)
-    raise TypeError(
-        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: names, numbers, arrays "
-        "and corpora only. Set it to a plain value with set_params first (random_state: an int; contamination: 'auto', "
-        "the fitted threshold_ is kept), or use joblib."
-    )
+    estimator.save(path)
 
 
 def load(path: Any, embedder: Any = None) -> Any:
-    """Read a detector or pipeline written by ``save``. Nothing in the file is executed and no model is loaded.
+    """Read a detector or pipeline written by ``save``.
+
+    Nothing in the file is executed and no model is loaded.
 
     Parameters
     ----------
     path : str or path
         The file.
     embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns images and names into vectors; it must be the model of fit. None = a `CLIPEmbedder` with the saved
-        parameters, loaded when images or texts come; a detector that was fitted with another kind of encoder then
-        takes embeddings only. The saved `device` and `memory` are those of another machine and are not restored.
+        What turns images and names into vectors; it must be the model of fit. None = a
+        `CLIPEmbedder` with the saved parameters, loaded when images or texts come; a detector that
+        was fitted with another kind of encoder then takes embeddings only. The saved `device` and
+        `memory` are those of another machine and are not restored.
 
     Returns
     -------
@@ -175,123 +78,85 @@ def load(path: Any, embedder: Any = None) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no detector, is damaged, comes from a newer format, or needs another embedder (for a
-        `CLIPEmbedder` said when images or texts come).
+        If the file is no detector, is damaged, comes from a newer format, or needs another embedder
+        (for a `CLIPEmbedder` said when images or texts come).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn import EmbeddingTable, MaxLogitDetector, load
+    >>> table = EmbeddingTable(["cat", "dog"], np.eye(3)[:2])
+    >>> MaxLogitDetector(["cat", "dog"], embedder=table).fit().save("pets.skops")
+    >>> load("pets.skops").score_samples(np.eye(3)).tolist()
+    [1.0, 1.0, 0.0]
     """
-    envelope = _read(path)
-    name, record = envelope["detector"], envelope["embedder"]
-    classes = all_detectors()
-    if name not in classes:
+    envelope = read_detector(path)
+    name = envelope["detector"]
+    detectors = all_detectors()
+    if name not in detectors:
         raise ValueError(
-            f"{path} holds a {name!r}, which this version {__version__} does not have; update dnm_sklearn."
+            f"{path} holds a {name!r}, which this version {__version__} does not have; update "
+            "dnm_sklearn."
         )
-    own, given = _restored_embedder(record, embedder)
+
+    encoder = _restored_encoder(envelope["embedder"], embedder)
+    params = {key: from_plain(value) for key, value in envelope["params"].items()}
     try:
-        params = {key: _restored(value) for key, value in envelope["params"].items()}
-        detector = classes[name](**params)
+        detector = detectors[name](**params)
     except TypeError as error:
         raise ValueError(
-            f"{path} was written by dnm_sklearn {envelope['written_by']}, whose {name} has other parameters: {error}. "
-            "Load it with that version, or fit again."
+            f"{path} was written by dnm_sklearn {envelope['written_by']}, whose {name} has other "
+            f"parameters: {error}. Load it with that version, or fit again."
         ) from error
-    detector.embedder = given
+
+    # The parameter is what the user gave (a model's name, say), the attribute what it stands for.
+    detector.embedder = encoder if embedder is None else embedder
     for key, value in envelope["fitted"].items():
-        setattr(detector, key, _restored(value))
-    detector.embedder_ = own
+        setattr(detector, key, from_plain(value))
+
+    detector.embedder_ = encoder
     if envelope["steps"] is None:
         return detector
-    pipeline = make_ood_pipeline(own, detector)
-    pipeline.steps = list(zip(envelope["steps"], (own, detector), strict=True))
+
+    pipeline = make_ood_pipeline(encoder, detector)
+    pipeline.steps = list(zip(envelope["steps"], (encoder, detector), strict=True))
     return pipeline
 
 
-def _restored_embedder(record: dict[str, Any], embedder: Any) -> tuple[Any, Any]:
-    """Return the fitted encoder, and what to store as the parameter `embedder`."""
-    expected = record["fingerprint"]
+def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
+    """Give the encoder that a file's record describes, or the one that the user gave, checked."""
+    made_again = record["params"] is not None and record["name"] in _embedders()
     if embedder is not None:
-        own, given = check_embedder(embedder), embedder
-    elif record["params"] is not None and record["name"] in _EMBEDDERS:
-        cls = getattr(import_module(_EMBEDDERS[record["name"]]), record["name"])
-        given = cls(**{key: _restored(value) for key, value in record["params"].items()})
-        own = check_embedder(given)
+        encoder = check_embedder(embedder)
+    elif made_again:
+        params = {key: from_plain(value) for key, value in record["params"].items()}
+        encoder = check_embedder(_embedders()[record["name"]](**params))
     else:
-        own = AbsentEmbedder(record["name"], expected, record["width"], record["logit_scale"])
-        return own, own
-    if record["n_features_in"] is not None and isinstance(own, BaseEmbedder):
-        own.n_features_in_ = record["n_features_in"]
-    if isinstance(own, BaseEmbedder):
-        own.expected_fingerprint_ = expected
-    elif encoder_identity(own) != expected:
-        raise ValueError(
-            f"The detector was fitted with a {record['name']} of fingerprint {expected[:12]}..., and the "
-            f"{type(own).__name__} given as embedder= has {encoder_identity(own)[:12]}...: its text vectors do not "
-            "fit. Give the embedder of fit, or fit again."
-        )
-    return own, given
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict) and _CORPUS in value:
-        return Corpus(
-            value["names"].tolist(),
-            value["part_of_speech"].tolist(),
-            value["lexname"].tolist(),
-            name=value[_CORPUS],
-        )
-    if isinstance(value, dict):
-        return {key: _restored(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_restored(item) for item in value)
-    return value
-
-
-def _read(path: Any) -> dict[str, Any]:
-    """Check a file's types, then its envelope."""
-    import skops.io
-
-    data = Path(path).read_bytes()
-    try:
-        _check_types(path)
-        content = skops.io.loads(data, trusted=[])
-    except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; {type(error).__name__}: {error}). It was "
-            "cut or is something else; copy it again, or save again."
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
-    if content.get("version", VERSION + 1) > VERSION:
-        raise ValueError(
-            f"{path} has format {content.get('version')}, written by dnm_sklearn {content.get('written_by')}; this is "
-            f"{__version__}, which reads up to format {VERSION}. Update dnm_sklearn."
-        )
-    missing = {"detector", "embedder", "params", "fitted", "steps"} - set(content)
-    if missing:
-        raise ValueError(f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}.")
-    return content
-
-
-def _check_types(path: Any) -> None:
-    with zipfile.ZipFile(path) as archive:
-        nodes = list(_nodes(json.loads(archive.read("schema.json"))))
-    foreign = {
-        f"{node.get('__module__')}.{node.get('__class__')}"
-        for node in nodes
-        if node.get("__loader__") not in _LOADERS or f"{node.get('__module__')}.{node.get('__class__')}" not in _TYPES
-    }
-    if foreign:
-        raise ValueError(
-            f"{path} holds objects of types that no detector has: {', '.join(sorted(foreign)[:5])}. Nothing of it was "
-            "loaded; do not trust its source."
+        return PlaceholderEmbedder(
+            record["name"], record["fingerprint"], record["width"], record["logit_scale"]
         )
 
+    if isinstance(encoder, BaseEmbedder):
+        # Its fingerprint needs the weights: compared when images or texts come.
+        encoder.expected_fingerprint_ = record["fingerprint"]
+        if record["n_features_in"] is not None:
+            encoder.n_features_in_ = record["n_features_in"]
+    elif encoder_identity(encoder) != record["fingerprint"]:
+        raise ValueError(
+            f"The detector was fitted with a {record['name']} of fingerprint "
+            f"{record['fingerprint'][:12]}..., and the {type(encoder).__name__} given as embedder= "
+            f"has {encoder_identity(encoder)[:12]}...: its text vectors do not fit. Give the "
+            "embedder of fit, or fit again."
+        )
 
-def _nodes(part: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(part, dict):
-        if "__loader__" in part:
-            yield part
-        for value in part.values():
-            yield from _nodes(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _nodes(value)
+    return encoder
+
+
+def _embedders() -> dict[str, type]:
+    """Embedders of this package by name."""
+    # Of rooms above this one (the fake encoder of dnm_sklearn.testing) those that are imported.
+    embedders: dict[str, type] = {"CLIPEmbedder": CLIPEmbedder}
+    for embedder in BaseEmbedder.__subclasses__():
+        if embedder.__module__.startswith("dnm_sklearn."):
+            embedders[embedder.__name__] = embedder
+    return embedders

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn.embedding import check_embedder
-from dnm_sklearn.labels import is_string_sequence
+from dnm_sklearn._utils.forwarding import available_if_detector_has
+from dnm_sklearn._utils.names import is_string_sequence
+from dnm_sklearn.detectors.saving import write_detector
+from dnm_sklearn.embedding.check import check_embedder
 
-
-def _detector_has(name: str):
-    def check(pipeline: OODPipeline) -> bool:
-        getattr(pipeline.steps[-1][1], name)
-        return True
-
-    return check
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class OODPipeline(Pipeline):
     """Embedder then detector, with one embedder for images and names.
 
-    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first step, also
-    after ``clone``, ``set_params(embedder__model=...)``, pickling and inside ``GridSearchCV``.
+    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first
+    step, also after ``clone``, ``set_params(embedder__model=...)``, pickling and inside
+    ``GridSearchCV``.
 
     Parameters
     ----------
@@ -39,18 +38,28 @@ class OODPipeline(Pipeline):
         As in :class:`sklearn.pipeline.Pipeline`.
     """
 
-    def __init__(self, steps, *, transform_input=None, memory=None, verbose=False):
+    def __init__(
+        self,
+        steps: list[tuple[str, Any]],
+        *,
+        transform_input: list[str] | None = None,
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
         super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
         self._link()
 
     def _link(self) -> None:
-        """Make the detector use the first step's embedder (a slice of the pipeline may have no detector)."""
+        """Make the detector use the first step's embedder."""
         first, last = self.steps[0][1], self.steps[-1][1]
+        # A slice of the pipeline, such as pipe[:-1], may have no detector.
         if last is not first and hasattr(last, "decision_function"):
             last.set_params(embedder=first)
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> Self:
         """Clone, keeping the one embedder."""
+        # scikit-learn's own clone compares each parameter with the one given, and the detector's
+        # embedder is no longer that.
         steps = [(name, clone(step)) for name, step in self.steps]
         return type(self)(
             steps,
@@ -59,7 +68,7 @@ class OODPipeline(Pipeline):
             verbose=self.verbose,
         )
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, as in scikit-learn's ``Pipeline``, and keep the one embedder.
 
         Parameters
@@ -75,7 +84,7 @@ class OODPipeline(Pipeline):
         self._link()
         return self
 
-    def fit(self, X=None, y=None, **params):
+    def fit(self, X: Any = None, y: Any = None, **params: Any) -> Self:
         """Fit on images and labels, or on names alone.
 
         Parameters
@@ -92,19 +101,23 @@ class OODPipeline(Pipeline):
         self : object
         """
         self._link()
-        detector = self.steps[-1][1]
         if self._names_only(X, y):
+            # Names are no images: nothing goes through the steps in between.
             self.steps[0][1].fit()
-            detector.fit(X, y)
+            self.steps[-1][1].fit(X, y)
             return self
+
         return super().fit(X, y, **params)
 
     def _names_only(self, X: Any, y: Any) -> bool:
+        """Whether `fit` is given class names and no images (the names rule of the detectors)."""
         if X is None:
             return True
-        return self.steps[-1][1].classes is None and not is_string_sequence(y) and is_string_sequence(X)
+        gave_names = self.steps[-1][1].classes is not None or is_string_sequence(y)
+        return is_string_sequence(X) and not gave_names
 
     def _rows(self, X: Any) -> Any:
+        """Embeddings (n, D): X through all steps but the detector."""
         return self[:-1].transform(X)
 
     @property
@@ -112,8 +125,8 @@ class OODPipeline(Pipeline):
         """Threshold of the detector."""
         return self.steps[-1][1].threshold_
 
-    @available_if(_detector_has("predict_class"))
-    def predict_class(self, X):
+    @available_if_detector_has("predict_class")
+    def predict_class(self, X: Any) -> np.ndarray:
         """Zero-shot class names; see the detector.
 
         Parameters
@@ -127,8 +140,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_class(self._rows(X))
 
-    @available_if(_detector_has("predict_confidence"))
-    def predict_confidence(self, X):
+    @available_if_detector_has("predict_confidence")
+    def predict_confidence(self, X: Any) -> np.ndarray:
         """How surely each row would get the same label had fit seen other images; see the detector.
 
         Parameters
@@ -142,8 +155,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().predict_confidence(self._rows(X))
 
-    @available_if(_detector_has("calibrate"))
-    def calibrate(self, X_id, id_tpr=0.95):
+    @available_if_detector_has("calibrate")
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -160,8 +173,8 @@ class OODPipeline(Pipeline):
         self._fitted_detector().calibrate(self._rows(X_id), id_tpr)
         return self
 
-    @available_if(_detector_has("p_value"))
-    def p_value(self, X):
+    @available_if_detector_has("p_value")
+    def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-values of "this image is ID", after :meth:`calibrate`; see the detector.
 
         Parameters
@@ -176,8 +189,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().p_value(self._rows(X))
 
-    @available_if(_detector_has("explain"))
-    def explain(self, X, top_k=5):
+    @available_if_detector_has("explain")
+    def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names and negative labels of each image; see the detector.
 
         Parameters
@@ -193,8 +206,8 @@ class OODPipeline(Pipeline):
         """
         return self._fitted_detector().explain(self._rows(X), top_k)
 
-    @available_if(_detector_has("partial_fit"))
-    def partial_fit(self, X, y=None):
+    @available_if_detector_has("partial_fit")
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Adapt a test-time detector to images and keep its state; see the detector.
 
         Parameters
@@ -212,26 +225,32 @@ class OODPipeline(Pipeline):
         self.steps[-1][1].partial_fit(self._rows(X))
         return self
 
-    @available_if(_detector_has("save"))
-    def save(self, path):
-        """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads; see the detector.
+    @available_if_detector_has("save")
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted pipeline to a file that :func:`dnm_sklearn.load` reads.
 
         Parameters
         ----------
         path : str or path
             File to write.
         """
-        from dnm_sklearn.persistence import save
+        if len(self.steps) != 2:
+            raise TypeError(
+                "A file holds a pipeline of an embedder and a detector, and this one has "
+                f"{len(self.steps)} steps: save the detector (pipe[-1].save(path)), or the whole "
+                "with joblib."
+            )
 
-        self._fitted_detector()
-        save(self, path)
+        write_detector(self._fitted_detector(), path, [name for name, _ in self.steps])
 
     def _fitted_detector(self) -> Any:
         check_is_fitted(self.steps[-1][1])
         return self.steps[-1][1]
 
 
-def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODPipeline:
+def make_ood_pipeline(
+    embedder: Any, detector: Any, *, memory: Any = None, verbose: bool = False
+) -> OODPipeline:
     """Join an embedder and a detector that share one model.
 
     Parameters
@@ -254,10 +273,13 @@ def make_ood_pipeline(embedder, detector, *, memory=None, verbose=False) -> OODP
     >>> import numpy as np
     >>> from dnm_sklearn import NegLabelDetector, make_ood_pipeline
     >>> from dnm_sklearn.testing import FakeEmbedder
-    >>> pipe = make_ood_pipeline(FakeEmbedder(dim=8), NegLabelDetector(corpus=["x", "y", "z"], n_groups=1))
+    >>> detector = NegLabelDetector(corpus=["x", "y", "z"], n_groups=1)
+    >>> pipe = make_ood_pipeline(FakeEmbedder(dim=8), detector)
     >>> pipe.fit(["cat", "dog"]).decision_function(np.ones((2, 8))).shape
     (2,)
     """
     if isinstance(embedder, str):
         embedder = check_embedder(embedder)
-    return OODPipeline([("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose)
+    return OODPipeline(
+        [("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose
+    )

@@ -28,7 +28,11 @@ numpydoc_class_members_toctree = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "dnm_sklearn"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
 html_show_sourcelink = False
 
 
@@ -41,9 +45,13 @@ def write_detector_table(app):
         rows.writerow(["Detector", "Method", "Paper", "Year", "Needs", "Test-time"])
         for name, detector in all_detectors().items():
             info = detector.info
-            paper = f"`{info.title} <{info.url}>`__, {info.venue}" if info.url else "this toolkit's own"
+            paper = (
+                f"`{info.title} <{info.url}>`__, {info.venue}" if info.url else "this toolkit's own"
+            )
             needs, test_time = ", ".join(info.needs), "yes" if info.test_time else "no"
-            rows.writerow([f":class:`~dnm_sklearn.{name}`", info.name, paper, info.year, needs, test_time])
+            rows.writerow(
+                [f":class:`~dnm_sklearn.{name}`", info.name, paper, info.year, needs, test_time]
+            )
 
 
 def markdown_to_rst(app, relative_path, parent_docname, content):

@@ -2,7 +2,8 @@
 
     python examples/against_pyod.py
 
-Runs offline on the glyph suite: a demo of the mechanism; the ranking does not carry over to photographs.
+Runs offline on the glyph suite: a demo of the mechanism; the ranking does not carry over to
+photographs.
 """
 
 import click
@@ -12,7 +13,7 @@ from pyod.models.knn import KNN
 
 from dnm_sklearn.datasets import load_glyphs
 from dnm_sklearn.detectors import all_detectors
-from dnm_sklearn.embedding import check_embedder
+from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.metrics import auroc
 
 
@@ -30,14 +31,24 @@ def fitted_detectors(suite, embedder, corpus, id_train):
 
 
 @click.command(help=__doc__.split("\n")[0])
-@click.option("--n-images", default=500, show_default=True, help="At most so many images of each set.")
-@click.option("--task", default="letters", show_default=True, type=click.Choice(["letters", "symbols"]))
-@click.option("--every", default=5, show_default=True, help="Take every n-th name of the corpus; 1 = all.")
-@click.option("--memory", type=click.Path(file_okay=False), help="A folder that keeps embeddings between runs.")
+@click.option(
+    "--n-images", default=500, show_default=True, help="At most so many images of each set."
+)
+@click.option(
+    "--task", default="letters", show_default=True, type=click.Choice(["letters", "symbols"])
+)
+@click.option(
+    "--every", default=5, show_default=True, help="Take every n-th name of the corpus; 1 = all."
+)
+@click.option(
+    "--memory",
+    type=click.Path(file_okay=False),
+    help="A folder that keeps embeddings between runs.",
+)
 def main(n_images, task, every, memory):
     """Print a table of AUROC in per cent: ID against each OOD set, means over near and far sets."""
     suite = load_glyphs(task)
-    embedder = check_embedder(suite.embedder, memory=memory)
+    embedder = CLIPEmbedder(suite.embedder, memory=memory)  # the suite names its model
     rng = np.random.default_rng(0)
 
     def embed(images):
@@ -56,7 +67,9 @@ def main(n_images, task, every, memory):
         for group, rows in ood_rows:
             scores = np.concatenate([id_scores, detector.decision_function(rows)])
             values[group].append(100 * auroc(scores, np.arange(len(scores)) >= len(id_scores)))
-        click.echo(f"{name:16s}{n_seen:10d}{np.mean(values['near']):8.1f}{np.mean(values['far']):8.1f}")
+        click.echo(
+            f"{name:16s}{n_seen:10d}{np.mean(values['near']):8.1f}{np.mean(values['far']):8.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Grid search over mining hyper-parameters, on raw images and on embeddings.
 
-Each image is embedded once over all folds, candidates and processes, because the embedder keeps rows in ``memory``.
-The images are drawn here and the encoder is a stand-in without weights; with ``CLIPEmbedder()`` in its place the
-script is the same.
+Each image is embedded once over all folds, candidates and processes, because the embedder keeps
+rows in ``memory``. The images are drawn here and the encoder is a stand-in without weights; with
+``CLIPEmbedder()`` in its place the script is the same.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.metrics import auroc_scorer, fpr95_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 # Raw images: 24 of data set "a" (in distribution), 12 of each of two OOD sets.
 rng = np.random.default_rng(0)
@@ -29,7 +29,9 @@ sources = np.repeat(["a", "ood 1", "ood 2"], [24, 12, 12])
 corpus = Corpus([f"word {i}" for i in range(40)])
 
 with tempfile.TemporaryDirectory() as folder:
-    pipeline = make_ood_pipeline(FakeEmbedder(memory=folder), NegLabelDetector(["cat", "dog"], corpus=corpus))
+    pipeline = make_ood_pipeline(
+        FakeEmbedder(memory=folder), NegLabelDetector(["cat", "dog"], corpus=corpus)
+    )
     search = GridSearchCV(
         pipeline,
         {"detector__fraction": [0.2, 0.5], "detector__n_groups": [1, 4]},
@@ -43,7 +45,7 @@ with tempfile.TemporaryDirectory() as folder:
     print("best on raw images:", search.best_params_)
 
 # Embeddings and text vectors of one's own: nothing is embedded at all.
-world = make_embedding_world(n_images=60)
+world = make_ood_blobs(n_images=60)
 table = EmbeddingTable(world.table.names, world.table.encode_text(world.table.names))
 sources = np.concatenate([np.repeat("a", 60), np.repeat(["ood 1", "ood 2"], 30)])
 search = GridSearchCV(
@@ -53,7 +55,8 @@ search = GridSearchCV(
     cv=StratifiedBySourceKFold(n_splits=3),
     error_score="raise",
 )
-# Nobody tunes on the OOD set that is reported: the search inside each fold sees the other sets only.
+# Nobody tunes on the OOD set that is reported: the search inside each fold sees the other sets
+# only.
 for source, score in zip(
     ("ood 1", "ood 2"),
     cross_val_score(

@@ -1,6 +1,7 @@
 """Score a folder of images against class names, with no training images.
 
-Without arguments: a demo that runs offline with the small model and images that ship with the package.
+Without arguments: a demo that runs offline with the small model and images that ship with the
+package.
 
     python examples/zero_shot_folder.py
 
@@ -25,9 +26,15 @@ def demo(folder, n_images, memory):
     suite = extract_glyphs(folder)
     arrows = next(images for images in suite.ood if images.name == "arrows")
     corpus = suite.corpus[::5]  # a fifth of the suite's 27,000 names: quick
-    detector = NegLabelDetector(embedder=suite.embedder, prompt=suite.prompt, corpus=corpus, memory=memory)
+    detector = NegLabelDetector(
+        embedder=suite.embedder, prompt=suite.prompt, corpus=corpus, memory=memory
+    )
     rng = np.random.default_rng(0)
-    paths = [path for images in (suite.id, arrows) for path in sorted(rng.permutation(images.images)[:n_images])]
+    paths = [
+        path
+        for images in (suite.id, arrows)
+        for path in sorted(rng.permutation(images.images)[:n_images])
+    ]
     return detector.fit(suite.class_names), paths
 
 
@@ -41,20 +48,40 @@ def score_folder(detector, paths, output):
         rows = csv.writer(file)
         rows.writerow(["path", "ood_score", "is_ood", "class_name"])
         rows.writerows([paths[i], f"{scores[i]:.6g}", flags[i], names[i]] for i in order)
-    click.echo(f"{len(paths)} images, {int(flags.sum())} flagged as OOD; written to {output}. The most OOD:")
+    click.echo(
+        f"{len(paths)} images, {int(flags.sum())} flagged as OOD; written to {output}. The most "
+        "OOD:"
+    )
     for i in order[:5]:
         click.echo(f"{scores[i]:10.3f}  {names[i]:30s}  {Path(*Path(paths[i]).parts[-2:])}")
 
 
 @click.command(help=__doc__.split("\n")[0])
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False))
-@click.option("-c", "--class-name", "classes", multiple=True, help="A class name; give it several times.")
-@click.option("--names", type=click.File(encoding="utf-8"), help="A file with one class name a line.")
-@click.option("--model", default="ViT-B-16-quickgelu/openai", show_default=True, help="An open_clip name/tag.")
-@click.option("--corpus", default="wordnet-neglabel", show_default=True, help="Shipped list, or a file of names.")
-@click.option("--memory", type=click.Path(file_okay=False), help="A folder that keeps embeddings between runs.")
+@click.option(
+    "-c", "--class-name", "classes", multiple=True, help="A class name; give it several times."
+)
+@click.option(
+    "--names", type=click.File(encoding="utf-8"), help="A file with one class name a line."
+)
+@click.option(
+    "--model", default="ViT-B-16-quickgelu/openai", show_default=True, help="An open_clip name/tag."
+)
+@click.option(
+    "--corpus",
+    default="wordnet-neglabel",
+    show_default=True,
+    help="Shipped list, or a file of names.",
+)
+@click.option(
+    "--memory",
+    type=click.Path(file_okay=False),
+    help="A folder that keeps embeddings between runs.",
+)
 @click.option("--n-images", default=100, show_default=True, help="Demo only: images of each set.")
-@click.option("-o", "--output", default="scores.csv", show_default=True, type=click.Path(dir_okay=False))
+@click.option(
+    "-o", "--output", default="scores.csv", show_default=True, type=click.Path(dir_okay=False)
+)
 def main(folder, classes, names, model, corpus, memory, n_images, output):
     """Run the demo, or score the user's folder."""
     if folder is None:

@@ -21,7 +21,9 @@ def shared_dir() -> Path:
 
 @pytest.fixture
 def offline_folder(tmp_path_factory, monkeypatch) -> Path:
-    """Work offline in one folder for the whole session, so that what is cached below it is computed once."""
+    """Work offline in one folder for the whole session, so that what is cached below it is computed
+    once.
+    """
     folder = tmp_path_factory.getbasetemp() / "offline"
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)

@@ -6,13 +6,24 @@ from sklearn.base import clone, is_classifier, is_outlier_detector
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, TunedThresholdClassifierCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    StratifiedKFold,
+    TunedThresholdClassifierCV,
+    cross_val_predict,
+    cross_val_score,
+)
 
-from dnm_sklearn import MCMDetector, NegLabelDetector, OODClassifier, SklearnOutlierAdapter, make_ood_pipeline
+from dnm_sklearn import (
+    MCMDetector,
+    NegLabelDetector,
+    OODClassifier,
+    SklearnOutlierAdapter,
+    make_ood_pipeline,
+)
 from dnm_sklearn.metrics import auroc_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 
@@ -26,9 +37,13 @@ def test_adapter_has_scikit_learns_signs():
     assert is_outlier_detector(adapter)
     assert not is_outlier_detector(detector)
     np.testing.assert_array_equal(adapter.score_samples(WORLD.X), detector.score_samples(WORLD.X))
-    np.testing.assert_array_equal(adapter.predict(WORLD.X), np.where(detector.predict(WORLD.X) == 1, -1, 1))
+    np.testing.assert_array_equal(
+        adapter.predict(WORLD.X), np.where(detector.predict(WORLD.X) == 1, -1, 1)
+    )
     np.testing.assert_allclose(
-        adapter.decision_function(WORLD.X), adapter.score_samples(WORLD.X) - adapter.offset_, rtol=1e-12
+        adapter.decision_function(WORLD.X),
+        adapter.score_samples(WORLD.X) - adapter.offset_,
+        rtol=1e-12,
     )
     assert adapter.threshold_ == detector.threshold_
     assert auroc_scorer(adapter, WORLD.X, WORLD.y) == auroc_scorer(detector, WORLD.X, WORLD.y)
@@ -40,7 +55,9 @@ def test_adapter_on_names_calibrated_and_in_a_pipeline():
         adapter.predict(WORLD.X)
     adapter.calibrate(WORLD.X_id, id_tpr=0.9)
     assert (adapter.predict(WORLD.X_id) == 1).mean() >= 0.9
-    pipe = make_ood_pipeline(FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y"], n_groups=1))
+    pipe = make_ood_pipeline(
+        FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y"], n_groups=1)
+    )
     images = list(np.random.default_rng(0).integers(0, 255, (6, 9, 9, 3)).astype(np.uint8))
     outer = SklearnOutlierAdapter(pipe).fit(images)
     assert set(outer.predict(images)) <= {-1, 1}
@@ -72,7 +89,8 @@ def test_classifier_follows_its_classes(y, classes):
     np.testing.assert_array_equal(classifier.classes_[classifier.predict_proba(WORLD.X).argmax(axis=1)],
                                   classifier.predict(WORLD.X))  # fmt: skip
     np.testing.assert_array_equal(
-        classifier.classes_[(classifier.decision_function(WORLD.X) > 0).astype(int)], classifier.predict(WORLD.X)
+        classifier.classes_[(classifier.decision_function(WORLD.X) > 0).astype(int)],
+        classifier.predict(WORLD.X),
     )
     assert classifier.score(WORLD.X, y) > 0.9
 
@@ -105,9 +123,14 @@ def test_calibrated_probabilities(method):
 
 
 def test_tuned_threshold_and_stratified_by_default():
-    tuned = TunedThresholdClassifierCV(OODClassifier(neglabel()), scoring="f1", response_method="decision_function")
+    tuned = TunedThresholdClassifierCV(
+        OODClassifier(neglabel()), scoring="f1", response_method="decision_function"
+    )
     assert tuned.fit(WORLD.X, WORLD.y).score(WORLD.X, WORLD.y) > 0.9
-    # cv=3 means stratified folds for a classifier: no fold is of one kind, though rows are sorted ID-then-OOD.
-    scores = cross_val_score(OODClassifier(neglabel()), WORLD.X, WORLD.y, cv=3, scoring="roc_auc", error_score="raise")
+    # cv=3 means stratified folds for a classifier: no fold is of one kind, though rows are sorted
+    # ID-then-OOD.
+    scores = cross_val_score(
+        OODClassifier(neglabel()), WORLD.X, WORLD.y, cv=3, scoring="roc_auc", error_score="raise"
+    )
     assert scores.min() > 0.9
     assert clone(OODClassifier(neglabel(), ood_class=1)).ood_class == 1

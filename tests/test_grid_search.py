@@ -1,4 +1,6 @@
-"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know the sources."""
+"""Grid search: rows embedded once, one table in memory, scorers that speak up, splitters that know
+the sources.
+"""
 
 import gc
 import runpy
@@ -23,7 +25,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.metrics import auroc_scorer, fpr95_scorer
-from dnm_sklearn.testing import FakeEmbedder, make_embedding_world
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 GRID = {"fraction": [0.2, 0.5, 1.0], "n_groups": [1, 4]}
 
@@ -85,7 +87,7 @@ def test_each_image_is_embedded_once_over_folds_candidates_and_processes(photos,
 
 
 def test_twenty_candidates_share_one_table_and_one_corpus():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     corpus = Corpus(world.words)
     most, calls = {EmbeddingTable: 0, Corpus: 0}, []
     gc.collect()
@@ -110,41 +112,52 @@ def test_twenty_candidates_share_one_table_and_one_corpus():
     ).fit(world.X, world.y)
     assert len(search.cv_results_["params"]) == 20
     assert most[EmbeddingTable] == 0  # none beside the one that was there
-    assert most[Corpus] <= 3  # the kept labels of the detector at hand, and what made them; none a candidate
+    assert (
+        most[Corpus] <= 3
+    )  # the kept labels of the detector at hand, and what made them; none a candidate
 
 
 def test_string_scorer_where_it_works():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     detector = NegLabelDetector(world.names, embedder=world.table)
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     ours = cross_val_score(detector, world.X, world.y, scoring=auroc_scorer, cv=cv)
     theirs = cross_val_score(OODClassifier(detector), world.X, world.y, scoring="roc_auc", cv=cv)
     np.testing.assert_allclose(theirs, ours)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
-        direct = cross_val_score(detector, world.X, world.y, scoring="roc_auc", cv=cv, error_score="raise")
+        direct = cross_val_score(
+            detector, world.X, world.y, scoring="roc_auc", cv=cv, error_score="raise"
+        )
         np.testing.assert_allclose(direct, ours)
 
 
 def test_string_labels_score_as_numbers_do():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     detector = NegLabelDetector(world.names, embedder=world.table)
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     y = np.where(world.y == 1, "ood", world.names[0])
     np.testing.assert_array_equal(
         cross_val_score(detector, world.X, y, scoring=auroc_scorer, cv=cv, error_score="raise"),
-        cross_val_score(detector, world.X, world.y, scoring=auroc_scorer, cv=cv, error_score="raise"),
+        cross_val_score(
+            detector, world.X, world.y, scoring=auroc_scorer, cv=cv, error_score="raise"
+        ),
     )
 
 
 def test_folds_of_one_kind_are_an_error_of_ours():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     search = GridSearchCV(
-        NegLabelDetector(world.names, embedder=world.table), {"n_groups": [1]}, scoring=auroc_scorer, cv=KFold(2)
+        NegLabelDetector(world.names, embedder=world.table),
+        {"n_groups": [1]},
+        scoring=auroc_scorer,
+        cv=KFold(2),
     )
-    with pytest.raises(ValueError, match=r"All 40 rows are ID.*StratifiedKFold\(n_splits, shuffle=True\)"):
-        clone(search).set_params(error_score="raise", estimator__contamination=0.1, cv=_KFoldTestOnly()).fit(
-            world.X, world.y
-        )
+    with pytest.raises(
+        ValueError, match=r"All 40 rows are ID.*StratifiedKFold\(n_splits, shuffle=True\)"
+    ):
+        clone(search).set_params(
+            error_score="raise", estimator__contamination=0.1, cv=_KFoldTestOnly()
+        ).fit(world.X, world.y)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clone(search).set_params(cv=_KFoldTestOnly()).fit(world.X, world.y)
@@ -175,7 +188,12 @@ def test_stratified_by_source_puts_every_source_into_every_fold():
         assert not set(train) & set(test)
         seen[test] += 1
         names, counts = np.unique(sources[test], return_counts=True)
-        assert dict(zip(names, counts, strict=True)) == {"id": 10, "ood 0": 4, "ood 1": 3, "ood 2": 2}
+        assert dict(zip(names, counts, strict=True)) == {
+            "id": 10,
+            "ood 0": 4,
+            "ood 1": 3,
+            "ood 2": 2,
+        }
     assert (seen == 1).all()
     assert splitter.get_n_splits() == 3
     strings = np.where(y == 1, "ood", "cat")
@@ -205,14 +223,16 @@ def test_splitters_say_what_is_missing(splitter):
     for arguments, match in (
         ((y, None, sources), "needs y"),
         ((y, y, None), "groups"),
-        ((y, y, sources[1:]), "one source a row"),
+        ((y, y, sources[1:]), "one source per row"),
         ((y, np.zeros_like(y), sources), "rows are ID"),
         ((y, np.ones_like(y), sources), "rows are OOD"),
         ((y, np.arange(len(y)), sources), "0/1 or bool"),
     ):
         with pytest.raises(ValueError, match=match):
             next(splitter.split(*arguments))
-    assert clone(splitter, safe=False).get_n_splits(y, y, sources) == splitter.get_n_splits(y, y, sources)
+    assert clone(splitter, safe=False).get_n_splits(y, y, sources) == splitter.get_n_splits(
+        y, y, sources
+    )
 
 
 def test_leave_one_out_needs_two_sets_and_enough_id_rows():
@@ -225,26 +245,35 @@ def test_leave_one_out_needs_two_sets_and_enough_id_rows():
 
 
 def test_splitters_route_groups():
-    world = make_embedding_world()
+    world = make_ood_blobs()
     _, sources = sources_of(n_id=40, sizes=(20, 20))
     detector = NegLabelDetector(world.names, embedder=world.table)
     with sklearn.config_context(enable_metadata_routing=True):
-        search = GridSearchCV(detector, {"n_groups": [1, 2]}, scoring=auroc_scorer, cv=LeaveOneOODSetOut())
+        search = GridSearchCV(
+            detector, {"n_groups": [1, 2]}, scoring=auroc_scorer, cv=LeaveOneOODSetOut()
+        )
         search.fit(world.X, world.y, groups=sources)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def test_a_grid_over_two_embedders_is_two_separate_fits(photos):
     paths, y = photos
-    pipeline = make_ood_pipeline(FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y", "z"]))
+    pipeline = make_ood_pipeline(
+        FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y", "z"])
+    )
     cv = StratifiedKFold(2, shuffle=True, random_state=0)
     search = GridSearchCV(
-        pipeline, {"embedder__random_state": [0, 5]}, scoring=auroc_scorer, cv=cv, error_score="raise"
+        pipeline,
+        {"embedder__random_state": [0, 5]},
+        scoring=auroc_scorer,
+        cv=cv,
+        error_score="raise",
     )
     search.fit(paths, y)
     for seed, got in zip((0, 5), search.cv_results_["mean_test_score"], strict=True):
         alone = make_ood_pipeline(
-            FakeEmbedder(dim=16, random_state=seed), NegLabelDetector(["cat", "dog"], corpus=["x", "y", "z"])
+            FakeEmbedder(dim=16, random_state=seed),
+            NegLabelDetector(["cat", "dog"], corpus=["x", "y", "z"]),
         )
         assert got == cross_val_score(alone, paths, y, scoring=auroc_scorer, cv=cv).mean()
 

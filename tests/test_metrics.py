@@ -1,4 +1,4 @@
-"""Metrics against naive loops over thresholds, and scorers inside scikit-learn's model selection."""
+"""Metrics against naive loops over thresholds, and scorers in scikit-learn's model selection."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,8 @@ def test_the_two_definitions_differ():
 
 def test_aupr_of_each_kind():
     score, is_ood = [0.1, 0.4, 0.3, 0.8], [0, 0, 1, 1]
-    # OOD retrieved in the order 0.8 (hit), 0.4 (miss), 0.3 (hit): mean precision at hits (1 + 2/3) / 2.
+    # OOD retrieved in the order 0.8 (hit), 0.4 (miss), 0.3 (hit): mean precision at hits (1 + 2/3)
+    # / 2.
     assert metrics.aupr(score, is_ood, positive="ood") == pytest.approx(5 / 6)
     # ID retrieved in the order 0.1 (hit), 0.3 (miss), 0.4 (hit).
     assert metrics.aupr(score, is_ood, positive="id") == pytest.approx(5 / 6)
@@ -121,7 +122,9 @@ class TestRefusals:
         ],
     )
     def test_every_metric_checks_its_input(self, metric):
-        with pytest.raises(ValueError, match=r"score is NaN for 2 of 4 rows, the first at 1 .*take these rows out"):
+        with pytest.raises(
+            ValueError, match=r"score is NaN for 2 of 4 rows, the first at 1 .*take these rows out"
+        ):
             metric([0.0, np.nan, 1.0, np.nan], [0, 0, 1, 1])
         with pytest.raises(ValueError, match=r"All 3 rows are ID.*StratifiedKFold"):
             metric([0.0, 1.0, 2.0], [0, 0, 0])
@@ -197,8 +200,12 @@ class TestScorers:
         X, is_ood = data
         detector, score = Column(1).fit(X), X[:, 1]
         assert metrics.auroc_scorer(detector, X, is_ood) == metrics.auroc(score, is_ood)
-        assert metrics.fpr95_scorer(detector, X, is_ood) == -metrics.fpr_at_tpr(score, is_ood, positive="id")
-        assert metrics.aupr_scorer(detector, X, is_ood) == metrics.aupr(score, is_ood, positive="ood")
+        assert metrics.fpr95_scorer(detector, X, is_ood) == -metrics.fpr_at_tpr(
+            score, is_ood, positive="id"
+        )
+        assert metrics.aupr_scorer(detector, X, is_ood) == metrics.aupr(
+            score, is_ood, positive="ood"
+        )
 
     def test_ood_label_is_found_inside_pipelines_and_searches(self, data):
         X, is_ood = data

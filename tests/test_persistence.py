@@ -1,4 +1,6 @@
-"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats are said."""
+"""Files of detectors: nothing but names, numbers and arrays; damage, other models and newer formats
+are said.
+"""
 
 import zipfile
 
@@ -10,17 +12,28 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import Normalizer
 
 import dnm_sklearn
-from dnm_sklearn import CLIPEmbedder, EmbeddingTable, NegLabelDetector, load, make_ood_pipeline, persistence
+from dnm_sklearn import (
+    CLIPEmbedder,
+    EmbeddingTable,
+    NegLabelDetector,
+    load,
+    make_ood_pipeline,
+    persistence,
+)
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.embedding.absent import AbsentEmbedder
-from dnm_sklearn.testing import FakeEmbedder, make_detectors, make_embedding_world
+from dnm_sklearn.detectors import saving
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+from dnm_sklearn.testing.instances import make_detectors
 
-WORLD = make_embedding_world()
+WORLD = make_ood_blobs()
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (5, 9, 9, 3)).astype(np.uint8))
 
 
 def fitted(**params):
-    return NegLabelDetector(WORLD.names, embedder=WORLD.table, n_groups=4, fraction=1.0, **params).fit(WORLD.X)
+    return NegLabelDetector(
+        WORLD.names, embedder=WORLD.table, n_groups=4, fraction=1.0, **params
+    ).fit(WORLD.X)
 
 
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: f"{type(det).__name__}")
@@ -30,11 +43,15 @@ def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     detector.save(tmp_path / "det.skops")
     again = load(tmp_path / "det.skops")
     assert type(again) is type(detector)
-    np.testing.assert_array_equal(again.decision_function(images), detector.decision_function(images))
+    np.testing.assert_array_equal(
+        again.decision_function(images), detector.decision_function(images)
+    )
     np.testing.assert_array_equal(again.predict_class(images), detector.predict_class(images))
     np.testing.assert_array_equal(again.p_value(images), detector.p_value(images))
     left, right = again.get_params(deep=False), detector.get_params(deep=False)
-    assert {k: v for k, v in left.items() if k != "embedder"} == {k: v for k, v in right.items() if k != "embedder"}
+    assert {k: v for k, v in left.items() if k != "embedder"} == {
+        k: v for k, v in right.items() if k != "embedder"
+    }
     again.fit(images)
     assert clone(again).embedder.get_params() == detector.embedder.get_params()
 
@@ -87,8 +104,8 @@ def test_damaged_and_strange_files(tmp_path):
 def test_newer_formats_and_unknown_detectors(tmp_path, monkeypatch):
     path = tmp_path / "det.skops"
     with monkeypatch.context() as patch:
-        patch.setattr(persistence, "VERSION", 2)
-        patch.setattr(persistence, "__version__", "9.9")
+        patch.setattr(saving, "VERSION", 2)
+        patch.setattr(saving, "__version__", "9.9")
         fitted().save(path)
     with pytest.raises(ValueError, match=r"format 2, written by dnm_sklearn 9\.9.*Update"):
         load(path)
@@ -113,7 +130,7 @@ def test_table_is_not_in_the_file_and_must_be_the_same(tmp_path):
     det = fitted()
     det.save(path)
     alone = load(path)
-    assert isinstance(alone.embedder_, AbsentEmbedder)
+    assert isinstance(alone.embedder_, PlaceholderEmbedder)
     np.testing.assert_array_equal(alone.decision_function(WORLD.X), det.decision_function(WORLD.X))
     with pytest.raises(ValueError, match=r"no texts.*load\(path, embedder=\.\.\.\)"):
         alone.fit()
@@ -121,14 +138,18 @@ def test_table_is_not_in_the_file_and_must_be_the_same(tmp_path):
         alone.decision_function(IMAGES)
     alone.save(path)
     assert load(path, WORLD.table).embedder_ is WORLD.table
-    other = EmbeddingTable(WORLD.table.names, np.roll(WORLD.table.encode_text(WORLD.table.names), 1, axis=0))
+    other = EmbeddingTable(
+        WORLD.table.names, np.roll(WORLD.table.encode_text(WORLD.table.names), 1, axis=0)
+    )
     with pytest.raises(ValueError, match="fingerprint"):
         load(path, other)
 
 
 def test_another_model_is_an_error_when_images_come(tmp_path):
     path = tmp_path / "det.skops"
-    det = NegLabelDetector(["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1).fit()
+    det = NegLabelDetector(
+        ["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1
+    ).fit()
     det.save(path)
     other = load(path, FakeEmbedder(dim=16, random_state=1))
     rows = FakeEmbedder(dim=16).transform(IMAGES)
@@ -142,8 +163,12 @@ def test_another_model_is_an_error_when_images_come(tmp_path):
 def test_no_model_is_loaded_and_precision_does_not_matter(tmp_path, monkeypatch):
     """A file of a detector on a GPU (half precision) opens on a CPU, without loading the model."""
     path = tmp_path / "det.skops"
-    det = NegLabelDetector(["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1).fit()
-    det.embedder_ = CLIPEmbedder("no-such-model/none", device="cuda", precision="fp16", batch_size=7)
+    det = NegLabelDetector(
+        ["cat", "dog"], embedder=FakeEmbedder(dim=16), corpus=["x", "y", "z"], n_groups=1
+    ).fit()
+    det.embedder_ = CLIPEmbedder(
+        "no-such-model/none", device="cuda", precision="fp16", batch_size=7
+    )
     det.embedder_fingerprint_ = "f0f0"
     det.save(path)
     again = load(path)
@@ -164,9 +189,17 @@ def test_parameters_of_all_plain_kinds(tmp_path):
     path = tmp_path / "det.skops"
     pd = pytest.importorskip("pandas")
     corpus = Corpus(WORLD.words, name="mine")
-    for classes in ({"a": ["class 0", "a {}"], "class 1": []}, np.array(WORLD.names), pd.Series(WORLD.names)):
+    for classes in (
+        {"a": ["class 0", "a {}"], "class 1": []},
+        np.array(WORLD.names),
+        pd.Series(WORLD.names),
+    ):
         det = NegLabelDetector(
-            classes, embedder=WORLD.table, corpus=corpus, prompt=["a {}", "b {}"], n_groups=np.int64(2)
+            classes,
+            embedder=WORLD.table,
+            corpus=corpus,
+            prompt=["a {}", "b {}"],
+            n_groups=np.int64(2),
         )
         if isinstance(classes, dict):
             det.set_params(embedder=FakeEmbedder(dim=32))

@@ -8,14 +8,17 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from dnm_sklearn import MCMDetector, NegLabelDetector, make_ood_pipeline
-from dnm_sklearn.testing import FakeEmbedder, make_detectors
+from dnm_sklearn.testing import FakeEmbedder
+from dnm_sklearn.testing.instances import make_detectors
 
 pd = pytest.importorskip("pandas")
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (30, 9, 9, 3)).astype(np.uint8))
 
 
 def neglabel(classes=("cat", "dog")):
-    return NegLabelDetector(classes and list(classes), corpus=["x", "y", "z"], n_groups=1, fraction=1.0)
+    return NegLabelDetector(
+        classes and list(classes), corpus=["x", "y", "z"], n_groups=1, fraction=1.0
+    )
 
 
 @pytest.fixture
@@ -54,11 +57,19 @@ def test_three_ways_to_give_names():
 
 def test_forwards(pipe, tmp_path):
     rows = FakeEmbedder(dim=16).transform(IMAGES)
-    alone = neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows).calibrate(rows, id_tpr=0.9)
+    alone = (
+        neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows).calibrate(rows, id_tpr=0.9)
+    )
     pipe.fit(IMAGES)
     assert pipe.calibrate(IMAGES, id_tpr=0.9) is pipe
     assert pipe.threshold_ == alone.threshold_
-    for method in ("p_value", "predict_class", "predict_proba", "predict_confidence", "score_samples"):
+    for method in (
+        "p_value",
+        "predict_class",
+        "predict_proba",
+        "predict_confidence",
+        "score_samples",
+    ):
         np.testing.assert_array_equal(getattr(pipe, method)(IMAGES), getattr(alone, method)(rows))
     labels, confidence = pipe.predict(IMAGES, return_confidence=True)
     np.testing.assert_array_equal(labels, alone.predict(rows))
@@ -92,7 +103,11 @@ def test_set_output_names_the_columns():
     np.testing.assert_array_equal(frame.to_numpy(), FakeEmbedder(dim=4).transform(IMAGES))
     pipe = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).fit(IMAGES)
     want = pipe.decision_function(IMAGES)
-    framed = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).set_output(transform="pandas").fit(IMAGES)
+    framed = (
+        make_ood_pipeline(FakeEmbedder(dim=16), neglabel())
+        .set_output(transform="pandas")
+        .fit(IMAGES)
+    )
     np.testing.assert_array_equal(framed.decision_function(IMAGES), want)
     assert framed[-1].feature_names_in_.tolist() == [f"fakeembedder{i}" for i in range(16)]
 
@@ -110,7 +125,9 @@ def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):
         paths.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(paths[-1])
     bad = [*paths[:2], str(tmp_path / "absent.png"), *paths[2:]]
-    pipe = make_ood_pipeline(FakeEmbedder(dim=16, on_error="nan"), NegLabelDetector(corpus=list("abcdef"), n_groups=2))
+    pipe = make_ood_pipeline(
+        FakeEmbedder(dim=16, on_error="nan"), NegLabelDetector(corpus=list("abcdef"), n_groups=2)
+    )
     pipe.fit(["cat", "dog"])
     with pytest.warns(UserWarning, match="absent"):
         scores = pipe.decision_function(bad)
@@ -119,6 +136,6 @@ def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):
     with pytest.warns(UserWarning, match="absent"):
         assert pipe.predict(bad)[2] == 1
     with pytest.raises(ValueError, match="NaN"):
-        make_ood_pipeline(FakeEmbedder(dim=16), NegLabelDetector(["cat"], corpus=list("abc"), n_groups=1)).fit(
-            None
-        ).decision_function(np.full((1, 16), np.nan))
+        make_ood_pipeline(
+            FakeEmbedder(dim=16), NegLabelDetector(["cat"], corpus=list("abc"), n_groups=1)
+        ).fit(None).decision_function(np.full((1, 16), np.nan))

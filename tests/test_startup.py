@@ -7,13 +7,14 @@ import pytest
 
 HEAVY = ("torch", "open_clip", "pyod", "scipy.stats", "matplotlib")
 
+MAIN = "from dnm_sklearn.bench.cli.main import main"
 WAYS = {
     "import dnm_sklearn": "import dnm_sklearn; dir(dnm_sklearn)",
-    "subpackages": "import dnm_sklearn.corpus, dnm_sklearn.embedding, dnm_sklearn.datasets, dnm_sklearn.testing",
-    "pure functions": "import dnm_sklearn.scoring, dnm_sklearn.mining, dnm_sklearn.thresholds, dnm_sklearn.labels",
-    "dnm-bench --help": "from dnm_sklearn.bench.cli import main; main(['--help'], standalone_mode=False)",
-    "dnm-bench run --help": "from dnm_sklearn.bench.cli import main; main(['run', '--help'], standalone_mode=False)",
-    "dnm-bench --version": "from dnm_sklearn.bench.cli import main; main(['--version'], standalone_mode=False)",
+    "subpackages": "from dnm_sklearn import corpus, datasets, detectors, embedding, testing",
+    "pure functions": "from dnm_sklearn import calibration, scoring; import dnm_sklearn._utils.labels",
+    "dnm-bench --help": MAIN + "; main(['--help'], standalone_mode=False)",
+    "dnm-bench run --help": MAIN + "; main(['run', '--help'], standalone_mode=False)",
+    "dnm-bench --version": MAIN + "; main(['--version'], standalone_mode=False)",
 }
 
 
@@ -28,12 +29,12 @@ def test_cached_rows_and_text_load_no_model(tmp_path):
     """Hits of the image cache, and embeddings ready-made, import neither torch nor open_clip."""
     code = f"""
 import sys, numpy as np
-from dnm_sklearn.embedding import EmbeddingTable, RowStore
-from dnm_sklearn.embedding.store import digest_array
-store = RowStore({str(tmp_path)!r}, "model", 2)
+from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.cache import EmbeddingCache
+from dnm_sklearn.embedding.digest import digest_array
 digests = [digest_array(np.arange(i + 1)) for i in range(3)]
-store.get_or_compute(digests, lambda missing: np.ones((len(missing), 2), np.float32))
-RowStore({str(tmp_path)!r}, "model", 2).get_or_compute(digests, None)
+for compute in (lambda missing: [np.ones((len(missing), 2), np.float32)], None):
+    EmbeddingCache({str(tmp_path)!r}).get_or_compute("model", 2, digests, compute)
 EmbeddingTable(["a", "b"], np.eye(2)).encode_text(["b"])
 print([m for m in ("torch", "open_clip") if m in sys.modules])
 """

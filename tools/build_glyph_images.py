@@ -1,13 +1,14 @@
 """Draw the fixed test images of the glyph suite and list its corpus.
 
-Run once, from the root of the project; the results ship as package data, because glyphs drawn on another
-machine differ in a few pixels::
+Run once, from the root of the project; the results ship as package data, because glyphs drawn on
+another machine differ in a few pixels::
 
     python tools/build_glyph_images.py
 
-Test images are drawn in STIX General (regular, bold, italic, bold italic), the 16 images a class for
-baselines in DejaVu Serif (the same four faces), the model is trained on DejaVu Sans and Sans Mono: three
-families without a font in common. Grey values are rounded to 16 levels, which keeps the file small.
+Test images are drawn in STIX General (regular, bold, italic, bold italic), the 16 images a class
+for baselines in DejaVu Serif (the same four faces), the model is trained on DejaVu Sans and Sans
+Mono: three families without a font in common. Grey values are rounded to 16 levels, which keeps the
+file small.
 """
 
 from __future__ import annotations
@@ -54,10 +55,33 @@ HOMOGLYPHS = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧνοАВЕКМНОРСТХЅІЈаео
 LOOKALIKES = "ϲϳϹϜıĸſŉѴѵ∨∪⊂⊤∣∘⋁⋃⋎○◌◯◦⚬⚪"
 UPRIGHT_ONLY = "птигд"  # italic forms are those of the Latin n, m, u, a small g ...
 # Blocks whose names only number the characters, beside those of glyph_drawing.algorithmic.
-NUMBERED = ("EGYPTIAN HIEROGLYPH", "ANATOLIAN HIEROGLYPH", "SIGNWRITING", "BAMUM LETTER PHASE", "VARIATION")
-# A name with one of these before the whole name of an ID character tells of a relation to it, not of a style.
+NUMBERED = (
+    "EGYPTIAN HIEROGLYPH",
+    "ANATOLIAN HIEROGLYPH",
+    "SIGNWRITING",
+    "BAMUM LETTER PHASE",
+    "VARIATION",
+)
+# A name with one of these before the whole name of an ID character tells of a relation to it, not
+# of a style.
 RELATIONS = frozenset(
-    ("with", "and", "to", "or", "but", "not", "nor", "over", "above", "below", "under", "of", "in", "on", "as")
+    (
+        "with",
+        "and",
+        "to",
+        "or",
+        "but",
+        "not",
+        "nor",
+        "over",
+        "above",
+        "below",
+        "under",
+        "of",
+        "in",
+        "on",
+        "as",
+    )
 )
 
 # name: (group, first and last code point of the blocks, number of images)
@@ -84,7 +108,9 @@ class Renderer:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.fonts = {
-            name: ImageFont.truetype(str(FONT_DIR / f"{name}.ttf"), EM, layout_engine=ImageFont.Layout.BASIC)
+            name: ImageFont.truetype(
+                str(FONT_DIR / f"{name}.ttf"), EM, layout_engine=ImageFont.Layout.BASIC
+            )
             for name in TEST_FONTS + BASELINE_FONTS
         }
         self.charmaps = {name: charmap(name) for name in self.fonts}
@@ -108,7 +134,10 @@ class Renderer:
         f = CANVAS / 2 + shift[1] - d * half - e * half
         smooth = Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(0.4))
         image = smooth.transform(
-            (IMAGE_SIZE, IMAGE_SIZE), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
+            (IMAGE_SIZE, IMAGE_SIZE),
+            Image.Transform.AFFINE,
+            (a, b, c, d, e, f),
+            Image.Resampling.BICUBIC,
         )
         if self.rng.random() < 0.5:
             image = image.filter(ImageFilter.GaussianBlur(self.rng.uniform(0.2, 0.8)))
@@ -163,7 +192,9 @@ class Renderer:
         images = []
         for i in range(n):
             grain = 2 ** (1 + i % 4)
-            field = Image.fromarray(self.rng.integers(0, 256, (grain * 4, grain * 4)).astype(np.uint8))
+            field = Image.fromarray(
+                self.rng.integers(0, 256, (grain * 4, grain * 4)).astype(np.uint8)
+            )
             field = field.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
             images.append(self.tone(np.asarray(field, dtype=np.float64) / 255))
         return images, [-1] * n
@@ -176,7 +207,8 @@ def in_blocks(blocks: list[tuple[int, int]], without: str) -> str:
     return "".join(
         c
         for c in chars
-        if c not in barred and unicodedata.category(c)[0] in ("L" if 0x80 <= ord(c) < 0x2000 else "NPS")
+        if c not in barred
+        and unicodedata.category(c)[0] in ("L" if 0x80 <= ord(c) < 0x2000 else "NPS")
     )
 
 
@@ -191,10 +223,11 @@ def list_names() -> list[tuple[str, str]]:
     Returns
     -------
     list of (str, str)
-        Every Unicode name that says more than a code point or a syllable and fits GlyphCLIP's context, in code
-        order, with marks: "L" (or "S") for a near-synonym of a name in task letters (or symbols). A near-synonym
-        is a character whose compatibility form (NFKC) is an ID character, or whose name is a style and the whole
-        name of one ("negative circled latin capital letter a"), no relation ("arrow to black diamond").
+        Every Unicode name that says more than a code point or a syllable and fits GlyphCLIP's
+        context, in code order, with marks: "L" (or "S") for a near-synonym of a name in task
+        letters (or symbols). A near-synonym is a character whose compatibility form (NFKC) is an ID
+        character, or whose name is a style and the whole name of one ("negative circled latin
+        capital letter a"), no relation ("arrow to black diamond").
     """
     rows, tokenizer = [], load_tokenizer()
     tasks = {"L": LETTERS, "S": SYMBOLS}
@@ -227,12 +260,21 @@ def main(seed: int) -> None:
     images: list[np.ndarray] = []
     codes: list[int] = []
 
-    def add(name: str, tasks: dict[str, str], made: tuple[list[np.ndarray], list[int]], fonts: list[str]) -> None:
-        sets.append({"name": name, "groups": tasks, "start": len(images), "n": len(made[0]), "fonts": fonts})
+    def add(
+        name: str, tasks: dict[str, str], made: tuple[list[np.ndarray], list[int]], fonts: list[str]
+    ) -> None:
+        sets.append(
+            {"name": name, "groups": tasks, "start": len(images), "n": len(made[0]), "fonts": fonts}
+        )
         images.extend(made[0])
         codes.extend(made[1])
 
-    add("letters", {"letters": "id", "symbols": "far"}, renderer.classes(LETTERS, 10, TEST_FONTS), TEST_FONTS)
+    add(
+        "letters",
+        {"letters": "id", "symbols": "far"},
+        renderer.classes(LETTERS, 10, TEST_FONTS),
+        TEST_FONTS,
+    )
     add("symbols", {"symbols": "id"}, renderer.classes(SYMBOLS, 6, TEST_FONTS), TEST_FONTS)
     for name, (group, blocks, n) in LETTER_SETS.items():
         tasks = {"letters": group}
@@ -244,7 +286,9 @@ def main(seed: int) -> None:
     both = {"letters": "far", "symbols": "far"}
     add("handwritten-digits", both, renderer.handwritten(120), [])
     add("noise", both, renderer.noise(80), [])
-    add("homoglyphs", {"letters": "sanity"}, renderer.classes(HOMOGLYPHS, 3, TEST_FONTS), TEST_FONTS)
+    add(
+        "homoglyphs", {"letters": "sanity"}, renderer.classes(HOMOGLYPHS, 3, TEST_FONTS), TEST_FONTS
+    )
     n_test = len(images)
     for task, chars in (("letters", LETTERS), ("symbols", SYMBOLS)):
         made = renderer.classes(chars, PER_CLASS, BASELINE_FONTS)
@@ -261,7 +305,8 @@ def main(seed: int) -> None:
         "command": f"python tools/build_glyph_images.py --seed {seed}",
         "n_test": n_test,
         "classes": {
-            task: [[ord(c), name_of(c)] for c in chars] for task, chars in (("letters", LETTERS), ("symbols", SYMBOLS))
+            task: [[ord(c), name_of(c)] for c in chars]
+            for task, chars in (("letters", LETTERS), ("symbols", SYMBOLS))
         },
         "sets": sets,
         "never_trained": sorted({c for c in codes if c >= 0 and is_held_out(c)}),
@@ -287,7 +332,10 @@ def main(seed: int) -> None:
     (DATA_DIR / "index.json").write_text(json.dumps(index, indent=1) + "\n")
     marked = {m: sum(m in marks for _, marks in names) for m in "LS"}
     sizes = {p.name: p.stat().st_size for p in sorted(DATA_DIR.iterdir())}
-    print(f"{n_test} test images, {len(images) - n_test} for baselines; {len(names)} names, marked {marked}")
+    print(
+        f"{n_test} test images, {len(images) - n_test} for baselines; {len(names)} names, marked "
+        f"{marked}"
+    )
     print(sizes)
 
 

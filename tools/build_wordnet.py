@@ -1,9 +1,9 @@
 """Build the shipped WordNet 3.0 word list from the database files of Debian's ``wordnet-base``.
 
-Rule: the first lemma of every synset of ``data.noun`` and ``data.adj``, without the adjective markers
-``(a)``, ``(p)``, ``(ip)``, lower-cased, spaces for underscores, each word once per lexicographer file, in
-database order.
-The same inputs give the same list, and the same bytes with the same liblzma. Get the inputs with::
+Rule: the first lemma of every synset of ``data.noun`` and ``data.adj``, without the adjective
+markers ``(a)``, ``(p)``, ``(ip)``, lower-cased, spaces for underscores, each word once per
+lexicographer file, in database order. The same inputs give the same list, and the same bytes with
+the same liblzma. Get the inputs with::
 
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
     python tools/build_wordnet.py wordnet/usr/share/wordnet
@@ -23,8 +23,9 @@ import click
 DATA = Path(__file__).resolve().parents[1] / "dnm_sklearn" / "corpus" / "data"
 # Number of the lexicographer file (second column of a synset line) -> its name; see lexnames(5WN).
 _NOUNS = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group location "
-    "motive object person phenomenon plant possession process quantity relation shape state substance time"
+    "Tops act animal artifact attribute body cognition communication event feeling food group "
+    "location motive object person phenomenon plant possession process quantity relation shape "
+    "state substance time"
 )
 FILES = {number: f"noun.{topic}" for number, topic in enumerate(_NOUNS.split(), start=3)}
 FILES |= {0: "adj.all", 1: "adj.pert", 44: "adj.ppl"}
@@ -57,7 +58,9 @@ def build(folder: Path) -> dict[str, bytes]:
     """Name of each file to ship -> its bytes."""
     lists = read_lists(folder)
     text = "\n\n".join("\n".join([name, *words]) for name, words in lists.items()) + "\n"
-    packed = lzma.compress(text.encode("utf-8"), format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME)
+    packed = lzma.compress(
+        text.encode("utf-8"), format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME
+    )
     record = {
         "source": "WordNet 3.0 database files of Debian's package wordnet-base",
         "rule": "first lemma of every synset, markers stripped, lower-cased, '_' to ' ', unique in its file",
@@ -74,17 +77,29 @@ def build(folder: Path) -> dict[str, bytes]:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=DATA, help="Folder to write to.")
-@click.option("--check", is_flag=True, help="Compare with the files in the output folder; write nothing.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=DATA, help="Folder to write to."
+)
+@click.option(
+    "--check", is_flag=True, help="Compare with the files in the output folder; write nothing."
+)
 def main(folder: Path, output: Path, check: bool) -> None:
     """Build the word list from data.noun and data.adj in FOLDER."""
     missing = [name for name in INPUTS if not (folder / name).is_file()]
     if missing:
-        raise click.UsageError(f"{folder} holds no {missing[0]}; the top of this script says where to get it.")
+        raise click.UsageError(
+            f"{folder} holds no {missing[0]}; the top of this script says where to get it."
+        )
     shipped = build(folder)
     if check:
-        stale = [n for n, b in shipped.items() if not (output / n).is_file() or (output / n).read_bytes() != b]
-        click.echo(f"differ: {', '.join(stale)}" if stale else "all files are what this script makes")
+        stale = [
+            n
+            for n, b in shipped.items()
+            if not (output / n).is_file() or (output / n).read_bytes() != b
+        ]
+        click.echo(
+            f"differ: {', '.join(stale)}" if stale else "all files are what this script makes"
+        )
         sys.exit(bool(stale))
     output.mkdir(parents=True, exist_ok=True)
     for name, content in shipped.items():

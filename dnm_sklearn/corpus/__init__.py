@@ -1,10 +1,8 @@
-"""Words: a small immutable :class:`Corpus`, and the WordNet 3.0 list that the negative-label methods share.
+"""Words: an immutable :class:`Corpus`, and the WordNet 3.0 list of the negative-label methods.
 
 Importing this package is cheap; the shipped list is read when :func:`load_corpus` is first called.
 """
 
-from .check import check_corpus
-from .corpus import Corpus
-from .wordnet import corpus_names, lexicographer_files, load_corpus
+import lazy_loader
 
-__all__ = ["Corpus", "check_corpus", "corpus_names", "lexicographer_files", "load_corpus"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from .corpus import Corpus
-from .wordnet import corpus_names, load_corpus
+from dnm_sklearn.corpus.corpus import Corpus
+from dnm_sklearn.corpus.wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
-    "Give a list of strings, a path to a text file with one name a line, or one of the shipped selections: "
-    f"{', '.join(map(repr, corpus_names()))}."
+    "Give a list of strings, a path to a text file with one name per line, or one of the shipped "
+    f"selections: {', '.join(map(repr, corpus_names()))}."
 )
 
 
@@ -20,8 +20,9 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
     Parameters
     ----------
     corpus : Corpus, iterable of str, path-like or str
-        A corpus (returned as it is), names, a text file with one name a line, or the name of a shipped
-        selection (see :func:`load_corpus`). A string that is such a name is never taken as a file.
+        A corpus (returned as it is), names, a text file with one name per line, or the name of a
+        shipped selection (see :func:`load_corpus`). A string that is such a name is never taken as
+        a file.
 
     Returns
     -------
@@ -39,13 +40,14 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import check_corpus
+    >>> from dnm_sklearn.corpus.check import check_corpus
     >>> check_corpus(["oak", "teapot"])
     Corpus('custom', 2 names: 2 nouns, 0 adjectives)
     """
     if isinstance(corpus, Corpus):
         return corpus
     if isinstance(corpus, str):
+        # The name of a selection, else a file; of what is neither, guess which one was meant.
         if corpus in corpus_names():
             return load_corpus(corpus)
         if os.path.isfile(corpus):
@@ -55,8 +57,11 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         return load_corpus(corpus)
     if isinstance(corpus, os.PathLike):
         if not os.path.isfile(corpus):
-            raise FileNotFoundError(f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}")
+            raise FileNotFoundError(
+                f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}"
+            )
         return Corpus.from_file(corpus)
     if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
         return Corpus(corpus)
+
     raise TypeError(f"corpus cannot be {type(corpus).__name__}. {_HOW_TO_NAME}")

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import lzma
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
+from dnm_sklearn.corpus.corpus import Corpus
 
-    from .corpus import Corpus
-
-_NOUN_FILES = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group location "
-    "motive object person phenomenon plant possession process quantity relation shape state substance time"
-)
-#: Lexicographer files in the order of a corpus: nouns first, then adjectives, each by WordNet's file number.
-LEXICOGRAPHER_FILES = (
-    *(f"noun.{topic}" for topic in _NOUN_FILES.split()),
-    "adj.all",
-    "adj.pert",
-    "adj.ppl",
-)
+# What the papers leave out, see `load_corpus`.
 _NEGLABEL_EXCLUDES = frozenset({"noun.animal", "noun.food"})
 _EXCLUDES = {
     "wordnet": frozenset[str](),
@@ -54,13 +42,14 @@ def corpus_names() -> tuple[str, ...]:
 def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
     """Give the shipped list as it is: the words of every noun and adjective file of WordNet 3.0.
 
-    A file holds the first lemma of each of its synsets, lower-cased, with spaces for underscores, in database
-    order, each word once. A word may stand in several files.
+    A file holds the first lemma of each of its synsets, lower-cased, with spaces for underscores,
+    in database order, each word once. A word may stand in several files.
 
     Returns
     -------
     mapping of str to tuple of str
-        Lexicographer file -> words; nouns first, then adjectives, by WordNet's file number. Read-only.
+        Lexicographer file -> words; nouns first, then adjectives, by WordNet's file number.
+        Read-only.
 
     Raises
     ------
@@ -69,35 +58,45 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> from dnm_sklearn.corpus import lexicographer_files
+    >>> from dnm_sklearn.corpus.wordnet import lexicographer_files
     >>> lexicographer_files()["noun.shape"][:3]
     ('solid', 'plane', 'cartesian plane')
     """
     try:
-        packed = resources.files(__package__).joinpath("data").joinpath("wordnet30.txt.xz").read_bytes()
+        packed = (
+            resources.files(__package__).joinpath("data").joinpath("wordnet30.txt.xz").read_bytes()
+        )
+        # One block per lexicographer file, a title and its words, with a blank line between them.
         blocks = lzma.decompress(packed).decode("utf-8").strip("\n").split("\n\n")
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise RuntimeError(
-            f"The shipped word list wordnet30.txt.xz cannot be read ({error}); reinstall dnm_sklearn."
+            f"The shipped word list wordnet30.txt.xz cannot be read ({error}); reinstall "
+            "dnm_sklearn."
         ) from error
+
     files = {}
     for block in blocks:
         title, *words = block.split("\n")
         files[title] = tuple(words)
+
     if tuple(files) != LEXICOGRAPHER_FILES:
-        raise RuntimeError("The shipped word list wordnet30.txt.xz is damaged; reinstall dnm_sklearn.")
+        raise RuntimeError(
+            "The shipped word list wordnet30.txt.xz is damaged; reinstall dnm_sklearn."
+        )
+
     return MappingProxyType(files)
 
 
 @lru_cache(maxsize=len(_EXCLUDES))
 def _load(name: str) -> Corpus:
-    from .corpus import Corpus
-
+    """Make a selection; a word of several of its files stands under the first."""
+    # A dict keeps the order in which words came, and the first file of each.
     rows: dict[str, str] = {}
     for file, words in lexicographer_files().items():
         if file not in _EXCLUDES[name]:
             for word in words:
                 rows.setdefault(word, file)
+
     pos = ["noun" if file.startswith("noun.") else "adjective" for file in rows.values()]
     return Corpus(rows, pos, list(rows.values()), name=name)
 
@@ -105,17 +104,17 @@ def _load(name: str) -> Corpus:
 def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     """Load one of the shipped selections of WordNet 3.0.
 
-    ==================== ====================================================================================
-    ``wordnet``          every noun and adjective file
-    ``wordnet-neglabel`` without noun.animal and noun.food: what NegLabel (arXiv 2403.20078) mines
-    ``wordnet-csp``      that without noun.person, noun.quantity, noun.group and adj.pert as well: what CSP
-                         (NeurIPS 2024) and DNM (arXiv 2605.23797) mine
-    ==================== ====================================================================================
+    * ``wordnet``: every noun and adjective file.
+    * ``wordnet-neglabel``: without noun.animal and noun.food; what NegLabel (arXiv 2403.20078)
+      mines.
+    * ``wordnet-csp``: without noun.person, noun.quantity, noun.group and adj.pert as well; what CSP
+      (NeurIPS 2024) and DNM (arXiv 2605.23797) mine.
 
-    Names are ordered by lexicographer file (nouns first, then adjectives, by WordNet's file number), within
-    a file by the database. A word of several files *of the selection* stands once, under the first of them;
-    a word that is a noun and an adjective is therefore a noun, unless the selection leaves out its noun
-    files. (So a selection can hold words that ``load_corpus("wordnet").filter(exclude_lexname=...)`` drops.)
+    Names are ordered by lexicographer file (nouns first, then adjectives, by WordNet's file
+    number), within a file by the database. A word of several files *of the selection* stands once,
+    under the first of them; a word that is a noun and an adjective is therefore a noun, unless the
+    selection leaves out its noun files. (So a selection can hold words that
+    ``load_corpus("wordnet").filter(exclude_lexname=...)`` drops.)
 
     Parameters
     ----------
@@ -136,10 +135,11 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
 
     Notes
     -----
-    The authors' lists were made in another way from the same WordNet (some of their words still carry a
-    bracket of its source files), and which of a word's files counts depended on the order of a directory.
-    Their ``wordnet-csp`` has 47,327 nouns and 9,293 adjectives; ours has 0.1 % fewer nouns and 9.8 % more
-    adjectives, as their adj.all is a text about 8 % shorter than that of all first lemmas.
+    The authors' lists were made in another way from the same WordNet (some of their words still
+    carry a bracket of its source files), and which of a word's files counts depended on the order
+    of a directory. Their ``wordnet-csp`` has 47,327 nouns and 9,293 adjectives; ours has 0.1 %
+    fewer nouns and 9.8 % more adjectives, as their adj.all is a text about 8 % shorter than that of
+    all first lemmas.
 
     Examples
     --------
@@ -150,10 +150,10 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     if not isinstance(name, str):
         raise TypeError(f"name must be one of {corpus_names()}, got {type(name).__name__}.")
     if name not in _EXCLUDES:
-        near = difflib.get_close_matches(name.lower(), corpus_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"There is no shipped corpus {name!r}; {hint}Known: {', '.join(map(repr, corpus_names()))}. "
-            "For a corpus of your own use Corpus(names) or Corpus.from_file(path)."
+            f"There is no shipped corpus {name!r}.{did_you_mean(name, corpus_names(), n=1)} Known: "
+            f"{', '.join(map(repr, corpus_names()))}. For a corpus of your own use Corpus(names) "
+            "or Corpus.from_file(path)."
         )
+
     return _load(name)

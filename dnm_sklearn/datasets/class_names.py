@@ -6,22 +6,23 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, DataMissingError, DefinitionError
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition
+from dnm_sklearn.datasets.folders import subfolder_names
+from dnm_sklearn.exceptions import DataMissingError, DefinitionError
+
+__all__ = ["class_names", "imagenet_ids", "imagenet_names", "wordnet_ids"]
+
+# Files of timm, which open_clip needs anyway.
+_ID_FILES = {
+    "all": "imagenet_synsets.txt",
+    "imagenet-a": "imagenet_a_synsets.txt",
+    "imagenet-r": "imagenet_r_synsets.txt",
+}
 
 
 @lru_cache(maxsize=4)
 def imagenet_ids(subset: str = "all") -> tuple[str, ...]:
-    """WordNet ids of ImageNet's classes, from the files that timm (an open_clip dependency) ships.
-
-    Parameters
-    ----------
-    subset : {"all", "imagenet-a", "imagenet-r"}, default="all"
-        All 1000 classes, or the 200 of ImageNet-A or ImageNet-R.
-
-    Returns
-    -------
-    tuple of str
-        In the order of the class indices.
+    """WordNet ids of ImageNet's 1000 classes, or of the 200 of ImageNet-A or -R, by class index.
 
     Examples
     --------
@@ -29,26 +30,12 @@ def imagenet_ids(subset: str = "all") -> tuple[str, ...]:
     >>> len(imagenet_ids()), imagenet_ids()[0]
     (1000, 'n01440764')
     """
-    file = {
-        "all": "imagenet_synsets.txt",
-        "imagenet-a": "imagenet_a_synsets.txt",
-        "imagenet-r": "imagenet_r_synsets.txt",
-    }
-    where = resources.files("timm.data") / "_info" / file[subset]
-    return tuple(where.read_text(encoding="utf-8").split())
+    file = resources.files("timm.data") / "_info" / _ID_FILES[subset]
+    return tuple(file.read_text(encoding="utf-8").split())
 
 
 def imagenet_names(source: str) -> dict[str, str]:
-    """Names of ImageNet's 1000 classes by WordNet id.
-
-    Parameters
-    ----------
-    source : {"imagenet-open_clip", "imagenet-torchvision"}
-        Whose names; open_clip's are the cleaned ones.
-
-    Returns
-    -------
-    dict of str to str
+    """Names of ImageNet's 1000 classes by WordNet id: open_clip's cleaned ones, or torchvision's.
 
     Examples
     --------
@@ -63,62 +50,31 @@ def imagenet_names(source: str) -> dict[str, str]:
     return dict(zip(imagenet_ids(), names, strict=True))
 
 
-def wordnet_ids(made: BenchmarkDefinition, id_folder: Path | None) -> list[str]:
-    """WordNet ids of a benchmark's classes.
+def wordnet_ids(definition: BenchmarkDefinition, id_folder: Path | None) -> list[str]:
+    """WordNet ids of a benchmark's classes in the order of the labels; empty where they have none.
 
-    Parameters
-    ----------
-    made : BenchmarkDefinition
-        The benchmark.
-    id_folder : pathlib.Path or None
-        Folder of the ID images, for a benchmark whose classes are its subfolders.
-
-    Returns
-    -------
-    list of str
-        In the order of the labels; empty where classes have none.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets import read_definition
-    >>> from dnm_sklearn.datasets.class_names import wordnet_ids
-    >>> len(wordnet_ids(read_definition("imagenet20"), None))
-    20
+    `id_folder` is needed where the classes are the subfolders of the ID images.
     """
-    if not made.classes.source.startswith("imagenet"):
+    classes = definition.classes
+    if not classes.source.startswith("imagenet"):
         return []
-    if made.classes.wnids:
-        return list(made.classes.wnids)
-    if made.classes.subset != "folders":
-        return list(imagenet_ids(made.classes.subset))
+    # In the order of the labels: the definition's, that of the 1000 classes, or the folders'.
+    if classes.wnids:
+        return list(classes.wnids)
+    if classes.subset != "folders":
+        return list(imagenet_ids(classes.subset))
+
     assert id_folder is not None
-    return sorted(entry.name for entry in id_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return subfolder_names(id_folder)
 
 
-def class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: list[str]) -> list[str]:
-    """Class names of a benchmark, one for each label.
+def class_names(
+    definition: BenchmarkDefinition, root: Path, wnids: list[str], own_names: list[str]
+) -> list[str]:
+    """Class names of a benchmark, one per label.
 
-    Parameters
-    ----------
-    made : BenchmarkDefinition
-        The benchmark.
-    root : pathlib.Path
-        The data root.
-    wnids : list of str
-        WordNet ids of the classes, for the ImageNet sources.
-    own : list of str
-        The ID set's own names, for the sources "set" and "folders".
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    DefinitionError
-        If a WordNet id is none of ImageNet's.
-    DataMissingError
-        If the file of names is missing.
+    `wnids` are the classes of the ImageNet sources, `own_names` those that come with the ID images
+    (the sources "set" and "folders").
 
     Examples
     --------
@@ -128,26 +84,37 @@ def class_names(made: BenchmarkDefinition, root: Path, wnids: list[str], own: li
     >>> class_names(read_definition("imagenet20"), Path(), ["n02391049", "n02132136"], [])
     ['zebra', 'brown bear']
     """
-    classes = made.classes
+    classes = definition.classes
     if classes.source.startswith("imagenet"):
-        names = imagenet_names(classes.source)
-        unknown = [wnid for wnid in wnids if wnid not in names]
+        name_of = imagenet_names(classes.source)
+        unknown = [wnid for wnid in wnids if wnid not in name_of]
         if unknown:
-            raise DefinitionError(f"{made.name}: no ImageNet class has the id {unknown[0]!r}; check the ID folder.")
-        found = [names[wnid] for wnid in wnids]
+            raise DefinitionError(
+                f"{definition.name}: no ImageNet class has the id {unknown[0]!r}; check the ID "
+                "folder."
+            )
+        names = [name_of[wnid] for wnid in wnids]
     elif classes.source == "names":
-        found = list(classes.names)
+        names = list(classes.names)
     elif classes.source == "file":
-        found = _names_file(made, root)
+        names = _names_in_file(definition, root)
     else:
-        found = own
-    return [classes.rename.get(name, name) for name in found]
+        names = own_names
+
+    return [classes.rename.get(name, name) for name in names]
 
 
-def _names_file(made: BenchmarkDefinition, root: Path) -> list[str]:
-    places = [root / made.classes.file, Path(made.path).parent / made.classes.file]
+def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
+    """One name per line of a file below the data root, or beside the definition."""
+    file = definition.classes.file
+    # Beside the definition for those that travel together.
+    places = [root / file, Path(definition.path).parent / file]
     for place in places:
         if place.is_file():
             lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
             return [line for line in lines if line]
-    raise DataMissingError(f"{made.name}: the file of class names is missing; put it at {places[0]}, one name a line.")
+
+    raise DataMissingError(
+        f"{definition.name}: the file of class names is missing; put it at {places[0]}, one name "
+        "per line."
+    )

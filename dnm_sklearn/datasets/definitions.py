@@ -5,7 +5,6 @@ The format is described in ``docs/benchmarks.rst``; :func:`load_benchmark` turns
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable
@@ -15,17 +14,33 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-from dnm_sklearn.datasets.suite import Group
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.datasets.benchmark import Group
+from dnm_sklearn.exceptions import DefinitionError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+__all__ = ["BenchmarkDefinition", "benchmark_names", "read_definition"]
+
 FORMAT = 1
 CLASS_SOURCES = ("imagenet-open_clip", "imagenet-torchvision", "set", "folders", "file", "names")
 SUBSETS = ("all", "imagenet-a", "imagenet-r", "folders", "wnids")
 LABELS = ("wnid", "index", "folders")
+
+_REQUIRED = ("format", "name", "title", "classes", "id", "ood")
+_TOML_TYPES = {
+    str: "a string",
+    int: "an integer >= 0",
+    list: "an array",
+    bool: "true or false",
+    dict: "a table",
+}
+
+# Keys of the tables and the kinds of their values. An unknown key is an error: a misspelt one would
+# else be ignored in silence.
 _SET_KEYS = {
     "name": str,
     "group": str,
@@ -43,11 +58,19 @@ _SET_KEYS = {
     "per_class": int,
     "get": str,
     "url": str,
-    "licence": str,
+    "license": str,
     "citation": str,
     "note": str,
 }
-_CLASS_KEYS = {"source": str, "subset": str, "wnids": list, "file": str, "names": list, "size": int, "rename": dict}
+_CLASS_KEYS = {
+    "source": str,
+    "subset": str,
+    "wnids": list,
+    "file": str,
+    "names": list,
+    "size": int,
+    "rename": dict,
+}
 _TOP_KEYS = {
     "format": int,
     "name": str,
@@ -55,7 +78,7 @@ _TOP_KEYS = {
     "note": str,
     "corpus": str,
     "prompt": str,
-    "licence": str,
+    "license": str,
     "citation": str,
     "url": str,
     "classes": dict,
@@ -63,14 +86,6 @@ _TOP_KEYS = {
     "id_train": dict,
     "ood": list,
 }
-
-
-class DefinitionError(ValueError):
-    """A benchmark definition cannot be used; the message names the file, the key and the fix."""
-
-
-class DataMissingError(FileNotFoundError):
-    """Data of a benchmark are not on disk; the message says what to download and where to put it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,8 @@ class SetDefinition:
     folder : tuple of str
         Folders below the data root, of which the first that exists is read with its subfolders.
     subfolders : tuple of str
-        Only these subfolders of the folder are read; empty = all (an ID folder: those of `ClassDefinition.wnids`).
+        Only these subfolders of the folder are read; empty = all (an ID folder: those of
+        `ClassDefinition.wnids`).
     list : str
         Or: an image list below the data root, with paths relative to `images`.
     images : str
@@ -106,10 +122,11 @@ class SetDefinition:
     optional : bool, default=False
         Whether the benchmark can do without.
     per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths or of the list; 0 = all.
+        Take only so many images of each class, the first in the order of their paths or of the
+        list; 0 = all.
     get : str
         How to get the images and where to put them.
-    url, licence, citation, note : str
+    url, license, citation, note : str
         Source, terms of use, what to cite, what to know.
     """
 
@@ -129,7 +146,7 @@ class SetDefinition:
     per_class: int = 0
     get: str = ""
     url: str = ""
-    licence: str = ""
+    license: str = ""
     citation: str = ""
     note: str = ""
 
@@ -141,13 +158,14 @@ class ClassDefinition:
     Parameters
     ----------
     source : str
-        "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the cleaned prompts' names),
-        "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``), "set" (the ID set's own:
-        torchvision's ``classes``, or the folders of an image list), "folders" (the ID folder's subfolders),
-        "file" (a text file, one name a line), "names" (in the definition).
+        "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the cleaned
+        prompts' names), "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``),
+        "set" (the ID set's own: torchvision's ``classes``, or the folders of an image list),
+        "folders" (the ID folder's subfolders), "file" (a text file, one name per line), "names" (in
+        the definition).
     subset : {"all", "imagenet-a", "imagenet-r", "folders", "wnids"}
-        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose WordNet id is a
-        subfolder of the ID folder, or those of `wnids`.
+        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose
+        WordNet id is a subfolder of the ID folder, or those of `wnids`.
     wnids : tuple of str
         For "wnids": the classes' WordNet ids, in the order of their labels.
     file : str
@@ -188,11 +206,11 @@ class BenchmarkDefinition:
     note : str
         What a reader of the table must know.
     corpus : str, default="wordnet-neglabel"
-        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data root or beside the
-        definition.
+        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data
+        root or beside the definition.
     prompt : str
         Prompt of the class names; empty = each detector's own.
-    licence, citation, url : str
+    license, citation, url : str
         Of the benchmark as such.
     path : str
         File that it was read from.
@@ -207,7 +225,7 @@ class BenchmarkDefinition:
     note: str = ""
     corpus: str = "wordnet-neglabel"
     prompt: str = ""
-    licence: str = ""
+    license: str = ""
     citation: str = ""
     url: str = ""
     path: str = ""
@@ -258,155 +276,216 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
     >>> [images.name for images in read_definition("imagenet1k-four-ood").ood]
     ['iNaturalist', 'SUN', 'Places', 'Textures']
     """
+    # A shipped name wins over a file of that name, which can be given as "./name.toml".
     text = os.fspath(name)
     shipped = _shipped()
     if text.lower() in shipped:
-        where = shipped[text.lower()]
-        return _parse(where, Path(where).read_text(encoding="utf-8"))
+        path = shipped[text.lower()]
+        return _parse(path, Path(path).read_text(encoding="utf-8"))
     if text.lower().endswith(".toml"):
-        if not Path(text).is_file():
-            raise DefinitionError(f"{text}: no such benchmark definition; check the path.")
-        return _parse(text, _text_of(Path(text)))
-    close = difflib.get_close_matches(text.lower(), shipped, n=2, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        return _parse(text, _read_text(Path(text)))
+
     raise DefinitionError(
-        f"There is no benchmark definition {text!r}.{hint} Known: {', '.join(shipped)}; or give a TOML file."
+        f"There is no benchmark definition {text!r}.{did_you_mean(text, shipped, cutoff=0.4)} "
+        f"Known: {', '.join(shipped)}; or give a TOML file."
     )
 
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, str]:
-    folder = resources.files("dnm_sklearn.datasets") / "benchmarks"
+    """Paths of the shipped definitions by name."""
+    folder = resources.files(__package__) / "benchmarks"
     paths = [Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".toml")]
     return {path.stem: str(path) for path in sorted(paths)}
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise DefinitionError(f"{path}: no such benchmark definition; check the path.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DefinitionError(f"{path}: not UTF-8 text ({error}).") from error
 
 
-def _parse(where: str, text: str) -> BenchmarkDefinition:
+def _parse(path: str, text: str) -> BenchmarkDefinition:
+    """Turn the text of a TOML file into a checked definition."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise DefinitionError(f"{where}: not valid TOML: {error}.") from error
-    _check_keys(where, "", data, _TOP_KEYS, required=("format", "name", "title", "classes", "id", "ood"))
+        raise DefinitionError(f"{path}: not valid TOML: {error}.") from error
+
+    _check_keys(path, "", data, _TOP_KEYS, required=_REQUIRED)
     if data["format"] != FORMAT:
         raise DefinitionError(
-            f"{where}: 'format' is {data['format']}, this version reads {FORMAT}; upgrade dnm_sklearn."
+            f"{path}: 'format' is {data['format']}, this version reads {FORMAT}; upgrade "
+            "dnm_sklearn."
         )
-    train = data.get("id_train")
-    made = BenchmarkDefinition(
-        classes=_classes(where, data["classes"]),
-        id=_set(where, "id", data["id"], "id"),
-        id_train=None if train is None else _set(where, "id_train", {"name": "id-train", **train}, "id"),
-        ood=tuple(_set(where, f"ood[{i}]", block, None) for i, block in enumerate(data["ood"])),
-        path=where,
-        **{key: data[key] for key in _TOP_KEYS if _TOP_KEYS[key] is str and key in data},
+
+    id_train = None
+    if "id_train" in data:
+        id_train = _set(path, "id_train", {"name": "id-train", **data["id_train"]}, "id")
+
+    ood = [_set(path, f"ood[{i}]", entry, None) for i, entry in enumerate(data["ood"])]
+    strings = {key: data[key] for key, kind in _TOP_KEYS.items() if kind is str and key in data}
+    definition = BenchmarkDefinition(
+        classes=_classes(path, data["classes"]),
+        id=_set(path, "id", data["id"], "id"),
+        id_train=id_train,
+        ood=tuple(ood),
+        path=path,
+        **strings,
     )
-    if not made.ood:
-        raise DefinitionError(f"{where}: 'ood' is empty; give at least one [[ood]] table.")
-    names = [images.name for images in made.sets]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise DefinitionError(f"{where}: two sets are named {', '.join(map(repr, sorted(twice)))}; names must differ.")
-    if made.prompt and "{}" not in made.prompt:
-        raise DefinitionError(f"{where}: 'prompt' {made.prompt!r} has no {{}} where the class name goes.")
-    _check_classes(where, made)
-    return made
+    _check_whole(path, definition)
+
+    return definition
 
 
-def _check_keys(where: str, prefix: str, data: Any, known: dict[str, type], required: Iterable[str] = ()) -> None:
-    if not isinstance(data, dict):
-        raise DefinitionError(f"{where}: {prefix.rstrip('.')!r} must be a table, got {data!r}.")
-    for key, value in data.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise DefinitionError(f"{where}: unknown key '{prefix}{key}'.{hint} Known: {', '.join(known)}.")
-        kind = known[key]
-        bad = not isinstance(value, kind) or (isinstance(value, int) and kind is int and (value is True or value < 0))
-        if bad and not (key == "folder" and isinstance(value, str)):
-            raise DefinitionError(f"{where}: '{prefix}{key}' must be {_said(kind)}, got {value!r}.")
+def _check_whole(path: str, definition: BenchmarkDefinition) -> None:
+    """Check what concerns several keys at once."""
+    if not definition.ood:
+        raise DefinitionError(f"{path}: 'ood' is empty; give at least one [[ood]] table.")
+
+    names = [images.name for images in definition.sets]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DefinitionError(
+            f"{path}: two sets are named {', '.join(map(repr, repeated))}; names must differ."
+        )
+    if definition.prompt and "{}" not in definition.prompt:
+        raise DefinitionError(
+            f"{path}: 'prompt' {definition.prompt!r} has no {{}} where the class name goes."
+        )
+
+    # Names of classes and labels of images must come from places that fit together.
+    source, id_labels = definition.classes.source, definition.id.labels
+    if source == "set" and definition.id.folder:
+        raise DefinitionError(
+            f"{path}: 'classes.source' is 'set', but the ID set is a folder; use 'folders'."
+        )
+    if source == "folders" and id_labels != "folders":
+        raise DefinitionError(
+            f"{path}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'."
+        )
+
+    by_wnid = [images for images in definition.sets if images.labels == "wnid"]
+    if by_wnid and not source.startswith("imagenet"):
+        raise DefinitionError(
+            f"{path}: labels = 'wnid' needs an ImageNet source of class names, not {source!r}."
+        )
+    if definition.classes.subset == "folders" and id_labels != "wnid":
+        raise DefinitionError(
+            f"{path}: 'classes.subset' is 'folders', so 'id.labels' must be 'wnid'."
+        )
+
+
+def _check_keys(
+    path: str, prefix: str, table: Any, kinds: dict[str, type], required: Iterable[str] = ()
+) -> None:
+    """Check that a table has known keys only, each of its kind, and those required."""
+    if not isinstance(table, dict):
+        raise DefinitionError(f"{path}: {prefix.rstrip('.')!r} must be a table, got {table!r}.")
+
+    for key, value in table.items():
+        if key not in kinds:
+            raise DefinitionError(
+                f"{path}: unknown key '{prefix}{key}'.{did_you_mean(key, kinds, n=1, cutoff=0.6)} "
+                f"Known: {', '.join(kinds)}."
+            )
+        if key == "folder" and isinstance(value, str):  # one folder may stand without brackets
+            continue
+        is_kind = isinstance(value, kinds[key])
+        if kinds[key] is int:  # in Python True is an int too
+            is_kind = is_kind and not isinstance(value, bool) and value >= 0
+        if not is_kind:
+            raise DefinitionError(
+                f"{path}: '{prefix}{key}' must be {_TOML_TYPES[kinds[key]]}, got {value!r}."
+            )
+
     for key in required:
-        if key not in data:
-            raise DefinitionError(f"{where}: the key '{prefix}{key}' is missing.")
+        if key not in table:
+            raise DefinitionError(f"{path}: the key '{prefix}{key}' is missing.")
 
 
-def _said(kind: type) -> str:
-    return {str: "a string", int: "an integer >= 0", list: "an array", bool: "true or false", dict: "a table"}[kind]
-
-
-def _strings(where: str, key: str, value: Any) -> tuple[str, ...]:
+def _strings(path: str, key: str, value: Any) -> tuple[str, ...]:
+    """One string or a list of them, none blank, as a tuple."""
     values = [value] if isinstance(value, str) else value
-    if not all(isinstance(v, str) and v.strip() for v in values):
-        raise DefinitionError(f"{where}: '{key}' must hold strings that are not blank, got {value!r}.")
+    if not all(isinstance(one, str) and one.strip() for one in values):
+        raise DefinitionError(
+            f"{path}: '{key}' must hold strings that are not blank, got {value!r}."
+        )
     return tuple(values)
 
 
-def _set(where: str, prefix: str, data: Any, group: str | None) -> SetDefinition:
-    _check_keys(where, f"{prefix}.", data, _SET_KEYS, required=("name",))
-    given = dict(data)
+def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition:
+    """One image set; `group` is "id", or None for OOD sets, which say theirs."""
+    _check_keys(path, f"{prefix}.", table, _SET_KEYS, required=("name",))
+    given = dict(table)
+
+    # The ID tables are "id" by their place; an OOD set says which kind it is.
     given["group"] = group or given.get("group", "")
     if given["group"] not in get_args(Group) or (group is None and given["group"] == "id"):
-        raise DefinitionError(f"{where}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}.")
+        raise DefinitionError(
+            f"{path}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}."
+        )
+
     for key in ("folder", "subfolders", "overlap"):
         if key in given:
-            given[key] = _strings(where, f"{prefix}.{key}", given[key])
+            given[key] = _strings(path, f"{prefix}.{key}", given[key])
+
+    # Exactly one place to read the images from.
     sources = [key for key in ("folder", "list", "torchvision") if given.get(key)]
     if len(sources) != 1:
         raise DefinitionError(
-            f"{where}: '{prefix}' ({given['name']}) must have one of 'folder', 'list' and 'torchvision', has "
-            f"{' and '.join(sources) or 'none'}."
+            f"{path}: '{prefix}' ({given['name']}) must have one of 'folder', 'list' and "
+            f"'torchvision', has {' and '.join(sources) or 'none'}."
         )
     if "list" in sources and not given.get("images"):
-        raise DefinitionError(f"{where}: '{prefix}.images' is missing: the folder that {given['list']!r} refers to.")
+        raise DefinitionError(
+            f"{path}: '{prefix}.images' is missing: the folder that {given['list']!r} refers to."
+        )
     if given.get("labels", LABELS[0]) not in LABELS:
-        raise DefinitionError(f"{where}: '{prefix}.labels' must be one of {', '.join(LABELS)}.")
+        raise DefinitionError(f"{path}: '{prefix}.labels' must be one of {', '.join(LABELS)}.")
     if group == "id" and "folder" in sources and not given.get("labels"):
-        raise DefinitionError(f"{where}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)}).")
-    for path in (
-        *given.get("folder", ()),
-        *given.get("subfolders", ()),
-        given.get("list", ""),
-        given.get("images", ""),
-    ):
-        if os.path.isabs(path) or ".." in Path(path).parts:
-            raise DefinitionError(f"{where}: '{prefix}': {path!r} must be a path below the data root.")
+        raise DefinitionError(
+            f"{path}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)})."
+        )
+
+    # A definition may come from anybody; it reads below the data root only.
+    places = [*given.get("folder", ()), *given.get("subfolders", ())]
+    places += [given.get("list", ""), given.get("images", "")]
+    for place in places:
+        if os.path.isabs(place) or ".." in Path(place).parts:
+            raise DefinitionError(
+                f"{path}: '{prefix}': {place!r} must be a path below the data root."
+            )
+
     return SetDefinition(**given)
 
 
-def _classes(where: str, data: Any) -> ClassDefinition:
-    _check_keys(where, "classes.", data, _CLASS_KEYS, required=("source",))
-    given = dict(data)
+def _classes(path: str, table: Any) -> ClassDefinition:
+    """Where the class names come from."""
+    _check_keys(path, "classes.", table, _CLASS_KEYS, required=("source",))
+    given = dict(table)
     if given["source"] not in CLASS_SOURCES:
         raise DefinitionError(
-            f"{where}: 'classes.source' must be one of {', '.join(CLASS_SOURCES)}, got {given['source']!r}."
+            f"{path}: 'classes.source' must be one of {', '.join(CLASS_SOURCES)}, got "
+            f"{given['source']!r}."
         )
     if given.get("subset", "all") not in SUBSETS:
-        raise DefinitionError(f"{where}: 'classes.subset' must be one of {', '.join(SUBSETS)}.")
+        raise DefinitionError(f"{path}: 'classes.subset' must be one of {', '.join(SUBSETS)}.")
+
     for key in ("file", "names"):
         if given["source"] == key and not given.get(key):
-            raise DefinitionError(f"{where}: 'classes.{key}' is missing.")
+            raise DefinitionError(f"{path}: 'classes.{key}' is missing.")
+
     if (given.get("subset") == "wnids") != bool(given.get("wnids")):
-        raise DefinitionError(f"{where}: 'classes.wnids' and 'classes.subset' = 'wnids' go together.")
+        raise DefinitionError(
+            f"{path}: 'classes.wnids' and 'classes.subset' = 'wnids' go together."
+        )
+
     for key in ("names", "wnids"):
-        given[key] = _strings(where, f"classes.{key}", given.get(key, []))
-    _strings(where, "classes.rename", list(given.get("rename", {}).values()))
+        given[key] = _strings(path, f"classes.{key}", given.get(key, []))
+
+    _strings(path, "classes.rename", list(given.get("rename", {}).values()))
     return ClassDefinition(**given)
-
-
-def _check_classes(where: str, made: BenchmarkDefinition) -> None:
-    source, folder = made.classes.source, bool(made.id.folder)
-    if source == "set" and folder:
-        raise DefinitionError(f"{where}: 'classes.source' is 'set', but the ID set is a folder; use 'folders'.")
-    if source == "folders" and made.id.labels != "folders":
-        raise DefinitionError(f"{where}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'.")
-    wnids = [images for images in made.sets if images.labels == "wnid"]
-    if wnids and not source.startswith("imagenet"):
-        raise DefinitionError(f"{where}: labels = 'wnid' needs an ImageNet source of class names, not {source!r}.")
-    if made.classes.subset == "folders" and made.id.labels != "wnid":
-        raise DefinitionError(f"{where}: 'classes.subset' is 'folders', so 'id.labels' must be 'wnid'.")

@@ -10,13 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.datasets.suite import Group, ImageSet
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.datasets.benchmark import Group, ImageSet
+from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
+from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What Pillow reads and people keep photographs in.
+IMAGE_EXTENSIONS = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
-def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
+def list_images(
+    folder: str | os.PathLike[str], *, extensions: Sequence[str] = IMAGE_EXTENSIONS
+) -> list[str]:
     """Image files below a folder.
 
     Parameters
@@ -40,8 +59,12 @@ def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = I
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from dnm_sklearn.datasets import list_images
-    >>> list_images("photos")  # doctest: +SKIP
+    >>> Path("photos/trip").mkdir(parents=True)
+    >>> for name in ("a.jpg", "trip/b.png", "notes.txt"):
+    ...     Path("photos", name).touch()
+    >>> [Path(image).as_posix() for image in list_images("photos")]
     ['photos/a.jpg', 'photos/trip/b.png']
     """
     root = _existing_folder(folder)
@@ -51,7 +74,7 @@ def list_images(folder: str | os.PathLike[str], *, extensions: Sequence[str] = I
 def list_class_folders(
     folder: str | os.PathLike[str], *, subfolders: Sequence[str] | None = None, per_class: int = 0
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Images in one subfolder a class.
+    """Images in one subfolder per class.
 
     Parameters
     ----------
@@ -80,20 +103,31 @@ def list_class_folders(
 
     Examples
     --------
-    >>> from dnm_sklearn.datasets import list_class_folders
-    >>> paths, labels, classes = list_class_folders("photos")  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from dnm_sklearn.datasets.folders import list_class_folders
+    >>> for image in ("classes/cat/1.jpg", "classes/dog/1.jpg", "classes/dog/2.jpg"):
+    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
+    ...     Path(image).touch()
+    >>> paths, labels, classes = list_class_folders("classes")
+    >>> labels.tolist(), classes
+    ([0, 1, 1], ['cat', 'dog'])
     """
     root = _existing_folder(folder)
     if subfolders is None:
-        subfolders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        subfolders = subfolder_names(root)
+
     if not subfolders:
-        raise ValueError(f"{root} holds no subfolder: put the images of each class into a folder of its own.")
+        raise ValueError(
+            f"{root} holds no subfolder: put the images of each class into a folder of its own."
+        )
+
     paths: list[str] = []
     labels: list[int] = []
     for i, name in enumerate(subfolders):
         images = _some_images(_existing_folder(root / name), IMAGE_EXTENSIONS, per_class)
         paths += images
         labels += [i] * len(images)
+
     return paths, np.asarray(labels), list(subfolders)
 
 
@@ -120,17 +154,17 @@ def embed_image_folders(
     folder : str or path-like
         Where the suite goes.
     id : str or path-like
-        ID test images, one subfolder a class.
+        ID test images, one subfolder per class.
     ood : iterable of (name, group, folder)
         OOD sets; group is "near", "far" or "sanity", images may lie in subfolders.
     id_train : str or path-like, optional
         ID images for baselines, with subfolders of the same names as `id` (some may be absent).
     names : mapping of str to str, optional
-        Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name with
-        underscores read as spaces.
+        Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name
+        with underscores read as spaces.
     embedder : CLIPEmbedder, str or None, default=None
-        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out, with a
-        warning.
+        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out,
+        with a warning.
     corpus : Corpus, list of str, path or str, default="wordnet-neglabel"
         Candidate negative labels.
     prompt : str or list of str, default="the nice {}"
@@ -144,7 +178,7 @@ def embed_image_folders(
     dtype : {"float16", "float32"}, default="float16"
         Precision of the stored rows.
     overwrite : bool, default=False
-        Replace a suite that is there.
+        Replace an existing suite.
 
     Returns
     -------
@@ -158,63 +192,84 @@ def embed_image_folders(
 
     Examples
     --------
-    >>> from dnm_sklearn.datasets import embed_image_folders
-    >>> embed_image_folders(
-    ...     "suite", id="val", id_train="train", ood=[("textures", "far", "dtd")])  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from dnm_sklearn.datasets import embed_image_folders, load_embedding_suite
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> for image in ("val/cat/1.png", "val/dog/1.png", "dtd/wavy.png"):
+    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (8, 8), "grey").save(image)
+    >>> path = embed_image_folders(
+    ...     "my-suite", id="val", ood=[("textures", "far", "dtd")], embedder=FakeEmbedder(),
+    ...     corpus=["oak", "teapot"])
+    >>> suite = load_embedding_suite(path)
+    >>> suite.class_names, suite.ood
+    (['cat', 'dog'], [ImageSet('textures', far, 1 images)])
     """
-    from dnm_sklearn.corpus import check_corpus
-    from dnm_sklearn.datasets.suite_writer import check_target, write_embedding_suite
-    from dnm_sklearn.embedding import check_embedder
-    from dnm_sklearn.embedding.models import shown_model_name
-
     target = Path(os.path.abspath(folder))
     check_target(target, overwrite)
+
+    # List and check everything before the model runs, which may take hours.
     id_paths, id_labels, subfolders = list_class_folders(id)
     class_names = _class_names(Path(id), subfolders, names)
-    train: tuple[list[str], np.ndarray] | None = None
-    if id_train is not None:
-        train = _train_images(_existing_folder(id_train), Path(id), subfolders)
-    ood_paths = [(set_name, group, list_images(where)) for set_name, group, where in ood]
-    if not ood_paths:
-        raise ValueError("ood is empty; give at least one (name, group, folder).")
-    words = check_corpus(corpus)
-    known = set(class_names)
-    keep = [i for i, word in enumerate(words.names) if word not in known]
-    rest = [words.names[i] for i in keep]
-    adjective = [bool(words.is_adjective[i]) for i in keep]
 
-    model = check_embedder(embedder)
-    vectors, norms = _embed_words(
-        model, [*class_names, *rest], [False] * len(class_names) + adjective, prompt, adjective_prompt
-    )
+    # ID images first, then those for training, then the OOD sets.
+    sets = [ImageSet("id", id_paths, "id", labels=id_labels)]
+    if id_train is not None:
+        sets.append(_train_images(_existing_folder(id_train), Path(id), subfolders))
+
+    n_id_sets = len(sets)
+    sets += [ImageSet(set_name, list_images(where), group) for set_name, group, where in ood]
+    if len(sets) == n_id_sets:
+        raise ValueError("ood is empty; give at least one (name, group, folder).")
+
+    words, part_of_speech = _words(class_names, check_corpus(corpus))
+
+    encoder = check_embedder(embedder)
+    vectors, norms = _embed_words(encoder, words, part_of_speech, prompt, adjective_prompt)
     left_out: list[str] = []
-    id_set = _embed(model, ImageSet("id", id_paths, "id", labels=id_labels), left_out)
-    train_set = None if train is None else _embed(model, ImageSet("id-train", train[0], "id", train[1]), left_out)
-    ood_sets = [_embed(model, ImageSet(n, paths, group), left_out) for n, group, paths in ood_paths]
+    embedded = [_embed(encoder, images, left_out) for images in sets]
     if left_out:
+        more = ", ..." if len(left_out) > 5 else ""
         warn(
-            f"{len(left_out)} unreadable images are left out of the suite: {', '.join(left_out[:5])}"
-            + (", ..." if len(left_out) > 5 else ""),
+            f"{len(left_out)} unreadable images are left out of the suite: "
+            f"{', '.join(left_out[:5])}{more}"
         )
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
+
     return write_embedding_suite(
         target,
         name=name or target.name,
         class_names=class_names,
-        id=id_set,
-        id_train=train_set,
-        ood=ood_sets,
-        text_names=[*class_names, *rest],
+        id=embedded[0],
+        id_train=None if id_train is None else embedded[1],
+        ood=embedded[n_id_sets:],
+        text_names=words,
         text_embeddings=vectors,
         text_norms=norms,
-        part_of_speech=["noun"] * len(class_names) + ["adjective" if a else "noun" for a in adjective],
-        model=shown_model_name(str(getattr(model, "model", None) or model.fingerprint_)),
+        part_of_speech=part_of_speech,
+        model=shown_model_name(str(getattr(encoder, "model", None) or encoder.fingerprint_)),
         prompt=prompt if isinstance(prompt, str) else " | ".join(prompt),
-        logit_scale=model.logit_scale_,
+        logit_scale=encoder.logit_scale_,
         note=note,
         dtype=dtype,
         overwrite=overwrite,
     )
+
+
+def subfolder_names(folder: Path) -> list[str]:
+    """Names of a folder's subfolders, sorted; hidden ones are left out."""
+    names = []
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.name.startswith("."):
+            names.append(entry.name)
+    return sorted(names)
+
+
+def words_of(folder_name: str) -> str:
+    """The class name that a folder's name stands for: underscores are spaces."""
+    return folder_name.replace("_", " ").strip()
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
@@ -227,85 +282,123 @@ def _existing_folder(folder: str | os.PathLike[str]) -> Path:
 def _some_images(root: Path, endings: tuple[str, ...], limit: int) -> list[str]:
     """List the images below a folder by their path, up to `limit` of them (0 = all)."""
     prefix = "" if root == Path() else os.path.join(root, "")
-    found = list(islice(_walk(prefix, endings), limit or None))
-    if not found:
-        raise ValueError(f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders.")
-    return found
+    images = list(islice(_walk(prefix, endings), limit or None))
+    if not images:
+        raise ValueError(
+            f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders."
+        )
+
+    return images
 
 
 def _walk(prefix: str, endings: tuple[str, ...]) -> Iterator[str]:
-    """Yield the images below a folder (a path with its separator, or "") in the order of their paths' parts.
+    """Yield the images below a folder in the order of the parts of their paths.
 
-    The operating system says with each name whether it is a folder, so that no file is asked for: a tree of a million
-    images takes seconds.
+    `prefix` is the folder's path with its separator, or "" for the current folder.
     """
+    # scandir says of each name whether it is a folder, so that no file is asked for: a tree of a
+    # million images takes seconds.
     with os.scandir(prefix or ".") as entries:
-        here = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in here:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        ordered = sorted((entry.name, entry.is_dir()) for entry in visible)
+
+    for name, is_folder in ordered:
         if is_folder:
             yield from _walk(os.path.join(prefix + name, ""), endings)
         elif name.lower().endswith(endings):
             yield prefix + name
 
 
-def _class_names(folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None) -> list[str]:
+def _class_names(
+    folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None
+) -> list[str]:
+    """Class name of each subfolder, as given or by its own name."""
     if names is None:
-        found = [name.replace("_", " ").strip() for name in subfolders]
+        class_names = [words_of(subfolder) for subfolder in subfolders]
     else:
-        missing = [name for name in subfolders if name not in names]
+        missing = [subfolder for subfolder in subfolders if subfolder not in names]
         if missing:
             raise ValueError(
                 f"{len(missing)} subfolders of {folder} have no class name: "
                 f"{', '.join(map(repr, missing[:5]))}; add them to names."
             )
-        found = [str(names[name]).strip() for name in subfolders]
-    for name, subfolder in zip(found, subfolders, strict=True):
-        if not name:
-            raise ValueError(f"The class name of {folder / subfolder} is blank; give it one in names.")
-    return found
+        class_names = [str(names[subfolder]).strip() for subfolder in subfolders]
+
+    for class_name, subfolder in zip(class_names, subfolders, strict=True):
+        if not class_name:
+            raise ValueError(
+                f"The class name of {folder / subfolder} is blank; give it one in names."
+            )
+
+    return class_names
 
 
-def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> tuple[list[str], np.ndarray]:
-    there = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    unknown = [name for name in there if name not in subfolders]
+def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> ImageSet:
+    """ID images for training, with the labels of the ID test images."""
+    present = subfolder_names(folder)
+    unknown = [name for name in present if name not in subfolders]
     if unknown:
         raise ValueError(
-            f"{folder} has class folders that {id_folder} has not: {', '.join(map(repr, unknown[:5]))}; "
-            "remove or rename them."
+            f"{folder} has class folders that {id_folder} has not: "
+            f"{', '.join(map(repr, unknown[:5]))}; remove or rename them."
         )
-    paths, labels, used = list_class_folders(folder, subfolders=[name for name in subfolders if name in there])
+
+    paths, labels, used = list_class_folders(
+        folder, subfolders=[name for name in subfolders if name in present]
+    )
+
+    # Labels of this folder are positions among its own subfolders; make them those of the test set.
     position = np.array([subfolders.index(name) for name in used])
-    return paths, position[labels]
+    return ImageSet("id-train", paths, "id", labels=position[labels])
 
 
-def _embed(model: Any, images: ImageSet, left_out: list[str]) -> ImageSet:
-    """Rows of a set; unreadable images (NaN rows) go to `left_out`."""
-    rows = np.asarray(model.encode_image(images.images))
+def _words(class_names: list[str], corpus: Corpus) -> tuple[list[str], list[str]]:
+    """Class names, then the corpus without them; and the part of speech of each."""
+    # A class name among the candidate negative labels would work against its own class.
+    classes = set(class_names)
+    words, part_of_speech = list(class_names), ["noun"] * len(class_names)
+    for word, pos in zip(corpus.names, corpus.part_of_speech.tolist(), strict=True):
+        if word not in classes:
+            words.append(word)
+            part_of_speech.append(pos)
+
+    return words, part_of_speech
+
+
+def _embed(encoder: Any, images: ImageSet, left_out: list[str]) -> ImageSet:
+    """Rows of a set; unreadable images (rows of NaN) go to `left_out`."""
+    rows = np.asarray(encoder.encode_image(images.images))
     bad = np.isnan(rows).any(axis=1)
     left_out += [str(images.images[i]) for i in np.flatnonzero(bad)]
     if bad.all():
-        raise ValueError(f"No image of the set {images.name!r} is readable (first: {images.images[0]}).")
+        raise ValueError(
+            f"No image of the set {images.name!r} is readable (first: {images.images[0]})."
+        )
+
     labels = None if images.labels is None else images.labels[~bad]
     return ImageSet(images.name, rows[~bad], images.group, labels=labels)
 
 
 def _embed_words(
-    model: Any,
+    encoder: Any,
     words: Sequence[str],
-    adjective: Sequence[bool],
+    part_of_speech: Sequence[str],
     prompt: str | list[str],
     adjective_prompt: str | list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit rows (m, D) and raw norms (m,) of the words, nouns and adjectives by their own template."""
-    mask = np.asarray(adjective)
-    vectors, norms = model.encode_text([w for w, a in zip(words, mask, strict=True) if not a], prompt, return_norm=True)
-    if not mask.any():
+    """Unit rows (m, d) and raw norms (m,); nouns and adjectives each by their own template."""
+    is_adjective = np.asarray(part_of_speech) == "adjective"
+    nouns = [word for word, adjective in zip(words, is_adjective, strict=True) if not adjective]
+    vectors, norms = encoder.encode_text(nouns, prompt, return_norm=True)
+    if not is_adjective.any():
         return vectors, norms
-    more, more_norms = model.encode_text(
-        [w for w, a in zip(words, mask, strict=True) if a], adjective_prompt, return_norm=True
-    )
+
+    # Back into one array, in the order of the words.
+    adjectives = [word for word, adjective in zip(words, is_adjective, strict=True) if adjective]
+    more, more_norms = encoder.encode_text(adjectives, adjective_prompt, return_norm=True)
     all_vectors = np.empty((len(words), vectors.shape[1]), dtype=np.float32)
     all_norms = np.empty(len(words), dtype=np.float32)
-    all_vectors[~mask], all_norms[~mask] = vectors, norms
-    all_vectors[mask], all_norms[mask] = more, more_norms
+    all_vectors[~is_adjective], all_norms[~is_adjective] = vectors, norms
+    all_vectors[is_adjective], all_norms[is_adjective] = more, more_norms
+
     return all_vectors, all_norms

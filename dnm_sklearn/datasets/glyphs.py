@@ -1,13 +1,15 @@
 """The shipped suite `glyphs`: pictures of Unicode characters, for the shipped model GlyphCLIP.
 
-It runs the whole true pipeline (image files, both towers, corpus, mining, scoring) anywhere, offline, in seconds. It
-shows mechanisms; rankings of methods on it do not carry over to photographs.
+It runs the whole true pipeline (image files, both towers, corpus, mining, scoring) anywhere,
+offline, in seconds. It shows mechanisms; rankings of methods on it do not carry over to
+photographs.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +17,19 @@ from typing import Any, Literal
 import numpy as np
 
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets.suite import ImageSet, Suite
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 
 __all__ = ["extract_glyphs", "glyph_corpus", "load_glyphs"]
 
 Task = Literal["letters", "symbols"]
 
 _DATA_DIR = Path(__file__).with_name("glyphs")
+# What stands after a Unicode name that is a near-synonym of a class name of the task.
 _MARKS = {"letters": "L", "symbols": "S"}
 _NOTE = (
-    "A mechanism demo with a small model trained on drawn characters: rankings on it do not carry over to "
-    "photographs. Test images are in STIX General, those for baselines in DejaVu Serif; the model saw neither. "
-    "ENL without images takes its stock image mean from 15 of the latter and 15 noise images: in-domain here."
+    "A mechanism demo with a small model trained on drawn characters: rankings on it do not carry "
+    "over to photographs. Test images are in STIX General, those for baselines in DejaVu Serif; "
+    "the model saw neither."
 )
 
 
@@ -36,6 +39,7 @@ def _load() -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     index = json.loads((_DATA_DIR / "index.json").read_text(encoding="utf-8"))
     with np.load(_DATA_DIR / "images.npz") as data:
         images, codes = data["images"], data["codes"]
+    # Shared by all suites of the process.
     images.flags.writeable = False
     codes.flags.writeable = False
     return index, images, codes
@@ -45,32 +49,36 @@ def _load() -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
 def _names() -> tuple[tuple[str, str], ...]:
     """Return the Unicode names with their marks."""
     text = gzip.decompress((_DATA_DIR / "unicode_names.txt.gz").read_bytes()).decode("utf-8")
+    # The marks, if any, stand behind a tab.
     rows = (line.partition("\t") for line in text.split("\n"))
     return tuple((name, marks) for name, _, marks in rows)
 
 
 def _check_task(task: str) -> None:
     if task not in _MARKS:
-        raise ValueError(f"task={task!r} is not a task of the glyph suite: give 'letters' or 'symbols'.")
+        raise ValueError(
+            f"task={task!r} is not a task of the glyph suite: give 'letters' or 'symbols'."
+        )
 
 
 def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus:
     """Return the candidate negative labels of the glyph suite: Unicode names in lower case.
 
-    The about 28,000 names of Unicode 14 that say more than a code point or a syllable and fit GlyphCLIP's context
-    of 16 tokens, without the class names of the task. Near-synonyms of class names are left out unless asked for:
-    names of characters whose compatibility form (NFKC) is an ID character ("fullwidth latin small letter c"), and
-    names that are a style and the whole name of one ("negative circled latin capital letter a"). Names of
-    homoglyphs ("greek capital letter alpha") and of the OOD sets stay in, as they would in a corpus made without
-    knowledge of the test.
+    The about 28,000 names of Unicode 14 that say more than a code point or a syllable and fit
+    GlyphCLIP's context of 16 tokens, without the class names of the task. Near-synonyms of class
+    names are left out unless asked for: names of characters whose compatibility form (NFKC) is an
+    ID character ("fullwidth latin small letter c"), and names that are a style and the whole name
+    of one ("negative circled latin capital letter a"). Names of homoglyphs ("greek capital letter
+    alpha") and of the OOD sets stay in, as they would in a corpus made without knowledge of the
+    test.
 
     Parameters
     ----------
     task : {"letters", "symbols"}, default="letters"
         Whose class names and near-synonyms are meant.
     contaminate : bool, default=False
-        Whether to keep the near-synonyms: as negative labels they are false negatives, the problem that debiased
-        negative mining is about.
+        Whether to keep the near-synonyms: as negative labels they are false negatives, the problem
+        that debiased negative mining is about.
 
     Returns
     -------
@@ -86,19 +94,25 @@ def glyph_corpus(task: Task = "letters", *, contaminate: bool = False) -> Corpus
     """
     _check_task(task)
     class_names = {name for _, name in _load()[0]["classes"][task]}
-    mark = _MARKS[task]
-    names = [name for name, marks in _names() if name not in class_names and (contaminate or mark not in marks)]
+    names = []
+
+    for name, marks in _names():
+        is_synonym = _MARKS[task] in marks
+        if name not in class_names and (contaminate or not is_synonym):
+            names.append(name)
+
     return Corpus(names, name=f"unicode-names-{task}" + ("-contaminated" if contaminate else ""))
 
 
 def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     """Load the shipped glyph suite.
 
-    Every picture is a 64 x 64 grey image drawn once and shipped. ID: the 52 Latin letters (10 pictures each), or
-    100 symbols (6 each). OOD, letters: Greek, Cyrillic, accented Latin and digits (near); arrows, mathematical
-    operators, geometric shapes, pictographs, scikit-learn's handwritten digits and noise (far); Greek and Cyrillic
-    homoglyphs of Latin letters, which no model can tell apart ("sanity": AUROC near 0.5, kept out of means). OOD,
-    symbols: other arrows, operators and shapes (near); alphabets, digits and noise (far).
+    Every picture is a 64 x 64 grey image drawn once and shipped. ID: the 52 Latin letters (10
+    pictures each), or 100 symbols (6 each). OOD, letters: Greek, Cyrillic, accented Latin and
+    digits (near); arrows, mathematical operators, geometric shapes, pictographs, scikit-learn's
+    handwritten digits and noise (far); Greek and Cyrillic homoglyphs of Latin letters, which no
+    model can tell apart ("sanity": AUROC near 0.5, kept out of means). OOD, symbols: other arrows,
+    operators and shapes (near); alphabets, digits and noise (far).
 
     Parameters
     ----------
@@ -110,11 +124,12 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     Returns
     -------
     Suite
-        Images are read-only uint8 arrays of shape (n, 64, 64); `embedder` is "glyphclip" and `prompt` is "{}";
-        `id_train` holds 16 images a class in fonts that neither the tests nor the model's training use. `meta`
-        has, beside `task` and `contaminate`: `codes`, for each set the code point of each picture (digits: the
-        digit's; noise: -1); `never_trained`, the code points that the model never saw in any font;
-        `contaminants`, the near-synonyms of class names.
+        Images are read-only uint8 arrays of shape (n, 64, 64); `embedder` is "glyphclip" and
+        `prompt` is "{}"; `id_train` holds 16 images per class in fonts that neither the tests nor
+        the model's training use. `meta` has, beside `task` and `contaminate`: `codes`, for each set
+        the code point of each picture (digits: the digit's; noise: -1); `never_trained`, the code
+        points that the model never saw in any font; `contaminants`, the near-synonyms of class
+        names.
 
     Raises
     ------
@@ -130,45 +145,50 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
     """
     _check_task(task)
     index, images, codes = _load()
-    class_codes = [code for code, _ in index["classes"][task]]
-    place = {code: i for i, code in enumerate(class_codes)}
+    classes = index["classes"][task]  # pairs of a code point and its name
+    label_of = {code: i for i, (code, _) in enumerate(classes)}
+
+    id_sets: dict[str, ImageSet] = {}
     ood: list[ImageSet] = []
-    code_of: dict[str, np.ndarray] = {}
-    known: dict[str, ImageSet] = {}
+    codes_of_set: dict[str, np.ndarray] = {}
+
     for entry in index["sets"]:
         role = entry["groups"].get(task)
-        if role is None:
+        if role is None:  # a set of the other task
             continue
         rows = slice(entry["start"], entry["start"] + entry["n"])
-        code_of[entry["name"]] = codes[rows]
+        codes_of_set[entry["name"]] = codes[rows]
         if role in ("id", "train"):
-            labels = np.array([place[code] for code in codes[rows].tolist()])
-            known[role] = ImageSet(entry["name"], images[rows], "id", labels)
+            labels = np.array([label_of[code] for code in codes[rows].tolist()])
+            id_sets[role] = ImageSet(entry["name"], images[rows], "id", labels)
         else:
             ood.append(ImageSet(entry["name"], images[rows], role))
+
     mark = _MARKS[task]
     return Suite(
         name=f"glyphs-{task}" + ("-contaminated" if contaminate else ""),
-        class_names=[name for _, name in index["classes"][task]],
-        id=known["id"],
+        class_names=[name for _, name in classes],
+        id=id_sets["id"],
         ood=tuple(ood),
         embedder="glyphclip",
         corpus=glyph_corpus(task, contaminate=contaminate),
         prompt="{}",
-        id_train=known["train"],
+        id_train=id_sets["train"],
         note=_NOTE,
         meta={
             "task": task,
             "contaminate": contaminate,
-            "codes": code_of,
+            "codes": codes_of_set,
             "never_trained": frozenset(index["never_trained"]),
             "contaminants": tuple(name for name, marks in _names() if mark in marks),
         },
     )
 
 
-def extract_glyphs(folder: str | Path, task: Task = "letters", *, contaminate: bool = False) -> Suite:
-    """Write the suite's pictures as PNG files, one folder a set (ID: one folder a class in it).
+def extract_glyphs(
+    folder: str | Path, task: Task = "letters", *, contaminate: bool = False
+) -> Suite:
+    """Write the suite's pictures as PNG files, one folder per set (ID: in it one folder per class).
 
     Parameters
     ----------
@@ -198,21 +218,23 @@ def extract_glyphs(folder: str | Path, task: Task = "letters", *, contaminate: b
     ...     print(Path(suite.id.images[0]).relative_to(folder).as_posix())
     letters/latin-capital-letter-a/000.png
     """
-    from dataclasses import replace
-
     suite = load_glyphs(task, contaminate=contaminate)
 
     def write(images: ImageSet) -> ImageSet:
         paths = []
         for i, pixels in enumerate(images.images):
-            place = Path(folder) / images.name
+            subfolder = Path(folder) / images.name
             if images.labels is not None:
-                place = place / suite.class_names[images.labels[i]].replace(" ", "-")
-            paths.append(_write_png(pixels, place / f"{i:03d}.png"))
+                subfolder /= suite.class_names[images.labels[i]].replace(" ", "-")
+            paths.append(_write_png(pixels, subfolder / f"{i:03d}.png"))
+
         return replace(images, images=paths)
 
     id_train = None if suite.id_train is None else write(suite.id_train)
-    return replace(suite, id=write(suite.id), ood=tuple(write(s) for s in suite.ood), id_train=id_train)
+
+    return replace(
+        suite, id=write(suite.id), ood=tuple(write(s) for s in suite.ood), id_train=id_train
+    )
 
 
 def _write_png(pixels: np.ndarray, path: Path) -> str:

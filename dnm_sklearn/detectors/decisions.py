@@ -1,115 +1,178 @@
-"""From scores to decisions: what every detector's ``predict`` family shares."""
+"""From scores to decisions: thresholds, labels, confidence, and guarantees by calibration."""
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn import thresholds
-from dnm_sklearn._warn import warn
-from dnm_sklearn.labels import ResolvedLabels
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.calibration import conformal, thresholds
+from dnm_sklearn.exceptions import CalibrationWarning
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# PyOD's default proportion of outliers, where nothing else is known.
 _PYOD_CONTAMINATION = 0.1
+# Proportion of the rows known to be ID that contamination="auto" keeps.
+_KEPT = 0.95
 
 
-class CalibrationWarning(UserWarning):
-    """A decision whose calibrated error rate is not guaranteed."""
+class DecisionMixin(metaclass=ABCMeta):
+    """Thresholds, labels, class names and guarantees on top of scores.
 
+    A detector has the parameters ``contamination`` and ``ood_label``, ``decision_function`` and the
+    abstract methods.
+    """
 
-class DecisionMixin:
-    """Thresholds, labels and class predictions on top of ``decision_function``."""
-
-    # What the detector brings.
     contamination: Any
     ood_label: str
-    fit: Any
-    decision_function: Any
-    _embed: Any
-    _score_rows: Any
-    _nearest_class: Any
-    _zero_shot_threshold: Any
+    decision_function: Callable[[Any], np.ndarray]
 
+    threshold_: Any  # a float, or None where neither images nor the method set one
+    decision_scores_: np.ndarray
     calibration_scores_: np.ndarray | None
+    calibration_n_seen_: int | None
 
-    def _set_threshold(self, rows: np.ndarray | None, failed: np.ndarray | None, labels: ResolvedLabels) -> None:
+    # -- what the detector brings -------------------------------------------------------------
+
+    @abstractmethod
+    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rows (n, D), and which could not be read (n,)."""
+
+    @abstractmethod
+    def _score_rows(
+        self, rows: np.ndarray, failed: np.ndarray, *, frozen: bool = False
+    ) -> np.ndarray:
+        """ID scores of embedded rows; `frozen`: each row on its own."""
+
+    @abstractmethod
+    def _nearest_class(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
+        """Name of the class nearest to each row."""
+
+    @abstractmethod
+    def _zero_shot_threshold(self) -> float | None:
+        """Threshold that needs no images, or None."""
+
+    def _score_unit(self) -> float:
+        """Score difference that counts as one unit of log-odds (1 for logs and log-odds)."""
+        return 1.0
+
+    def _n_learned(self) -> int:
+        """Test images that the present state was learned from (most methods: none)."""
+        return 0
+
+    def _is_transductive(self) -> bool:
+        """Whether ``decision_function`` scores a row together with the other rows of X."""
+        return False
+
+    # -- threshold ----------------------------------------------------------------------------
+
+    def _set_threshold(
+        self, rows: np.ndarray | None, failed: np.ndarray | None, is_ood: np.ndarray | None
+    ) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
+        # A fit ends the calibration of an earlier one.
         self.calibration_scores_ = self.calibration_n_seen_ = None
+
         if rows is None or failed is None:
             if not isinstance(self.contamination, str):
                 raise ValueError(
-                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images or embeddings, "
-                    'or use contamination="auto", or calibrate(X_id) after fit.'
+                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images "
+                    'or embeddings, or use contamination="auto", or calibrate(X_id) after fit.'
                 )
             self.decision_scores_ = np.empty(0)
             self.threshold_ = self._zero_shot_threshold()
         else:
             self.decision_scores_ = -self._score_rows(rows, failed)
-            self.threshold_ = self._threshold_from(self.decision_scores_, ~failed, labels.is_ood)
-        self.labels_ = self._flag(self.decision_scores_) if self.threshold_ is not None else np.empty(0, dtype=int)
+            self.threshold_ = self._threshold_from(self.decision_scores_, ~failed, is_ood)
 
-    def _threshold_from(self, scores: np.ndarray, usable: np.ndarray, is_ood: np.ndarray | None) -> float | None:
-        """Rule of ``contamination``; rows known to be OOD are left out."""
+        self.labels_ = np.empty(0, dtype=int)
+        if self.threshold_ is not None:
+            self.labels_ = self._flag(self.decision_scores_)
+
+    def _threshold_from(
+        self, scores: np.ndarray, usable: np.ndarray, is_ood: np.ndarray | None
+    ) -> float | None:
+        """The rule of `contamination`; rows known to be OOD are left out."""
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
-        if auto:
-            if is_ood is not None and keep.any():
-                return thresholds.halfway_up(thresholds.keep_threshold(scores[keep], keep=0.95), scores[keep])
-            zero_shot = self._zero_shot_threshold()
-            if zero_shot is not None:
-                return zero_shot
+
+        # "auto": rows known to be ID, else what the method itself says, else PyOD's default.
+        if auto and is_ood is not None and keep.any():
+            threshold = thresholds.quantile_threshold(scores[keep], keep=_KEPT)
+            return thresholds.midpoint_above(threshold, scores[keep])
+        if auto and self._zero_shot_threshold() is not None:
+            return self._zero_shot_threshold()
+
         if not keep.any():
             raise ValueError(
-                f"No usable row sets the threshold: every row of X (n_samples={len(scores)}) is known to be OOD or "
-                "unreadable. Add ID rows, or fit without X and call calibrate(X_id)."
+                f"No usable row sets the threshold: every row of X (n_samples={len(scores)}) is "
+                "known to be OOD or unreadable. Add ID rows, or fit without X and call "
+                "calibrate(X_id)."
             )
-        if not auto and not isinstance(self.contamination, Real):
-            return thresholds.thresholder_threshold(self.contamination, scores[keep])
-        share = _PYOD_CONTAMINATION if auto else self.contamination
-        return thresholds.contamination_threshold(scores[keep], share)
+        if auto:
+            return thresholds.contamination_threshold(scores[keep], _PYOD_CONTAMINATION)
+        if isinstance(self.contamination, Real):
+            return thresholds.contamination_threshold(scores[keep], float(self.contamination))
+        return thresholds.threshold_from_pythresh(self.contamination, scores[keep])
 
     def _flag(self, scores: np.ndarray) -> np.ndarray:
         """1 = OOD where the score is above the threshold, or NaN (not known to be ID)."""
         return (~(scores <= self.threshold_)).astype(int)
 
     def _check_threshold(self) -> None:
+        """Raise if there is nothing to decide by, warn if the calibrated rate does not hold."""
+        check_is_fitted(self, "decision_scores_")
         if self.threshold_ is None:
             raise ValueError(
-                f"{type(self).__name__} has no zero-shot threshold: call calibrate(X_id) with ID images, or fit(X) "
-                "with images. Scores (decision_function) need no threshold."
+                f"{type(self).__name__} has no zero-shot threshold: call calibrate(X_id) with ID "
+                "images, or fit(X) with images. Scores (decision_function) need no threshold."
             )
-
-    def _decisions(self, X) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and labels of X, after the checks that every decision needs."""
-        check_is_fitted(self, "decision_scores_")
-        self._check_threshold()
         self._warn_uncalibrated()
-        scores = self.decision_function(X)
-        return scores, self._flag(scores)
 
     def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
-        """Calibration holds for the scoring rule that the calibration images met, and no other."""
+        """Warn if scores no longer come from the rule that the calibration images met."""
         if self.calibration_scores_ is None:
             return
-        seen = getattr(self, "n_seen_", None)
-        if seen != self.calibration_n_seen_:
+
+        if self._n_learned() != self.calibration_n_seen_:
             warn(
-                f"{type(self).__name__} has changed its state since calibrate (n_seen_={seen}, then "
-                f"{self.calibration_n_seen_}): the calibrated rate is not guaranteed. Call calibrate(X_id) again.",
+                f"{type(self).__name__} has changed its state since calibrate "
+                f"(n_seen_={self._n_learned()}, then {self.calibration_n_seen_}): the calibrated "
+                "rate is not guaranteed. Call calibrate(X_id) again.",
                 CalibrationWarning,
             )
-        elif not frozen and getattr(self, "adaptation", None) == "transductive":
+        elif not frozen and self._is_transductive():
             warn(
-                f"{type(self).__name__} was calibrated with its state frozen, but adaptation='transductive' scores "
-                "every image together with the others of X: the share of ID images kept is not guaranteed. Use "
+                f"{type(self).__name__} was calibrated with its state frozen, but "
+                "adaptation='transductive' scores every image together with the others of X: the "
+                "proportion of ID images kept is not guaranteed. Use "
                 "set_params(adaptation='frozen') for the guarantee.",
                 CalibrationWarning,
             )
 
-    def predict(self, X, return_confidence=False):
-        """Flag OOD rows.
+    # -- decisions ----------------------------------------------------------------------------
+
+    @overload
+    def predict(
+        self, X: Any, return_confidence: Literal[False] = False, level: float | None = None
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_confidence: Literal[True], level: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def predict(
+        self, X: Any, return_confidence: bool = False, level: float | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Flag OOD rows, by the threshold or at a guaranteed level.
 
         Parameters
         ----------
@@ -117,6 +180,9 @@ class DecisionMixin:
             Images, or embeddings (normalised by us).
         return_confidence : bool, default=False
             Also return :meth:`predict_confidence` (needs images at fit).
+        level : float or None, default=None
+            alpha: flag where :meth:`p_value` is at most this, so that an ID image is flagged with
+            probability at most alpha; needs :meth:`calibrate`. None = by ``threshold_``.
 
         Returns
         -------
@@ -128,13 +194,38 @@ class DecisionMixin:
         Raises
         ------
         ValueError
-            If the method has no zero-shot threshold and none was set by images.
+            If the method has no zero-shot threshold and none was set by images. If `level` needs
+            more calibration images, or the scores depend on the images scored (a state that has
+            changed since :meth:`calibrate`, or ``adaptation="transductive"``).
         """
-        scores, labels = self._decisions(X)
+        if level is None:
+            scores, labels = self._decisions(X)
+        else:
+            scores, labels = self._decisions_at(level, X)
         return (labels, self._confidence(scores, labels)) if return_confidence else labels
 
-    def predict_confidence(self, X):
-        """How surely each row would get the same label had fit seen other images (PyOD's confidence).
+    def _decisions(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of X, and labels by the threshold."""
+        self._check_threshold()
+        scores = self.decision_function(X)
+        return scores, self._flag(scores)
+
+    def _decisions_at(self, level: float, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of X, and labels by p-values."""
+        known = self._calibrated_scores("predict(level=)", unchanged=True)
+        if self._is_transductive():
+            raise ValueError(
+                "predict(level=) has no guarantee to give with adaptation='transductive', where "
+                "scores depend on the other images of X: use set_params(adaptation='frozen')."
+            )
+        conformal.check_level(level, len(known))
+
+        scores = self._frozen_scores(X)
+        p_values = conformal.conformal_p_values(scores, known)
+        return scores, (~(p_values > level)).astype(int)
+
+    def predict_confidence(self, X: Any) -> np.ndarray:
+        """How surely each row would get the same label had fit seen other images (PyOD's).
 
         Parameters
         ----------
@@ -153,42 +244,60 @@ class DecisionMixin:
 
         References
         ----------
-        Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise predictions",
-        ECML PKDD 2020.
+        Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise
+        predictions", ECML PKDD 2020.
         """
         return self._confidence(*self._decisions(X))
 
     def _fit_scores(self, what: str) -> np.ndarray:
+        """OOD scores of the readable images given to fit."""
         known = self.decision_scores_[~np.isnan(self.decision_scores_)]
         if not len(known):
-            raise ValueError(f"{what} compares with the scores of images given to fit, and there were none: fit(X).")
+            raise ValueError(
+                f"{what} compares with the scores of images given to fit, and there were none: "
+                "fit(X)."
+            )
         return known
 
     def _confidence(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Confidence of labels that were given to scores."""
         known = self._fit_scores("The confidence")
-        is_share = isinstance(self.contamination, Real)
-        share = float(self.contamination) if is_share else float(np.mean(known > self.threshold_))
-        return thresholds.prediction_confidence(scores, known, labels, share)
 
-    def _score_unit(self) -> float:
-        """Score difference that counts as one unit of log-odds (1 where scores are logs or log-odds)."""
-        return 1.0
+        # How many of the fit's rows are flagged: as asked for, or as it came out.
+        if isinstance(self.contamination, Real):
+            contamination = float(self.contamination)
+        else:
+            contamination = float(np.mean(known > self.threshold_))
+        return thresholds.prediction_confidence(scores, known, labels, contamination)
 
-    def predict_proba(self, X, method="logistic", return_confidence=False):
+    @overload
+    def predict_proba(
+        self, X: Any, method: str = "logistic", return_confidence: Literal[False] = False
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict_proba(
+        self, X: Any, method: str = "logistic", *, return_confidence: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def predict_proba(
+        self, X: Any, method: str = "logistic", return_confidence: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Map scores to (0, 1); **not** a calibrated probability of being OOD.
 
-        How many images are OOD is unknown to a zero-shot detector, and so is any true probability. For calibrated
-        ones use ``CalibratedClassifierCV(OODClassifier(detector))`` on labelled images; for a guaranteed error rate
-        :meth:`calibrate` and :meth:`p_value`.
+        How many images are OOD is unknown to a zero-shot detector, and so is any true probability.
+        For calibrated ones use ``CalibratedClassifierCV(OODClassifier(detector))`` on labelled
+        images; for a guaranteed error rate :meth:`calibrate` and :meth:`p_value`.
 
         Parameters
         ----------
         X : images or array-like of shape (n, D)
             Images, or embeddings (normalised by us).
         method : {"logistic", "linear", "unify"}, default="logistic"
-            "logistic": ``expit((decision_function(X) - threshold_) / u)``, with u = 1 for scores that are logs or
-            log-odds and u = the temperature for cosines and energies: above 0.5 exactly where ``predict`` is 1.
-            "linear" and "unify": PyOD's two maps, by the scores of the images given to fit.
+            "logistic": ``expit((decision_function(X) - threshold_) / u)``, with u = 1 for scores
+            that are logs or log-odds and u = the temperature for cosines and energies: above 0.5
+            exactly where ``predict`` is 1. "linear" and "unify": PyOD's two maps, by the scores of
+            the images given to fit.
         return_confidence : bool, default=False
             Also return :meth:`predict_confidence`.
 
@@ -198,36 +307,30 @@ class DecisionMixin:
             Columns [ID, OOD]; rows sum to 1. NaN for an unreadable image.
         confidence : ndarray of shape (n,)
             Only if `return_confidence`.
+
+        Raises
+        ------
+        ValueError
+            If `method` is none of these, there is no threshold, or "linear" and "unify" have no
+            images of fit to compare with.
         """
         if method not in ("logistic", "linear", "unify"):
             raise ValueError(f'method={method!r} must be "logistic", "linear" or "unify".')
+
         scores, labels = self._decisions(X)
+
         if method == "logistic":
             ood = thresholds.logistic_probability(scores, self.threshold_, self._score_unit())
         else:
-            convert = thresholds.linear_probability if method == "linear" else thresholds.unify_probability
-            ood = convert(scores, self._fit_scores(f'predict_proba(method="{method}")'))
+            known = self._fit_scores(f'predict_proba(method="{method}")')
+            linear = method == "linear"
+            convert = thresholds.linear_probability if linear else thresholds.unify_probability
+            ood = convert(scores, known)
+
         proba = np.column_stack([1 - ood, ood])
         return (proba, self._confidence(scores, labels)) if return_confidence else proba
 
-    def fit_predict(self, X, y=None):
-        """Fit and return ``labels_``, the decision on the rows given to fit.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-        y : array-like of shape (n,) or None, default=None
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,), int
-            0 = ID, 1 = OOD.
-        """
-        return self.fit(X, y).labels_
-
-    def predict_class(self, X):
+    def predict_class(self, X: Any) -> np.ndarray:
         """Zero-shot class name of each row, or ``ood_label`` where :meth:`predict` is 1.
 
         Parameters
@@ -239,26 +342,30 @@ class DecisionMixin:
         -------
         ndarray of shape (n,), str
         """
-        check_is_fitted(self, "decision_scores_")
         self._check_threshold()
-        self._warn_uncalibrated()
+
+        # Embedded once, for the decision and for the class.
         rows, failed = self._embed(X, reset=False)
         flagged = self._flag(-self._score_rows(rows, failed)) == 1
-        names = np.asarray(np.where(flagged, self.ood_label, self._nearest_class(rows, failed)))
-        return names.astype(str)
+        names = np.where(flagged, self.ood_label, self._nearest_class(rows, failed))
+        return np.asarray(names).astype(str)
 
-    def calibrate(self, X_id, id_tpr=0.95):
-        """Set the threshold so that a new ID image is flagged with probability at most ``1 - id_tpr``.
+    # -- guarantees from calibration images ---------------------------------------------------
 
-        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over calibration
-        and test draw, exchangeable ID images). Images used at fit do not count as calibration.
+    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
+        """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
+
+        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
+        calibration and test draw, exchangeable ID images). The images also serve :meth:`p_value`,
+        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one makes all
+        of these more lenient. Images used at fit do not count as calibration.
 
         Parameters
         ----------
         X_id : images or array-like of shape (n, D)
-            ID images that were used for nothing else.
+            ID images that were used for nothing else: neither for the fit nor for tuning.
         id_tpr : float, default=0.95
-            Share of ID images to keep, in (0, 1).
+            Proportion of ID images to keep, in (0, 1).
 
         Returns
         -------
@@ -272,24 +379,57 @@ class DecisionMixin:
         check_is_fitted(self, "decision_scores_")
         if not 0 < id_tpr < 1:
             raise ValueError(f"id_tpr={id_tpr!r} must lie in (0, 1).")
-        scores = self._frozen_scores(X_id)
-        threshold = thresholds.calibration_threshold(scores, id_tpr)
-        self.calibration_scores_, self.threshold_ = np.sort(scores), threshold
-        self.calibration_n_seen_ = getattr(self, "n_seen_", None)
+
+        # With its state frozen, also in a method that adapts: a calibration image must not have
+        # moved what it is scored by. An unreadable one is an error, raised with the threshold.
+        rows, failed = self._embed(X_id, reset=False)
+        scores = -self._score_rows(rows, failed, frozen=True)
+        self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
+
+        self.calibration_scores_ = np.sort(scores)
+        self.calibration_n_seen_ = self._n_learned()
         self.labels_ = self._flag(self.decision_scores_)
+        self._finish_calibration(rows)
         return self
 
-    def p_value(self, X):
+    def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)
+        """Keep what else a method needs of its calibration images, all of them readable."""
+
+    def _calibrated_scores(self, what: str, *, unchanged: bool) -> np.ndarray:
+        """Scores of the calibration images; `unchanged`: refused if the state has changed since."""
+        check_is_fitted(self, "decision_scores_")
+        if self.calibration_scores_ is None:
+            raise ValueError(
+                f"{what} needs calibration scores: call calibrate(X_id) first, with ID images that "
+                "were used for nothing else (images given to fit do not count). Without them there "
+                "is no guarantee to give."
+            )
+        if unchanged and self._n_learned() != self.calibration_n_seen_:
+            raise ValueError(
+                f"{what}: the detector has learned from test images since calibrate, so that its "
+                "scores may depend on the image scored and the guarantee is void. Call "
+                "reset_adaptation() or set adaptation='frozen', then calibrate(X_id) again."
+            )
+        return self.calibration_scores_
+
+    def _frozen_scores(self, X: Any) -> np.ndarray:
+        """OOD scores, each row on its own."""
+        rows, failed = self._embed(X, reset=False)
+        return -self._score_rows(rows, failed, frozen=True)
+
+    def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
 
-        ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n calibration
-        images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of both (Bates et al., 2023).
-        P-values of several images share the calibration set and are not independent of each other.
+        ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n
+        calibration images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of
+        both (Bates et al., 2023). P-values of several images depend on each other through the
+        calibration set. They are usually more powerful than :meth:`e_value`, which can be averaged.
 
         Parameters
         ----------
         X : images or array-like of shape (n, D)
-            Images, or embeddings (normalised by us). Test-time methods score them with their state frozen.
+            Images, or embeddings (normalised by us). Test-time methods score them with their state
+            frozen.
 
         Returns
         -------
@@ -305,15 +445,69 @@ class DecisionMixin:
         ----------
         Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023.
         """
-        check_is_fitted(self, "decision_scores_")
-        if self.calibration_scores_ is None:
-            raise ValueError(
-                "p_value needs calibration scores: call calibrate(X_id) first, with ID images that were used for "
-                "nothing else (images given to fit do not count)."
-            )
+        # A state that has changed is a warning here; predict(level=) and e_value refuse it.
+        known = self._calibrated_scores("p_value", unchanged=False)
         self._warn_uncalibrated(frozen=True)
-        return thresholds.conformal_p_values(self._frozen_scores(X), self.calibration_scores_)
+        return conformal.conformal_p_values(self._frozen_scores(X), known)
 
-    def _frozen_scores(self, X) -> np.ndarray:
-        """OOD scores with the present state (test-time methods override it)."""
-        return self.decision_function(X)
+    def e_value(self, X: Any) -> np.ndarray:
+        """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
+
+        ``(n + 1) v / (v + sum_i v_i)`` with ``v = exp(decision_function / u)``, u = 1 for scores
+        that are logs or log-odds and u = the temperature for cosines and energies. For an ID image,
+        exchangeable with the n calibration images, its mean is at most 1, hence ``P(e >= 1 / alpha)
+        <= alpha``, over the draw of both. It is at most n + 1.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images, or embeddings (normalised by us), scored with the state frozen.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Large = unlike ID. NaN for an unreadable image.
+
+        Raises
+        ------
+        ValueError
+            Before :meth:`calibrate`, or if the state has changed since.
+
+        References
+        ----------
+        Vovk, "Conformal e-prediction", Pattern Recognition 2025, arXiv:2001.05989.
+        """
+        known = self._calibrated_scores("e_value", unchanged=True)
+
+        # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
+        unit = self._score_unit()
+        return conformal.conformal_e_values(self._frozen_scores(X) / unit, known / unit)
+
+    def drift_alarm(
+        self, *, alpha: float = 0.01, random_state: Any = 0
+    ) -> conformal.ConformalTestMartingale:
+        """Start a drift alarm for a stream of images.
+
+        It goes off *ever* with probability at most alpha, as long as the stream is exchangeable
+        with the calibration images. Feed it ``alarm.update(det.decision_function(batch))``; a
+        test-time method with ``adaptation="frozen"`` and no ``partial_fit`` in between.
+
+        Parameters
+        ----------
+        alpha : float, default=0.01
+            Bound on the probability of a false alarm, ever.
+        random_state : int, RandomState instance or None, default=0
+            Breaks ties.
+
+        Returns
+        -------
+        ConformalTestMartingale
+            See :class:`~dnm_sklearn.calibration.conformal.ConformalTestMartingale`.
+
+        Raises
+        ------
+        ValueError
+            Before :meth:`calibrate`, or if the state has changed since.
+        """
+        known = self._calibrated_scores("drift_alarm", unchanged=True)
+        return conformal.ConformalTestMartingale(known, alpha=alpha, random_state=random_state)

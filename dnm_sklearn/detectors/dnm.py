@@ -3,73 +3,67 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dnm_sklearn import names_prior, scoring
-from dnm_sklearn._warn import warn
+from dnm_sklearn import scoring
+from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn._utils.labels import ResolvedLabels
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
-from dnm_sklearn.labels import ResolvedLabels
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
+from dnm_sklearn.scoring import mining
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
-    """Debiased negative mining (DNM): negative labels corrected for their contamination with ID labels.
+    """Debiased negative mining (DNM): negative labels corrected for the ID labels among them.
 
-    A corpus label is truly negative only with probability ``negative_prior``; the expected mass of true
-    negatives is estimated by Monte Carlo from the corpus minus the ID part.
+    A corpus label is truly negative only with probability ``negative_prior``; what true negatives
+    add to the softmax is estimated by Monte Carlo from the corpus minus the ID part.
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="the nice {}"
-        Template for class names and nouns; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings and mining results.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_ * id_scale_)``.
-    ood_label : str, default="ood"
-        The string that marks OOD.
-    corpus : Corpus, list of str, str or None, default=None
-        Candidate labels; None = "wordnet-csp", or with an ``EmbeddingTable`` all its other names (with the
-        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
-    adjective_prompt : str or list of str, default="This is a {} photo"
-        Template for adjectives.
+    {classes, embedder, prompt, temperature, memory, contamination}
+        The zero-shot threshold is ``-log(n_groups_ * id_scale_)``.
+    {ood_label, device, corpus}
+        Without a table None = "wordnet-csp".
+    {adjective_prompt}
     mining : {"density", "norm", "percentile", "none"}, default="density"
-        "density" is the paper's criterion (labels in dense regions of the corpus), "norm" the released code's
-        (labels with a small raw text norm, concrete words), "percentile" NegLabel's, "none" keeps all labels.
+        "density" is the paper's criterion (labels in dense regions of the corpus), "norm" the
+        released code's (labels with a small raw text norm, concrete words), "percentile"
+        NegLabel's, "none" keeps all labels.
     noun_fraction, adjective_fraction : float, default=0.23, 0.13
-        Shares of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one label is kept.
+        Proportions of nouns and of adjectives to keep (the paper's for ViT-B/16); at least one
+        label is kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
     negative_prior : float or "auto", default=0.5
-        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score. "auto" estimates it for
-        the kept labels from the text embeddings (:func:`~dnm_sklearn.names_prior.negative_share`, not in the paper).
+        Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
+        "auto" estimates it for the kept labels from the text embeddings
+        (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
-        Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo positives; 0 =
-        the ID labels themselves (released code).
+        Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
+        positives; 0 = the ID labels themselves (released code).
     n_positives : int or "auto", default="auto"
-        Positives for each ID label when ``positive_noise > 0``; "auto" = 1.
-    n_groups : int, default=100
-        Groups the kept labels are dealt into.
+        Positives per ID label when ``positive_noise > 0``; "auto" = 1.
+    {n_groups}
     min_id_scale : float, default=0.44
-        Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few classes), the
-        prior is raised and a warning gives the numbers. 0 = the released behaviour as long as c > 0.
+        Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few
+        classes), the prior is raised and a warning gives the numbers. 0 = the released behaviour as
+        long as c > 0.
     clamp : float or None, default=None
-        Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1 there);
-        ties many ID images. None = no clamp. Not with ``positive_noise``.
+        Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1
+        there); ties many ID images. None = no clamp. Not with ``positive_noise``.
     quantile : float, default=0.95
         Quantile of ``mining="percentile"``.
-    exclude_class_names : bool, default=True
-        Drop candidates equal to a class name, ignoring case.
+    {exclude_class_names}
     random_state : int, RandomState instance or None, default=0
         Seed of the grouping and of the noise.
 
@@ -78,20 +72,22 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     effective_negative_prior_ : float
         The prior, estimated if "auto", after the guard.
     id_scale_ : float
-        ``c``, the scale of the ID mass in the score.
+        ``c``, the factor of the class names' sum of exponentials in the score.
     n_floored_ : int
-        Images given to `fit` whose own c was raised to the floor (only with ``positive_noise > 0``).
-    negative_corpus_, negative_labels_, negative_text_ : Corpus, ndarray (M,), ndarray (M, D)
+        Images given to `fit` whose own c was raised to the floor (only with ``positive_noise >
+        0``).
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
         The mined labels and their unit embeddings.
     threshold_ : float
         Threshold on ``decision_function``.
 
     Notes
     -----
-    With ``r_j`` the ratio of group j's mass to the ID mass, the paper's score is
-    ``negative_prior / K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the paper's value is
-    ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With noise c depends on the image
-    and ``score_samples`` is the log of the paper's score; with `clamp` it is the log-odds of ``mean_j S / Z_j``.
+    With ``r_j`` the sum of exponentials of group j over that of the class names, the paper's score
+    is ``negative_prior / K * mean_j 1 / (c + r_j)``. ``score_samples`` is its log-odds form; the
+    paper's value is ``effective_negative_prior_ / (K * id_scale_) * expit(score_samples(X))``. With
+    noise c depends on the image and ``score_samples`` is the log of the paper's score; with `clamp`
+    it is the log-odds of ``mean_j S / Z_j``.
 
     References
     ----------
@@ -133,30 +129,31 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        mining="density",
-        noun_fraction=0.23,
-        adjective_fraction=0.13,
-        n_neighbors=100,
-        negative_prior=0.5,
-        positive_noise=0.0,
-        n_positives="auto",
-        n_groups=100,
-        min_id_scale=0.44,
-        clamp=None,
-        quantile=0.95,
-        exclude_class_names=True,
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        mining: str = "density",
+        noun_fraction: float = 0.23,
+        adjective_fraction: float = 0.13,
+        n_neighbors: int = 100,
+        negative_prior: float = 0.5,
+        positive_noise: float = 0.0,
+        n_positives: int | Literal["auto"] = "auto",
+        n_groups: int = 100,
+        min_id_scale: float = 0.44,
+        clamp: Any = None,
+        quantile: float = 0.95,
+        exclude_class_names: bool = True,
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,
@@ -165,22 +162,31 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             memory=memory,
             contamination=contamination,
             ood_label=ood_label,
+            device=device,
         )
+
+        # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.noun_fraction = noun_fraction
         self.adjective_fraction = adjective_fraction
         self.n_neighbors = n_neighbors
+        self.quantile = quantile
+        self.exclude_class_names = exclude_class_names
+
+        # How they are dealt into groups.
+        self.n_groups = n_groups
+        self.random_state = random_state
+
+        # The correction for negatives that are really ID.
         self.negative_prior = negative_prior
         self.positive_noise = positive_noise
         self.n_positives = n_positives
-        self.n_groups = n_groups
         self.min_id_scale = min_id_scale
         self.clamp = clamp
-        self.quantile = quantile
-        self.exclude_class_names = exclude_class_names
-        self.random_state = random_state
+
+    # -- fit ----------------------------------------------------------------------------------
 
     def _mining_params(self) -> dict[str, Any]:
         return {
@@ -189,89 +195,130 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             "noun_fraction": self.noun_fraction,
             "adjective_fraction": self.adjective_fraction,
             "n_neighbors": self.n_neighbors,
-            "max_similarity": None,
+            "max_similarity": None,  # neither paper nor code drops near duplicates of class names
         }
 
     def _fit_text(self) -> None:
         if self.clamp is not None and self.positive_noise > 0:
-            raise ValueError("clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0.")
+            raise ValueError(
+                "clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0."
+            )
         if self.positive_noise > 0 and self.min_id_scale == 0:
-            raise ValueError("positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44.")
+            raise ValueError(
+                "positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44."
+            )
+
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0
-        self.positive_text_ = self._draw_positives() if self.positive_noise > 0 else None
+        self.positive_embeddings_ = self._draw_positives() if self.positive_noise > 0 else None
 
     def _set_prior(self) -> None:
-        """Compute c, and raise the prior where c is too small for the score to keep its direction."""
-        if self.negative_prior == "auto":
-            if len(self.id_text_) < 2:
-                raise ValueError('negative_prior="auto" needs at least 2 classes; give a number in (0, 1].')
-            prior = names_prior.negative_share(self.id_text_, self.negative_text_)
-        else:
-            prior = float(self.negative_prior)
-        n_classes, group_size = len(self.class_names_), len(self.negative_labels_) // self.n_groups_
+        """Compute c, and raise the prior where c is too small for the score's direction."""
+        prior = self._wanted_prior()
+
+        n_classes = len(self.class_names_)
+        group_size = len(self.negative_labels_) // self.n_groups_  # Q
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
-        if self.clamp is None and self.min_id_scale > 0 and scale < self.min_id_scale:
-            raised = (self.min_id_scale + group_size / n_classes) / (1 + group_size / n_classes)
+
+        # The clamp bounds the score by itself, whatever c is.
+        guarded = self.clamp is None
+
+        if guarded and self.min_id_scale > 0 and scale < self.min_id_scale:
+            # c = p - (1 - p) Q / K grows with the prior p; it is c0 = min_id_scale where
+            # p = (c0 + Q / K) / (1 + Q / K).
+            per_class = group_size / n_classes
+            raised = (self.min_id_scale + per_class) / (1 + per_class)
             warn(
                 f"With {n_classes} classes and groups of {group_size} negative labels, "
                 f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
-                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a larger negative_prior "
-                "or n_groups to choose yourself.",
+                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a "
+                "larger negative_prior or n_groups to choose yourself.",
             )
             prior, scale = raised, float(self.min_id_scale)
-        if self.clamp is None and scale <= 0:
+
+        # At c <= 0 the most confident ID images, with r_j near 0, would rank last in 1 / (c + r_j).
+        if guarded and scale <= 0:
             raise ValueError(
-                f"negative_prior={prior:g} with {n_classes} classes gives c={scale:.3g} <= 0, where the "
-                "score inverts. Raise negative_prior or n_groups, or set min_id_scale above 0 (default 0.44)."
+                f"negative_prior={prior:g} with {n_classes} classes gives c={scale:.3g} <= 0, "
+                "where the score inverts. Raise negative_prior or n_groups, or set min_id_scale "
+                "above 0 (default 0.44)."
             )
         self.effective_negative_prior_, self.id_scale_ = prior, scale
 
+    def _wanted_prior(self) -> float:
+        """The prior given, or estimated."""
+        if self.negative_prior != "auto":
+            return float(self.negative_prior)
+
+        # The estimate is by how close class names are to each other.
+        if len(self.class_embeddings_) < 2:
+            raise ValueError(
+                'negative_prior="auto" needs at least 2 classes; give a number in (0, 1].'
+            )
+        return mining.negative_proportion(
+            self.class_embeddings_, self.negative_embeddings_, device=self._scoring_device()
+        )
+
     def _draw_positives(self) -> np.ndarray:
         """Unit rows (K * n, D): ID text embeddings with Gaussian noise on the raw vectors."""
-        _, norms = self.embedder_.encode_text(self.class_names_.tolist(), self.prompt, return_norm=True)
+        _, norms = self.embedder_.encode_text(
+            self.class_names_.tolist(), self.prompt, return_norm=True
+        )
+        # Unit rows times their norms: the raw vectors, on which the paper's noise is.
         count = 1 if self.n_positives == "auto" else self.n_positives
-        raw = np.repeat(self.id_text_ * norms[:, None], count, axis=0).astype(np.float64)
-        raw += self.positive_noise * check_random_state(self.random_state).standard_normal(raw.shape)
+        raw = np.repeat(self.class_embeddings_ * norms[:, None], count, axis=0).astype(np.float64)
+
+        rng = check_random_state(self.random_state)
+        raw += self.positive_noise * rng.standard_normal(raw.shape)
         return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
 
-    def _zero_shot_threshold(self) -> float | None:
-        every_group = np.log(self.n_groups_)
-        if self.clamp is not None:
-            return float(-every_group)
-        if self.positive_text_ is None:
-            return super()._zero_shot_threshold()
-        scale = np.log(self.effective_negative_prior_ / len(self.class_names_))
-        return float(np.log(self.id_scale_ + 1 / self.n_groups_) - scale)
-
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
-        if self.positive_text_ is not None:
+        # Scored only for the count; the scores themselves come again where the threshold is set.
+        if self.positive_embeddings_ is not None:
             self.n_floored_ = self._noisy_scores(embeddings)[1]
 
+    # -- scores -------------------------------------------------------------------------------
+
+    def _zero_shot_threshold(self) -> float | None:
+        if self.clamp is not None:
+            # Every group holds 1/G of a sum equal to that of the class names: log-odds log G.
+            return float(-np.log(self.n_groups_))
+        if self.positive_embeddings_ is None:
+            return super()._zero_shot_threshold()
+
+        # The same point, r_j = 1/G, of the log of the paper's score (prior / K) / (c + r_j).
+        log_factor = np.log(self.effective_negative_prior_ / len(self.class_names_))
+        return float(np.log(self.id_scale_ + 1 / self.n_groups_) - log_factor)
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        if self.positive_embeddings_ is not None:
+            return self._noisy_scores(embeddings)[0]
+
+        if self.clamp is None:
+            return super()._score_embeddings(embeddings)
+
+        return scoring.clamped_log_odds(
+            embeddings,
+            self.class_embeddings_,
+            self.group_embeddings_,
+            temperature=self.temperature_,
+            n_groups=self.n_groups_,
+            negative_prior=self.effective_negative_prior_,
+            clamp=self.clamp,
+            device=self._scoring_device(),
+        )
+
     def _noisy_scores(self, embeddings: np.ndarray) -> tuple[np.ndarray, int]:
+        """Log of the paper's score (n,) where c depends on the image; how many c were raised."""
         return scoring.dnm_log_confidence(
             embeddings,
-            self.id_text_,
-            self.group_text_,
-            self.positive_text_,
+            self.class_embeddings_,
+            self.group_embeddings_,
+            self.positive_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
             min_id_scale=self.min_id_scale,
+            device=self._scoring_device(),
         )
-
-    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        if self.positive_text_ is not None:
-            return self._noisy_scores(embeddings)[0]
-        if self.clamp is not None:
-            return scoring.clamped_log_odds(
-                embeddings,
-                self.id_text_,
-                self.group_text_,
-                temperature=self.temperature_,
-                n_groups=self.n_groups_,
-                negative_prior=self.effective_negative_prior_,
-                clamp=self.clamp,
-            )
-        return super()._score_embeddings(embeddings)

@@ -1,120 +1,138 @@
-"""Why an image scores as it does: its nearest class names and the negative labels that spoke against it."""
+"""Why an image scores as it does: its nearest class names and nearest negative labels."""
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn.scoring._chunks import whole_product
+
+# Probabilities held at once, in float64 numbers: 32 MB.
 _CHUNK_NUMBERS = 2**22
 
-COLUMNS = ("image", "side", "rank", "label", "part_of_speech", "cosine", "share", "group")
+COLUMNS = ("image", "side", "rank", "label", "part_of_speech", "cosine", "probability", "group")
 
 
-def label_shares(
-    rows: np.ndarray,
-    id_text: np.ndarray,
-    negative_text: np.ndarray | None,
+@dataclass(frozen=True)
+class NegativeLabels:
+    """The M negative labels that a score compares with the class names.
+
+    Attributes
+    ----------
+    names : ndarray of shape (M,)
+        Their names.
+    embeddings : ndarray of shape (M, D)
+        Their unit text embeddings.
+    part_of_speech : ndarray of shape (M,)
+        "noun", "adjective" or "".
+    group : ndarray of int of shape (M,)
+        The group each is dealt into, -1 = none.
+    log_weights : ndarray of shape (M,) or None
+        What the score adds to their logits; None = nothing.
+    """
+
+    names: np.ndarray
+    embeddings: np.ndarray
+    part_of_speech: np.ndarray
+    group: np.ndarray
+    log_weights: np.ndarray | None = None
+
+
+def label_probabilities(
+    X: np.ndarray,
+    class_embeddings: np.ndarray,
+    negative_embeddings: np.ndarray | None,
     temperature: float,
     *,
-    id_bank: np.ndarray | None = None,
-    offset: np.ndarray | None = None,
+    id_prototypes: np.ndarray | None = None,
+    log_weights: np.ndarray | None = None,
+    device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines to all labels and their shares of the softmax mass.
+    """Cosines to all labels, and the softmax over them.
 
     Parameters
     ----------
-    rows : ndarray of shape (n, D)
+    X : ndarray of shape (n, D)
         Unit image embeddings.
-    id_text : ndarray of shape (K, D)
+    class_embeddings : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    negative_text : ndarray of shape (M, D) or None
+    negative_embeddings : ndarray of shape (M, D) or None
         Unit text embeddings of the negative labels.
     temperature : float
         Divides cosines.
-    id_bank : ndarray of shape (K, D), optional
-        Rows that take the place of `id_text` in the shares (not in the cosines).
-    offset : ndarray of shape (M,), optional
-        Added to the logits of the negative labels: log of a weight.
+    id_prototypes : ndarray of shape (K, D), optional
+        Rows that take the place of `class_embeddings` in the softmax (not in the cosines).
+    log_weights : ndarray of shape (M,), optional
+        Added to the logits of the negative labels.
+    device : str, default="auto"
+        "auto" = the GPU if there is one.
 
     Returns
     -------
-    cosine, share : ndarray of shape (n, K + M), float64
-        Classes first. Each row of `share` sums to 1.
+    cosine, probability : ndarray of shape (n, K + M), float64
+        Classes first. Each row of `probability` sums to 1.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from dnm_sklearn.detectors.explain import label_shares
-    >>> label_shares(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
+    >>> from dnm_sklearn.detectors.explain import label_probabilities
+    >>> label_probabilities(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
     array([[0.73, 0.27]])
     """
-    text = id_text if negative_text is None else np.concatenate([id_text, negative_text])
-    cosine = np.asarray(rows, dtype=np.float64) @ np.asarray(text, dtype=np.float64).T
+    n_classes = len(class_embeddings)
+    text = class_embeddings
+    if negative_embeddings is not None:
+        text = np.concatenate([class_embeddings, negative_embeddings])
+
+    cosine = whole_product(X, text, device=device)
     logits = cosine / temperature
-    if id_bank is not None:
-        logits[:, : len(id_bank)] = (
-            np.asarray(rows, dtype=np.float64) @ np.asarray(id_bank, dtype=float).T / temperature
-        )
-    if offset is not None:
-        logits[:, len(id_text) :] += offset
+    if id_prototypes is not None:
+        scale = 1 / temperature
+        logits[:, :n_classes] = whole_product(X, id_prototypes, scale=scale, device=device)
+    if log_weights is not None:
+        logits[:, n_classes:] += log_weights
+
+    # The maximum is taken out first, so that no exponential overflows.
     logits -= logits.max(axis=1, keepdims=True)
-    share = np.exp(logits, out=logits)
-    share /= share.sum(axis=1, keepdims=True)
-    return cosine, share
+    probability = np.exp(logits, out=logits)
+    probability /= probability.sum(axis=1, keepdims=True)
+    return cosine, probability
 
 
-def top_labels(cosine: np.ndarray, top_k: int | None) -> np.ndarray:
-    """Columns of the largest cosines of each row, largest first.
-
-    Parameters
-    ----------
-    cosine : ndarray of shape (n, L)
-        Cosines to L labels.
-    top_k : int or None
-        How many; None = all.
-
-    Returns
-    -------
-    ndarray of int of shape (n, min(top_k, L))
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.detectors.explain import top_labels
-    >>> top_labels(np.array([[0.1, 0.9, 0.5]]), 2)
-    array([[1, 2]])
-    """
-    return np.argsort(-cosine, axis=1, kind="stable")[:, :top_k]
+def top_labels(values: np.ndarray, top_k: int | None) -> np.ndarray:
+    """Columns of the `top_k` largest values of each row (all where it is None), largest first."""
+    return np.argsort(-values, axis=1, kind="stable")[:, :top_k]
 
 
-class ExplainMixin:
-    """Adds ``explain`` to a detector with ``id_text_`` and, where it has them, ``negative_text_``."""
+class ExplainMixin(metaclass=ABCMeta):
+    """Adds ``explain`` to a detector with class names, their embeddings and a temperature."""
 
-    # What the detector brings.
     class_names_: np.ndarray
-    id_text_: np.ndarray
+    class_embeddings_: np.ndarray
     temperature_: float
-    negative_labels_: np.ndarray
-    n_groups_: int
-    _embed: Any
 
-    def _negative_side(self) -> dict[str, Any] | None:
-        """Negative labels as {"label", "text", "part_of_speech", "group"}, or None where there are none."""
-        text = getattr(self, "negative_text_", None)
-        if text is None or not len(text):
-            return None
-        group = np.full(len(text), -1)
-        permutation = getattr(self, "permutation_", None)
-        if permutation is not None:
-            group[permutation] = np.arange(len(permutation)) // (len(permutation) // self.n_groups_)
-        corpus = getattr(self, "negative_corpus_", None)
-        speech = np.full(len(text), "") if corpus is None else corpus.part_of_speech
-        return {"label": self.negative_labels_, "text": text, "part_of_speech": speech, "group": group}
+    @abstractmethod
+    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rows (n, D), and which could not be read (n,)."""
 
-    def explain(self, X, top_k=5):
+    @abstractmethod
+    def _scoring_device(self) -> str:
+        """Where products are computed."""
+
+    def _negative_labels(self) -> NegativeLabels | None:
+        """The negative labels of the present score; None for a method of class names alone."""
+        return None
+
+    def _id_rows(self) -> np.ndarray | None:
+        """Rows (K, D) that stand for the classes in the score; None = ``class_embeddings_``."""
+        return None
+
+    def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names of each image, and the negative labels that spoke against it.
 
         Parameters
@@ -122,25 +140,28 @@ class ExplainMixin:
         X : images or array-like of shape (n, D)
             Images, or embeddings (normalised by us).
         top_k : int or None, default=5
-            Labels a side; None = all.
+            Labels per side; None = all.
 
         Returns
         -------
         pandas.DataFrame, or list of dict where pandas is not installed
-            One row a label, with columns
+            One row per label, with columns
 
             * ``image``: row of X (an unreadable image has no rows);
             * ``side``: "id" or "negative" (methods without negative labels have the ID side only);
-            * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: largest share first);
+            * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: most
+              probable first);
             * ``label``, ``part_of_speech`` ("" for class names);
             * ``cosine``: between image and label;
-            * ``share``: softmax of ``cosine / temperature_`` over **all** class names and kept negative labels, not
-              over the rows shown: with ``top_k=None`` it sums to 1 over both sides of an image. A method that weights
-              labels (ENL) has the weights in it: ``expit(score_samples(X))`` is the sum over class names;
-            * ``group``: the group of a negative label, -1 for class names and for labels that the division into equal
-              groups left out of the score. With s the sum of shares over class names and n_j that of group j,
-              NegLabel's and DNM's value is the mean over j of ``s / (id_scale_ * s + n_j)``, of which
-              ``id_scale_`` times is ``expit(score_samples(X))``.
+            * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and
+              kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
+              both sides of an image. A method that weights labels (ENL) has the weights in it:
+              ``expit(score_samples(X))`` is the sum over class names;
+            * ``group``: the group of a negative label, -1 for class names and for labels that the
+              division into equal groups left out of the score. With s the sum of probabilities over
+              class names and n_j that of group j, NegLabel's and DNM's value is the mean over j of
+              ``s / (id_scale_ * s + n_j)``, of which ``id_scale_`` times is
+              ``expit(score_samples(X))``.
 
         Raises
         ------
@@ -157,59 +178,74 @@ class ExplainMixin:
         >>> table["label"].tolist()
         ['dog', 'truck']
         """
-        check_is_fitted(self, "id_text_")
-        if top_k is not None and (not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1):
+        check_is_fitted(self, "class_embeddings_")
+        integral = isinstance(top_k, Integral) and not isinstance(top_k, bool)
+        if top_k is not None and (not integral or top_k < 1):
             raise ValueError(f"top_k={top_k!r} must be a positive integer, or None for all labels.")
+
         rows, failed = self._embed(X, reset=False)
-        negative = self._negative_side()
+        negatives = self._negative_labels()
         readable = np.flatnonzero(~failed)
-        n_labels = len(self.id_text_) + (0 if negative is None else len(negative["text"]))
+
+        n_labels = len(self.class_embeddings_)
+        n_labels += 0 if negatives is None else len(negatives.names)
         step = max(1, _CHUNK_NUMBERS // n_labels)
-        parts = [self._explain_rows(rows, part, negative, top_k) for part in _parts(readable, step)]
-        if not parts:
-            parts = [self._explain_rows(rows, readable, negative, top_k)]
+        # With no image there is still one chunk, an empty one, whose columns have their types.
+        starts = range(0, max(1, len(readable)), step)
+        parts = [
+            self._explain_rows(rows, readable[start : start + step], negatives, top_k)
+            for start in starts
+        ]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+
         try:
             import pandas as pd
         except ImportError:
-            values = [column.tolist() for column in columns.values()]
-            return [dict(zip(COLUMNS, record, strict=True)) for record in zip(*values, strict=True)]
+            values = zip(*(column.tolist() for column in columns.values()), strict=True)
+            return [dict(zip(COLUMNS, record, strict=True)) for record in values]
         return pd.DataFrame(columns)
 
-    def _explain_rows(self, rows, index, negative, top_k) -> dict[str, np.ndarray]:
-        """Columns for some images, ordered by image, side and rank."""
-        n_id = len(self.id_text_)
-        side = negative or {}
-        offset = side.get("offset")
-        cosine, share = label_shares(
+    def _explain_rows(
+        self,
+        rows: np.ndarray,
+        index: np.ndarray,
+        negatives: NegativeLabels | None,
+        top_k: int | None,
+    ) -> dict[str, np.ndarray]:
+        """The table's columns for the images `index`, ordered by image, side and rank."""
+        n_classes = len(self.class_embeddings_)
+        cosine, probability = label_probabilities(
             rows[index],
-            self.id_text_,
-            side.get("text"),
+            self.class_embeddings_,
+            None if negatives is None else negatives.embeddings,
             self.temperature_,
-            id_bank=side.get("id_bank"),
-            offset=offset,
+            id_prototypes=self._id_rows(),
+            log_weights=None if negatives is None else negatives.log_weights,
+            device=self._scoring_device(),
         )
-        label, speech, group = self.class_names_, np.full(n_id, ""), np.full(n_id, -1)
-        chosen = [top_labels(cosine[:, :n_id], top_k)]
-        if negative is not None:
-            label = np.concatenate([label, negative["label"]])
-            speech = np.concatenate([speech, negative["part_of_speech"]])
-            group = np.concatenate([group, negative["group"]])
-            chosen.append(n_id + top_labels((cosine if offset is None else share)[:, n_id:], top_k))
-        columns = np.concatenate(chosen, axis=1)
+
+        # All labels, classes first, and the columns to show of each image.
+        label, speech = self.class_names_, np.full(n_classes, "")
+        group = np.full(n_classes, -1)
+        shown = [top_labels(cosine[:, :n_classes], top_k)]
+        if negatives is not None:
+            label = np.concatenate([label, negatives.names])
+            speech = np.concatenate([speech, negatives.part_of_speech])
+            group = np.concatenate([group, negatives.group])
+            # Where labels have weights the nearest one may count for nothing.
+            order = cosine if negatives.log_weights is None else probability
+            shown.append(n_classes + top_labels(order[:, n_classes:], top_k))
+
+        columns = np.concatenate(shown, axis=1)
+        ranks = np.concatenate([np.arange(1, side.shape[1] + 1) for side in shown])
         flat = columns.ravel()
-        rank = np.concatenate([np.arange(1, part.shape[1] + 1) for part in chosen])
         return {
             "image": np.repeat(index, columns.shape[1]),
-            "side": np.where(flat < n_id, "id", "negative").astype(object),
-            "rank": np.tile(rank, len(index)),
+            "side": np.where(flat < n_classes, "id", "negative").astype(object),
+            "rank": np.tile(ranks, len(index)),
             "label": label[flat].astype(object),
             "part_of_speech": speech[flat].astype(object),
             "cosine": np.take_along_axis(cosine, columns, axis=1).ravel(),
-            "share": np.take_along_axis(share, columns, axis=1).ravel(),
+            "probability": np.take_along_axis(probability, columns, axis=1).ravel(),
             "group": group[flat],
         }
-
-
-def _parts(index: np.ndarray, step: int) -> list[np.ndarray]:
-    return [index[start : start + step] for start in range(0, len(index), step)]

@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import NegativeLabelDetector
+from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class NegLabelDetector(NegativeLabelDetector):
-    """NegLabel: the share of softmax mass that falls on class names rather than on mined negative labels.
+    """NegLabel: the probability of the class names in a softmax with mined negative labels.
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="the nice {}"
-        Template for class names and nouns; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings and mining results.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is ``-log(n_groups_)``.
-    ood_label : str, default="ood"
-        The string that marks OOD.
-    corpus : Corpus, list of str, str or None, default=None
-        Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped list. None =
-        "wordnet-neglabel", or with an ``EmbeddingTable`` all its other names (with the
-        shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`).
-    adjective_prompt : str or list of str, default="This is a {} photo"
-        Template for adjectives.
-    mining : {"percentile", "none"}, default="percentile"
-        "none" keeps the corpus as given.
-    quantile : float, default=0.95
-        Quantile over the class names of a candidate's cosines: its closeness to the classes.
-    fraction : float, default=0.15
-        Share of nouns, and of adjectives, to keep (the farthest); at least one label is kept.
-    n_groups : int, default=100
-        Groups the kept labels are dealt into; the score is the mean over groups.
-    max_similarity : float or None, default=None
-        Drop candidates with a larger cosine to any class name first (CSP's duplicate rule).
-    exclude_class_names : bool, default=True
-        Drop candidates equal to a class name, ignoring case.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the grouping, drawn once at fit; None keeps the mined order.
+    {classes, embedder, prompt, temperature, memory, contamination}
+        The zero-shot threshold is ``-log(n_groups_)``.
+    {ood_label, device, corpus}
+        Without a table None = "wordnet-neglabel".
+    {adjective_prompt, mining, quantile, fraction, n_groups, max_similarity, exclude_class_names}
+    {random_state}
 
     Attributes
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    negative_corpus_, negative_labels_, negative_text_ : Corpus, ndarray (M,), ndarray (M, D)
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
         The mined labels and their unit embeddings.
     n_groups_ : int
         Groups used.
@@ -66,13 +40,13 @@ class NegLabelDetector(NegativeLabelDetector):
 
     Notes
     -----
-    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean over groups
-    of ``S / (S + N_j)``.
+    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
+    over groups of ``S / (S + N_j)``.
 
     References
     ----------
-    Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024,
-    arXiv:2403.20078.
+    Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR
+    2024, arXiv:2403.20078.
 
     Examples
     --------
@@ -96,31 +70,30 @@ class NegLabelDetector(NegativeLabelDetector):
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        "mining": [StrOptions({"percentile", "none"})],
-        "fraction": [Interval(Real, 0, 1, closed="both")],
-        "max_similarity": [Interval(Real, -1, 1, closed="both"), None],
+        **shared_parameters.PERCENTILE_MINING,
     }
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="the nice {}",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        corpus=None,
-        adjective_prompt="This is a {} photo",
-        mining="percentile",
-        quantile=0.95,
-        fraction=0.15,
-        n_groups=100,
-        max_similarity=None,
-        exclude_class_names=True,
-        random_state=0,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "the nice {}",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo",
+        mining: str = "percentile",
+        quantile: float = 0.95,
+        fraction: float = 0.15,
+        n_groups: int = 100,
+        max_similarity: float | None = None,
+        exclude_class_names: bool = True,
+        random_state: Any = 0,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,
@@ -129,23 +102,18 @@ class NegLabelDetector(NegativeLabelDetector):
             memory=memory,
             contamination=contamination,
             ood_label=ood_label,
+            device=device,
         )
+
+        # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction
-        self.n_groups = n_groups
         self.max_similarity = max_similarity
         self.exclude_class_names = exclude_class_names
-        self.random_state = random_state
 
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.fraction,
-            "adjective_fraction": self.fraction,
-            "n_neighbors": 0,
-            "max_similarity": self.max_similarity,
-        }
+        # How they are dealt into groups.
+        self.n_groups = n_groups
+        self.random_state = random_state

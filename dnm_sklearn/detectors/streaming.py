@@ -1,82 +1,76 @@
-"""What the test-time methods share: a state that a stream of test images changes, and ways to use it."""
+"""What the test-time methods share: a state that a stream of test images changes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from numbers import Integral
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.streams.base import Stream
 
-
-class Stream(Protocol):
-    """A method's banks on a device and a copy of its state."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state, whose arrays are copied."""
-
-    def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers."""
-
-    def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Score unit rows (b, D), higher = more ID, and learn from them."""
-
-    def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score unit rows (n, D), higher = more ID, learning nothing."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class StreamingDetector(BaseOODDetector):
     """Base class of the detectors that may learn from the images they score.
 
-    A subclass names its state attributes in ``_state_names`` (numpy arrays and numbers, with ``n_seen_`` among them),
-    sets them in :meth:`_fit_text` by calling :meth:`reset_adaptation`, makes the state after fit in
-    :meth:`_initial_state`, and opens a :class:`Stream` on its fitted banks in :meth:`_open_stream`.
-    It has the parameters `adaptation` and `batch_size`.
+    A subclass has a :class:`~dnm_sklearn.streams.base.Stream`, opened on its fitted arrays in
+    :meth:`_open_stream`; it names the attributes of the stream's state in ``_state_names`` (numpy
+    arrays and numbers, with ``n_seen_`` among them) and gives the state after fit in
+    :meth:`_initial_state`. It has the parameters `adaptation` and `batch_size`.
 
-    * ``decision_function`` never changes the estimator. ``adaptation="transductive"`` scores X as a stream, batch by
-      batch in the given order, on a scratch copy of the state: repeatable, but the score of an image depends on the
-      images before it and in its batch. ``adaptation="frozen"`` scores with the present state: order and company of
-      the images play no part.
+    * ``decision_function`` never changes the estimator. ``adaptation="transductive"`` scores X as a
+      stream, batch by batch in the given order, on a scratch copy of the state: repeatable, but the
+      score of an image depends on the images before it and in its batch. ``adaptation="frozen"``
+      scores with the present state: order and company of the images play no part.
     * :meth:`partial_fit` and :meth:`score_stream` learn and keep; :meth:`reset_adaptation` forgets.
 
     An error leaves the state as it was: a new one is kept only once it is complete.
+
+    Scores and zero-shot threshold are the stream's, whatever other base class a detector has: this
+    class and the families of detectors define different methods.
     """
 
     _state_names: ClassVar[tuple[str, ...]]
 
-    _streaming_constraints: ClassVar[dict[str, list[Any]]] = {
-        "adaptation": [StrOptions({"transductive", "frozen"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-    }
+    adaptation: str
+    batch_size: int
+    n_seen_: int
+
+    @abstractmethod
+    def _open_stream(self) -> Stream:
+        """Return a stream on the fitted arrays, its state not loaded."""
 
     @abstractmethod
     def _initial_state(self) -> dict[str, Any]:
         """Return the state after fit, the same at each call."""
 
-    @abstractmethod
-    def _open_stream(self) -> Stream:
-        """Return a stream on the fitted banks, its state not loaded."""
+    # -- state --------------------------------------------------------------------------------
 
-    # -- state ----------------------------------------------------------------------------------------
+    def _finish_fit(self, readable: np.ndarray | None) -> None:
+        self.reset_adaptation()
 
     def _state(self) -> dict[str, Any]:
+        """The present state."""
         return {name: getattr(self, name) for name in self._state_names}
 
     def _keep(self, state: dict[str, Any]) -> None:
+        """Make a state the present one."""
         self.__dict__.update({name: state[name] for name in self._state_names})
 
-    def _loaded_stream(self) -> Stream:
+    def _present_stream(self) -> Stream:
+        """A stream on the fitted arrays, with a copy of the present state."""
         stream = self._open_stream()
         stream.load(self._state())
         return stream
 
-    def reset_adaptation(self):
+    def reset_adaptation(self) -> Self:
         """Forget what was learned from test images: back to the state after :meth:`fit`.
 
         Returns
@@ -89,23 +83,24 @@ class StreamingDetector(BaseOODDetector):
         sklearn.exceptions.NotFittedError
             If the detector is not fitted.
         """
-        check_is_fitted(self, "id_text_")
+        check_is_fitted(self, "class_embeddings_")
         self._keep(self._initial_state())
         return self
 
-    # -- learning -------------------------------------------------------------------------------------
+    # -- learning -----------------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from unlabelled test images, in batches of `batch_size`, and keep what was learned.
 
         Parameters
         ----------
         X : images or array-like of shape (n, D)
-            Test images in the order in which they came, or their embeddings; at least one. Unreadable images (with
-            the embedder's ``on_error="nan"``) are left out.
+            Test images in the order in which they came, or their embeddings; at least one.
+            Unreadable images (with the embedder's ``on_error="nan"``) are left out.
         y : ignored
-            Only for a detector that is not fitted: then ``fit(X, y)`` comes first, with the names from `classes`.
+            Only for a detector that is not fitted: then ``fit(X, y)`` comes first, with the names
+            from `classes`.
 
         Returns
         -------
@@ -115,24 +110,26 @@ class StreamingDetector(BaseOODDetector):
         Raises
         ------
         ValueError
-            If X is empty, has NaN or zero rows or the wrong width, or if the detector is neither fitted nor knows
-            its `classes`. The state is then as it was.
+            If X is empty, has NaN or zero rows or the wrong width, or if the detector is neither
+            fitted nor knows its `classes`. The state is then as it was.
         """
-        if not hasattr(self, "id_text_"):
+        if not hasattr(self, "class_embeddings_"):
             if self.classes is None:
                 raise ValueError(
-                    "partial_fit on an unfitted detector needs the class names: give classes=[...] in the "
-                    "constructor, or call fit(names) first."
+                    "partial_fit on an unfitted detector needs the class names: give classes=[...] "
+                    "in the constructor, or call fit(names) first."
                 )
             self.fit(X, y)
-        rows, _ = self._batch(X)
-        stream = self._loaded_stream()
+
+        # All batches go through a copy of the state: an error half-way leaves nothing behind.
+        rows, _ = self._embed_batch(X)
+        stream = self._present_stream()
         self._advance(stream, rows)
         self._keep(stream.state())
         return self
 
     def score_stream(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Score an endless stream, learning as it goes and keeping what was learned after every batch.
+        """Score an endless stream, and keep what was learned after every batch.
 
         Parameters
         ----------
@@ -148,47 +145,60 @@ class StreamingDetector(BaseOODDetector):
         Raises
         ------
         ValueError
-            If a batch is empty, has NaN or zero rows or the wrong width. What was learned before it is kept.
+            If a batch is empty, has NaN or zero rows or the wrong width. What was learned before it
+            is kept.
         """
-        check_is_fitted(self, "id_text_")
-        stream, banks = self._open_stream(), self.id_text_
+        check_is_fitted(self, "class_embeddings_")
+        stream, opened_on = self._open_stream(), self.class_embeddings_
         for batch in batches:
-            rows, failed = self._batch(batch)
-            if banks is not self.id_text_:
-                stream, banks = self._open_stream(), self.id_text_
+            rows, failed = self._embed_batch(batch)
+
+            # The caller may have fitted the detector anew between two batches.
+            if opened_on is not self.class_embeddings_:
+                stream, opened_on = self._open_stream(), self.class_embeddings_
+
+            # The state is loaded for every batch, for partial_fit or reset_adaptation may have
+            # changed it meanwhile; and kept only once the whole batch has been scored.
             stream.load(self._state())
             scores = np.full(len(failed), np.nan)
             scores[~failed] = -self._advance(stream, rows)
             self._keep(stream.state())
             yield scores
 
-    def _batch(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Readable unit rows of a batch that must hold something, and which images could not be read."""
+    def _embed_batch(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Readable unit rows of a batch that is not empty, and which images could not be read."""
         rows, failed = self._embed(X, reset=False)
+
         if not len(rows):
             raise ValueError("The batch is empty (0 rows): give at least one image or embedding.")
         return rows[~failed], failed
 
     def _advance(self, stream: Stream, rows: np.ndarray) -> np.ndarray:
-        parts = [
-            stream.advance(rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0)
+        """Score unit rows (n, D), higher = more ID, and learn from them, batch by batch."""
+        scores = np.empty(len(rows))
 
-    # -- scores ---------------------------------------------------------------------------------------
-
-    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        stream = self._loaded_stream()
-        if self.adaptation == "frozen":
-            return stream.frozen(embeddings)
-        return self._advance(stream, embeddings)
-
-    def _frozen_scores(self, X: Any) -> np.ndarray:
-        rows, failed = self._embed(X, reset=False)
-        scores = np.full(len(rows), np.nan)
-        if not failed.all():
-            scores[~failed] = -self._loaded_stream().frozen(rows[~failed])
+        for start in range(0, len(rows), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            scores[batch] = stream.advance(rows[batch])
         return scores
 
+    # -- scores -------------------------------------------------------------------------------
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        # A scratch copy of the state learns and is thrown away: the same X gives the same scores.
+        if self._is_transductive():
+            return self._advance(self._present_stream(), embeddings)
+        return self._score_frozen(embeddings)
+
+    def _score_frozen(self, embeddings: np.ndarray) -> np.ndarray:
+        return self._present_stream().frozen(embeddings)
+
     def _zero_shot_threshold(self) -> float | None:
+        # Log-odds 0: a mean score of one half.
         return 0.0
+
+    def _is_transductive(self) -> bool:
+        return self.adaptation == "transductive"
+
+    def _n_learned(self) -> int:
+        return self.n_seen_

@@ -2,98 +2,89 @@
 
 from __future__ import annotations
 
-import copy
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.activation_stream import STATE_NAMES, ActivationStream
+from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.negative import CorpusDetector
+from dnm_sklearn.detectors.negative_label import CorpusDetector
+from dnm_sklearn.detectors.noise import noise_embeddings
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.streaming import StreamingDetector
-from dnm_sklearn.embedding import EmbeddingTable
-from dnm_sklearn.noise import noise_images
+from dnm_sklearn.embedding import Embedder, EmbeddingTable
+from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
 
+# Isotropic random vectors that stand for noise images where there is no image tower: as many.
 _N_NOISE = 15
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class TANLDetector(StreamingDetector, CorpusDetector):
     """TANL: test-time activated negative labels.
 
-    Of all corpus labels, the `n_activated` are used that recent OOD-looking images activate most beyond recent
-    ID-looking ones. Two queues of confident images (:attr:`id_queue_`, :attr:`ood_queue_`) say which; they start with
-    the class names and with noise. In every batch a first score, split by Otsu's threshold over recent scores, finds
-    confident images; they shift the selection, and a second score with the new one is the result.
+    Of all corpus labels, the `n_activated` are used that recent OOD-looking images activate most
+    beyond recent ID-looking ones. Two queues of confident images (:attr:`id_queue_`,
+    :attr:`ood_queue_`) say which; they start with the class names and with noise. In every batch a
+    first score, split by Otsu's threshold over recent scores, finds confident images; they shift
+    the selection, and a second score with the new one is the result.
 
-    The method is **transductive**: by default the scores of an image depend on the images before it and in its batch.
-    It takes for granted that the stream holds ID and OOD: on streams of one kind only, or with rare OOD, about half of
-    the confident images are taken for the wrong kind (see Notes).
+    The method is **transductive**: by default the scores of an image depend on the images before it
+    and in its batch. It takes for granted that the stream holds ID and OOD: on streams of one kind
+    only, or with rare OOD, about half of the confident images are taken for the wrong kind (see
+    Notes).
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="The nice {}."
-        Template for class names and nouns; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale (0.01 for CLIP).
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; the zero-shot threshold is 0, the log-odds of a mean score of one half. A
-        threshold that images set at fit stays: scores may drift away from it as the detector adapts.
-    ood_label : str, default="ood"
-        The string that marks OOD.
-    corpus : Corpus, list of str, str or None, default=None
-        Candidate labels, all of them used. None = "wordnet-neglabel", or with an ``EmbeddingTable`` all its other
-        names (with the shipped "glyphclip" its :func:`~dnm_sklearn.datasets.glyph_corpus`). Names equal to a class
-        name (same case) are dropped.
-    adjective_prompt : str or list of str, default="This is a {} photo."
-        Template for adjectives.
+    {classes, embedder, prompt, temperature, memory, contamination}
+        The zero-shot threshold is 0, the log-odds of a mean score of one half. A threshold that
+        images set at fit stays: scores may drift away from it as the detector adapts.
+    {ood_label, device, corpus}
+        All of them are used but names equal to a class name (same case). Without a table None =
+        "wordnet-neglabel".
+    {adjective_prompt}
     n_activated : int, default=1000
         M, negative labels selected; reduced with a warning where the corpus has fewer.
     step : int, default=1
         k: the score is the mean over the first k, 2k, ..., M labels; 0 = all M at once.
     gap : float, default=0.2
-        g in [0, 1]: an image is confident if its first score is beyond the Otsu threshold t by the share g of the way
-        to 1 (ID) or to 0 (OOD).
+        g in [0, 1]: an image is confident if its first score is beyond the Otsu threshold t by the
+        proportion g of the way to 1 (ID) or to 0 (OOD).
     alpha : float, default=0.95
         Weight of the queue's mean against the batch's confident images in the second selection.
     queue_length : int, default=300
         Images in each of the two queues.
     score_queue_length : int, default=20000
         Scores that Otsu's threshold is taken over.
-    batch_size : int, default=256
-        Images scored at once in a stream. It changes results, and takes ``4 * batch_size * N`` bytes for N labels.
+    {batch_size}
+        It changes results, and takes ``4 * batch_size * N`` bytes for N labels.
     initial_ood : "noise" or array-like of shape (n, D), default="noise"
         What the OOD queue starts with. "noise" = 15 seeded noise images of five kinds
-        (:func:`~dnm_sklearn.noise.noise_images`) through the image tower with its own normalisation. An
-        ``EmbeddingTable`` has no image tower: there "noise" = 15 seeded isotropic random unit vectors, which are much
-        less like images; give the embeddings of noise images of the same model if there are any. An array =
-        embeddings.
-    adaptation : {"transductive", "frozen"}, default="transductive"
-        "transductive": ``decision_function(X)`` scores X as a stream on a scratch copy of the state.
-        "frozen": it scores with the labels activated at present. Neither changes the detector.
+        (:func:`~dnm_sklearn.datasets.noise.noise_images`) through the image tower with its own
+        normalisation. An ``EmbeddingTable`` has no image tower: there "noise" = 15 seeded isotropic
+        random unit vectors, which are much less like images; give the embeddings of noise images of
+        the same model if there are any. An array = embeddings.
+    {adaptation}
     random_state : int, RandomState instance or None, default=None
-        Seed of the order in which class names are queued (the last `queue_length` stay) and of the noise. None keeps
-        the given order, and noise seed 0.
+        Seed of the order in which class names are queued (the last `queue_length` stay) and of the
+        noise. None keeps the given order, and noise seed 0.
 
     Attributes
     ----------
     class_names_ : ndarray of shape (C,)
         Class names.
-    id_text_ : ndarray of shape (C, D)
+    class_embeddings_ : ndarray of shape (C, D)
         Unit text embeddings of the classes.
     corpus_ : Corpus
         The N candidate labels.
-    corpus_text_ : ndarray of shape (N, D)
+    corpus_embeddings_ : ndarray of shape (N, D)
         Their unit text embeddings.
     n_activated_ : int
         M after reduction to N.
@@ -102,11 +93,13 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     activation_ : ndarray of shape (M,)
         Their activation: mean probability over the OOD queue minus that over the ID queue.
     otsu_threshold_ : float
-        Otsu's threshold in the last batch, in [0, 1]. Information only: the decision threshold never moves.
+        Otsu's threshold in the last batch, in [0, 1]. Information only: the decision threshold
+        never moves.
     n_seen_ : int
         Images learned from since fit.
     id_queue_, ood_queue_ : ndarray of shape (L, D)
-        Rings of the features queued last; ``id_queued_`` and ``ood_queued_`` count the rows ever queued.
+        Rings of the features queued last; ``id_queued_`` and ``ood_queued_`` count the rows ever
+        queued.
     id_activation_sums_, ood_activation_sums_ : ndarray of shape (R, N)
         Sums of activation rows over runs of eight queued images.
     score_queue_ : ndarray of shape (score_queue_length,)
@@ -116,14 +109,14 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     Notes
     -----
-    ``expit(score_samples(X))`` is the paper's score. The paper's average FPR95 (OOD positive) of 9.8 rises to 16.5
-    where ID or OOD comes first. The authors' script runs ``gap=0.5, alpha=0``, a more transductive variant.
-    The state takes about 25 MB at 70,000 labels.
+    ``expit(score_samples(X))`` is the paper's score. The paper's average FPR95 (OOD positive) of
+    9.8 rises to 16.5 where ID or OOD comes first. The authors' script runs ``gap=0.5, alpha=0``, a
+    more transductive variant. The state takes about 25 MB at 70,000 labels.
 
     References
     ----------
-    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language
-    Models", CVPR 2026, arXiv:2603.25250.
+    Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection with
+    Vision-Language Models", CVPR 2026, arXiv:2603.25250.
 
     Examples
     --------
@@ -151,7 +144,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **StreamingDetector._streaming_constraints,
+        **shared_parameters.STREAM,
         "n_activated": [Interval(Integral, 1, None, closed="left")],
         "step": [Interval(Integral, 0, None, closed="left")],
         "gap": [Interval(Real, 0, 1, closed="both")],
@@ -164,27 +157,28 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="The nice {}.",
-        temperature="auto",
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-        corpus=None,
-        adjective_prompt="This is a {} photo.",
-        n_activated=1000,
-        step=1,
-        gap=0.2,
-        alpha=0.95,
-        queue_length=300,
-        score_queue_length=20000,
-        batch_size=256,
-        initial_ood="noise",
-        adaptation="transductive",
-        random_state=None,
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "The nice {}.",
+        temperature: float | Literal["auto"] = "auto",
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+        corpus: CorpusLike = None,
+        adjective_prompt: Prompt = "This is a {} photo.",
+        n_activated: int = 1000,
+        step: int = 1,
+        gap: float = 0.2,
+        alpha: float = 0.95,
+        queue_length: int = 300,
+        score_queue_length: int = 20000,
+        batch_size: int = 256,
+        initial_ood: str = "noise",
+        adaptation: Literal["transductive", "frozen"] = "transductive",
+        random_state: Any = None,
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,
@@ -193,97 +187,124 @@ class TANLDetector(StreamingDetector, CorpusDetector):
             memory=memory,
             contamination=contamination,
             ood_label=ood_label,
+            device=device,
         )
+
+        # The corpus, and the score of the labels activated.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
         self.n_activated = n_activated
         self.step = step
+
+        # Which images are confident, and what is remembered of them.
         self.gap = gap
         self.alpha = alpha
         self.queue_length = queue_length
         self.score_queue_length = score_queue_length
-        self.batch_size = batch_size
         self.initial_ood = initial_ood
+
+        # How images become a stream.
+        self.batch_size = batch_size
         self.adaptation = adaptation
         self.random_state = random_state
 
-    # -- fit ------------------------------------------------------------------------------------------
+    # -- fit ----------------------------------------------------------------------------------
 
     def _fit_text(self) -> None:
-        corpus = self._candidates(ignore_case=False)
-        self.n_activated_ = min(self.n_activated, len(corpus))
+        # Same case only, as the authors do: "Turkey" the country stays beside the class "turkey".
+        self.corpus_ = self._candidates(ignore_case=False)
+        self.n_activated_ = min(self.n_activated, len(self.corpus_))
         if self.n_activated_ < self.n_activated:
             warn(
-                f"n_activated={self.n_activated} is more than the {len(corpus)} candidate labels; "
-                f"n_activated_={self.n_activated_} is used.",
+                f"n_activated={self.n_activated} is more than the {len(self.corpus_)} candidate "
+                f"labels; n_activated_={self.n_activated_} is used.",
             )
-        self.corpus_ = corpus
-        self.corpus_text_, _ = self._encode_corpus(corpus)
+
+        self.corpus_embeddings_, _ = self._encode_corpus(self.corpus_)
+
+        # What the two queues start with. One generator, noise first: the order is part of a seed.
         rng = check_random_state(0 if self.random_state is None else self.random_state)
         self.initial_ood_ = self._initial_ood_rows(rng)
-        shuffled = self.random_state is not None
-        self.initial_id_order_ = rng.permutation(len(self.id_text_)) if shuffled else np.arange(len(self.id_text_))
-        self.reset_adaptation()
+
+        n_classes = len(self.class_embeddings_)
+        self.initial_id_order_ = np.arange(n_classes)
+        if self.random_state is not None:
+            self.initial_id_order_ = rng.permutation(n_classes)
 
     def _initial_ood_rows(self, rng: np.random.RandomState) -> np.ndarray:
         """Unit rows (n, D) that the OOD queue starts with."""
-        width = self.id_text_.shape[1]
+        width = self.class_embeddings_.shape[1]
         if isinstance(self.initial_ood, str):
             if isinstance(self.embedder_, EmbeddingTable):
                 return self.embedder_.encode_image(rng.normal(size=(_N_NOISE, width)))
-            # A copy, so that the list of unreadable images of the fit stays.
-            return copy.copy(self.embedder_).encode_image(list(noise_images(rng)))
+            return noise_embeddings(self.embedder_, rng)
+
         rows = np.asarray(self.initial_ood)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != width:
             raise ValueError(
-                f"initial_ood must be embeddings of shape (n, {width}), at least one row, got shape {rows.shape}; "
-                'embed the images with the same model, or use initial_ood="noise".'
+                f"initial_ood must be embeddings of shape (n, {width}), at least one row, got "
+                f"shape {rows.shape}; embed the images with the same model, or use "
+                'initial_ood="noise".'
             )
+
         try:
             return self.embedder_.encode_image(rows)
         except ValueError as error:
             raise ValueError(f"initial_ood: {error}") from error
 
+    # -- stream -------------------------------------------------------------------------------
+
     def _open_stream(self) -> ActivationStream:
         return ActivationStream(
-            self.id_text_,
-            self.corpus_text_,
+            self.class_embeddings_,
+            self.corpus_embeddings_,
             temperature=self.temperature_,
             n_activated=self.n_activated_,
             step=self.step,
             gap=self.gap,
             alpha=self.alpha,
+            device=self._scoring_device(),
         )
 
     def _initial_state(self) -> dict[str, Any]:
         stream = self._open_stream()
         stream.start(
-            self.id_text_[self.initial_id_order_], self.initial_ood_, self.queue_length, self.score_queue_length
+            self.class_embeddings_[self.initial_id_order_],
+            self.initial_ood_,
+            self.queue_length,
+            self.score_queue_length,
         )
         return stream.state()
 
-    # -- what was learned -------------------------------------------------------------------------------
+    # -- what was learned ---------------------------------------------------------------------
 
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
-        check_is_fitted(self, "id_text_")
+        """Labels selected at present (M,), most activated first, and their activation (M,)."""
+        check_is_fitted(self, "class_embeddings_")
+
+        # The state has no list of them: they follow from the two queues.
         stream = self._open_stream()
         stream.load(self._state())
         return stream.activated()
 
-    def _negative_side(self) -> dict[str, Any]:
-        """Labels activated at present, for ``explain``; the score has no groups of them."""
+    def _negative_labels(self) -> NegativeLabels:
+        """The labels activated at present; the score has no groups of them."""
         index, _ = self._activated()
-        return {
-            "label": self.activated_labels_,
-            "text": self.corpus_text_[index],
-            "part_of_speech": self.corpus_.part_of_speech[index],
-            "group": np.full(len(index), -1),
-        }
+        return NegativeLabels(
+            self._names_of(index),
+            self.corpus_embeddings_[index],
+            self.corpus_.part_of_speech[index],
+            np.full(len(index), -1),
+        )
+
+    def _names_of(self, index: np.ndarray) -> np.ndarray:
+        """Names of corpus labels."""
+        return np.asarray([self.corpus_.names[i] for i in index])
 
     @property
     def activated_labels_(self) -> np.ndarray:
         """Names of the labels selected in the present state, most activated first; shape (M,)."""
-        return np.asarray([self.corpus_.names[i] for i in self._activated()[0]])
+        return self._names_of(self._activated()[0])
 
     @property
     def activation_(self) -> np.ndarray:

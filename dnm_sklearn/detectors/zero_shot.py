@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 
 from dnm_sklearn import scoring
+from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.embedding import Embedder
 
 
 class _NamesOnlyDetector(BaseOODDetector):
@@ -16,31 +22,25 @@ class _NamesOnlyDetector(BaseOODDetector):
         """Nothing beyond the class embeddings."""
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class MCMDetector(_NamesOnlyDetector):
     """Maximum concept matching: the largest softmax probability over the class names.
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`. At least two.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="a photo of a {}"
-        Template for class names; a list is an ensemble.
-    temperature : float or "auto", default=1.0
-        The paper's 1.0; "auto" = 1 / the model's logit scale.
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; MCM has no zero-shot threshold.
-    ood_label : str, default="ood"
-        The string that marks OOD.
+    {classes}
+        At least two.
+    {embedder, prompt, temperature}
+        1.0 is the paper's.
+    {memory, contamination}
+        MCM has no zero-shot threshold.
+    {ood_label, device}
 
     Attributes
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
     threshold_ : float or None
         Threshold on ``decision_function``; None until images set it.
@@ -76,15 +76,16 @@ class MCMDetector(_NamesOnlyDetector):
 
     def __init__(
         self,
-        classes=None,
+        classes: Classes = None,
         *,
-        embedder=None,
-        prompt="a photo of a {}",
-        temperature=1.0,
-        memory=None,
-        contamination="auto",
-        ood_label="ood",
-    ):
+        embedder: Embedder | str | None = None,
+        prompt: Prompt = "a photo of a {}",
+        temperature: float | Literal["auto"] = 1.0,
+        memory: Memory = None,
+        contamination: Any = "auto",
+        ood_label: str = "ood",
+        device: str = "auto",
+    ) -> None:
         super().__init__(
             classes,
             embedder=embedder,
@@ -93,45 +94,46 @@ class MCMDetector(_NamesOnlyDetector):
             memory=memory,
             contamination=contamination,
             ood_label=ood_label,
+            device=device,
         )
 
     def _fit_text(self) -> None:
+        # Whatever the image, the only class has probability 1.
         if len(self.class_names_) < 2:
             raise ValueError(
-                f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the softmax over one name is "
-                "always 1. Use MaxLogitDetector for a single class."
+                f"MCM needs at least two classes, got only {str(self.class_names_[0])!r}: the "
+                "softmax over one name is always 1. Use MaxLogitDetector for a single class."
             )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.mcm(embeddings, self.id_text_, temperature=self.temperature_)
+        return scoring.mcm(
+            embeddings,
+            self.class_embeddings_,
+            temperature=self.temperature_,
+            device=self._scoring_device(),
+        )
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class MaxLogitDetector(_NamesOnlyDetector):
     """Largest cosine to a class name.
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="a photo of a {}"
-        Template for class names; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        Has no effect on this score; kept so that all detectors share their parameters.
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; max-logit has no zero-shot threshold.
-    ood_label : str, default="ood"
-        The string that marks OOD.
+    {classes, embedder, prompt, temperature}
+        It has no effect on this score, and is there because all detectors share their parameters.
+    {memory, contamination}
+        Max-logit has no zero-shot threshold.
+    {ood_label, device}
 
     Attributes
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
+    threshold_ : float or None
+        Threshold on ``decision_function``; None until images set it.
 
     Notes
     -----
@@ -161,38 +163,33 @@ class MaxLogitDetector(_NamesOnlyDetector):
     )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.max_logit(embeddings, self.id_text_)
+        return scoring.max_logit(embeddings, self.class_embeddings_, device=self._scoring_device())
 
     def _score_unit(self) -> float:
+        # A cosine over the temperature is a logit.
         return self.temperature_
 
 
+@fill_parameters(shared_parameters.PARAGRAPHS)
 class EnergyDetector(_NamesOnlyDetector):
     """Free energy of the class logits: ``T * logsumexp(cos / T)``.
 
     Parameters
     ----------
-    classes : list of str, dict or None, default=None
-        ID class names; see :class:`BaseOODDetector`.
-    embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
-        What turns names and images into vectors.
-    prompt : str or list of str, default="a photo of a {}"
-        Template for class names; a list is an ensemble.
-    temperature : float or "auto", default="auto"
-        "auto" = 1 / the model's logit scale. A model's logit bias (SigLIP) shifts all energies alike and is left out.
-    memory : str, path, joblib.Memory or None, default=None
-        Cache for embeddings.
-    contamination : float or "auto", default="auto"
-        See :class:`BaseOODDetector`; energy has no zero-shot threshold.
-    ood_label : str, default="ood"
-        The string that marks OOD.
+    {classes, embedder, prompt, temperature}
+        A model's logit bias (SigLIP) shifts all energies alike and is left out.
+    {memory, contamination}
+        Energy has no zero-shot threshold.
+    {ood_label, device}
 
     Attributes
     ----------
     class_names_ : ndarray of shape (K,)
         Class names.
-    id_text_ : ndarray of shape (K, D)
+    class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
+    threshold_ : float or None
+        Threshold on ``decision_function``; None until images set it.
 
     References
     ----------
@@ -217,7 +214,13 @@ class EnergyDetector(_NamesOnlyDetector):
     )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        return scoring.energy(embeddings, self.id_text_, temperature=self.temperature_)
+        return scoring.energy(
+            embeddings,
+            self.class_embeddings_,
+            temperature=self.temperature_,
+            device=self._scoring_device(),
+        )
 
     def _score_unit(self) -> float:
+        # The energy over the temperature is a log-sum-exp of logits.
         return self.temperature_

@@ -1,21 +1,8 @@
-"""Images and names to unit vectors: encoders, text tables and the row store.
+"""Images and names to unit vectors: encoders, tables of text vectors, the cache.
 
 Importing this package is cheap: torch and open_clip are imported when a model is first used.
 """
 
-from dnm_sklearn._lazy import lazy_exports
+import lazy_loader
 
-# Public name -> module that defines it. Resolved at first access (PEP 562).
-_EXPORTS = {
-    "CLIPEmbedder": "dnm_sklearn.embedding.clip",
-    "EmbeddingTable": "dnm_sklearn.embedding.table",
-    "RowStore": "dnm_sklearn.embedding.store",
-    "check_embedder": "dnm_sklearn.embedding.check",
-    "encoder_identity": "dnm_sklearn.embedding.check",
-    "input_kind": "dnm_sklearn.embedding.inputs",
-    "release_models": "dnm_sklearn.embedding.models",
-}
-
-__all__ = sorted(_EXPORTS)
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,120 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from dnm_sklearn._caching import as_memory, cached
-from dnm_sklearn._warn import warn
-from dnm_sklearn.embedding.check import encoder_identity
-from dnm_sklearn.embedding.encode import ImageEncoder, encode_images
-from dnm_sklearn.embedding.inputs import embedding_rows, input_kind, on_host
+from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
+from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy, to_unit_rows
+from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
+from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.stream import resolve_workers
-from dnm_sklearn.embedding.text import check_names, check_prompt, fill, warn_truncated
+from dnm_sklearn.embedding.text import check_prompt, encode_names, names_digest, warn_truncated
+from dnm_sklearn.exceptions import UnreadableImageWarning
 
-__all__ = ["BaseEmbedder", "UnreadableImageWarning", "names_digest", "text_bank"]
-
-TextEncoder = Callable[[Sequence[str]], tuple[np.ndarray, list[str]]]
+__all__ = ["BaseEmbedder"]
 
 
-def names_digest(names: Iterable[str]) -> str:
-    """Digest a sequence of texts, so that a cache key need not hold them.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Texts, in order.
-
-    Returns
-    -------
-    str
-        Hexadecimal blake2b.
-    """
-    digest = hashlib.blake2b(digest_size=20)
-    for name in names:
-        data = name.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def text_bank(
-    digest: str, templates: tuple[str, ...], fingerprint: str, names: list[str], encode: TextEncoder
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Encode names under one template or an ensemble; the function that `joblib.Memory` caches.
-
-    Parameters
-    ----------
-    digest : str
-        Stands for `names` in the cache's key.
-    templates : tuple of str
-        Prompt templates.
-    fingerprint : str
-        Stands for the encoder in the cache's key.
-    names : list of str
-        Distinct names.
-    encode : callable
-        Prompts to (raw rows, truncated prompts).
-
-    Returns
-    -------
-    rows : ndarray of shape (m, d), float32
-        Unit rows.
-    norms : ndarray of shape (m,), float32
-        Raw norms, averaged over the templates.
-    truncated : list of str
-        Prompts that were cut.
-    """
-    total: np.ndarray | None = None
-    norms = np.zeros(len(names))
-    truncated: list[str] = []
-    for template in templates:
-        raw, cut = encode(fill(template, names))
-        truncated += cut
-        raw = np.asarray(raw, dtype=np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", raw, raw))
-        if not (np.isfinite(lengths) & (lengths > 0)).all():
-            row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
-            raise RuntimeError(f"The text tower gave no direction for {names[row]!r} under the prompt {template!r}.")
-        raw /= lengths[:, None]
-        norms += lengths / len(templates)
-        total = raw if total is None else total + raw
-    rows = embedding_rows(total, name="The mean over the prompts")
-    return rows, norms.astype(np.float32), truncated
-
-
-class UnreadableImageWarning(UserWarning):
-    """Images that could not be read and became rows of NaN."""
-
-
-class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseEmbedder(
+    PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Base of encoders; a subclass gives the model, this class everything around it.
 
-    A subclass has the parameters ``memory``, ``on_error``, ``batch_size``, ``num_workers`` and
-    ``verbose`` (or class attributes of these names) and defines `_image_encoder`, `_encode_prompts`,
-    `fingerprint_`, `embedding_dim_`, `logit_scale_` and `logit_bias_`.
+    A subclass defines `_image_encoder`, `_encode_prompts`, `fingerprint_`, `embedding_dim_` and
+    `logit_scale_`, and has those of the parameters below that its users should set.
     """
 
     memory: Any = None
+    cache_size: Any = None
     on_error: str = "raise"
     batch_size: Any = "auto"
     num_workers: Any = 0
     verbose: Any = False
 
+    # -- what a subclass defines ----------------------------------------------------------------
+
     def _image_encoder(self) -> ImageEncoder:
+        """Give the image tower, loaded."""
         raise NotImplementedError
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Encode distinct prompts to raw rows (m, d); also those that were cut."""
         raise NotImplementedError
 
     def _context_length(self) -> int | None:
+        """Tokens that a prompt may have, None if that is not known."""
         return None
 
     @property
@@ -138,6 +73,8 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """The model's logit bias, None where it has none."""
         return None
 
+    # -- what users call ------------------------------------------------------------------------
+
     def fit(self, X: Any = None, y: Any = None) -> BaseEmbedder:
         """Check the parameters; nothing is learned and no model is loaded.
 
@@ -154,9 +91,11 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
             The embedder.
         """
         self._validate_params()
-        if X is not None and input_kind(X) == "embeddings":
-            validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True)
+
+        if X is not None and infer_input_type(X) == "embeddings":
+            validate_data(self, to_numpy(X), dtype="numeric", ensure_all_finite=True)
         else:
+            # An earlier fit may have recorded the width of its embeddings.
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
         return self
@@ -177,7 +116,7 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         return self.encode_image(X)
 
     def encode_image(self, X: Any) -> np.ndarray:
-        """Encode images to unit rows; embeddings ready-made pass through, normalised.
+        """Encode images to unit rows; precomputed embeddings pass through, normalised.
 
         Parameters
         ----------
@@ -200,10 +139,19 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
             row of zeros, or if its width is not the one given to `fit`.
         """
         self._validate_params()
-        if input_kind(X) == "embeddings":
-            X = validate_data(self, on_host(X), dtype="numeric", ensure_all_finite=True, reset=not self._has_width())
-            return embedding_rows(X)
-        return self._encode_pictures(X)
+
+        if infer_input_type(X) == "embeddings":
+            # The width must be that given to fit; if fit was given none, this one is recorded.
+            X = validate_data(
+                self,
+                to_numpy(X),
+                dtype="numeric",
+                ensure_all_finite=True,
+                reset=not self._has_width(),
+            )
+            return to_unit_rows(X)
+
+        return self._encode_raw_images(X)
 
     def encode_text(
         self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
@@ -235,18 +183,22 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
             If a template has no ``{}``.
         """
         self._validate_params()
-        listed = check_names(names)
+        listed = check_names(names, hint="; images go to encode_image or transform")
         templates = check_prompt(prompt)
-        position = {name: i for i, name in enumerate(dict.fromkeys(listed))}
-        distinct = list(position)
+
+        # Each distinct name once, in the order of its first place.
+        distinct = list(dict.fromkeys(listed))
         if distinct:
             self._check_identity()
-            rows, norms, truncated = self._text_bank(distinct, templates)
+            rows, norms, truncated = self._encode_distinct(distinct, templates)
             if truncated:
                 warn_truncated(truncated, len(distinct) * len(templates), self._context_length())
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
+
+        # Back to one row per given name.
         if len(distinct) < len(listed):
+            position = {name: i for i, name in enumerate(distinct)}
             index = np.fromiter((position[name] for name in listed), np.intp, len(listed))
             rows, norms = rows[index], norms[index]
         return (rows, norms) if return_norm else rows
@@ -257,33 +209,51 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         Returns
         -------
         dict
-            ``location`` (None without a cache), and what the row store reports of this encoder's
-            rows.
+            ``location``, the folder, which is None without a cache. With one also ``path``, the
+            file that holds the images' embeddings; ``fingerprint`` and ``width`` of this model and
+            its number of ``rows``; ``bytes`` that the file takes with the rows of all models; and
+            ``cache_size``, the cap on these in bytes or None.
         """
-        store = self._row_store()
-        if store is None:
+        cache = self._embedding_cache()
+        if cache is None:
             return {"location": None}
-        return {"location": str(self._cache_folder()), **store.info()}
+
+        info = cache.info()
+        n_rows = {model["fingerprint"]: model["rows"] for model in info["models"]}
+        return {
+            "location": str(cache.folder),
+            "path": info["path"],
+            "fingerprint": self.fingerprint_,
+            "width": self.embedding_dim_,
+            "rows": n_rows.get(self.fingerprint_, 0),
+            "bytes": info["bytes"],
+            "cache_size": cache.max_bytes,
+        }
+
+    # -- internals ------------------------------------------------------------------------------
 
     def _check_identity(self) -> None:
-        """Compare the model with the one that a saved detector was fitted with, where there is such a one."""
+        """Compare the model with that of a saved detector, which `load` has noted here."""
         expected = self.__dict__.get("expected_fingerprint_")
         if expected is not None and encoder_identity(self) != expected:
             raise ValueError(
-                f"This detector was fitted and saved with another model than {self!r} is here (fingerprint "
-                f"{expected[:12]}..., here {encoder_identity(self)[:12]}...): its text vectors do not fit. Give "
-                "load(path, embedder=...) the model it was fitted with, or fit again."
+                f"This detector was fitted and saved with another model than {self!r} is here "
+                f"(fingerprint {expected[:12]}..., here {encoder_identity(self)[:12]}...): its "
+                "text vectors do not fit. Give load(path, embedder=...) the model it was fitted "
+                "with, or fit again."
             )
 
-    def _encode_pictures(self, X: Any) -> np.ndarray:
+    def _encode_raw_images(self, X: Any) -> np.ndarray:
         self._check_identity()
         width = self.embedding_dim_
         if self._has_width() and self.n_features_in_ != width:
             raise ValueError(
-                f"This {type(self).__name__} was fitted on embeddings of width {self.n_features_in_}, but "
-                f"its "
-                f"model gives {width}: fit it on the images, or use the model the embeddings came from."
+                f"This {type(self).__name__} was fitted on embeddings of width "
+                f"{self.n_features_in_}, but its model gives {width}: fit it on the images, or "
+                "use the model the embeddings came from."
             )
+
+        cache = self._embedding_cache()
         rows, self.failures_ = encode_images(
             X,
             self._image_encoder,
@@ -292,22 +262,32 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
             num_workers=resolve_workers(self.num_workers),
             on_error=self.on_error,
             verbose=bool(self.verbose),
-            store=self._row_store(),
+            cache=cache,
+            fingerprint="" if cache is None else self.fingerprint_,
         )
+
+        # One warning for a call, however many images failed.
         if self.failures_:
             index, name, reason = self.failures_[0]
             warn(
-                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of NaN; the "
-                f"first is "
-                f"image {index} ({name}): {reason}. The attribute failures_ lists them all.",
+                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of "
+                f"NaN; the first is image {index} ({name}): {reason}. The attribute failures_ "
+                "lists them all.",
                 UnreadableImageWarning,
             )
         return rows
 
-    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _encode_distinct(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Encode distinct names, through the cache where there is one."""
         memory = self._joblib_memory()
-        bank = text_bank if memory is None else cached(memory, text_bank, ignore=["names", "encode"])
-        return bank(
+        encode = encode_names
+        if memory is not None:
+            # In the key the digest stands for the names, the fingerprint for the model.
+            encode = cached(memory, encode_names, ignore=["names", "encode"])
+
+        return encode(
             digest=names_digest(names),
             templates=templates,
             fingerprint=self.fingerprint_,
@@ -319,23 +299,22 @@ class BaseEmbedder(PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         """Give the cache, None where there is none."""
         if self.memory is None:
             return None
+
+        # A Memory without a location keeps nothing.
         memory = as_memory(self.memory)
         return None if memory.location is None else memory
 
     def _has_width(self) -> bool:
+        """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""
         return "n_features_in_" in self.__dict__
 
-    def _cache_folder(self) -> Path | None:
+    def _embedding_cache(self) -> EmbeddingCache | None:
+        """Give the cache of images' embeddings, None where there is none."""
         memory = self._joblib_memory()
-        return None if memory is None else Path(memory.location)
-
-    def _row_store(self) -> Any:
-        folder = self._cache_folder()
-        if folder is None:
+        if memory is None:
             return None
-        from dnm_sklearn.embedding.store import RowStore
-
-        return RowStore(folder, self.fingerprint_, self.embedding_dim_)
+        cap = None if self.cache_size is None else size_in_bytes(self.cache_size)
+        return EmbeddingCache(memory.location, cap)
 
     @property
     def _n_features_out(self) -> int:

@@ -1,76 +1,73 @@
-"""Turn what a user gave as ``embedder=`` into an encoder of one's own."""
+"""What a user gave as ``embedder=``, to an encoder that belongs to the caller."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from sklearn.base import clone
 
-__all__ = ["check_embedder", "encoder_identity"]
+from dnm_sklearn.embedding.clip import CLIPEmbedder
+from dnm_sklearn.embedding.protocol import Embedder
 
-_NEEDED = ("encode_text", "encode_image", "transform")
+__all__ = ["check_embedder"]
 
 
-def check_embedder(embedder: Any = None, memory: Any = None) -> Any:
-    """Give an encoder that belongs to the caller.
+def check_embedder(
+    embedder: Any = None, memory: Any = None, cache_size: int | str | None = None
+) -> Any:
+    """Give the caller's own encoder: a clone, or a new one of a model name; no model is loaded.
 
-    Parameters
-    ----------
-    embedder : None, str, CLIPEmbedder, EmbeddingTable or similar, default=None
-        None is the default `CLIPEmbedder`; a string its ``model``; else an object with
-        ``encode_text``, ``encode_image`` and ``transform``, which is cloned.
-    memory : str, path, joblib.Memory or None, default=None
-        Given to the encoder if it has a parameter ``memory`` that is None.
-
-    Returns
-    -------
-    object
-        The encoder; no model is loaded.
-
-    Raises
-    ------
-    TypeError
-        If `embedder` is none of these.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding import check_embedder
-    >>> check_embedder("glyphclip").model
-    'glyphclip'
+    An encoder whose parameters ``memory`` or ``cache_size`` are None gets those given here.
     """
-    if embedder is None or isinstance(embedder, str):
-        from dnm_sklearn.embedding.clip import CLIPEmbedder
+    if embedder is None:
+        return CLIPEmbedder(memory=memory, cache_size=cache_size)
+    if isinstance(embedder, str):
+        return CLIPEmbedder(embedder, memory=memory, cache_size=cache_size)
 
-        return CLIPEmbedder(memory=memory) if embedder is None else CLIPEmbedder(embedder, memory=memory)
-    missing = [name for name in _NEEDED if not callable(getattr(embedder, name, None))]
-    if missing or isinstance(embedder, type):
-        what = f"the class {embedder.__name__}" if isinstance(embedder, type) else f"a {type(embedder).__name__}"
+    problem = _problem(embedder)
+    if problem:
         raise TypeError(
-            f"embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an "
-            f"EmbeddingTable, or "
-            f"an object with {', '.join(_NEEDED)}; got {what}"
-            + (" (give an instance)." if isinstance(embedder, type) else f", which lacks {', '.join(missing)}.")
+            "embedder must be a CLIPEmbedder, a model name such as 'ViT-B-16-quickgelu/openai', an "
+            f"EmbeddingTable, or an object with {', '.join(_members().values())} (see "
+            f"dnm_sklearn.embedding.Embedder); got {problem}."
         )
+
+    # safe=False: what is no estimator is copied.
     own = clone(embedder, safe=False)
-    if memory is not None and hasattr(own, "get_params"):
-        parameters = own.get_params(deep=False)
-        if "memory" in parameters and parameters["memory"] is None:
-            own.set_params(memory=memory)
+    given = {"memory": memory, "cache_size": cache_size}
+    parameters = own.get_params(deep=False) if hasattr(own, "get_params") else {}
+    for name, value in given.items():
+        if value is not None and parameters.get(name, value) is None:
+            own.set_params(**{name: value})
     return own
 
 
-def encoder_identity(embedder: Any) -> str:
-    """Name the model behind an encoder, whatever device and precision it runs in.
+def _problem(embedder: Any) -> str:
+    """Say why an object is no encoder; "" of one that is."""
+    if isinstance(embedder, type):
+        return f"the class {embedder.__name__} (give an instance)"
+    missing = [shown for name, shown in _members().items() if not _has(embedder, name)]
+    return f"a {type(embedder).__name__}, which lacks {', '.join(missing)}" if missing else ""
 
-    Parameters
-    ----------
-    embedder : CLIPEmbedder, EmbeddingTable or similar
-        An encoder.
 
-    Returns
-    -------
-    str
-        ``fingerprint_`` up to its hyphen (behind it stands the precision), or the class name of an encoder without
-        one.
-    """
-    return str(getattr(embedder, "fingerprint_", type(embedder).__name__)).partition("-")[0]
+def _members() -> dict[str, str]:
+    """Members of `Embedder`: name -> as a message shows it, methods with their arguments."""
+    shown = {}
+    for name, member in vars(Embedder).items():
+        if name.startswith("_"):
+            continue
+        shown[name] = name
+        if not isinstance(member, property):
+            arguments = list(inspect.signature(member).parameters)[1:]
+            shown[name] = f"{name}({', '.join(arguments)})"
+    return shown
+
+
+def _has(embedder: Any, name: str) -> bool:
+    """Tell whether an object has a member, without computing a property, which may load a model."""
+    absent = object()
+    if inspect.getattr_static(embedder, name, absent) is not absent:
+        return True
+    # An object that passes attributes on to another can only be asked.
+    return hasattr(type(embedder), "__getattr__") and hasattr(embedder, name)

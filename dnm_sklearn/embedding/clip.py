@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,17 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from dnm_sklearn.embedding.base import BaseEmbedder
-from dnm_sklearn.embedding.models import get_model
-from dnm_sklearn.embedding.records import ModelFacts, StaleRecordError, forget, recall, remember
+from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
+from dnm_sklearn.embedding.open_clip.weights import (
+    ModelFacts,
+    StaleFactsError,
+    load_facts,
+    save_facts,
+)
 
 if TYPE_CHECKING:
-    from dnm_sklearn.embedding.loaded import LoadedModel
+    from dnm_sklearn.embedding.open_clip.model import LoadedModel
+    from dnm_sklearn.embedding.pipeline import ImageEncoder
 
 __all__ = ["CLIPEmbedder"]
 
@@ -40,14 +45,20 @@ class CLIPEmbedder(BaseEmbedder):
     batch_size : int or "auto", default="auto"
         Images, and prompts at most, in a batch; halved when memory runs out.
     num_workers : int or "auto", default="auto"
-        Threads that decode images ahead of the model; "auto" is one a CPU, 0 decodes in line.
+        Threads that decode images ahead of the model; "auto" is one per CPU (at most 16), 0
+        decodes between the batches.
     compile : bool, default=False
-        Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer, which can pay over
-        many thousands of images on a GPU; on a CPU it gained nothing where measured. It wants a C++ compiler, on a GPU
-        Triton too. Embeddings differ by rounding, and share the rows of a cache with those made without.
+        Compile the image tower with ``torch.compile``. The first batch takes a minute or so longer,
+        which can pay over many thousands of images on a GPU; on a CPU it gained nothing where
+        measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
+        share the rows of a cache with those made without.
     memory : str, path, joblib.Memory or None, default=None
-        Where text banks and image rows are kept. An image whose bytes were seen before, in any
-        process, is not encoded again.
+        Where embeddings of texts and images are kept. An image whose bytes were seen before, in
+        any process, is not encoded again.
+    cache_size : int, str or None, default=None
+        Bytes that the embeddings of images may take in ``memory``, those of all models together,
+        also as "500MB" or "20GB". Beyond it the images that were used longest ago are forgotten.
+        None is no limit. (Texts are not counted.)
     on_error : {"raise", "nan"}, default="raise"
         What an unreadable image does: an error, or a row of NaN, an entry in
         ``failures_`` and one warning.
@@ -66,7 +77,7 @@ class CLIPEmbedder(BaseEmbedder):
     --------
     >>> from dnm_sklearn.embedding import CLIPEmbedder
     >>> embedder = CLIPEmbedder("ViT-B-16-quickgelu/openai")
-    >>> embedder.transform([[3.0, 4.0]])  # embeddings ready-made: no model is needed
+    >>> embedder.transform([[3.0, 4.0]])  # precomputed embeddings: no model is needed
     array([[0.6, 0.8]], dtype=float32)
     """
 
@@ -78,6 +89,7 @@ class CLIPEmbedder(BaseEmbedder):
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "compile": ["boolean"],
         "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
+        "cache_size": [None, Interval(Integral, 1, None, closed="left"), str],
         "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose"],
     }
@@ -92,6 +104,7 @@ class CLIPEmbedder(BaseEmbedder):
         num_workers: int | str = "auto",
         compile: bool = False,
         memory: Any = None,
+        cache_size: int | str | None = None,
         on_error: str = "raise",
         verbose: bool = False,
     ) -> None:
@@ -102,51 +115,69 @@ class CLIPEmbedder(BaseEmbedder):
         self.num_workers = num_workers
         self.compile = compile
         self.memory = memory
+        self.cache_size = cache_size
         self.on_error = on_error
         self.verbose = verbose
 
-    def _encode_pictures(self, X: Any) -> np.ndarray:
-        with contextlib.suppress(StaleRecordError):
-            return super()._encode_pictures(X)
-        return super()._encode_pictures(X)
+    # A StaleFactsError says that the facts in the cache are of another model, found when the
+    # model was loaded. The wrong facts are gone by then, and nothing was written under the wrong
+    # fingerprint: a second try is right. It loads nothing, the model is there.
 
-    def _text_bank(self, names: list[str], templates: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        with contextlib.suppress(StaleRecordError):
-            return super()._text_bank(names, templates)
-        return super()._text_bank(names, templates)
+    def _encode_raw_images(self, X: Any) -> np.ndarray:
+        try:
+            return super()._encode_raw_images(X)
+        except StaleFactsError:
+            return super()._encode_raw_images(X)
 
-    def _setting(self) -> tuple[str, str, str]:
-        return self.model, self.device, self.precision
+    def _encode_distinct(
+        self, names: list[str], templates: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        try:
+            return super()._encode_distinct(names, templates)
+        except StaleFactsError:
+            return super()._encode_distinct(names, templates)
+
+    def _setting(self) -> tuple[str, str | None, str, str]:
+        """Give what facts of a model are kept under."""
+        return *parse_model_name(self.model), self.device, self.precision
 
     def _facts(self) -> ModelFacts:
+        """Say what is known of the model, from the cache if it can, else by loading the model."""
         self._validate_params()
-        folder = self._cache_folder()
-        known = None if folder is None else recall(folder, self._setting())
+        cache = self._embedding_cache()
+        known = None if cache is None else load_facts(cache, *self._setting())
         if known is not None:
             return known
-        facts = _facts_of(get_model(*self._setting()))
-        if folder is not None:
-            remember(folder, self._setting(), facts)
+
+        facts = _facts_of(get_model(self.model, self.device, self.precision))
+        if cache is not None:
+            save_facts(cache, *self._setting(), facts)
         return facts
 
-    def _image_encoder(self) -> LoadedModel:
+    def _image_encoder(self) -> ImageEncoder:
         loaded = self._checked_model()
         return loaded.compiled() if self.compile else loaded
 
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
-        loaded = get_model(*self._setting())
-        folder = self._cache_folder()
-        known = None if folder is None else recall(folder, self._setting())
-        if folder is not None and known is not None and known != _facts_of(loaded):
-            forget(folder, self._setting())
-            raise StaleRecordError(f"The record of {self.model!r} in {folder} was stale; call again.")
+        loaded = get_model(self.model, self.device, self.precision)
+
+        # Rows are written under the fingerprint in the cache: it must be this model's.
+        cache = self._embedding_cache()
+        known = None if cache is None else load_facts(cache, *self._setting())
+        if cache is not None and known is not None and known != _facts_of(loaded):
+            save_facts(cache, *self._setting(), None)
+            raise StaleFactsError(
+                f"The facts about {self.model!r} in {cache.folder} were stale; call again."
+            )
         return loaded
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
-        return self._checked_model().encode_prompts(prompts, batch_size=limit, verbose=bool(self.verbose))
+        return self._checked_model().encode_prompts(
+            prompts, batch_size=limit, verbose=bool(self.verbose)
+        )
 
     def _context_length(self) -> int | None:
         return self._facts().context_length
@@ -176,4 +207,10 @@ class CLIPEmbedder(BaseEmbedder):
 
 
 def _facts_of(loaded: LoadedModel) -> ModelFacts:
-    return ModelFacts(loaded.fingerprint, loaded.width, loaded.logit_scale, loaded.logit_bias, loaded.context_length)
+    return ModelFacts(
+        loaded.fingerprint,
+        loaded.width,
+        loaded.logit_scale,
+        loaded.logit_bias,
+        loaded.context_length,
+    )

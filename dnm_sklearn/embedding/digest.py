@@ -1,116 +1,187 @@
-"""Content digests: of an image file's bytes, and of an array."""
+"""Content digests of arrays and files, and whether a file's times tell that it is unchanged."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import struct
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnm_sklearn.embedding.recordlog import opened
+__all__ = [
+    "DIGEST_BYTES",
+    "SETTLED_NS",
+    "DigestedFile",
+    "digest_array",
+    "digest_bytes",
+    "digest_file",
+    "digest_files",
+    "file_identity",
+    "last_change_ns",
+    "times_tell",
+]
 
-__all__ = ["DIGEST_BYTES", "digest_array", "digest_bytes", "digest_file", "digest_open_file"]
+PathLike = str | os.PathLike[str]
 
 DIGEST_BYTES = 32
-PathLike = str | os.PathLike[str]
+
+# Git's racy rule: a file that was younger than this when it was read may change again without its
+# times showing it, as file systems count times in steps of up to two seconds (FAT).
+SETTLED_NS = 2 * 10**9
+
+# Content is read in buffers of at most this size. A small file gets a small buffer: filling one of
+# a megabyte takes longer than the digest of a thumbnail.
 _READ_BYTES = 1 << 20
+
+# Files that one task of the thread pool reads, so that handing out tasks costs little.
+_FILES_PER_TASK = 64
+
+# O_BINARY: Windows would translate line ends. O_NONBLOCK: opening a named pipe must not wait for
+# somebody to write to it (regular files take no notice).
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+_WORD = (1 << 64) - 1
+_SECOND_NS = 1_000_000_000
+
+
+class DigestedFile(NamedTuple):
+    """What reading a file gave; the digest is None if it could not be read."""
+
+    digest: bytes | None
+    stat: os.stat_result | None  # None also if the file changed while it was read
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> bytes:
-    """BLAKE2b digest of an image file's bytes, equal to `digest_file` of that file.
-
-    Parameters
-    ----------
-    data : bytes-like
-        Content of the file.
-
-    Returns
-    -------
-    bytes
-        32 bytes.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.store import digest_bytes
-    >>> digest_bytes(b"").hex()[:8]
-    '0e5751c0'
-    """
+    """Digest the content of an image file; the same as `digest_file` of that file."""
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def digest_file(path: PathLike) -> bytes:
-    """BLAKE2b digest of a file's bytes.
-
-    Parameters
-    ----------
-    path : path-like
-        A readable file.
-
-    Returns
-    -------
-    bytes
-        32 bytes.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from dnm_sklearn.embedding.store import digest_bytes, digest_file
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"pixels"), file.flush()
-    ...     digest_file(file.name) == digest_bytes(b"pixels")
-    True
-    """
-    with opened(path, os.O_RDONLY) as fd:
-        return digest_open_file(fd)
-
-
 def digest_array(array: Any) -> bytes:
-    """BLAKE2b digest of an array's type, shape and numbers.
-
-    Parameters
-    ----------
-    array : array-like
-        For example one image as uint8, shape (height, width, channels).
-
-    Returns
-    -------
-    bytes
-        32 bytes; never equal to a file's digest.
-
-    Raises
-    ------
-    TypeError
-        If the array holds Python objects.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.embedding.store import digest_array
-    >>> digest_array(np.zeros(4, "uint8")) == digest_array(np.zeros((2, 2), "uint8"))
-    False
-    """
+    """Digest an array's type, shape and numbers; never the digest of a file."""
     array = np.asarray(array)
     if array.dtype.hasobject:
         raise TypeError("cannot digest an array of Python objects; give a numeric array")
+
+    # The person string of BLAKE2 keeps digests of arrays and of files apart.
     state = blake2b(digest_size=DIGEST_BYTES, person=b"dnm_sklearn arr")
     state.update(f"{array.dtype.str}{array.shape}".encode())
     state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.digest()
 
 
-def digest_open_file(fd: int, size: int = _READ_BYTES) -> bytes:
-    """Digest what an open file holds from its present position on; `size` is a guess at how much that is."""
-    # Each read is given a buffer of what it may return: one of a megabyte takes longer than a small file's digest.
-    step = min(max(size + 1, 4096), _READ_BYTES)
-    data = os.read(fd, step)
-    state = blake2b(data, digest_size=DIGEST_BYTES)
-    while len(data):
+def digest_file(path: PathLike) -> bytes:
+    """Digest a file's content; an OSError says why it cannot be read."""
+    return _read(path)[0]
+
+
+def digest_files(paths: Sequence[PathLike], n_threads: int | None = None) -> list[DigestedFile]:
+    """Digest many files, several at a time (hashing runs beside Python)."""
+    n_threads = n_threads or min(8, os.cpu_count() or 1)
+    starts = range(0, len(paths), _FILES_PER_TASK)
+    tasks = [paths[start : start + _FILES_PER_TASK] for start in starts]
+
+    if n_threads == 1 or len(tasks) < 2:
+        return _read_several(paths)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        parts = pool.map(_read_several, tasks)
+        return [found for part in parts for found in part]
+
+
+def file_identity(status: os.stat_result) -> bytes:
+    """Size, times, inode and device of a file: what is compared to see whether it changed."""
+    # The status-change time cannot be set by programs, so that restoring the modification time
+    # does not hide a change. (On Windows it is the time of creation.)
+    return struct.pack(
+        "<QqqQQ",
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino & _WORD,  # 128 bits on ReFS
+        status.st_dev & _WORD,
+    )
+
+
+def last_change_ns(status: os.stat_result) -> int:
+    """Time of a file's last change, content or status."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def times_tell(paths: Sequence[PathLike], statuses: Sequence[os.stat_result]) -> list[bool]:
+    """Say of each file whether a change of its content must change its times.
+
+    Images of file systems (squashfs, ISO 9660) and archives mounted as folders often give each
+    file one fixed time. There another image may be mounted in the place of the first, and nothing
+    but the content shows it.
+    """
+    files: dict[int, dict[int, tuple[PathLike, os.stat_result]]] = defaultdict(dict)
+    for path, status in zip(paths, statuses, strict=True):
+        files[status.st_dev][status.st_ino] = path, status
+
+    constant = {device for device, found in files.items() if _have_one_time([*found.values()])}
+
+    # Times in whole seconds are what such images and archives have: 0, or the date of the build.
+    # A file system that counts finer gives one by accident only.
+    return [
+        status.st_ctime_ns % _SECOND_NS != 0 and status.st_dev not in constant
+        for status in statuses
+    ]
+
+
+def _have_one_time(files: list[tuple[PathLike, os.stat_result]]) -> bool:
+    """Whether all times of these files are the same, so that they may be a constant."""
+    times = set()
+    for _, status in files:
+        times |= {status.st_mtime_ns, status.st_ctime_ns}
+
+    # A single file that was written once has one time as well; its folder then helps to tell.
+    if len(files) == 1:
+        try:
+            folder = os.stat(os.path.dirname(os.path.abspath(files[0][0])))
+        except OSError:
+            return True  # it has gone
+        times |= {folder.st_mtime_ns, folder.st_ctime_ns}
+
+    return len(times) == 1
+
+
+def _read_several(paths: Sequence[PathLike]) -> list[DigestedFile]:
+    found = []
+    for path in paths:
+        try:
+            digest, before, after = _read(path)
+        except (OSError, ValueError):  # the latter for a path that holds a zero byte
+            found.append(DigestedFile(None, None))
+            continue
+
+        is_stable = file_identity(before) == file_identity(after)
+        found.append(DigestedFile(digest, before if is_stable else None))
+    return found
+
+
+def _read(path: PathLike) -> tuple[bytes, os.stat_result, os.stat_result]:
+    """Digest a file; give also its status before and after."""
+    fd = os.open(path, _OPEN_FLAGS)
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            # A pipe or a device may have no end.
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+        # One byte more than the size: the first read then also sees the end.
+        step = min(max(before.st_size + 1, 4096), _READ_BYTES)
         data = os.read(fd, step)
-        state.update(data)
-    return state.digest()
+        state = blake2b(data, digest_size=DIGEST_BYTES)
+        while data:
+            data = os.read(fd, step)
+            state.update(data)
+
+        return state.digest(), before, os.fstat(fd)
+    finally:
+        os.close(fd)

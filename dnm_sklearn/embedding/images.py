@@ -1,4 +1,4 @@
-"""What one image may be, and turning it into an RGB picture."""
+"""One image, whatever it is given as, to RGB as an image viewer would show it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_torch
+from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_tensor
+from dnm_sklearn.exceptions import UnreadableImageError
 
-__all__ = ["UnreadableImageError", "read_rgb", "to_rgb", "unwrap_item"]
+__all__ = ["read_rgb", "to_rgb", "unwrap_item"]
 
+# EXIF's tag of the orientation; 1 is upright, 2 to 8 are turned or mirrored.
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
+# The address of a buffer in Pillow's messages says nothing, and differs from run to run.
 _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 
 
-class UnreadableImageError(ValueError):
-    """An image that could not be read or decoded; the message says why."""
-
-
-def _from_wide(image: Any) -> Any:
-    """Bring a picture of 16-bit or float values to 8 bits, as a viewer shows it."""
+def _to_eight_bits(image: Any) -> Any:
+    """Bring an image of 16-bit, 32-bit or float values to 8 bits, as a viewer shows it."""
     from PIL import Image
 
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise UnreadableImageError("it holds NaN or infinite pixel values")
+
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if image.mode == "F" and low >= 0 and high <= 1:
+    is_float = image.mode == "F"
+    if is_float and low >= 0 and high <= 1:
         values = values * 255.0
-    elif image.mode != "F" and low >= 0 and (image.mode.startswith("I;16") or 255 < high <= 65535):
+    elif not is_float and low >= 0 and (image.mode.startswith("I;16") or 255 < high <= 65535):
+        # 65535 / 257 = 255. Mode "I" (32 bits) is how Pillow opens some files of 16 bits.
         values = values / 257.0
     elif low < 0 or high > 255:
+        # No known scale: the values' own range is stretched over the 8 bits.
         values = (values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
     return Image.fromarray(np.round(values).astype(np.uint8))
 
@@ -46,46 +49,31 @@ def to_rgb(image: Any) -> Any:
     float greys are scaled to 8 bits (16 bits by 1/257, floats in [0, 1] by 255, other ranges
     stretched), CMYK and other colour spaces are converted. Of an animation the first frame is
     taken.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image or uint8 ndarray of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)
-        The picture; four channels are RGBA.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The picture in mode "RGB".
-
-    Raises
-    ------
-    UnreadableImageError
-        If it cannot be decoded.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.embedding.images import to_rgb
-    >>> to_rgb(np.zeros((4, 6), dtype="uint8")).size
-    (6, 4)
     """
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-            raise UnreadableImageError(f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}")
+            raise UnreadableImageError(
+                f"an image array must be uint8 (h, w[, 1, 3 or 4]), got {describe(image)}"
+            )
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
         if image.ndim == 3 and image.shape[2] not in (3, 4):
             raise UnreadableImageError(f"an image has 1, 3 or 4 channels, got {describe(image)}")
         image = Image.fromarray(np.ascontiguousarray(image))
+
     image.load()
-    if image.getexif().get(_ORIENTATION, 1) in _TURNED:  # asked to turn nothing, Pillow copies the picture
+    # Asked to turn nothing, Pillow would copy the image.
+    if image.getexif().get(_ORIENTATION, 1) in _TURNED:
         image = ImageOps.exif_transpose(image)
+
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
-        return _from_wide(image).convert("RGB")
+        return _to_eight_bits(image).convert("RGB")
+
+    # Modes with premultiplied alpha convert only to their plain twins.
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -96,31 +84,14 @@ def to_rgb(image: Any) -> Any:
 
 
 def read_rgb(item: Any, content: bytes | None = None) -> Any:
-    """Read one image, whatever it is given as, to RGB.
-
-    Parameters
-    ----------
-    item : str, path, PIL.Image.Image, or uint8 ndarray
-        The image; a ``str`` is always a file.
-    content : bytes, optional
-        The file's bytes where the caller has them already.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The picture in mode "RGB".
-
-    Raises
-    ------
-    UnreadableImageError
-        If the file is missing, or is no image, or is damaged.
-    TypeError
-        If `item` is nothing that an image can be.
-    """
+    """Read one image to RGB; `content` is a file's bytes where the caller has them already."""
     from PIL import Image
 
     if not is_one_image(item):
-        raise TypeError(f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: {IMAGE_FIX}.")
+        raise TypeError(
+            f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: "
+            f"{IMAGE_FIX}."
+        )
     try:
         if isinstance(item, (str, os.PathLike)):
             with Image.open(item if content is None else BytesIO(content)) as image:
@@ -128,39 +99,23 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
         return to_rgb(item)
     except (UnreadableImageError, MemoryError):
         raise
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        if isinstance(error, FileNotFoundError):
-            raise UnreadableImageError("no such file") from error
-        said = _IN_MEMORY.sub("", str(error))  # the address of a buffer says nothing, and differs from run to run
-        raise UnreadableImageError(f"{type(error).__name__}: {said}") from error
+    except FileNotFoundError as error:
+        raise UnreadableImageError("no such file") from error
+    except Exception as error:
+        # Decoders raise nearly anything on damaged files.
+        reason = _IN_MEMORY.sub("", str(error))
+        raise UnreadableImageError(f"{type(error).__name__}: {reason}") from error
 
 
 def unwrap_item(item: Any) -> Any:
-    """Take the image out of a Dataset's item, which may be ``(image, target)`` or a mapping.
-
-    Parameters
-    ----------
-    item : object
-        What ``dataset[i]`` returned.
-
-    Returns
-    -------
-    object
-        The image.
-
-    Raises
-    ------
-    TypeError
-        If the dataset gives tensors, which open_clip's preprocessing does not take.
-    """
+    """Take the image out of a Dataset's item, which may be ``(image, target)`` or a mapping."""
     if isinstance(item, (tuple, list)) and item:
         item = item[0]
     elif isinstance(item, dict) and ("image" in item or "img" in item):
         item = item["image"] if "image" in item else item["img"]
-    if is_torch(item, "Tensor"):
+    if is_tensor(item):
         raise TypeError(
-            "The dataset gives tensors; the embedder resizes and normalises images itself. Make the "
-            "dataset give PIL "
-            "images: remove its transform (ToTensor, Normalize)."
+            "The dataset gives tensors; the embedder resizes and normalises images itself. Make "
+            "the dataset give PIL images: remove its transform (ToTensor, Normalize)."
         )
     return item

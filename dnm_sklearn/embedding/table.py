@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.embedding.base import names_digest
-from dnm_sklearn.embedding.inputs import embedding_rows, input_kind
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.names import check_names
+from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
+from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_names, check_prompt
+from dnm_sklearn.embedding.text import check_prompt, names_digest
 
 __all__ = ["EmbeddingTable"]
 
 
-class EmbeddingTable(PyODEncoderMixin):
+class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
     """An encoder that looks text vectors up by name; images are given as arrays.
 
     Immutable: cloning and copying give the same object.
@@ -25,15 +26,16 @@ class EmbeddingTable(PyODEncoderMixin):
     Parameters
     ----------
     names : iterable of str
-        Distinct names, stripped of surrounding blanks by nobody: they are looked up as they are.
+        Distinct names; they are looked up exactly as they are, surrounding blanks included.
     embeddings : array-like of shape (m, d)
-        One text embedding a name, prompt included; any length, NaN and zero rows refused.
+        One text embedding per name, its prompt included; of any length, but no NaN and no row of
+        zeros.
     logit_scale : float, default=100.0
         The logit scale of the model that made them, exponentiated; detectors take their temperature
         from it.
     norms : array-like of shape (m,), optional
-        Norms before normalisation, which ``DebiasedNegMiningDetector(mining="norm")`` ranks by; by default those of
-        `embeddings`, which say nothing where these are unit rows.
+        Norms before normalisation, by which ``DebiasedNegMiningDetector(mining="norm")`` ranks.
+        By default those of `embeddings`, which say nothing where these are unit rows.
     name : str, default="table"
         What to call it.
 
@@ -42,9 +44,9 @@ class EmbeddingTable(PyODEncoderMixin):
     names : tuple of str
         The names.
     fingerprint_ : str
-        blake2b of the contents.
+        blake2b digest of the contents.
     embedding_dim_ : int
-        d.
+        Width d of the embeddings.
 
     Examples
     --------
@@ -53,8 +55,6 @@ class EmbeddingTable(PyODEncoderMixin):
     >>> table.encode_text(["dog"])
     array([[0., 1.]], dtype=float32)
     """
-
-    logit_bias_ = None
 
     def __init__(
         self,
@@ -67,27 +67,38 @@ class EmbeddingTable(PyODEncoderMixin):
     ) -> None:
         self.names = tuple(check_names(names))
         if not self.names:
-            raise ValueError("An EmbeddingTable needs at least one name.")
+            raise ValueError("An EmbeddingTable needs at least one name: got none.")
         raw = np.asarray(embeddings)
         if raw.ndim != 2 or len(raw) != len(self.names):
-            raise ValueError(f"embeddings must have one row a name: shape ({len(self.names)}, d), got {raw.shape}.")
+            raise ValueError(
+                f"embeddings must have one row per name: shape ({len(self.names)}, d), got "
+                f"{raw.shape}."
+            )
+
         self._row = {text: i for i, text in enumerate(self.names)}
         if len(self._row) < len(self.names):
             repeated = next(text for i, text in enumerate(self.names) if self._row[text] != i)
-            raise ValueError(f"The name {repeated!r} occurs more than once: keep one row of each name.")
-        self._rows = embedding_rows(raw, name="embeddings")
+            raise ValueError(
+                f"The name {repeated!r} occurs more than once: keep one row of each name."
+            )
+
+        self._rows = to_unit_rows(raw, name="embeddings")
         if norms is None:
             self._norms = np.linalg.norm(raw.astype(np.float64), axis=1).astype(np.float32)
         else:
             self._norms = np.array(norms, dtype=np.float32)
             if self._norms.shape != (len(self.names),) or not (self._norms > 0).all():
-                raise ValueError(f"norms must be {len(self.names)} positive numbers, one a name.")
+                raise ValueError(f"norms must be {len(self.names)} positive numbers, one per name.")
         if not (np.isfinite(logit_scale) and logit_scale > 0):
             raise ValueError(f"logit_scale must be a positive number, got {logit_scale!r}.")
+
+        # Nobody may change what the fingerprint stands for.
         self._rows.setflags(write=False)
         self._norms.setflags(write=False)
         self.logit_scale_ = float(logit_scale)
         self.name = name
+
+        # The name is no part of it: two tables of equal contents are one encoder.
         digest = hashlib.blake2b(names_digest(self.names).encode(), digest_size=20)
         digest.update(self._rows.tobytes())
         digest.update(self._norms.tobytes())
@@ -103,53 +114,6 @@ class EmbeddingTable(PyODEncoderMixin):
     def n_features_in_(self) -> int:
         """Width of the arrays that `encode_image` takes."""
         return self.embedding_dim_
-
-    def fit(self, X: Any = None, y: Any = None) -> EmbeddingTable:
-        """Do nothing: the table is complete.
-
-        Parameters
-        ----------
-        X, y : ignored
-            Present for scikit-learn's API.
-
-        Returns
-        -------
-        self : EmbeddingTable
-            The table.
-        """
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Normalise image embeddings; the same as `encode_image`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Image embeddings of the model that made the table.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            Unit rows.
-        """
-        return self.encode_image(X)
-
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Normalise image embeddings; the same as `encode_image`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Image embeddings of the model that made the table.
-        y : ignored
-            Present for scikit-learn's API.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            Unit rows.
-        """
-        return self.encode_image(X)
 
     def encode_image(self, X: Any) -> np.ndarray:
         """Normalise image embeddings.
@@ -171,14 +135,16 @@ class EmbeddingTable(PyODEncoderMixin):
         ValueError
             If the width is wrong or a row holds NaN, infinity or only zeros.
         """
-        if input_kind(X) == "images":
+        if infer_input_type(X) == "images":
+            # An empty list is no image and no row.
             if len(X) == 0:
                 return np.empty((0, self.embedding_dim_), dtype=np.float32)
             raise TypeError(
-                "An EmbeddingTable cannot encode images: give their embeddings as an array of shape "
-                f"(n, {self.embedding_dim_}), made by the model that made the table, or use a CLIPEmbedder."
+                "An EmbeddingTable cannot encode images: give their embeddings as an array of "
+                f"shape (n, {self.embedding_dim_}), made by the model that made the table, or use "
+                "a CLIPEmbedder."
             )
-        return embedding_rows(X, width=self.embedding_dim_)
+        return to_unit_rows(X, width=self.embedding_dim_)
 
     def encode_text(
         self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False
@@ -208,16 +174,17 @@ class EmbeddingTable(PyODEncoderMixin):
         """
         check_prompt(prompt)
         listed = check_names(names)
+
         missing = list(dict.fromkeys(text for text in listed if text not in self._row))
         if missing:
-            near = difflib.get_close_matches(missing[0], self.names, 1, 0.6)
-            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            hint = did_you_mean(missing[0], self.names, n=1, cutoff=0.6)
             count = f"{len(missing)} names are" if len(missing) > 1 else "The name is"
             raise ValueError(
                 f"{count} not in the EmbeddingTable {self.name!r} of {len(self)} names: "
-                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}{hint}. Add their "
-                "embeddings to the table, or correct the names."
+                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}.{hint} "
+                "Add their embeddings to the table, or correct the names."
             )
+
         index = np.fromiter((self._row[text] for text in listed), np.intp, len(listed))
         return (self._rows[index], self._norms[index]) if return_norm else self._rows[index]
 
@@ -226,29 +193,6 @@ class EmbeddingTable(PyODEncoderMixin):
 
     def __contains__(self, name: object) -> bool:
         return name in self._row
-
-    def __sklearn_clone__(self) -> EmbeddingTable:
-        return self
-
-    def __copy__(self) -> EmbeddingTable:
-        return self
-
-    def __deepcopy__(self, memo: dict) -> EmbeddingTable:
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
-
-        return Tags(
-            estimator_type="transformer",
-            target_tags=TargetTags(required=False),
-            transformer_tags=TransformerTags(preserves_dtype=["float32"]),
-            input_tags=InputTags(),
-            requires_fit=False,
-        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EmbeddingTable) and self.fingerprint_ == other.fingerprint_

@@ -1,130 +1,103 @@
-"""Names to prompts to vectors: length classes and a context cut to what a prompt needs."""
+"""Names to prompts to vectors: prompts of one length together, in a context cut to that length."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._warn import warn
-from dnm_sklearn.embedding.stream import halving, progress
+from dnm_sklearn._utils.progress import progress
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.inputs import to_unit_rows
+from dnm_sklearn.embedding.pipeline import retry_in_halves
+from dnm_sklearn.exceptions import TruncatedPromptWarning
 
-__all__ = ["TruncatedPromptWarning", "check_names", "check_prompt", "encode_tokens", "fill", "warn_truncated"]
+__all__ = [
+    "check_prompt",
+    "encode_names",
+    "encode_tokens",
+    "hub_tokens",
+    "names_digest",
+    "simple_tokens",
+    "warn_truncated",
+]
 
-PLACEHOLDER = "{}"
-
-
-class TruncatedPromptWarning(UserWarning):
-    """Prompts that are longer than the model's context and were cut."""
-
-
-def check_names(names: Iterable[str], what: str = "names") -> list[str]:
-    """Check a sequence of texts.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Class names or labels; a `Corpus` is one.
-    what : str, default="names"
-        What to call them in messages.
-
-    Returns
-    -------
-    list of str
-        The names, unchanged.
-
-    Raises
-    ------
-    TypeError
-        If `names` is a single string or holds something that is no string.
-    """
-    if isinstance(names, (str, bytes, os.PathLike)):
-        raise TypeError(f"{what} must be a list of strings, got the single string {names!r}: give [{names!r}].")
-    listed = names.tolist() if isinstance(names, np.ndarray) else list(names)
-    for index, name in enumerate(listed):
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{what} must hold strings, but {what}[{index}] is {type(name).__name__} {name!r}. Images "
-                f"go to "
-                "encode_image or transform."
-            )
-    return [str(name) for name in listed]
+_PLACEHOLDER = "{}"
 
 
 def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:
-    """Check a prompt template or an ensemble of them.
-
-    Parameters
-    ----------
-    prompt : str or sequence of str
-        Templates, each with ``{}`` where the name goes.
-
-    Returns
-    -------
-    tuple of str
-        The templates.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or one has no ``{}``.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.embedding.text import check_prompt
-    >>> check_prompt("a photo of a {}")
-    ('a photo of a {}',)
-    """
+    """Check a prompt template or an ensemble of them, and give it as a tuple."""
     templates = (prompt,) if isinstance(prompt, str) else tuple(prompt)
     if not templates:
-        raise ValueError("prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none.")
+        raise ValueError(
+            "prompt is an empty list: give a template such as 'a photo of a {}', or '{}' for none."
+        )
     for template in templates:
-        if not isinstance(template, str) or PLACEHOLDER not in template:
+        if not isinstance(template, str) or _PLACEHOLDER not in template:
             raise ValueError(
-                f"The prompt {template!r} has no '{{}}' where the class name goes: write, for example, "
-                "'a photo of a {}', or '{}' for the bare name."
+                f"The prompt {template!r} has no '{{}}' where the class name goes: write, for "
+                "example, 'a photo of a {}', or '{}' for the bare name."
             )
     return templates
 
 
-def fill(template: str, names: Iterable[str]) -> list[str]:
-    """Put names into a template; braces in names are left alone.
+def names_digest(names: Iterable[str]) -> str:
+    """Digest texts in their order, so that a cache's key need not hold them."""
+    digest = hashlib.blake2b(digest_size=20)
+    for name in names:
+        data = name.encode("utf-8", "surrogatepass")
+        # The length first: ["ab", "c"] is not ["a", "bc"].
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
 
-    Parameters
-    ----------
-    template : str
-        With ``{}``.
-    names : iterable of str
-        Names.
 
-    Returns
-    -------
-    list of str
-        Prompts.
+def encode_names(
+    digest: str,
+    templates: tuple[str, ...],
+    fingerprint: str,
+    names: list[str],
+    encode: Callable[[Sequence[str]], tuple[np.ndarray, list[str]]],
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Encode distinct names: unit rows (m, d), raw norms (m,) and the prompts that were cut.
+
+    This is the function that `joblib.Memory` caches: in its key `digest` stands for `names`, and
+    `fingerprint` for the model behind `encode`, which gives raw rows and the prompts it cut. Over
+    several templates rows and norms are means.
     """
-    return [template.replace(PLACEHOLDER, name) for name in names]
+    total = np.zeros(())
+    norms = np.zeros(len(names))
+    truncated: list[str] = []
+    for template in templates:
+        # Not str.format: braces in names are left alone.
+        raw, cut = encode([template.replace(_PLACEHOLDER, name) for name in names])
+        truncated += cut
+
+        raw = np.asarray(raw, dtype=np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", raw, raw))
+        has_direction = np.isfinite(lengths) & (lengths > 0)
+        if not has_direction.all():
+            name = names[int(np.argmin(has_direction))]
+            raise RuntimeError(
+                f"The text tower gave no direction for {name!r} under the prompt {template!r}."
+            )
+        total = total + raw / lengths[:, None]
+        norms += lengths / len(templates)
+    rows = to_unit_rows(total, name="The mean over the prompts")
+    return rows, norms.astype(np.float32), truncated
 
 
 def warn_truncated(prompts: Sequence[str], total: int, context_length: int | None) -> None:
-    """Warn once about all prompts of a call that were cut.
-
-    Parameters
-    ----------
-    prompts : sequence of str
-        The prompts that were too long, at least one.
-    total : int
-        How many prompts the call had.
-    context_length : int or None
-        The model's context, in tokens.
-    """
+    """Warn once about the prompts of a call, of `total`, that were cut."""
     first = prompts[0] if len(prompts[0]) <= 60 else prompts[0][:57] + "..."
     limit = "" if context_length is None else f" of {context_length} tokens"
     warn(
-        f"{len(prompts)} of {total} prompts are longer than the model's context{limit} and were cut (the first: "
-        f"{first!r}). A class name should fit: shorten it, or its template (prompt='{{}}' is the bare name). "
-        "Of a large corpus a small share of cut labels does little harm.",
+        f"{len(prompts)} of {total} prompts are longer than the model's context{limit} and were "
+        f"cut (the first: {first!r}). A class name should fit: shorten it, or its template "
+        "(prompt='{}' is the bare name). Of a large corpus a small proportion of cut labels "
+        "does little harm.",
         TruncatedPromptWarning,
     )
 
@@ -139,50 +112,35 @@ def encode_tokens(
     batch_size: int | None = None,
     verbose: bool = False,
 ) -> np.ndarray:
-    """Encode token rows, prompts of one length together, each batch cut to its longest.
+    """Encode token rows (m, context) to raw rows (m, width), short prompts together and cut short.
 
-    Parameters
-    ----------
-    tokens : ndarray of shape (m, context), int64
-        Tokenised prompts.
-    lengths : ndarray of shape (m,) or None
-        How many leading tokens decide each prompt's embedding; None if all do (towers that are not
-        causal, or pool at the end of the context).
-    encode : callable
-        Tokens of shape (b, l) to raw rows of shape (b, width).
-    width : int
-        Embedding width.
-    tokens_per_batch : int
-        Tokens in a batch, about.
-    batch_size : int, optional
-        Prompts in a batch at most.
-    verbose : bool, default=False
-        Show a bar on a terminal.
-
-    Returns
-    -------
-    ndarray of shape (m, width), float32
-        Raw rows, in the order of `tokens`.
+    `lengths` says how many leading tokens decide each prompt's embedding; None if all do (towers
+    that are not causal, or pool at the end of the context). `batch_size` is a limit in prompts.
     """
     m, context = tokens.shape
     used = np.full(m, context) if lengths is None else np.asarray(lengths)
     order = np.argsort(used, kind="stable")
     rows = np.empty((m, width), dtype=np.float32)
-    scale = 1.0
+    scale = 1.0  # falls below 1 when memory runs out
     start = 0
     with progress(m, verbose, "prompts") as bar:
         while start < m:
+            # As many prompts as fill a batch, if all were as short as the first.
             size = max(1, int(scale * tokens_per_batch / used[order[start]]))
             size = min(size, batch_size or size)
             chosen = order[start : start + size]
             longest = int(used[chosen[-1]])
+
+            # One length makes no padding: stop where it ends, unless that halves the batch.
             if longest > used[chosen[0]] and len(chosen) == size:
                 same = int(np.searchsorted(used[chosen], used[chosen[0]], side="right"))
                 if same >= size // 2:
                     chosen, longest = chosen[:same], int(used[chosen[0]])
-            parts = halving(encode, np.ascontiguousarray(tokens[chosen, :longest]), "prompt")
+
+            batch = np.ascontiguousarray(tokens[chosen, :longest])
+            parts = retry_in_halves(encode, batch, "prompt")
             if len(parts) > 1:
-                scale *= max(len(part) for part in parts) / len(chosen)
+                scale *= max(map(len, parts)) / len(chosen)
             rows[chosen] = np.concatenate(parts)
             start += len(chosen)
             bar.update(len(chosen))
@@ -190,22 +148,8 @@ def encode_tokens(
 
 
 def simple_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokenise as open_clip's SimpleTokenizer does, and say which prompts were cut.
-
-    Parameters
-    ----------
-    tokenizer : open_clip.tokenizer.SimpleTokenizer
-        The tokenizer, without a reduction mask.
-    prompts : sequence of str
-        Texts.
-
-    Returns
-    -------
-    tokens : ndarray of shape (m, context), int64
-        Token ids, zero behind the end-of-text token.
-    cut : ndarray of bool of shape (m,)
-        Which prompts were longer than the context.
-    """
+    """Tokenise as open_clip's SimpleTokenizer does; also say which prompts were cut (m,)."""
+    # Row by row as open_clip does it, which does not say what it cuts.
     context = int(tokenizer.context_length)
     sot, eot = tokenizer.sot_token_id, tokenizer.eot_token_id
     tokens = np.zeros((len(prompts), context), dtype=np.int64)
@@ -220,24 +164,11 @@ def simple_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, n
 
 
 def hub_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokenise with any other tokenizer of open_clip, and say which prompts were cut.
-
-    Parameters
-    ----------
-    tokenizer : callable
-        open_clip's HFTokenizer or SigLipTokenizer, or a SimpleTokenizer with a reduction mask.
-    prompts : sequence of str
-        Texts.
-
-    Returns
-    -------
-    tokens : ndarray of shape (m, context), int64
-        Token ids as the tokenizer pads them.
-    cut : ndarray of bool of shape (m,)
-        Which prompts were longer than the context.
-    """
+    """Tokenise with any other tokenizer of open_clip; also say which prompts were cut (m,)."""
     tokens = tokenizer(list(prompts)).numpy().astype(np.int64)
     context = tokens.shape[1]
+
+    # The tokenizer cuts in silence, so the lengths are found anew, with the special tokens.
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is None:
         lengths = [len(tokenizer.encode(prompt)) + 2 for prompt in prompts]
@@ -250,6 +181,11 @@ def hub_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.n
                 return canonicalize_text(basic_clean(text))
 
         clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"
-        ids = inner([clean(p) for p in prompts], add_special_tokens=not clips, padding=False, truncation=False)
+        ids = inner(
+            [clean(p) for p in prompts],
+            add_special_tokens=not clips,
+            padding=False,
+            truncation=False,
+        )
         lengths = [len(row) + (3 if clips else 0) for row in ids["input_ids"]]
     return tokens, np.asarray(lengths, dtype=np.int64).reshape(len(prompts)) > context

@@ -1,17 +1,16 @@
 """Scores of zero-shot OOD detectors as pure functions of embeddings; **higher = more in-distribution (ID)**.
 
-All functions take unit rows (numpy arrays of any float dtype, or torch tensors) and return numpy float64.
-``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken out, so that scores
-stay finite and strictly ordered where probabilities would round to 0 or 1. Rows and labels are worked through
-in tiles: extra memory stays under 256 MB whatever the number of images and negative labels. A row of `image`
-that holds NaN scores NaN.
+All functions take unit rows (numpy arrays of any float dtype, or torch tensors) and return numpy
+float64. ``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken
+out, so that scores stay finite and strictly ordered where probabilities would round to 0 or 1.
+Extra memory stays under 256 MB whatever the number of images and labels. A row of `X` that holds
+NaN scores NaN.
 
-The same code runs on CPU and GPU (`device`). Banks of at most 2**18 numbers are multiplied in float64, larger
-ones in float32; from the groups' log sums on, all is float64.
+The same code runs on a CPU and on a GPU (`device`). `_chunks` says in which precision.
 """
 
-from dnm_sklearn.scoring.classes import class_index, energy, max_logit, mcm
-from dnm_sklearn.scoring.negative import (
+from dnm_sklearn.scoring.class_names import class_index, energy, max_logit, mcm
+from dnm_sklearn.scoring.negative_labels import (
     clamped_log_odds,
     debiased_id_scale,
     dnm_log_confidence,

@@ -1,20 +1,5 @@
-"""Helpers for testing code that uses dnm_sklearn: encoders that need no weights, and the contract as checks."""
+"""For testing code that uses dnm_sklearn: an encoder without weights, data, contract checks."""
 
-from dnm_sklearn._lazy import lazy_exports
+import lazy_loader
 
-# Public name -> module that defines it. Resolved at first access (PEP 562).
-_EXPORTS = {
-    "EmbeddingWorld": "dnm_sklearn.testing.world",
-    "FakeEmbedder": "dnm_sklearn.testing.fake",
-    "check_ood_detector": "dnm_sklearn.testing.runner",
-    "make_detectors": "dnm_sklearn.testing.instances",
-    "make_embedding_world": "dnm_sklearn.testing.world",
-    "make_estimators": "dnm_sklearn.testing.instances",
-    "parametrize_with_ood_checks": "dnm_sklearn.testing.runner",
-    "sklearn_exemptions": "dnm_sklearn.testing.instances",
-    "yield_ood_checks": "dnm_sklearn.testing.runner",
-}
-
-__all__ = sorted(_EXPORTS)
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

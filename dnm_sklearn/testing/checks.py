@@ -1,7 +1,7 @@
-"""The library's own contract as checks, in the manner of scikit-learn's: usable on detectors of others.
+"""The library's own contract as checks, as scikit-learn has them; for detectors of others too.
 
-A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and embedder are those of
-the check. :mod:`dnm_sklearn.testing.runner` runs them.
+A check takes an unfitted detector and uses its hyper-parameters only: class names, corpus and
+embedder are those of the check. :mod:`dnm_sklearn.testing.runner` runs them.
 """
 
 from __future__ import annotations
@@ -15,56 +15,80 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyod.models.base import BaseDetector
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
 
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.testing.fake import FakeEmbedder
-from dnm_sklearn.testing.world import EmbeddingWorld, make_embedding_world
+from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.persistence import load
+from dnm_sklearn.testing.data import OODBlobs, make_ood_blobs
+from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
-_SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "adjective_fraction": 1.0, "n_neighbors": 5}
-_SMALL["n_activated"] = 40
+# Parameters whose defaults are for large corpora, made to fit the small data of the checks.
+_SMALL = {
+    "n_groups": 4,
+    "fraction": 1.0,
+    "noun_fraction": 1.0,
+    "adjective_fraction": 1.0,
+    "n_neighbors": 5,
+    "n_activated": 40,
+}
+
+# Methods that take rows and judge them.
+_JUDGING = ("score_samples", "predict", "predict_class", "predict_proba", "p_value", "explain")
 
 
 def _set(detector: Any, **params: Any) -> Any:
+    """Set those parameters that the detector has."""
     known = detector.get_params(deep=False)
     return detector.set_params(**{key: value for key, value in params.items() if key in known})
 
 
-def _prepare(detector: Any, world: EmbeddingWorld, *, frozen: bool = True, small: bool = True, **params: Any) -> Any:
-    """Clone with the names, corpus and table of `world`."""
+def _prepare(
+    detector: Any, blobs: OODBlobs, *, frozen: bool = True, small: bool = True, **params: Any
+) -> Any:
+    """Clone with the names, corpus and table of `blobs`."""
     own = clone(detector)
     _set(own, **(_SMALL if small else {}))
-    _set(own, classes=world.names, embedder=world.table, corpus=world.words, contamination="auto", memory=None)
+    _set(
+        own,
+        classes=blobs.names,
+        embedder=blobs.table,
+        corpus=blobs.words,
+        contamination="auto",
+        memory=None,
+    )
     if frozen:
         _set(own, adaptation="frozen")
+
     return _set(own, **params)
 
 
 def _state(detector: Any) -> dict[str, bytes]:
+    """Everything that the detector holds, in a form that can be compared."""
     return {key: pickle.dumps(value) for key, value in vars(detector).items()}
 
 
 def check_sign(detector: Any) -> None:
-    """OOD rows score higher (AUROC above 0.9), and ``score_samples`` is exactly minus ``decision_function``."""
-    from sklearn.metrics import roc_auc_score
-
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, frozen=False).fit()
-    scores = fitted.decision_function(world.X)
+    """OOD rows score higher, and ``score_samples`` is exactly minus ``decision_function``."""
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, frozen=False).fit()
+    scores = fitted.decision_function(blobs.X)
     assert scores.dtype == np.float64, f"decision_function has dtype {scores.dtype}, not float64"
-    assert scores.shape == (len(world.X),)
-    auroc = roc_auc_score(world.y, scores)
+    assert scores.shape == (len(blobs.X),)
+    auroc = roc_auc_score(blobs.y, scores)
     assert auroc > 0.9, f"AUROC is {auroc:.3f} on separable data; higher scores must mean more OOD"
-    np.testing.assert_array_equal(fitted.score_samples(world.X), -scores)
+    np.testing.assert_array_equal(fitted.score_samples(blobs.X), -scores)
 
 
 def check_images_are_embeddings(detector: Any) -> None:
     """Raw images and their embeddings get the same scores."""
-    world = make_embedding_world(n_images=2)
+    blobs = make_ood_blobs(n_images=2)
     embedder = FakeEmbedder(dim=16)
     images = list(np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8))
-    fitted = _prepare(detector, world, frozen=False, embedder=embedder).fit()
+    fitted = _prepare(detector, blobs, frozen=False, embedder=embedder).fit()
     np.testing.assert_array_equal(
         fitted.decision_function(images), fitted.decision_function(embedder.transform(images))
     )
@@ -72,73 +96,87 @@ def check_images_are_embeddings(detector: Any) -> None:
 
 def check_ways_to_give_names(detector: Any) -> None:
     """``classes=``, ``fit(names)`` and ``fit(y=names)`` are the same."""
-    world = make_embedding_world()
-    want = _prepare(detector, world).fit().decision_function(world.X)
-    for arguments in ((world.names,), (None, world.names)):
-        got = _prepare(detector, world, classes=None).fit(*arguments).decision_function(world.X)
+    blobs = make_ood_blobs()
+    want = _prepare(detector, blobs).fit().decision_function(blobs.X)
+    for arguments in ((blobs.names,), (None, blobs.names)):
+        got = _prepare(detector, blobs, classes=None).fit(*arguments).decision_function(blobs.X)
         np.testing.assert_array_equal(got, want)
 
 
 def check_repeated_and_reordered_names(detector: Any) -> None:
     """Repeated names change nothing, and their order changes no score by more than 1e-4."""
-    world = make_embedding_world()
-    want = _prepare(detector, world).fit().decision_function(world.X)
-    repeated = [*world.names, world.names[0], f" {world.names[1]} "]
-    np.testing.assert_array_equal(_prepare(detector, world, classes=repeated).fit().decision_function(world.X), want)
-    reordered = world.names[::-1]
-    got = _prepare(detector, world, classes=reordered).fit().decision_function(world.X)
+    blobs = make_ood_blobs()
+    want = _prepare(detector, blobs).fit().decision_function(blobs.X)
+    # White space around a name is no part of it.
+    repeated = [*blobs.names, blobs.names[0], f" {blobs.names[1]} "]
+    np.testing.assert_array_equal(
+        _prepare(detector, blobs, classes=repeated).fit().decision_function(blobs.X), want
+    )
+    reordered = blobs.names[::-1]
+    got = _prepare(detector, blobs, classes=reordered).fit().decision_function(blobs.X)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def check_chunks(detector: Any) -> None:
-    """Scores do not depend on how rows are cut into calls, nor on the size of the tiles (1e-4)."""
-    from dnm_sklearn import _tiles
+    """Scores do not depend on how rows are cut into calls, nor on the size of the chunks (1e-4)."""
+    from dnm_sklearn.scoring import _chunks
 
-    world = make_embedding_world(n_images=30)
-    fitted = _prepare(detector, world).fit()
-    want = fitted.decision_function(world.X)
+    blobs = make_ood_blobs(n_images=30)
+    fitted = _prepare(detector, blobs).fit()
+    want = fitted.decision_function(blobs.X)
+
     for size in (1, 7):
-        parts = [fitted.decision_function(world.X[i : i + size]) for i in range(0, len(world.X), size)]
+        parts = [
+            fitted.decision_function(blobs.X[i : i + size]) for i in range(0, len(blobs.X), size)
+        ]
         np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
-    original = dict(_tiles.TILE_NUMBERS)
+
+    # Chunks of a few numbers, so that even these small arrays are cut.
+    original = dict(_chunks.CHUNK_NUMBERS)
     try:
-        _tiles.TILE_NUMBERS.update(dict.fromkeys(original, 256))
-        np.testing.assert_allclose(fitted.decision_function(world.X), want, atol=1e-4)
+        _chunks.CHUNK_NUMBERS.update(dict.fromkeys(original, 256))
+        np.testing.assert_allclose(fitted.decision_function(blobs.X), want, atol=1e-4)
     finally:
-        _tiles.TILE_NUMBERS.update(original)
+        _chunks.CHUNK_NUMBERS.update(original)
 
 
 def check_dtypes_and_lengths(detector: Any) -> None:
     """float32, float64 and rescaled rows get the same scores within float32's rounding."""
-    world = make_embedding_world()
-    fitted = _prepare(detector, world).fit()
-    want = fitted.decision_function(world.X)
-    np.testing.assert_allclose(fitted.decision_function(world.X.astype(np.float32)), want, atol=1e-3)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs).fit()
+    want = fitted.decision_function(blobs.X)
+    np.testing.assert_allclose(
+        fitted.decision_function(blobs.X.astype(np.float32)), want, atol=1e-3
+    )
+
+    # Rows far from unit length bring a warning, which is right but no matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        lengths = np.random.default_rng(0).uniform(0.1, 30, (len(world.X), 1))
-        np.testing.assert_allclose(fitted.decision_function(world.X * lengths), want, atol=1e-3)
+        lengths = np.random.default_rng(0).uniform(0.1, 30, (len(blobs.X), 1))
+        np.testing.assert_allclose(fitted.decision_function(blobs.X * lengths), want, atol=1e-3)
 
 
 def check_scoring_changes_nothing(detector: Any) -> None:
     """No method that judges rows changes the detector, in any adaptation."""
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, frozen=False).fit(world.X).calibrate(world.X_id)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, frozen=False).fit(blobs.X).calibrate(blobs.X_id)
     before = _state(fitted)
-    first = fitted.decision_function(world.X)
+    first = fitted.decision_function(blobs.X)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in ("score_samples", "predict", "predict_class", "predict_proba", "p_value", "explain"):
-            getattr(fitted, method)(world.X)
+        for method in _JUDGING:
+            getattr(fitted, method)(blobs.X)
             assert _state(fitted) == before, f"{method} changed the detector"
-    np.testing.assert_array_equal(fitted.decision_function(world.X), first)
+
+    np.testing.assert_array_equal(fitted.decision_function(blobs.X), first)
 
 
 def check_loads_no_model(detector: Any) -> None:
     """Nothing but fit loads a model: not the constructor, clone, set_params, repr or pickle."""
-    from dnm_sklearn.embedding import CLIPEmbedder
-
-    own = _prepare(detector, make_embedding_world(n_images=1), embedder=CLIPEmbedder("no-such-model/none"))
+    own = _prepare(
+        detector, make_ood_blobs(n_images=1), embedder=CLIPEmbedder("no-such-model/none")
+    )
     again = pickle.loads(pickle.dumps(clone(own)))
     repr(again)
     again.set_params(embedder__batch_size=2, prompt="{}").get_params()
@@ -148,7 +186,7 @@ def check_loads_no_model(detector: Any) -> None:
 def check_embedder_is_its_own(detector: Any) -> None:
     """A fit clones the embedder parameter and leaves all parameters as they were."""
     embedder = FakeEmbedder(dim=16)
-    own = _prepare(detector, make_embedding_world(n_images=2), embedder=embedder)
+    own = _prepare(detector, make_ood_blobs(n_images=2), embedder=embedder)
     params = own.get_params(deep=False)
     own.fit()
     assert own.embedder is embedder
@@ -158,123 +196,139 @@ def check_embedder_is_its_own(detector: Any) -> None:
 
 def check_pickle(detector: Any) -> None:
     """A pickle holds no torch object, and gives the same scores."""
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, frozen=False).fit(world.X)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, frozen=False).fit(blobs.X)
     data = pickle.dumps(fitted)
     assert b"torch" not in data, "the pickle holds a torch object"
-    np.testing.assert_array_equal(pickle.loads(data).decision_function(world.X), fitted.decision_function(world.X))
+    np.testing.assert_array_equal(
+        pickle.loads(data).decision_function(blobs.X), fitted.decision_function(blobs.X)
+    )
 
 
 def check_save_and_load(detector: Any) -> None:
     """A file of ``save`` gives the same detector."""
-    from dnm_sklearn.persistence import load
-
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, frozen=False).fit(world.X).calibrate(world.X_id)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, frozen=False).fit(blobs.X).calibrate(blobs.X_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "detector.skops"
         fitted.save(path)
-        for again in (load(path), load(path, world.table)):
-            np.testing.assert_array_equal(again.decision_function(world.X), fitted.decision_function(world.X))
-            np.testing.assert_array_equal(again.p_value(world.X), fitted.p_value(world.X))
+        for again in (load(path), load(path, blobs.table)):
+            np.testing.assert_array_equal(
+                again.decision_function(blobs.X), fitted.decision_function(blobs.X)
+            )
+            np.testing.assert_array_equal(again.p_value(blobs.X), fitted.p_value(blobs.X))
             assert again.threshold_ == fitted.threshold_
             again.save(path)
 
 
 def check_unfitted(detector: Any) -> None:
     """Every method of an unfitted detector raises NotFittedError."""
-    world = make_embedding_world(n_images=2)
-    own = _prepare(detector, world)
-    for method in (
-        "decision_function", "score_samples", "predict", "predict_class", "predict_proba", "predict_confidence",
-        "p_value", "explain", "calibrate",
-    ):  # fmt: skip
+    blobs = make_ood_blobs(n_images=2)
+    own = _prepare(detector, blobs)
+    for method in (*_JUDGING, "decision_function", "predict_confidence", "calibrate"):
         with _raises(NotFittedError, method):
-            getattr(own, method)(world.X)
+            getattr(own, method)(blobs.X)
+
     with tempfile.TemporaryDirectory() as folder, _raises(NotFittedError, "save"):
         own.save(Path(folder) / "x.skops")
 
 
 def check_pyod_contract(detector: Any) -> None:
     """What PyOD reads of a detector is there and consistent."""
-    from pyod.models.base import BaseDetector
-
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, contamination=0.2).fit(world.X)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, contamination=0.2).fit(blobs.X)
     assert isinstance(fitted, BaseDetector)
-    assert fitted.decision_scores_.shape == fitted.labels_.shape == (len(world.X),)
-    np.testing.assert_array_equal(fitted.labels_, (fitted.decision_scores_ > fitted.threshold_).astype(int))
-    assert abs(fitted.labels_.mean() - 0.2) <= 1 / len(world.X)
-    labels, confidence = fitted.predict(world.X, return_confidence=True)
+    assert fitted.decision_scores_.shape == fitted.labels_.shape == (len(blobs.X),)
+    np.testing.assert_array_equal(
+        fitted.labels_, (fitted.decision_scores_ > fitted.threshold_).astype(int)
+    )
+    assert abs(fitted.labels_.mean() - 0.2) <= 1 / len(blobs.X)
+
+    # PyOD's confidence, and its fit_predict.
+    labels, confidence = fitted.predict(blobs.X, return_confidence=True)
     assert set(labels) <= {0, 1}
     assert ((confidence >= 0) & (confidence <= 1)).all()
-    np.testing.assert_array_equal(_prepare(detector, world, contamination=0.2).fit_predict(world.X), fitted.labels_)
+    np.testing.assert_array_equal(
+        _prepare(detector, blobs, contamination=0.2).fit_predict(blobs.X), fitted.labels_
+    )
 
 
 def check_calibration(detector: Any) -> None:
-    """``calibrate`` keeps the asked share of its own images, and p-values lie in [1 / (n + 1), 1]."""
-    world = make_embedding_world()
-    fitted = _prepare(detector, world).fit()
+    """``calibrate`` keeps the proportion asked for, and p-values lie in [1 / (n + 1), 1]."""
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs).fit()
     with _raises(ValueError, "p_value before calibrate"):
-        fitted.p_value(world.X)
-    fitted.calibrate(world.X_id, id_tpr=0.9)
-    assert (fitted.predict(world.X_id) == 0).mean() >= 0.9
-    p_values = fitted.p_value(world.X)
-    assert p_values.min() >= 1 / (len(world.X_id) + 1)
+        fitted.p_value(blobs.X)
+
+    fitted.calibrate(blobs.X_id, id_tpr=0.9)
+    assert (fitted.predict(blobs.X_id) == 0).mean() >= 0.9
+    p_values = fitted.p_value(blobs.X)
+    assert p_values.min() >= 1 / (len(blobs.X_id) + 1)
     assert p_values.max() <= 1
-    proba = fitted.predict_proba(world.X)
-    np.testing.assert_array_equal(proba[:, 1] > 0.5, fitted.predict(world.X) == 1)
+
+    # Probabilities decide as the threshold does.
+    proba = fitted.predict_proba(blobs.X)
+    np.testing.assert_array_equal(proba[:, 1] > 0.5, fitted.predict(blobs.X) == 1)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
 
 
 def check_explain(detector: Any) -> None:
-    """Shares sum to 1 over both sides, and the first ID label is the class that ``predict_class`` would name."""
-    world = make_embedding_world(n_images=5)
-    fitted = _prepare(detector, world).fit(world.X)
-    rows = fitted.explain(world.X, top_k=None)
+    """Probabilities sum to 1 over both sides, and the first ID label is the nearest class."""
+    blobs = make_ood_blobs(n_images=5)
+    fitted = _prepare(detector, blobs).fit(blobs.X)
+    rows = fitted.explain(blobs.X, top_k=None)
     records = rows if isinstance(rows, list) else rows.to_dict("records")
-    for image in range(len(world.X)):
+
+    for image in range(len(blobs.X)):
         own = [record for record in records if record["image"] == image]
-        np.testing.assert_allclose(sum(record["share"] for record in own), 1, atol=1e-9)
+        np.testing.assert_allclose(sum(record["probability"] for record in own), 1, atol=1e-9)
         first = next(record for record in own if record["side"] == "id" and record["rank"] == 1)
-        nearest = np.argmax(world.X[image] @ fitted.id_text_.T)
+        nearest = np.argmax(blobs.X[image] @ fitted.class_embeddings_.T)
         assert first["label"] == fitted.class_names_[nearest]
 
 
 def check_subset_and_order(detector: Any) -> None:
     """With its state frozen a detector scores each row on its own."""
-    world = make_embedding_world()
-    fitted = _prepare(detector, world).fit()
-    want = fitted.decision_function(world.X)
-    order = np.random.default_rng(0).permutation(len(world.X))
-    np.testing.assert_allclose(fitted.decision_function(world.X[order]), want[order], atol=1e-6)
-    np.testing.assert_allclose(fitted.decision_function(world.X[::3]), want[::3], atol=1e-6)
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs).fit()
+    want = fitted.decision_function(blobs.X)
+    # Another order, and a part of the rows.
+    order = np.random.default_rng(0).permutation(len(blobs.X))
+    np.testing.assert_allclose(fitted.decision_function(blobs.X[order]), want[order], atol=1e-6)
+    np.testing.assert_allclose(fitted.decision_function(blobs.X[::3]), want[::3], atol=1e-6)
 
 
 def check_transductive_is_repeatable(detector: Any) -> None:
-    """A test-time method scores the same stream the same way, and says when calibration does not hold for it.
+    """A test-time method scores the same stream the same way, and says where calibration fails.
 
     After learning, ``p_value`` warns, or refuses where the method states a guarantee.
     """
-    world = make_embedding_world()
-    fitted = _prepare(detector, world, frozen=False).fit().calibrate(world.X_id)
-    np.testing.assert_array_equal(fitted.decision_function(world.X), fitted.decision_function(world.X))
+    blobs = make_ood_blobs()
+    fitted = _prepare(detector, blobs, frozen=False).fit().calibrate(blobs.X_id)
+    np.testing.assert_array_equal(
+        fitted.decision_function(blobs.X), fitted.decision_function(blobs.X)
+    )
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fitted.predict(world.X)
-        fitted.set_params(adaptation="frozen").partial_fit(world.X)
+        fitted.predict(blobs.X)
+        fitted.set_params(adaptation="frozen").partial_fit(blobs.X)
         refusal = ""
         try:
-            fitted.p_value(world.X)
+            fitted.p_value(blobs.X)
         except ValueError as error:
             refusal = str(error)
+
     messages = [str(warning.message) for warning in caught]
     assert any("together with the others" in message for message in messages)
     changed = any("changed its state since calibrate" in message for message in messages)
-    assert changed or "since calibrate" in refusal, "p_value neither warns nor refuses after learning"
+    assert changed or "since calibrate" in refusal, (
+        "p_value neither warns nor refuses after learning"
+    )
+    # What was learned can be forgotten, and then the calibration holds again.
     fitted.reset_adaptation()
-    fresh = _prepare(detector, world).fit().calibrate(world.X_id)
-    np.testing.assert_array_equal(fitted.p_value(world.X), fresh.p_value(world.X))
+    fresh = _prepare(detector, blobs).fit().calibrate(blobs.X_id)
+    np.testing.assert_array_equal(fitted.p_value(blobs.X), fresh.p_value(blobs.X))
 
 
 def check_info(detector: Any) -> None:
@@ -283,7 +337,9 @@ def check_info(detector: Any) -> None:
     assert isinstance(info, DetectorInfo)
     assert info.name
     assert info.needs
-    assert info.own or (info.url.startswith("https://") and info.title and info.venue and 2000 < info.year < 2100)
+    assert info.own or (
+        info.url.startswith("https://") and info.title and info.venue and 2000 < info.year < 2100
+    )
     assert info.test_time == ("adaptation" in detector.get_params(deep=False))
 
 

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from dnm_sklearn.adapters import OODClassifier, SklearnOutlierAdapter
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.testing.fake import FakeEmbedder
+from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
 __all__ = ["make_detectors", "make_estimators", "sklearn_exemptions"]
 
-_SMALL = {"corpus": Corpus([f"word {i}" for i in range(30)]), "n_groups": 3, "n_neighbors": 5, "negative_prior": 0.95}
-_SMALL |= {"n_activated": 20, "max_similarity": None}
+# Defaults are for corpora of 70,000 words; these fit one of 30.
+_SMALL = {
+    "corpus": Corpus([f"word {i}" for i in range(30)]),
+    "n_groups": 3,
+    "n_neighbors": 5,
+    "negative_prior": 0.95,
+    "n_activated": 20,
+    "max_similarity": None,
+}
+# Batches so small that the order of a stream shows in the few rows of a check.
+_STREAM_BATCH = 4
 
 _TRANSDUCTIVE = {
     "check_methods_subset_invariance": (
-        "adaptation='transductive' scores a row together with the others of the test stream, as the paper does; the "
-        "'frozen' mode passes this check"
+        "adaptation='transductive' scores a row together with the others of the test stream, as "
+        "the paper does; the 'frozen' mode passes this check"
     ),
     "check_methods_sample_order_invariance": (
-        "adaptation='transductive' scores the test stream in its order, as the paper does; the 'frozen' mode passes "
-        "this check"
+        "adaptation='transductive' scores the test stream in its order, as the paper does; the "
+        "'frozen' mode passes this check"
     ),
 }
 
@@ -39,69 +51,45 @@ def make_detectors(**params: Any) -> list[Any]:
 
     Examples
     --------
-    >>> from dnm_sklearn.testing import make_detectors
+    >>> from dnm_sklearn.testing.instances import make_detectors
     >>> type(make_detectors()[0]).__name__
     'MCMDetector'
     """
-    from dnm_sklearn.detectors import all_detectors
+    values = {"classes": ["cat", "dog", "owl"], "embedder": FakeEmbedder(), **_SMALL, **params}
 
     instances = []
     for cls in all_detectors().values():
         known = cls().get_params(deep=False)
-        values = {"classes": ["cat", "dog", "owl"], "embedder": FakeEmbedder(), **_SMALL, **params}
         chosen = {key: value for key, value in values.items() if key in known}
-        for mode in ("frozen", "transductive") if "adaptation" in known else (None,):
-            # Small batches, so that the order of a stream shows in the few rows of a check.
-            stream = {} if mode is None else {"adaptation": mode, "batch_size": 4}
+        if "adaptation" not in known:
+            instances.append(cls(**chosen))
+            continue
+        for mode in ("frozen", "transductive"):
+            stream = {"adaptation": mode, "batch_size": _STREAM_BATCH}
             instances.append(cls(**{**chosen, **stream}))
+
     return instances
 
 
 def make_estimators() -> list[Any]:
-    """Every estimator of the library: detectors, embedders, the outlier adapter and the classifier bridge.
-
-    Returns
-    -------
-    list of estimators
-
-    Examples
-    --------
-    >>> from dnm_sklearn.testing import make_estimators
-    >>> "OODClassifier" in {type(estimator).__name__ for estimator in make_estimators()}
-    True
-    """
-    from dnm_sklearn.adapters import OODClassifier, SklearnOutlierAdapter
-    from dnm_sklearn.embedding import CLIPEmbedder
-
+    """Every estimator of the library: detectors, embedders, and the adapters of each detector."""
     detectors = make_detectors()
+    # An adapter cannot know that its detector scores a stream as a whole, and is checked as if each
+    # row were scored on its own.
     frozen = [det for det in detectors if getattr(det, "adaptation", "frozen") == "frozen"]
     return [
         *detectors,
         CLIPEmbedder(),
         FakeEmbedder(),
-        *(SklearnOutlierAdapter(det) for det in frozen),
-        *(OODClassifier(det) for det in frozen),
+        *map(SklearnOutlierAdapter, frozen),
+        *map(OODClassifier, frozen),
     ]
 
 
 def sklearn_exemptions(estimator: Any) -> dict[str, str]:
     """Checks of scikit-learn that an estimator need not pass, each with its reason.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Any.
-
-    Returns
-    -------
-    dict of str to str
-        For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for all but test-time
-        methods in their transductive mode.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.testing import make_detectors, sklearn_exemptions
-    >>> sklearn_exemptions(make_detectors()[0])
-    {}
+    For ``parametrize_with_checks(..., expected_failed_checks=sklearn_exemptions)``. Empty for all
+    but test-time methods in their transductive mode.
     """
     return dict(_TRANSDUCTIVE) if getattr(estimator, "adaptation", None) == "transductive" else {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from sklearn.base import clone
 
+from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.testing.checks import CHECKS, check_save_and_load, check_transductive_is_repeatable
 
 __all__ = ["check_ood_detector", "parametrize_with_ood_checks", "yield_ood_checks"]
@@ -29,12 +30,10 @@ def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]
     Examples
     --------
     >>> from dnm_sklearn import MCMDetector
-    >>> from dnm_sklearn.testing import yield_ood_checks
+    >>> from dnm_sklearn.testing.runner import yield_ood_checks
     >>> len(list(yield_ood_checks(MCMDetector())))
     17
     """
-    from dnm_sklearn.detectors import all_detectors
-
     for check in CHECKS:
         # A file holds the detectors of the library only, never a class of somebody else.
         if check is not check_save_and_load or type(detector) in all_detectors().values():
@@ -44,7 +43,10 @@ def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]
 
 
 def check_ood_detector(
-    detector: Any, *, expected_failed_checks: dict[str, str] | None = None, on_fail: str | None = "raise"
+    detector: Any,
+    *,
+    expected_failed_checks: dict[str, str] | None = None,
+    on_fail: str | None = "raise",
 ) -> list[dict[str, Any]]:
     """Run all checks on a detector, as scikit-learn's ``check_estimator`` does.
 
@@ -70,25 +72,35 @@ def check_ood_detector(
     >>> {result["status"] for result in check_ood_detector(MCMDetector())}
     {'passed'}
     """
+    # Each check gets a clone: what one does to a detector, the next must not see.
     results = []
     for own, check in yield_ood_checks(detector):
         reason = (expected_failed_checks or {}).get(check.__name__)
-        result: dict[str, Any] = {"check_name": check.__name__, "status": "passed", "exception": None}
-        result["expected_to_fail_reason"] = reason
+        status, exception = "passed", None
         try:
             check(clone(own))
         except Exception as error:
             if reason is None and on_fail == "raise":
                 raise
-            result.update(status="failed" if reason is None else "xfail", exception=error)
-        results.append(result)
+            status, exception = "failed" if reason is None else "xfail", error
+        results.append(
+            {
+                "check_name": check.__name__,
+                "status": status,
+                "exception": exception,
+                "expected_to_fail_reason": reason,
+            }
+        )
+
     return results
 
 
 def parametrize_with_ood_checks(
-    detectors: Sequence[Any], *, expected_failed_checks: Callable[[Any], dict[str, str]] | None = None
+    detectors: Sequence[Any],
+    *,
+    expected_failed_checks: Callable[[Any], dict[str, str]] | None = None,
 ) -> Callable:
-    """Pytest decorator: one case for each detector and check, with arguments `estimator` and `check`.
+    """Pytest decorator: one case for each detector and check, as `estimator` and `check`.
 
     Parameters
     ----------
@@ -109,6 +121,7 @@ def parametrize_with_ood_checks(
     ... def test_contract(estimator, check):
     ...     check(estimator)
     """
+    # Here, not at the top: check_ood_detector works where pytest is not installed.
     import pytest
 
     cases = []
@@ -116,11 +129,14 @@ def parametrize_with_ood_checks(
         exempt = expected_failed_checks(detector) if expected_failed_checks else {}
         mode = getattr(detector, "adaptation", "")
         for own, check in yield_ood_checks(detector):
-            marks = [pytest.mark.xfail(reason=exempt[check.__name__])] if check.__name__ in exempt else []
-            label = "-".join(part for part in (type(own).__name__, mode, check.__name__) if part)
+            name = check.__name__
+            marks = [pytest.mark.xfail(reason=exempt[name])] if name in exempt else []
+            label = "-".join(filter(None, (type(own).__name__, mode, name)))
             cases.append(pytest.param(clone(own), partial(_run, check), marks=marks, id=label))
+
     return pytest.mark.parametrize(("estimator", "check"), cases)
 
 
 def _run(check: Callable[[Any], None], detector: Any) -> None:
+    """Check a clone, so that cases of one detector do not see each other."""
     check(clone(detector))

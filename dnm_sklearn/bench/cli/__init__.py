@@ -1,0 +1,1 @@
+"""The ``dnm-bench`` command, one file per sub-command."""

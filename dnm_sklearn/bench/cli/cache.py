@@ -1,0 +1,113 @@
+"""``dnm-bench cache``: what a cache folder holds, whether it is whole, and how to empty it."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import click
+
+from dnm_sklearn.bench.cli.common import BadInput, user_errors
+
+_folder = click.argument("folder", type=click.Path())
+# Where joblib.Memory keeps its results in a cache folder.
+_JOBLIB = "joblib"
+
+
+@click.group()
+def cache() -> None:
+    """Look at, check or empty a cache folder (what --cache or a detector's memory= was given)."""
+
+
+@cache.command()
+@_folder
+def info(folder: str) -> None:
+    """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
+    from dnm_sklearn.embedding.cache import EmbeddingCache
+
+    root = _existing(folder)
+    try:
+        facts = EmbeddingCache(root).info()
+    except user_errors() as error:
+        raise BadInput(str(error)) from error
+
+    for model in facts["models"]:
+        click.echo(
+            f"images: {model['rows']} rows of {model['width']}, model {model['fingerprint'][:16]}"
+        )
+    click.echo(f"image files: {facts['files']} known to be unchanged")
+
+    # All but the images is joblib's.
+    results, size = _joblib_results(root)
+    click.echo(f"texts and mining: {results} results ({_size(size)})")
+    click.echo(f"in all: {_size(facts['bytes'] + size)}, images {_size(facts['bytes'])}")
+
+
+@cache.command()
+@_folder
+def verify(folder: str) -> None:
+    """Check every embedded image in FOLDER.
+
+    Damaged ones are dropped, to be embedded again (exit code 1).
+    """
+    from dnm_sklearn.embedding.cache import EmbeddingCache
+
+    try:
+        found = EmbeddingCache(_existing(folder)).verify()
+    except sqlite3.Error as error:
+        raise BadInput(f"The cache could not be written to: {error}") from error
+    except user_errors() as error:
+        raise BadInput(str(error)) from error
+
+    click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
+
+    # A script can tell by the code that something has to be embedded again.
+    if found["dropped"]:
+        sys.exit(1)
+    click.echo("Nothing is damaged.")
+
+
+@cache.command()
+@_folder
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clear(folder: str, yes: bool) -> None:
+    """Remove what this package keeps in FOLDER; other files stay."""
+    from joblib import Memory
+
+    from dnm_sklearn.embedding.cache import EmbeddingCache
+
+    root = _existing(folder)
+    if not yes:
+        click.confirm(f"Remove the cache in {root}?", abort=True)
+    try:
+        EmbeddingCache(root).clear()
+        if (root / _JOBLIB).is_dir():
+            Memory(root, verbose=0).clear(warn=False)
+    except user_errors() as error:
+        raise BadInput(str(error)) from error
+    click.echo(f"The cache in {root} is empty.")
+
+
+def _existing(folder: str) -> Path:
+    """Refuse a folder that is not there."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise BadInput(f"{folder}: there is no such folder; give the one that --cache was given.")
+    return root
+
+
+def _joblib_results(root: Path) -> tuple[int, int]:
+    """Count the results that joblib keeps in a folder, and their bytes."""
+    files = [path for path in (root / _JOBLIB).rglob("*") if path.is_file()]
+    n_results = sum(path.name == "output.pkl" for path in files)
+    return n_results, sum(path.stat().st_size for path in files)
+
+
+def _size(n: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"

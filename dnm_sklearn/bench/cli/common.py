@@ -1,0 +1,126 @@
+"""What the commands share: errors with exit code 2, consoles, messages, logging."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Wide enough for the table of means where there is no terminal whose width could be taken.
+TABLE_WIDTH = 160
+
+# Exit code after Ctrl-C, as shells give it: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+class BadInput(click.ClickException):
+    """Something the user gave cannot be used; exit code 2."""
+
+    exit_code = 2
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message tells the user what to change; anything else keeps its traceback."""
+    from dnm_sklearn.embedding.open_clip.build import WeightsUnavailableError
+
+    return (ValueError, OSError, ImportError, WeightsUnavailableError)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell an error of a full disk or quota from others."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def check_prompt(prompt: str | None) -> None:
+    """Refuse a prompt without a place for the class name."""
+    if prompt is not None and "{}" not in prompt:
+        raise BadInput(
+            f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
+        )
+
+
+def write_output(path: str, text: str) -> None:
+    """Write a file whole or not at all."""
+    from dnm_sklearn._utils.atomic_write import atomic_write
+
+    try:
+        with atomic_write(path) as scratch:
+            scratch.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise BadInput(
+            f"Cannot write {path}: {error.strerror or error}; choose another file with -o."
+        ) from error
+
+
+def console(*, wide: bool = False) -> Console:
+    """Return a console as wide as the terminal, or as anything printed if `wide`."""
+    from rich.console import Console
+
+    if wide:
+        return Console(width=1000, highlight=False)
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=TABLE_WIDTH, highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell a person who waits at a terminal; silent elsewhere."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
+def set_up_logging(verbose: int) -> None:
+    """Log to standard error: once ``-v`` what is run on what, twice everything."""
+    if not verbose:
+        return
+    logger = logging.getLogger("dnm_sklearn")
+    logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+    # A second command in one process (tests) must not log every line twice.
+    for old in logger.handlers[:]:
+        if isinstance(old, _Handler):
+            logger.removeHandler(old)
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+
+
+class _Handler(logging.StreamHandler):
+    """The handler of the command, to know it from those of others."""
+
+
+def _read_size(context: click.Context, option: click.Parameter, size: str | None) -> int | None:
+    from dnm_sklearn.embedding.cache import size_in_bytes
+
+    try:
+        return None if size is None else size_in_bytes(size)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--cache`` and ``--cache-size``."""
+    folder = click.option(
+        "--cache",
+        type=click.Path(file_okay=False),
+        help="Folder that keeps embedded images between runs.",
+    )
+    size = click.option(
+        "--cache-size",
+        callback=_read_size,
+        help="Most that embedded images may take in the cache folder, e.g. 20GB; those used "
+        "longest ago are forgotten.",
+    )
+    return folder(size(command))
+
+
+verbose_option = click.option(
+    "-v", "--verbose", count=True, help="Log device, model and cache hits; -vv logs more."
+)

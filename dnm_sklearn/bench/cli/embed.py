@@ -1,0 +1,145 @@
+"""``dnm-bench embed``: image folders into a suite of embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnm_sklearn.bench.cli.common import BadInput, cache_options, is_full_disk, user_errors
+
+
+@click.command()
+@click.argument("folder", type=click.Path())
+@click.option(
+    "--id",
+    "id_folder",
+    required=True,
+    type=click.Path(),
+    help="ID test images, one subfolder per class.",
+)
+@click.option(
+    "--id-train", type=click.Path(), help="ID images for the baselines, the same subfolders."
+)
+@click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
+@click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
+@click.option(
+    "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
+)
+@click.option(
+    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
+)
+@click.option(
+    "--corpus",
+    default="wordnet-neglabel",
+    show_default=True,
+    help="A corpus's name, or a file of words.",
+)
+@click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
+@click.option(
+    "--prompt", default="the nice {}", show_default=True, help="Prompt of class names and nouns."
+)
+@click.option(
+    "--adjective-prompt",
+    default="This is a {} photo",
+    show_default=True,
+    help="Prompt of adjectives.",
+)
+@click.option("--name", help="Name of the suite; default: the folder's.")
+@click.option("--note", default="", help="What a reader of the table must know.")
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of stopping."
+)
+@cache_options
+@click.option("--overwrite", is_flag=True, help="Replace a suite that is there.")
+def embed(
+    folder: str,
+    id_folder: str,
+    id_train: str | None,
+    near: tuple[str, ...],
+    far: tuple[str, ...],
+    sanity: tuple[str, ...],
+    names: str | None,
+    corpus: str,
+    model: str | None,
+    prompt: str,
+    adjective_prompt: str,
+    name: str | None,
+    note: str,
+    skip_unreadable: bool,
+    cache: str | None,
+    cache_size: int | None,
+    overwrite: bool,
+) -> None:
+    """Embed image folders once and write them as a suite into FOLDER.
+
+    \b
+    dnm-bench embed my-suite --id val --id-train train --near birds=birds --far dtd=dtd/images
+    dnm-bench run --suite my-suite
+    """  # noqa: D301
+    from dnm_sklearn.bench.run.prepare import show_progress
+    from dnm_sklearn.datasets import embed_image_folders
+    from dnm_sklearn.embedding import CLIPEmbedder
+
+    # Sets in the order of the groups, as the tables show them.
+    groups = {"near": near, "far": far, "sanity": sanity}
+    ood: list[tuple[str, Any, str]] = []
+    for group, values in groups.items():
+        for value in values:
+            set_name, where = _named_folder(group, value)
+            ood.append((set_name, group, where))
+    if not ood:
+        raise BadInput("No OOD set; give at least one with --near NAME=DIR or --far NAME=DIR.")
+    options: dict[str, Any] = {
+        "memory": cache,
+        "cache_size": cache_size,
+        "on_error": "nan" if skip_unreadable else "raise",
+    }
+    try:
+        embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
+        path = embed_image_folders(
+            folder,
+            id=id_folder,
+            id_train=id_train,
+            ood=ood,
+            names=None if names is None else _read_names(names),
+            embedder=show_progress(embedder),
+            corpus=corpus,
+            prompt=prompt,
+            adjective_prompt=adjective_prompt,
+            name=name,
+            note=note,
+            overwrite=overwrite,
+        )
+    except user_errors() as error:
+        # A full disk is no mistake in what was typed, so it is told in other words.
+        if is_full_disk(error):
+            raise BadInput(
+                f"No space left on device: the disk of {folder} or of the cache is full; free some "
+                "and give the command again: no part of a suite is left."
+            ) from error
+        raise BadInput(str(error)) from error
+    click.echo(f"Wrote the suite to {path}. Next: dnm-bench run --suite {path}")
+
+
+def _named_folder(group: str, value: str) -> tuple[str, str]:
+    """Split NAME=DIR."""
+    name, equals, folder = value.partition("=")
+    if not (name.strip() and equals and folder.strip()):
+        raise BadInput(f"--{group} {value!r} is not NAME=DIR, e.g. --{group} textures=dtd/images.")
+    return name.strip(), folder.strip()
+
+
+def _read_names(path: str) -> dict[str, str]:
+    """Read the class name of each subfolder."""
+    # Subfolders of ImageNet and others have codes for names.
+    names = {}
+    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        subfolder, tab, name = line.partition("\t")
+        if not (tab and subfolder.strip() and name.strip()):
+            raise ValueError(f"{path}, line {i}: not 'subfolder, tab, class name': {line!r}.")
+        names[subfolder.strip()] = name.strip()
+    return names

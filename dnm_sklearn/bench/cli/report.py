@@ -1,0 +1,86 @@
+"""``dnm-bench report``: a run as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_errors, write_output
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), default="report.html", show_default=True
+)
+@click.option("--title", default="OOD detection", show_default=True, help="Heading of the page.")
+@click.option(
+    "--gallery/--no-gallery",
+    default=True,
+    help="Show the most confident errors, where there are images.",
+)
+@click.option(
+    "--gallery-method",
+    help="Detector whose errors are shown; default: the best with negative labels.",
+)
+@click.option(
+    "--suite",
+    help="Suite of the images, where the name in the records does not say it, e.g. a TOML file.",
+)
+@click.option(
+    "--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery."
+)
+@cache_options
+def report(
+    runs: tuple[str, ...],
+    output: str,
+    title: str,
+    gallery: bool,
+    gallery_method: str | None,
+    suite: str | None,
+    data_root: str | None,
+    cache: str | None,
+    cache_size: int | None,
+) -> None:
+    """Make one self-contained HTML page of the run folders RUNS.
+
+    \b
+    dnm-bench report results
+    dnm-bench report seed0 seed1 -o report.html --no-gallery
+    dnm-bench report results --data-root data --gallery-method DNM
+
+    The page sorts and filters its tables, asks the network for nothing, and prints.
+    """  # noqa: D301
+    from dnm_sklearn.bench.html.gallery import make_gallery
+    from dnm_sklearn.bench.html.page import make_page
+    from dnm_sklearn.bench.results.run_groups import read_run_groups
+
+    # A report may take a minute; a folder that is not there is told before.
+    if not Path(output).absolute().parent.is_dir():
+        raise BadInput(
+            f"{Path(output).parent}: no such folder to write {Path(output).name} into; make it "
+            "first."
+        )
+    try:
+        groups = read_run_groups(runs)
+        galleries = []
+        for group in groups:
+            say(f"Reporting on {group.title} ...")
+            galleries.append(
+                make_gallery(
+                    group,
+                    method=gallery_method,
+                    suite=suite,
+                    data_root=data_root,
+                    memory=cache,
+                    cache_size=cache_size,
+                )
+                if gallery
+                else None
+            )
+        page = make_page(groups, galleries, title=title)
+    except user_errors() as error:
+        raise BadInput(str(error)) from error
+    write_output(output, page)
+    click.echo(f"Wrote {output}")

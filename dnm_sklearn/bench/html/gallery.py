@@ -1,0 +1,242 @@
+"""The most confident errors of a detector, as small images with what explains them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn.bench.results.records import Record
+from dnm_sklearn.bench.results.rows import Row
+from dnm_sklearn.bench.results.run_groups import RunGroup
+from dnm_sklearn.bench.run.explanations import NearestLabels, nearest_labels
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+
+# Pixels of a side on the page; files have twice as many for screens of high density.
+SIDE = 96
+
+# Negative labels that are shown of each image.
+_LABELS = 3
+
+
+@dataclass(frozen=True)
+class Error:
+    """One image that a detector got wrong."""
+
+    # A data URI, and where the image comes from: its file name, or its place in the set.
+    image: str
+    source: str
+
+    # Its class, or the name of its OOD set; and its score, higher = more OOD.
+    truth: str
+    score: float
+
+    # The ID class that it looks most like, and negative labels with their cosines; empty where the
+    # detector could not be asked.
+    nearest: str
+    negatives: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Errors of one detector: OOD images of lowest score by set, and ID images of highest score.
+
+    `problem` says what is missing, and why.
+    """
+
+    label: str
+    accepted: list[tuple[str, list[Error]]] = field(default_factory=list)
+    flagged: list[Error] = field(default_factory=list)
+    problem: str = ""
+
+
+def make_gallery(
+    group: RunGroup,
+    *,
+    method: str | None = None,
+    suite: str | None = None,
+    data_root: str | None = None,
+    memory: str | None = None,
+    cache_size: int | None = None,
+    n_images: int = 6,
+) -> Gallery | None:
+    """Find the most confident errors of a detector, and what explains them.
+
+    The suite is loaded again, and the detector fitted again from its class names. By default it is
+    the detector with negative labels of the highest mean AUROC, and the suite that of the records.
+    None for suites of embeddings, which have no images, and for suites that are not known.
+    """
+    row = _choose(group.rows, method)
+    if row is None:
+        return None
+    records = [record for record in row.succeeded if record.seed == row.seeds[0] and record.scores]
+    if not records:
+        return Gallery(row.label, problem="The records keep no scores of single images; run again.")
+
+    try:
+        loaded = _load_suite(records[0], suite, data_root)
+    except (ValueError, OSError, ImportError) as error:
+        return Gallery(row.label, problem=f"The images cannot be shown: {error}")
+    if loaded is None:
+        return None
+    sets = {images.name: images for images in loaded.ood}
+    if not _has_as_many(loaded.id, records[0].id) or not all(
+        _has_as_many(sets.get(record.ood["name"]), record.ood) for record in records
+    ):
+        return Gallery(
+            row.label, problem="The images on disk are not as many as those of the records."
+        )
+
+    detector, problem = _fit_again(records[0], loaded, memory, cache_size)
+    gallery = Gallery(row.label, problem=problem)
+    for record in records:
+        scores = group.first_scores(record)
+        images = sets[record.ood["name"]]
+        if scores is None or len(scores[1]) != len(images):
+            continue
+
+        ids, oods = scores
+        lowest = np.argsort(oods, kind="stable")[:n_images]
+        errors = _errors(detector, loaded, images, lowest, oods)
+        gallery.accepted.append((images.name, errors))
+
+        # The ID images are the same in all records.
+        if not gallery.flagged and len(ids) == len(loaded.id):
+            highest = np.argsort(-ids, kind="stable")[:n_images]
+            gallery.flagged.extend(_errors(detector, loaded, loaded.id, highest, ids))
+    return gallery
+
+
+def _choose(rows: Sequence[Row], method: str | None) -> Row | None:
+    """Find the row of a detector by label or name, or the best one."""
+    detectors = [row for row in rows if not row.error and row.kind == "detector"]
+    if method is None:
+        return max(detectors, key=_rank, default=None)
+
+    wanted = method.lower().removesuffix("detector")
+    for row in detectors:
+        if wanted in (row.label.lower(), row.method.lower().removesuffix("detector")):
+            return row
+    labels = ", ".join(row.label for row in detectors)
+    raise ValueError(f"There is no detector {method!r} in the run; it has {labels}.")
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    """Rank detectors with negative labels first, then by the mean AUROC."""
+    has_negative_labels = "n_negative_labels" in row.records[0].fitted
+    return has_negative_labels, float(np.mean([r.metrics["auroc"] for r in row.records]))
+
+
+def _load_suite(record: Record, name: str | None, data_root: str | None) -> Suite | None:
+    """Load the suite of a record; None where it is not known, or holds no images."""
+    from dnm_sklearn.bench.run.prepare import holds_embeddings
+    from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
+    from dnm_sklearn.datasets.definitions import benchmark_names
+    from dnm_sklearn.embedding import CLIPEmbedder
+
+    wanted = name or record.suite["name"]
+    if wanted in benchmark_names() and data_root is None:
+        raise ValueError("say where they lie with --data-root.")
+    try:
+        suite = load_suite(wanted, data_root=data_root)
+    except UnknownNameError:
+        # A name that the user gave must be right; that of the records may be of a file elsewhere.
+        if name is not None:
+            raise
+        return None
+
+    if suite.name != record.suite["name"]:
+        raise ValueError(
+            f"the suite {wanted!r} is {suite.name!r}, the records are of {record.suite['name']!r}."
+        )
+    if holds_embeddings(suite):
+        return None
+    model = record.model.get("name")
+    if suite.embedder is None and model:
+        suite = replace(suite, embedder=CLIPEmbedder(model))
+    return suite
+
+
+def _has_as_many(images: ImageSet | None, recorded: dict[str, Any]) -> bool:
+    return images is not None and len(images) == recorded["n"]
+
+
+def _fit_again(
+    record: Record, suite: Suite, memory: str | None, cache_size: int | None
+) -> tuple[Any, str]:
+    """Fit the detector of a record on the class names; or give None, and say why it cannot be."""
+    from dnm_sklearn.bench.run.config import RunConfig
+    from dnm_sklearn.bench.run.prepare import build
+    from dnm_sklearn.bench.run.registry import detectors
+    from dnm_sklearn.embedding.check import check_embedder
+
+    try:
+        embedder = check_embedder(suite.embedder, memory, cache_size)
+        if embedder.fingerprint_ != record.model["fingerprint"]:
+            return None, (
+                "The model is not the one of the records, so the errors are shown without "
+                "explanation."
+            )
+        config = RunConfig(seed=record.seed, overrides={record.method: record.params})
+        detector = build(detectors()[record.method], suite, embedder, config)
+        return detector.fit(), ""
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:
+        return None, f"The errors are shown without explanation: {error}"
+
+
+def _errors(
+    detector: Any, suite: Suite, images: ImageSet, positions: np.ndarray, scores: np.ndarray
+) -> list[Error]:
+    """Describe the images of a set at some positions."""
+    chosen = []
+    for i in positions.tolist():
+        item = images.images[i]
+        # A torch data set gives (image, target).
+        chosen.append(item[0] if isinstance(item, tuple) else item)
+
+    answers = [NearestLabels() for _ in chosen]
+    if detector is not None:
+        answers = nearest_labels(detector, chosen, top_k=_LABELS)
+
+    errors = []
+    for i, image, answer in zip(positions.tolist(), chosen, answers, strict=True):
+        truth = images.name if images.labels is None else suite.class_names[images.labels[i]]
+        error = Error(
+            image=_thumbnail(image),
+            source=_source(image, i),
+            truth=truth,
+            score=float(scores[i]),
+            nearest=answer.classes[0][0] if answer.classes else "",
+            negatives=answer.negatives,
+        )
+        errors.append(error)
+    return errors
+
+
+def _source(image: Any, position: int) -> str:
+    """Name a file without its folders (of whatever system wrote the path), else the position."""
+    if isinstance(image, str):
+        return image.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"image {position}"
+
+
+def _thumbnail(image: Any) -> str:
+    """Write an image as a small JPEG in a data URI."""
+    from PIL import Image
+
+    if isinstance(image, str):
+        with Image.open(image) as opened:
+            small = opened.convert("RGB")
+    elif isinstance(image, Image.Image):
+        small = image.convert("RGB")
+    else:
+        small = Image.fromarray(np.asarray(image)).convert("RGB")
+    small.thumbnail((SIDE * 2, SIDE * 2))
+
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

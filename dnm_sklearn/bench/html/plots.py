@@ -1,0 +1,422 @@
+"""The report's plots: matplotlib figures as ``svg`` elements that stand inside the page.
+
+Only this module imports matplotlib, and it is imported only when a report is made.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
+
+# Eight colours that stay apart for most colour-blind readers, times four kinds of dashes (lengths
+# of strokes and gaps in pixels): no two of 32 lines look alike.
+COLOURS = (
+    "#0b5fa5",
+    "#c1440e",
+    "#2b7a3d",
+    "#7d3c98",
+    "#a67c00",
+    "#0e7c86",
+    "#b0305c",
+    "#555555",
+)
+DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 3), (9, 3, 2, 3))
+
+# The two sides of a histogram, in the page's colours of ID and OOD, and the threshold between them.
+ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR = "#0b5fa5", "#c1440e", "#111111"
+
+# One inch has 72 units of SVG, so that at 72 dots per inch a size in points is a size in pixels.
+_DPI = 72
+_WIDTH, _HEIGHT = 420, 320
+_SCATTER_WIDTH = 500
+# Room for the tick labels and the axes' names, in pixels.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 44
+
+_TEXT_COLOUR, _GRID_COLOUR, _QUIET_COLOUR = "#39424f", "#e4e8ee", "#8a93a3"
+_STYLE: dict[str, Any] = {
+    # Words stay words: they can be searched, read aloud, and take the reader's fonts.
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    # Names of methods and sets are shown as they are; a "$" in them starts no formula.
+    "text.parse_math": False,
+    "text.color": _TEXT_COLOUR,
+    "axes.labelcolor": _TEXT_COLOUR,
+    "xtick.labelcolor": _TEXT_COLOUR,
+    "ytick.labelcolor": _TEXT_COLOUR,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID_COLOUR,
+    "grid.linewidth": 1,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 6,
+    # Tick labels are whole numbers of the axis, not offsets from a number in a corner.
+    "axes.formatter.useoffset": False,
+    # Lengths of dashes are pixels, as in the legend of the page, not multiples of the line's width.
+    "lines.scale_dashes": False,
+    "lines.linewidth": 1.8,
+    # A curve over 60,000 images has as many corners; those closer to the line than a third of a
+    # pixel are left out of the page.
+    "path.simplify": True,
+    "path.simplify_threshold": 0.3,
+}
+# Distances of ticks that are easy to read, times any power of ten.
+_TICK_STEPS = (1, 2, 2.5, 5, 10)
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
+# What matplotlib calls the groups of a plot that belong to a method, for the page's filter.
+_KEY = "key-"
+
+# A place, and the left, right, bottom and top of a box, in pixels from the lower left corner.
+Pixel = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+_plot_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, or one point, of a plot; the page's filter hides it by its `key` (default: label).
+
+    `style` is the number of its colour and dashes (default: its place in the plot).
+    """
+
+    label: str
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    key: str = ""
+    style: int | None = None
+
+
+def printable(text: object) -> str:
+    """Return a text with a mark in the place of each character that HTML and SVG may not hold."""
+    return re.sub(
+        r"[^\n\t -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text)
+    )
+
+
+def style_of(number: int) -> tuple[str, tuple[int, ...]]:
+    """Return colour and dashes of the line of a number: no two of 32 are alike."""
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def roc_points(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve with ID as positive: proportions of OOD and of ID images accepted."""
+    is_id = np.repeat([True, False], [len(id_scores), len(ood_scores)])
+    # Scores are higher for OOD images, so their negative is higher for the positive kind.
+    accepted_ood, accepted_id, _ = roc_curve(
+        is_id, -np.concatenate([id_scores, ood_scores]), drop_intermediate=True
+    )
+    return accepted_ood, accepted_id
+
+
+def line_chart(
+    lines: Sequence[Series],
+    *,
+    title: str,
+    description: str,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    diagonal: bool = False,
+    markers: bool = False,
+) -> Markup:
+    """Draw curves, with the line of chance or with marked points if wanted."""
+    with _plot_style():
+        axes = _new_axes(_WIDTH, x_label, y_label)
+        axes.set(xlim=x_range, ylim=y_range)
+
+        if diagonal:
+            axes.plot(x_range, y_range, color=_QUIET_COLOUR, linewidth=1, linestyle=(0, (3, 3)))
+
+        for number, line in enumerate(lines):
+            colour, dashes = style_of(number if line.style is None else line.style)
+            axes.plot(
+                line.x,
+                line.y,
+                color=colour,
+                linestyle=(0, dashes) if dashes else "solid",
+                marker="o" if markers else "",
+                clip_on=False,
+                gid=f"{_KEY}{number}",
+            )
+
+        return _to_svg(axes, title, description, _keys(lines))
+
+
+def scatter(
+    points: Sequence[Series], *, title: str, description: str, x_label: str, y_label: str
+) -> Markup:
+    """Draw one labelled point per series, on a logarithmic x axis and a y axis in percent."""
+    with _plot_style():
+        axes = _new_axes(_SCATTER_WIDTH, x_label, y_label, "log")
+
+        # From whole decade to whole decade; a time too short for the clock counts as a nanosecond.
+        costs = [max(point.x[0], 1e-6) for point in points]
+        first = math.floor(math.log10(min(costs)))
+        last = max(math.ceil(math.log10(max(costs))), first + 1)
+        axes.set(xlim=(10.0**first, 10.0**last), ylim=(0, 100))
+
+        places = [(cost, point.y[0]) for cost, point in zip(costs, points, strict=True)]
+        pixels = axes.transData.transform(places)
+        labels = [printable(point.label) for point in points]
+        label_places = _place_labels(pixels, labels)
+
+        for number, point in enumerate(points):
+            colour, _ = style_of(number if point.style is None else point.style)
+            group = f"{_KEY}{number}"
+            x, y = pixels[number]
+            axes.plot([x], [y], "o", color=colour, markersize=10, transform=None, gid=group)
+            _draw_label(axes, (x, y), label_places[number], labels[number], colour, group)
+
+        return _to_svg(axes, title, description, _keys(points))
+
+
+def histogram(
+    id_scores: np.ndarray,
+    ood_scores: np.ndarray,
+    threshold: float | None,
+    *,
+    title: str,
+    description: str,
+) -> Markup:
+    """Draw the proportions of ID and OOD scores in bins, and a finite threshold."""
+    if threshold is not None and not math.isfinite(threshold):
+        threshold = None
+    low, high = _score_range(np.concatenate([id_scores, ood_scores]), threshold)
+    edges = np.linspace(low, high, 41)
+
+    with _plot_style():
+        axes = _new_axes(_WIDTH, "OOD score (higher = more OOD)", "% of the images")
+        highest = 0.0
+
+        for scores, colour, dashes in (
+            (id_scores, ID_COLOUR, "solid"),
+            (ood_scores, OOD_COLOUR, (0, (4, 2))),
+        ):
+            counts, _ = np.histogram(np.clip(scores, low, high), edges)
+            percent = 100 * counts / len(scores)
+            highest = max(highest, float(percent.max()))
+            axes.stairs(
+                percent,
+                edges,
+                fill=True,
+                facecolor=(colour, 0.4),
+                edgecolor=colour,
+                linestyle=dashes,
+                linewidth=1,
+                clip_on=False,
+            )
+
+        axes.set(xlim=(low, high), ylim=(0, highest))
+        if threshold is not None:
+            axes.axvline(threshold, color=THRESHOLD_COLOUR, linewidth=2, clip_on=False)
+
+        return _to_svg(axes, title, description)
+
+
+def _score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, float]:
+    """Return the range of a histogram: most scores, and the threshold."""
+    # The farthest 0.2 % on each side would leave most of the plot empty: they count in its ends.
+    low, high = (float(value) for value in np.quantile(scores, [0.002, 0.998]))
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+
+    # Equal scores, or scores as good as equal for numbers of their size, need some width too.
+    size = max(1.0, abs(low), abs(high))
+    if high - low <= 1e-9 * size:
+        low, high = low - 0.5 * size, high + 0.5 * size
+    return low, high
+
+
+def _keys(series: Sequence[Series]) -> list[str]:
+    return [printable(one.key or one.label) for one in series]
+
+
+@contextmanager
+def _plot_style() -> Iterator[None]:
+    """Draw in the report's style, whatever the user's matplotlibrc says."""
+    # Resetting the back end would load one with windows.
+    style: Any = {**matplotlib.rcParamsDefault, **_STYLE}
+    style.pop("backend")
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # The reader's browser has glyphs that the font which measures the text has not.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def _new_axes(width: int, x_label: str, y_label: str, x_scale: str = "linear") -> Axes:
+    axes = _shared_axes(width, x_scale)
+    for artist in (*axes.lines, *axes.patches, *axes.texts):
+        artist.remove()
+    axes.set_xlabel(printable(x_label))
+    axes.set_ylabel(printable(y_label))
+    return axes
+
+
+# Making axes with all of their ticks takes longer than drawing them, and a report has hundreds.
+@cache
+def _shared_axes(width: int, x_scale: str) -> Axes:
+    figure = Figure(figsize=(width / _DPI, _HEIGHT / _DPI), dpi=_DPI)
+    inner_width, inner_height = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    axes = figure.add_axes(
+        (_LEFT / width, _BOTTOM / _HEIGHT, inner_width / width, inner_height / _HEIGHT)
+    )
+
+    # The figure and the axes have no ground of their own: the page shines through.
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+
+    # Nothing is drawn beyond the axes, and without clipping a line on their edge has its full width.
+    axes.grid(True, clip_on=False)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
+    if x_scale == "log":
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
+    return axes
+
+
+def _draw_label(
+    axes: Axes, point: Pixel, place: Pixel, label: str, colour: str, group: str
+) -> None:
+    """Write a label beside its point, with a line to it where the label had to move away."""
+    if abs(place[1] - point[1]) > 1:
+        x, y = zip(point, place, strict=True)
+        axes.plot(x, y, color=colour, linewidth=0.8, transform=None, gid=group)
+
+    axes.text(
+        *place,
+        label,
+        transform=None,
+        horizontalalignment="left" if place[0] > point[0] else "right",
+        verticalalignment="center_baseline",
+        gid=group,
+    )
+
+
+def _place_labels(points: np.ndarray, labels: Sequence[str]) -> list[Pixel]:
+    """Find a place beside each point where its label meets no point and no other label, in pixels.
+
+    The label stands left or right of the point, at its height or as near to it as there is room.
+    """
+    # At first, the points themselves.
+    taken: list[Box] = [(x - 6, x + 6, y - 6, y + 6) for x, y in points]
+    places = []
+
+    for (x, y), label in zip(points, labels, strict=True):
+        place, box = _free_place(x, y, len(label), taken)
+        places.append(place)
+        taken.append(box)
+    return places
+
+
+def _free_place(x: float, y: float, n_characters: int, taken: Sequence[Box]) -> tuple[Pixel, Box]:
+    """Find the free place for a label that is nearest to its point; give it with its box."""
+    # Seven pixels are a little more than the mean width of a character, 13 the height of a line.
+    length = 7 * n_characters
+    for shift in sorted(range(-260, 261, 13), key=abs):
+        for side in (1, -1):
+            start, end = sorted([x + 9 * side, x + (9 + length) * side])
+            box = (start, end, y + shift - 6, y + shift + 6)
+            inside = start > _LEFT and end < _SCATTER_WIDTH
+            inside = inside and box[2] > _BOTTOM - 6 and box[3] < _HEIGHT
+            if inside and not any(_overlap(box, other) for other in taken):
+                return (x + 9 * side, y + shift), box
+
+    # Where all is taken, two labels on each other are better than none.
+    return (x + 9, y), (x + 9, x + 9 + length, y - 6, y + 6)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    """Tell whether two boxes have some ground in common."""
+    beside = one[1] <= other[0] or other[1] <= one[0]
+    above = one[3] <= other[2] or other[3] <= one[2]
+    return not (beside or above)
+
+
+def _to_svg(axes: Axes, title: str, description: str, keys: Sequence[str] = ()) -> Markup:
+    """Write a figure as an ``svg`` element with a text alternative, for the inside of a page."""
+    name = f"plot{next(_plot_numbers)}"
+
+    # The salt makes the identifiers of one plot differ from those of all others of the page.
+    matplotlib.rcParams["svg.hashsalt"] = name
+    out = io.StringIO()
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(out, metadata=no_metadata)
+    root = ElementTree.fromstring(out.getvalue())
+    for element in root.iter():
+        _clean(element, keys)
+
+    # A style sheet inside of the element would hold for the whole page; report.css has these rules.
+    style = root.find("defs")
+    if style is not None:
+        root.remove(style)
+
+    # The text alternative comes first.
+    root.attrib = {
+        "class": "plot",
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{name}t {name}d",
+    }
+    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, id=f"{name}{tag[0]}")
+        element.text = printable(text)
+        root.insert(place, element)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _clean(element: ElementTree.Element, keys: Sequence[str]) -> None:
+    """Turn an element of a file into one of a page, and name the method that a group belongs to."""
+    # An HTML page knows the name spaces of SVG by itself.
+    element.tag = element.tag.removeprefix(_SVG)
+    if _XLINK_HREF in element.attrib:
+        element.set("href", element.attrib.pop(_XLINK_HREF))
+
+    # Groups are named alike in all plots, and an identifier may stand on a page only once.
+    if element.tag == "g":
+        group = element.attrib.pop("id", "")
+        if group.startswith(_KEY):
+            element.set("data-key", keys[int(group.removeprefix(_KEY))])
+
+    # A tenth of a pixel is exact enough, and line ends between the points are not needed.
+    path = element.get("d")
+    if path is not None:
+        path = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}", path)
+        element.set("d", " ".join(path.split()))
+
+    # Nor is the indentation.
+    element.tail = None
+    if element.text and not element.text.strip():
+        element.text = None

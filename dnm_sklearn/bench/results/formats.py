@@ -1,0 +1,259 @@
+"""Tables of a run group as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dnm_sklearn.bench.results.bootstrap import Difference
+from dnm_sklearn.bench.results.differences import Differences
+from dnm_sklearn.bench.results.records import Record
+from dnm_sklearn.bench.results.rows import (
+    GROUPS,
+    METRICS,
+    Row,
+    build_rows,
+    deviation,
+    groups_of,
+    mean,
+    metric_name,
+    ood_sets,
+    percent,
+)
+from dnm_sklearn.bench.results.run_groups import RunGroup
+
+# With more OOD sets than these, a table of single sets is cut by group to fit on a page.
+_WIDEST = 8
+_MEANINGS = {
+    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID images "
+    "are.",
+    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD images "
+    "are.",
+}
+
+
+@dataclass
+class Table:
+    """A table as text: names of the columns, rows of cells (the row's label first), and notes."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def make_table(
+    group: RunGroup,
+    *,
+    metrics: Sequence[str] = tuple(METRICS),
+    differences: Mapping[str, Differences] | None = None,
+) -> Table:
+    """Lay the means of a run group out as a table.
+
+    `differences` to a reference row stand in columns of their own, under the names given.
+    """
+    rows = group.rows
+    groups = groups_of(group.ood_sets)
+    used = [str(row.records[0].id_images_used) for row in rows]
+    streams = [_stream(row.records[0]) for row in rows]
+    runs = [_runs(row) for row in rows]
+    columns = [("ID images used", used), ("sees test stream", streams), ("seeds x orders", runs)]
+    for metric in metrics:
+        for ood_group in groups:
+            cells = [percent(row.group_values(metric, ood_group)) for row in rows]
+            columns.append((f"{metric_name(metric)} {ood_group}", cells))
+
+    # A difference stands beside the means that it is of.
+    notes = _metric_notes(metrics)
+    for name, of_groups in (differences or {}).items():
+        for ood_group, found in of_groups.items():
+            cells = [_interval(found[i]) for i in range(len(rows))]
+            columns.append((f"{name} {ood_group} [95 % CI]", cells))
+
+    columns.append(("ID accuracy", [_accuracy(row) for row in rows]))
+    columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
+
+    notes += _difference_notes(rows, differences or {})
+    notes += [f"{row.label} failed: {row.error}" for row in rows if row.error]
+    if group.records[0].suite.get("note"):
+        notes.append(f"Note: {group.records[0].suite['note']}")
+    return _from_columns(group.title, rows, columns, notes)
+
+
+def make_set_tables(group: RunGroup, *, metrics: Sequence[str] = tuple(METRICS)) -> list[Table]:
+    """Lay the single OOD sets out as one table per metric, or with many sets per metric and group."""
+    rows, sets = group.rows, group.ood_sets
+    cut = len(sets) > _WIDEST
+    ood_groups = dict.fromkeys(ood_group for _, ood_group in sets) if cut else [""]
+
+    tables = []
+    for metric in metrics:
+        for ood_group in ood_groups:
+            columns = []
+            for name, its_group in sets:
+                if cut and its_group != ood_group:
+                    continue
+                head = name if cut else f"{name} ({its_group})"
+                columns.append((head, [percent(row.values(metric, name)) for row in rows]))
+            what = f"{ood_group} OOD set" if cut else "OOD set"
+            title = f"{metric_name(metric)} by {what}, {group.title}"
+            tables.append(_from_columns(title, rows, columns, _metric_notes([metric])))
+    return tables
+
+
+def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -> str:
+    """Write the whole table of one suite as CSV, one line per method.
+
+    Metrics are fractions in [0, 1], unrounded: columns ``metric:near`` and ``metric:far`` (means),
+    ``metric:set``, and each of them with ``:sd`` for the standard deviation.
+    """
+    sets = [name for name, _ in ood_sets(records)]
+    head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error"]
+    head += ["id_images_used", "sees_test_stream", "stream", "scoring", "prompt", "id_accuracy"]
+    head += ["seconds"]
+    for suffix in ("", ":sd"):
+        for metric in metrics:
+            head += [f"{metric}:{name}{suffix}" for name in (*GROUPS, *sets)]
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    for row in build_rows(records):
+        first = row.records[0]
+        seeds = " ".join(map(str, row.seeds))
+        line = [first.suite["name"], first.model.get("name", ""), first.method, row.label]
+        line += [first.kind, seeds, row.n_runs, "failed" if row.error else "ok", row.error]
+        line += [first.id_images_used, first.sees_test_stream, first.stream, first.scoring]
+        line += [first.prompt, first.id_accuracy, row.seconds]
+
+        # In the order of the head: all means, then all deviations.
+        values = []
+        for metric in metrics:
+            values += [row.group_values(metric, group) for group in GROUPS]
+            values += [row.values(metric, name) for name in sets]
+        line += [mean(of_runs) for of_runs in values]
+        line += [deviation(of_runs) for of_runs in values]
+        writer.writerow(["" if cell is None else cell for cell in line])
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table as Markdown."""
+    rule = "|---|" + "--:|" * (len(table.head) - 1)
+    lines = [f"**{_markdown(table.title)}**", "", _markdown_row(table.head), rule]
+    lines += [_markdown_row(row) for row in table.rows]
+    lines.append("")
+    lines += [f"{_markdown(note)}\n" for note in table.notes]
+    return "\n".join(lines)
+
+
+def to_latex(table: Table) -> str:
+    """Write a table as LaTeX (``booktabs``)."""
+    columns = "l" + "r" * (len(table.head) - 1)
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(table.head), r"\midrule"]
+    lines += [_latex_row(row) for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+
+    caption = " ".join([f"{table.title}.", *table.notes])
+    lines += [rf"\caption{{{_latex(caption)}}}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _from_columns(
+    title: str, rows: Sequence[Row], columns: Sequence[tuple[str, list[str]]], notes: list[str]
+) -> Table:
+    """Turn columns (name and cells) into a table of rows."""
+    head = ["Detector", *(name for name, _ in columns)]
+    lines = []
+    for i, row in enumerate(rows):
+        lines.append([row.label, *(cells[i] for _, cells in columns)])
+    return Table(title, head, lines, notes)
+
+
+def _metric_notes(metrics: Sequence[str]) -> list[str]:
+    """Say what the numbers of some metrics mean."""
+    notes = [
+        "All in percent; ± is the standard deviation over seeds and, for methods that see the test "
+        "stream, its orders."
+    ]
+    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
+    return [*notes, meanings] if meanings else notes
+
+
+def _difference_notes(rows: Sequence[Row], differences: Mapping[str, Differences]) -> list[str]:
+    """Say which rows have no difference to the reference, and why."""
+    labels: dict[str, list[str]] = {}
+    for of_groups in differences.values():
+        for found in of_groups.values():
+            for i, reason in found.items():
+                # The reference itself has an empty string: nothing is missing.
+                if isinstance(reason, str) and reason:
+                    labels.setdefault(reason, []).append(rows[i].label)
+
+    notes = []
+    for reason, found_labels in labels.items():
+        shown = ", ".join(dict.fromkeys(found_labels))
+        notes.append(f"No difference for {shown}: {reason}.")
+    if differences and any(row.records[0].stream == "rare-ood" for row in rows):
+        notes.append(
+            "A difference of or to a row of the stream rare-ood is over the OOD images that were "
+            "drawn for each order, so it is not that of the means shown."
+        )
+    return notes
+
+
+def _stream(record: Record) -> str:
+    return record.stream or ("yes" if record.sees_test_stream else "no")
+
+
+def _runs(row: Row) -> str:
+    """Return "seeds x orders" of a method with a stream, and the number of seeds of others."""
+    n_orders = max(len(record.runs) for record in row.records)
+    return f"{len(row.seeds)} x {n_orders}" if row.records[0].stream else str(len(row.seeds))
+
+
+def _accuracy(row: Row) -> str:
+    known = [record.id_accuracy for record in row.records if record.id_accuracy is not None]
+    return f"{100 * np.mean(known):.1f}" if known else "-"
+
+
+def _interval(found: Difference | str) -> str:
+    if isinstance(found, str) or not math.isfinite(found.value):
+        return "-"
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown would read as its own, and put all on one line."""
+    # The backslash first: the others are escaped with it.
+    for char in "\\`*_[]<>|":
+        text = text.replace(char, "\\" + char)
+    return " ".join(text.split())
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+def _latex(text: str) -> str:
+    """Escape what LaTeX would read as its own, and put all on one line."""
+    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"

@@ -1,0 +1,114 @@
+"""Scores of all images beside the records: npz files that a record names with their digest."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn.bench.results.records import (
+    NewerRecordError,
+    Record,
+    RecordError,
+    read_record,
+    write_record,
+)
+
+# Folder of the score files inside of the folder of the records.
+FOLDER = "scores"
+
+
+def write_with_scores(
+    folder: str | os.PathLike[str], record: Record, id_scores: np.ndarray, ood_scores: np.ndarray
+) -> Record:
+    """Write scores (one line per repeat; none for a failed record), then their record.
+
+    Returns the record as written, with the name and the digest of its scores.
+    """
+    folder = Path(folder)
+    if len(id_scores):
+        # Both together, so that equal scores of an ID and an OOD image stay equal.
+        both = compact(np.concatenate([id_scores, ood_scores], axis=1))
+        n_id = id_scores.shape[1]
+        content = io.BytesIO()
+        np.savez_compressed(content, id=both[:, :n_id], ood=both[:, n_id:])
+
+        file = Path(FOLDER) / f"{record.file_name.removesuffix('.json')}.npz"
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / file) as scratch:
+            scratch.write_bytes(content.getvalue())
+        record = replace(
+            record, scores={"file": file.as_posix(), "digest": _digest(content.getvalue())}
+        )
+
+    # The record comes last: a record on disk always has its scores.
+    write_record(folder, record)
+    return record
+
+
+def read_scores(folder: str | os.PathLike[str], record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Read the scores of ID images (n_repeats, n_id) and OOD images (n_repeats, n_ood) of a record.
+
+    Higher = more OOD, in the order of the sets; NaN where an OOD image was not in the stream.
+    """
+    if not record.scores:
+        raise RecordError(f"The record {record.file_name} keeps no scores; run it again.")
+
+    # Records may come from elsewhere: what they name must lie beside them.
+    root = Path(folder).resolve()
+    path = (root / record.scores["file"]).resolve()
+    if root not in path.parents:
+        raise RecordError(f"{path} lies outside the folder of its record; run it again.")
+
+    try:
+        content = path.read_bytes()
+        if _digest(content) != record.scores["digest"]:
+            raise RecordError(
+                f"{path} is not the file that its record names; run with --skip-existing to make it."
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return arrays["id"].astype(np.float64), arrays["ood"].astype(np.float64)
+    except RecordError:
+        raise
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordError(
+            f"{path} cannot be read ({error}); run with --skip-existing to make it again."
+        ) from error
+
+
+def valid_records(folder: str | os.PathLike[str]) -> dict[str, Record]:
+    """Find by file name the records that need not be computed again; the folder may be missing.
+
+    They are readable, not failed, under their own names, and with their scores whole.
+    """
+    found = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            record = read_record(path)
+            if record.status == "ok" and record.file_name == path.name:
+                read_scores(folder, record)
+                found[path.name] = record
+
+        # A folder of a newer version is not to be written into; a damaged record is made again.
+        except NewerRecordError:
+            raise
+        except RecordError:
+            continue
+    return found
+
+
+def compact(scores: np.ndarray) -> np.ndarray:
+    """Turn float64 scores into float32 where that keeps every order and tie."""
+    with np.errstate(over="ignore"):
+        small = scores.astype(np.float32)
+    return small if len(np.unique(small)) == len(np.unique(scores)) else scores
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""Running detectors and baselines on a suite."""

@@ -1,0 +1,83 @@
+"""ID images to fit on, from a folder of images or a file of embeddings."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dnm_sklearn.bench.run.prepare import holds_embeddings
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+
+
+def with_id_train(suite: Suite, path: str) -> Suite:
+    """Give a suite other ID images to fit on.
+
+    `path` is a folder of images with a subfolder per class, for a suite of images; or, for any
+    suite, an npz file with ``embedding`` (n, d) of the suite's model and, if wanted, ``label`` (n,).
+    """
+    where = Path(path)
+    if not where.exists():
+        raise ValueError(f"--id-train {path}: there is no such folder or file.")
+    if where.is_file():
+        return replace(suite, id_train=_read_embeddings(suite, where))
+
+    # Images need the model that made the rows of the suite, which is not in it.
+    if holds_embeddings(suite):
+        raise ValueError(
+            f"--id-train {path} is a folder of images, but {suite.name!r} is a suite of "
+            "embeddings: there is no model to embed them; give an npz file with an array "
+            "'embedding' made by the same model."
+        )
+    return replace(suite, id_train=_list_images(suite, where))
+
+
+def _list_images(suite: Suite, folder: Path) -> ImageSet:
+    """List the images of a folder with a subfolder per class."""
+    from dnm_sklearn.datasets.folders import list_class_folders
+
+    files, labels, names = list_class_folders(folder)
+    positions = {name: i for i, name in enumerate(suite.class_names)}
+    unknown = [name for name in names if name not in positions]
+    if unknown:
+        raise ValueError(
+            f"--id-train {folder}: {len(unknown)} of its {len(names)} subfolders are not class "
+            f"names of {suite.name!r} (first: {unknown[0]!r}); rename or remove them."
+        )
+
+    # From numbers of subfolders to numbers of the suite's classes.
+    class_of_folder = np.array([positions[name] for name in names])
+    return ImageSet(folder.name, files, "id", class_of_folder[np.asarray(labels)])
+
+
+def _read_embeddings(suite: Suite, path: Path) -> ImageSet:
+    """Read rows and, if there, labels from an npz file, and normalise the rows."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows, labels = arrays["embedding"], arrays.get("label")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"--id-train {path} is no npz file with an array 'embedding' ({error})."
+        ) from error
+
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
+        raise ValueError(
+            f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got shape "
+            f"{rows.shape}."
+        )
+    if holds_embeddings(suite) and rows.shape[1] != suite.id.images.shape[1]:
+        raise ValueError(
+            f"--id-train {path} is {rows.shape[1]} wide, the suite {suite.name!r} "
+            f"{suite.id.images.shape[1]}: the rows are not of the suite's model."
+        )
+    if labels is not None and labels.shape != (len(rows),):
+        raise ValueError(
+            f"--id-train {path}: 'label' must hold {len(rows)} integers, got shape {labels.shape}."
+        )
+
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(f"--id-train {path}: some rows of 'embedding' are zero; leave them out.")
+    return ImageSet(path.stem, (rows / norms).astype(np.float32), "id", labels)

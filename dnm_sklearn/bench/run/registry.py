@@ -1,0 +1,205 @@
+"""What ``dnm-bench`` can run, by name: detectors, baselines and suites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.datasets.benchmark import Suite
+
+Kind = Literal["detector", "baseline"]
+
+
+class UnknownNameError(ValueError):
+    """A name that the registry does not hold; the message gives the nearest ones."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that can be fitted and gives OOD scores."""
+
+    # On the command line and in records; and in tables.
+    name: str
+    label: str
+
+    # A detector is fitted on class names, a baseline on ID images.
+    kind: Kind
+
+    # Returns the class; called at first use, because that may import torch or PyOD.
+    load: Callable[[], type]
+
+    # One line for lists.
+    summary: str
+
+    # How rows are scored, where that is not simply row by row.
+    batch_note: str = ""
+
+    # Parameters requested beside the name, and those that must differ from the class's defaults.
+    params: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
+
+    # Whether to find out if the scores of a row depend on the rows beside it.
+    check_rows: bool = False
+
+    # Of a detector: ID images per class that it is fitted on beside the class names; 0 = all that
+    # there are, None = none. Baselines follow the run's configuration.
+    id_per_class: int | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What distinguishes two methods of one run."""
+        return self.name, repr(self.params), self.id_per_class
+
+    @property
+    def uses_id_images(self) -> bool:
+        """Whether the score of a detector can use ID images at fit."""
+        info = getattr(self.load(), "info", None)
+        return info is not None and any("ID images" in need for need in info.needs)
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """What was requested beside the name."""
+        images = {} if self.id_per_class is None else {"id_per_class": self.id_per_class}
+        return {**images, **dict(self.params)}
+
+
+# Name -> (module, class, summary, how rows are scored where that is special).
+_BASELINES = {
+    "KNN": ("pyod.models.knn", "KNN", "distance to the k-th nearest ID image", ""),
+    "LOF": ("pyod.models.lof", "LOF", "local outlier factor", ""),
+    "IForest": ("pyod.models.iforest", "IForest", "isolation forest", ""),
+    "ECOD": (
+        "dnm_sklearn.bench.run.baselines",
+        "RowwiseECOD",
+        "empirical tail probabilities, every row ranked alone among the ID images",
+        "each row alone, ranked among the ID images used at fit",
+    ),
+    "PCA": ("pyod.models.pca", "PCA", "weighted distance along the principal components", ""),
+    "HBOS": ("pyod.models.hbos", "HBOS", "histogram of every dimension", ""),
+}
+
+# Name -> (arguments of load_glyphs, summary).
+_SUITES: dict[str, tuple[dict[str, Any], str]] = {
+    "glyphs": (
+        {"task": "letters"},
+        "52 Latin letters against other scripts, symbols, digits and noise",
+    ),
+    "glyphs-contaminated": (
+        {"task": "letters", "contaminate": True},
+        "the same with near-synonyms of the ID names in the corpus (false negatives)",
+    ),
+    "glyphs-symbols": (
+        {"task": "symbols"},
+        "100 symbols against other symbols, alphabets, digits and noise",
+    ),
+    "glyphs-symbols-contaminated": (
+        {"task": "symbols", "contaminate": True},
+        "the same with near-synonyms of the ID names in the corpus",
+    ),
+}
+
+# The suites' own names, as records and tables show them.
+_ALIASES = {"glyphs-letters": "glyphs", "glyphs-letters-contaminated": "glyphs-contaminated"}
+
+
+def detectors() -> dict[str, Method]:
+    """Every detector of the toolkit, in the order of the tables."""
+    from dnm_sklearn.detectors import all_detectors
+
+    methods = {}
+    for name, cls in all_detectors().items():
+        info = cls.info
+        source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
+        summary = f"{info.title} ({source})"
+        methods[name] = Method(name, info.name, "detector", _returning(cls), summary)
+    return methods
+
+
+def baselines() -> dict[str, Method]:
+    """Every PyOD baseline, fitted on embeddings of ID images."""
+    methods = {}
+    for name, (module, cls, summary, note) in _BASELINES.items():
+        load = _importing(module, cls)
+        methods[name] = Method(name, f"PyOD {name}", "baseline", load, f"PyOD: {summary}", note)
+    return methods
+
+
+def suites() -> dict[str, str]:
+    """Names of the shipped suites with a line on each."""
+    return {name: summary for name, (_, summary) in _SUITES.items()}
+
+
+def datasets() -> list[tuple[str, str]]:
+    """Torchvision's data sets that a benchmark definition can name, with a line on each."""
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
+
+    sets = known_torchvision_sets()
+    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
+
+
+def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:
+    """Load a shipped suite by name, an embedding suite from a folder, or a benchmark from its data.
+
+    `name` is one of :func:`suites`, a folder (or its ``suite.json``), the name of a benchmark
+    definition, or a definition's TOML file; the last two take their images from `data_root`.
+    """
+    from dnm_sklearn.datasets.definitions import benchmark_names
+
+    # A definition comes first: its file may lie in a folder that has a suite's name.
+    shipped = _ALIASES.get(name.lower(), name.lower())
+    benchmarks = benchmark_names()
+    if shipped in benchmarks or name.lower().endswith(".toml"):
+        from dnm_sklearn.datasets.load import load_benchmark
+
+        return load_benchmark(name, data_root, download=download)
+
+    if data_root is not None or download:
+        raise ValueError(f"{name!r} brings its own images: leave out --data-root and --download.")
+    if shipped in _SUITES:
+        from dnm_sklearn.datasets.glyphs import load_glyphs
+
+        return load_glyphs(**_SUITES[shipped][0])
+    if Path(name).exists():
+        from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
+
+        return load_embedding_suite(name)
+
+    # What was typed is nothing of these.
+    names = [*_SUITES, *benchmarks]
+    raise UnknownNameError(
+        f"{name!r} is neither a suite nor a folder that exists.{did_you_mean(name, names)} "
+        f"Suites: {', '.join(names)}; or give a folder with a suite.json, or a benchmark's TOML "
+        "file."
+    )
+
+
+def resolve(name: str, methods: Mapping[str, Method]) -> Method:
+    """Find a method by name or label, ignoring case, "pyod:" and a trailing "Detector"."""
+    # Labels are what tables show, so they are what users copy.
+    wanted = name_key(name)
+    for method in methods.values():
+        if wanted in (name_key(method.name), name_key(method.label)):
+            return method
+
+    kind = next(iter(methods.values())).kind if methods else "method"
+    hint = did_you_mean(name, methods, key=name_key)
+    raise UnknownNameError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(methods)}.")
+
+
+def name_key(name: str) -> str:
+    """Return what of a method's name is compared."""
+    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
+    return key.removesuffix("detector") or key
+
+
+# Functions of their own, because a lambda in a loop would see the loop's last class.
+def _returning(cls: type) -> Callable[[], type]:
+    return lambda: cls
+
+
+def _importing(module: str, cls: str) -> Callable[[], type]:
+    return lambda: getattr(import_module(module), cls)

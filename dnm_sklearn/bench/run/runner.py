@@ -1,0 +1,427 @@
+"""Running methods on a suite: every method fitted once, a record per OOD set."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn.bench.results.records import EACH_ROW, Record, now
+from dnm_sklearn.bench.run.config import RunConfig
+from dnm_sklearn.bench.run.machine import (
+    environment,
+    limited_threads,
+    peak_memory,
+    reset_peak_memory,
+)
+from dnm_sklearn.bench.run.orders import MEANING, score_stream
+from dnm_sklearn.bench.run.prepare import SUITE_PARAMS, EmbeddedSuite, build, draw_id_images
+from dnm_sklearn.bench.run.registry import Method
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.embedding.text import names_digest
+from dnm_sklearn.metrics import ood_metrics
+from dnm_sklearn.scoring import class_index
+
+_IN_ITS_SET = "each row together with its set (scores change with the rows beside it)"
+
+# Called with the label of a method before it runs.
+OnStart = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A record, and the scores behind it, one line per repeat.
+
+    There are no scores if the method failed, or if the record is not new (was there before).
+    """
+
+    record: Record
+    id_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    ood_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    is_new: bool = True
+
+
+@dataclass
+class _Task:
+    """An unfitted method, the OOD sets that it must be scored on, and the records it has already.
+
+    Each set stands with its record as far as that is known before the run.
+    """
+
+    method: Method
+    estimator: Any
+    pending: list[tuple[ImageSet, Record]] = field(default_factory=list)
+    cached: list[Record] = field(default_factory=list)
+
+
+def run_methods(
+    embedded: EmbeddedSuite,
+    methods: Sequence[Method],
+    config: RunConfig | None = None,
+    *,
+    cached: Mapping[str, Record] | None = None,
+    jobs: int = 1,
+    on_start: OnStart | None = None,
+) -> Iterator[Result]:
+    """Run methods on a suite; give the results in their order, each as soon as it is there.
+
+    Records in `cached` (by file name) are not computed again. A method that fails gives failed
+    records, and the run goes on; one that cannot be built stops it before anything runs. With
+    several `jobs`, methods run at a time through joblib, whose back end is that of a surrounding
+    ``joblib.parallel_config``.
+    """
+    config = config or RunConfig()
+    tasks = []
+    for method in methods:
+        tasks.append(_Task(method, build(method, embedded.suite, embedded.embedder, config)))
+    _check_id_images(embedded.suite, methods)
+
+    # torch takes seconds to import, which must not count as the first detector's time.
+    if any(method.kind == "detector" for method in methods):
+        import torch  # noqa: F401
+
+    machine = environment()
+    for task in tasks:
+        template = _template(embedded, task, config, machine)
+        for images, digest in zip(embedded.suite.ood, embedded.ood_digests, strict=True):
+            record = replace(template, ood={**_describe_set(images, digest), "group": images.group})
+            if cached and record.file_name in cached:
+                task.cached.append(cached[record.file_name])
+            else:
+                task.pending.append((images, record))
+
+    pending = [task for task in tasks if task.pending]
+    run = _run_serially if jobs == 1 else _run_in_parallel
+    return _in_order(tasks, run(embedded, pending, config, jobs, on_start))
+
+
+def _check_id_images(suite: Suite, methods: Sequence[Method]) -> None:
+    """Refuse methods that are fitted on ID images where the suite has none, or none with labels."""
+    needy = [m.name for m in methods if m.kind == "baseline" or m.id_per_class is not None]
+    if needy and suite.id_train is None:
+        raise ValueError(
+            f"The suite {suite.name!r} has no id_train images, which {', '.join(needy)} must be "
+            "fitted on; give ID images with --id-train, or leave these methods out."
+        )
+
+    # 0 takes all images, whatever their classes; baselines take all where there are no labels.
+    drawn = [m.name for m in methods if m.kind == "detector" and m.id_per_class]
+    if drawn and suite.id_train is not None and suite.id_train.labels is None:
+        raise ValueError(
+            f"The ID images of {suite.id_train.name!r} have no class labels, so that none can be "
+            f"drawn by class for {', '.join(drawn)}; label them, or give id_per_class=0, which "
+            "takes them all."
+        )
+
+
+def _in_order(tasks: list[_Task], results: Iterable[list[Result]]) -> Iterator[Result]:
+    """Give for each task its cached records, then what was computed for it."""
+    computed = iter(results)
+    for task in tasks:
+        for record in task.cached:
+            yield Result(record, is_new=False)
+        if task.pending:
+            yield from next(computed)
+
+
+def _run_serially(
+    embedded: EmbeddedSuite,
+    tasks: list[_Task],
+    config: RunConfig,
+    jobs: int,
+    on_start: OnStart | None,
+) -> Iterator[list[Result]]:
+    for task in tasks:
+        if on_start is not None:
+            on_start(task.method.label)
+        yield _run_task(embedded, task, config)
+
+
+def _run_in_parallel(
+    embedded: EmbeddedSuite,
+    tasks: list[_Task],
+    config: RunConfig,
+    jobs: int,
+    on_start: OnStart | None,
+) -> Iterable[list[Result]]:
+    from joblib import Parallel, delayed
+
+    for task in tasks:
+        if on_start is not None:
+            on_start(task.method.label)
+        _encode_ahead(embedded, task.estimator)
+
+    calls = [delayed(_run_task)(embedded, task, config) for task in tasks]
+    try:
+        return Parallel(n_jobs=jobs, return_as="generator")(calls)
+    except ValueError:
+        # A back end that cannot give results as they come (ray) gives all of them at the end.
+        return Parallel(n_jobs=jobs)(calls)
+
+
+def _encode_ahead(embedded: EmbeddedSuite, estimator: Any) -> None:
+    """Encode a detector's texts here; the workers find them instead of encoding them each."""
+    params = estimator.get_params(deep=False)
+    prompt = params.get("prompt")
+    if prompt is None:
+        return
+    suite, embedder = embedded.suite, embedded.embedder
+    embedder.encode_text(suite.class_names, prompt)
+    if params.get("corpus") is None:
+        return
+
+    # Adjectives have a prompt of their own.
+    for is_adjective, template in ((False, prompt), (True, params.get("adjective_prompt", prompt))):
+        positions = np.flatnonzero(suite.corpus.is_adjective == is_adjective)
+        if len(positions):
+            embedder.encode_text([suite.corpus.names[i] for i in positions], template)
+
+
+def _run_task(embedded: EmbeddedSuite, task: _Task, config: RunConfig) -> list[Result]:
+    """Run one method, and complete its records with warnings, memory and time."""
+    reset_peak_memory()
+    suite = embedded.suite
+    n_texts = len(suite.corpus) + len(suite.class_names)
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        limited_threads(n_texts, suite.id.images.shape[1]),
+    ):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        try:
+            results = list(_fit_and_score(embedded, task, config))
+        except Exception as error:
+            # Whatever a method raises is a result of this run, not an error of it.
+            where = traceback.extract_tb(error.__traceback__)[-1].name
+            text = f"{type(error).__name__}: {error} (in {where})"
+            failed = [replace(r, status="failed", error=text) for _, r in task.pending]
+            results = [Result(record) for record in failed]
+
+    messages = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    changes: dict[str, Any] = {
+        "warnings": list(dict.fromkeys(messages)),
+        "peak_memory": peak_memory(),
+    }
+    completed = []
+    for result in results:
+        record = replace(result.record, created=now(), **changes)
+        completed.append(replace(result, record=record))
+    return completed
+
+
+def _fit_and_score(embedded: EmbeddedSuite, task: _Task, config: RunConfig) -> Iterator[Result]:
+    """Fit a method and score its pending OOD sets."""
+    suite, method, estimator = embedded.suite, task.method, task.estimator
+    seconds = _fit(embedded, method, estimator, config)
+
+    # PyOD and scikit-learn compute in float64; the detectors take embeddings as they are.
+    score = partial(_score, estimator, np.float64 if method.kind == "baseline" else np.float32)
+    learned: dict[str, Any] = {
+        "fitted": _fitted_numbers(estimator),
+        "id_accuracy": _id_accuracy(estimator, suite),
+    }
+
+    if task.pending[0][1].stream:
+        for images, template in task.pending:
+            start = time.perf_counter()
+            repeats = []
+            for repeat in range(config.repeats):
+                seed = (config.seed, repeat)
+                rows = (suite.id.images, images.images)
+                repeats.append(score_stream(score, *rows, config.stream, seed))
+            seconds["score_ood"] = time.perf_counter() - start
+            yield _result(template, repeats, seconds, learned)
+        return
+
+    start = time.perf_counter()
+    id_scores = score(suite.id.images)
+    seconds["score_id"] = time.perf_counter() - start
+
+    # Three rows by themselves tell whether a foreign estimator looks at the rows beside a row.
+    few = suite.id.images[:3]
+    if method.check_rows and not np.allclose(score(few), id_scores[:3], rtol=1e-6):
+        learned |= {"sees_test_stream": True, "scoring": _IN_ITS_SET}
+
+    for images, template in task.pending:
+        start = time.perf_counter()
+        ood_scores = score(images.images)
+        seconds["score_ood"] = time.perf_counter() - start
+        yield _result(template, [(id_scores, ood_scores)], seconds, learned)
+
+
+def _fit(
+    embedded: EmbeddedSuite, method: Method, estimator: Any, config: RunConfig
+) -> dict[str, float]:
+    """Fit a detector on class names, and what uses ID images on some of them; give the seconds."""
+    suite = embedded.suite
+    text_before = embedded.text_seconds
+    start = time.perf_counter()
+
+    per_class = config.id_images_of(method)
+    if per_class is None:
+        estimator.fit()
+    else:
+        assert suite.id_train is not None  # see _check_id_images
+        drawn = draw_id_images(suite.id_train, per_class, config.seed)
+        if method.kind == "baseline":
+            estimator.fit(np.asarray(drawn.images, dtype=np.float64))
+        else:
+            # 0 says that an image is ID. Numbers of classes must not stand there: 1 would say OOD.
+            y = np.zeros(len(drawn), dtype=int)
+            if drawn.labels is not None:
+                y = np.asarray(suite.class_names)[drawn.labels]
+            estimator.fit(drawn.images, y)
+
+    # Text is encoded once for all methods, so its time is not that of the one that came first.
+    text = embedded.text_seconds - text_before
+    return {
+        "embed_images": embedded.seconds,
+        "encode_text": text,
+        "fit": time.perf_counter() - start - text,
+        "score_id": 0.0,
+    }
+
+
+def _score(estimator: Any, dtype: type, rows: np.ndarray) -> np.ndarray:
+    scores = estimator.decision_function(rows.astype(dtype, copy=False))
+    scores = np.asarray(scores, dtype=np.float64)
+    # From here on, NaN means an image that was not in the stream.
+    n_missing = np.count_nonzero(np.isnan(scores))
+    if n_missing:
+        raise ValueError(f"{n_missing} of {len(scores)} scores are NaN.")
+    return scores
+
+
+def _result(
+    template: Record,
+    repeats: Sequence[tuple[np.ndarray, np.ndarray]],
+    seconds: dict[str, float],
+    learned: dict[str, Any],
+) -> Result:
+    """Complete the record of an OOD set with its metrics: their means over the repeats."""
+    metrics = [_metrics(*scores) for scores in repeats]
+    means = {}
+    for key in metrics[0]:
+        means[key] = float(np.mean([one[key] for one in metrics]))
+
+    record = replace(
+        template,
+        metrics=means,
+        repeats=metrics if template.stream else [],
+        # A copy: the next set goes on with the same times.
+        seconds=dict(seconds),
+        **learned,
+    )
+
+    id_scores, ood_scores = zip(*repeats, strict=True)
+    return Result(record, np.stack(id_scores), np.stack(ood_scores))
+
+
+def _metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
+    """Compute all metrics over the images that were in the stream."""
+    seen = ood_scores[~np.isnan(ood_scores)]
+    is_ood = np.repeat([False, True], [len(id_scores), len(seen)])
+    return ood_metrics(np.concatenate([id_scores, seen]), is_ood)
+
+
+def _id_accuracy(estimator: Any, suite: Suite) -> float | None:
+    """Measure the proportion of ID images whose nearest class name is their own."""
+    texts = getattr(estimator, "class_embeddings_", None)
+    labels = suite.id.labels
+    if texts is None or labels is None or list(estimator.class_names_) != list(suite.class_names):
+        return None
+    return float(np.mean(class_index(suite.id.images, texts) == labels))
+
+
+def _fitted_numbers(estimator: Any) -> dict[str, Any]:
+    """Take the numbers that `fit` arrived at; by scikit-learn's rule they end in an underscore."""
+    found: dict[str, Any] = {}
+    for name in dir(estimator):
+        if name.startswith("_") or not name.endswith("_"):
+            continue
+        value = getattr(estimator, name, None)
+        if isinstance(value, (Number, np.bool_)):
+            found[name] = value.item() if isinstance(value, np.generic) else value
+
+    negative_labels = getattr(estimator, "negative_labels_", None)
+    if negative_labels is not None:
+        found["n_negative_labels"] = len(negative_labels)
+    return found
+
+
+def _describe_set(images: ImageSet, digest: str) -> dict[str, Any]:
+    return {"name": images.name, "n": len(images), "digest": digest}
+
+
+def _id_images_of(
+    embedded: EmbeddedSuite, method: Method, config: RunConfig
+) -> tuple[int, dict[str, Any]]:
+    """Return how many ID images a method is fitted on, and where they come from."""
+    id_train, per_class = embedded.suite.id_train, config.id_images_of(method)
+    if per_class is None or id_train is None:
+        return 0, {}
+    source = {"name": id_train.name, "digest": embedded.id_train_digest, "per_class": per_class}
+    return len(draw_id_images(id_train, per_class, config.seed)), source
+
+
+def _template(
+    embedded: EmbeddedSuite, task: _Task, config: RunConfig, machine: dict[str, Any]
+) -> Record:
+    """Return the record of a method as far as it is known before the run, without its OOD set."""
+    suite, method, estimator = embedded.suite, task.method, task.estimator
+    # The suite's own objects stand in fields of their own.
+    params = estimator.get_params(deep=False)
+    for name in SUITE_PARAMS:
+        params.pop(name, None)
+
+    # A test-time method can be told to keep its state; then it sees no stream.
+    info = getattr(estimator, "info", None)
+    adapts = params.get("adaptation", "transductive") == "transductive"
+    has_stream = info is not None and info.test_time and adapts
+
+    # The label tells forms of one method from each other in tables.
+    overrides = config.params_of(method)
+    requested = {**method.requested, **overrides}
+    shown = ", ".join(f"{name}={value}" for name, value in requested.items())
+    n_id_images, id_train = _id_images_of(embedded, method, config)
+    return Record(
+        method=method.name,
+        label=f"{method.label} ({shown})" if shown else method.label,
+        kind=method.kind,
+        suite={
+            "name": suite.name,
+            "n_classes": len(suite.class_names),
+            "classes_digest": names_digest(suite.class_names),
+            "note": suite.note,
+        },
+        id=_describe_set(suite.id, embedded.id_digest),
+        ood={},
+        model={
+            "name": embedded.model,
+            "fingerprint": embedded.embedder.fingerprint_,
+            "logit_scale": float(embedded.embedder.logit_scale_),
+        },
+        corpus={
+            "name": suite.corpus.name,
+            "n": len(suite.corpus),
+            "fingerprint": suite.corpus.fingerprint,
+        },
+        params=params,
+        overrides=overrides,
+        prompt=params.get("prompt"),
+        seed=config.seed,
+        id_images_used=n_id_images,
+        id_train=id_train,
+        sees_test_stream=has_stream,
+        scoring=method.batch_note or (MEANING[config.stream] if has_stream else EACH_ROW),
+        environment=machine,
+        stream=config.stream if has_stream else "",
+        n_repeats=config.repeats if has_stream else 0,
+    )

@@ -1,0 +1,88 @@
+"""What can be benchmarked: a suite is ID images, OOD sets, class names and a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from dnm_sklearn.corpus import Corpus
+
+Group = Literal["id", "near", "far", "sanity"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images (anything an embedder takes, or precomputed embeddings) under one name.
+
+    Parameters
+    ----------
+    name : str
+        Short name, used in tables.
+    images : sequence of images, or ndarray of shape (n, d)
+        Paths, PIL images, uint8 arrays, or a 2-D float array of embeddings.
+    group : {"id", "near", "far", "sanity"}
+        Role in the benchmark; "sanity" rows are shown but kept out of the means.
+    labels : ndarray of shape (n,), optional
+        Index into the suite's class names, for ID sets.
+    """
+
+    name: str
+    images: Any
+    group: Group
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name!r}, {self.group}, {len(self)} images)"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One benchmark task.
+
+    Parameters
+    ----------
+    name : str
+        Name of the suite.
+    class_names : list of str
+        The K in-distribution class names.
+    id : ImageSet
+        ID test images with labels.
+    ood : sequence of ImageSet
+        OOD test sets.
+    embedder : CLIPEmbedder, EmbeddingTable or str
+        What turns names (and images) into vectors; given to every detector.
+    corpus : Corpus
+        Candidate negative labels.
+    prompt : str, optional
+        The prompt that this suite's model wants; None keeps each detector's own default.
+    id_train : ImageSet, optional
+        ID images for baselines that need them.
+    note : str
+        What a reader of the table must know.
+    meta : dict, optional
+        Whatever else the maker of the suite wants to record.
+    """
+
+    name: str
+    class_names: list[str]
+    id: ImageSet
+    ood: Sequence[ImageSet]
+    embedder: Any
+    corpus: Corpus
+    prompt: str | None = None
+    id_train: ImageSet | None = None
+    note: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)
+        return (
+            f"Suite({self.name!r}, {len(self.class_names)} classes, {len(self.id)} ID images; OOD: "
+            f"{sets}; {self.corpus!r})"
+        )

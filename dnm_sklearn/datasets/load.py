@@ -1,0 +1,490 @@
+"""From a benchmark definition and a folder of data to a suite, with its checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.corpus import Corpus, load_corpus
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.datasets.class_names import class_names as names_of
+from dnm_sklearn.datasets.class_names import imagenet_names, wordnet_ids
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, SetDefinition, read_definition
+from dnm_sklearn.datasets.folders import list_class_folders, list_images, subfolder_names, words_of
+from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
+from dnm_sklearn.datasets.torchvision import load_torchvision_set
+from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
+
+__all__ = ["DATA_ROOT_VARIABLE", "load_benchmark"]
+
+DATA_ROOT_VARIABLE = "DNM_SKLEARN_DATA"
+
+
+def load_benchmark(
+    name: str | os.PathLike[str] | BenchmarkDefinition,
+    data_root: str | os.PathLike[str] | None = None,
+    *,
+    embedder: Any = None,
+    download: bool = False,
+    check: Literal["warn", "raise"] = "warn",
+) -> Suite:
+    """Make the suite of a benchmark definition from data on disk.
+
+    Parameters
+    ----------
+    name : str, path-like or BenchmarkDefinition
+        Name of a shipped definition, a TOML file, or a definition.
+    data_root : str or path-like, optional
+        Folder that holds the data; default: the environment variable ``DNM_SKLEARN_DATA``.
+    embedder : CLIPEmbedder, str or None, default=None
+        The model; None = the default one.
+    download : bool, default=False
+        Let torchvision download its own data sets; other sets are never downloaded.
+    check : {"warn", "raise"}, default="warn"
+        What to do when a set has another number of images, or the suite another number of classes,
+        than the definition says.
+
+    Returns
+    -------
+    Suite
+        Of image paths (or torchvision data sets); ``meta["benchmark"]`` holds sizes, licenses and
+        citations. Class names that occur twice are merged into the first, and listed in
+        ``meta["merged_class_names"]``.
+
+    Raises
+    ------
+    DataMissingError
+        If data are not on disk: every set that is missing, with what to download and where to put
+        it.
+    DefinitionError
+        If there is no such definition, or it does not fit the data.
+    ValueError
+        If an OOD set holds an ID class or an ID image; with ``check="raise"``, if a number is not
+        as defined.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn.datasets import load_benchmark
+    >>> for image in ("data/pets/cat/1.jpg", "data/pets/dog/1.jpg", "data/cars/1.jpg"):
+    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
+    ...     Path(image).touch()
+    >>> _ = Path("pets.toml").write_text('''
+    ... format = 1
+    ... name = "pets"
+    ... title = "Pets against cars"
+    ... classes = {source = "folders"}
+    ... id = {name = "pets", folder = ["pets"], labels = "folders"}
+    ... ood = [{name = "cars", group = "far", folder = ["cars"]}]
+    ... ''')
+    >>> load_benchmark("pets.toml", "data").class_names
+    ['cat', 'dog']
+    """
+    definition = name if isinstance(name, BenchmarkDefinition) else read_definition(name)
+    reader = _Reader(definition, _data_root(definition, data_root), download)
+    reader.check_present()
+
+    # Numbers of classes are compared before names that occur twice are merged: a definition counts
+    # them as its source does.
+    id_set, stated_names = reader.id_set(definition.id)
+    differs = _differences(definition, id_set, stated_names)
+    id_set, class_names, merged = _merge_repeated(id_set, stated_names)
+    id_train = None
+    if definition.id_train is not None and reader.is_present(definition.id_train):
+        id_train = _merge_repeated(*reader.id_set(definition.id_train, class_names))[0]
+
+    # OOD sets, each with its checks: one that shares classes with the ID set makes no benchmark.
+    ood = []
+    for set_definition in definition.ood:
+        images, its_classes = reader.ood_set(set_definition)
+        _check_overlap(definition, set_definition, its_classes, class_names)
+        differs += _size_difference(set_definition, images)
+        ood.append(images)
+
+    _check_no_shared_files(definition, id_set, ood)
+
+    # What differs goes into the suite too: a table says it where the warning is long gone.
+    note = definition.note
+    if differs:
+        message = f"{definition.name}: {'; '.join(differs)}"
+        if check == "raise":
+            raise ValueError(
+                f"{message}. Complete the data in {reader.root}, or load with check='warn'."
+            )
+        warn(f"{message}; numbers of papers do not compare.", BenchmarkWarning)
+        note = f"{note} Not the benchmark's sizes: {'; '.join(differs)}.".strip()
+
+    return Suite(
+        name=definition.name,
+        class_names=class_names,
+        id=id_set,
+        ood=ood,
+        embedder=embedder,
+        corpus=_corpus(definition, reader.root),
+        prompt=definition.prompt or None,
+        id_train=id_train,
+        note=note,
+        meta={"merged_class_names": merged, "benchmark": _facts(definition, differs)},
+    )
+
+
+def _data_root(definition: BenchmarkDefinition, data_root: str | os.PathLike[str] | None) -> Path:
+    """Folder of the data, as given or by the environment."""
+    given = data_root if data_root is not None else os.environ.get(DATA_ROOT_VARIABLE)
+    if not given:
+        raise DataMissingError(
+            f"{definition.name} needs images: say in which folder they lie with --data-root "
+            f"(data_root=) or the environment variable {DATA_ROOT_VARIABLE}. It reads:\n"
+            f"{_wanted(definition.sets)}"
+        )
+
+    root = Path(given)
+    if not root.is_dir():
+        raise DataMissingError(f"{root}: no such folder of data; check --data-root.")
+
+    return root
+
+
+class _Reader:
+    """Reads the image sets of one definition below one data root."""
+
+    def __init__(self, definition: BenchmarkDefinition, root: Path, download: bool) -> None:
+        self.definition = definition
+        self.root = root
+        self.download = download
+
+    def check_present(self) -> None:
+        """Raise for all sets that are missing at once, with what to download."""
+        missing = []
+        for images in self.definition.sets:
+            if images.optional:
+                continue
+            if not self.is_present(images):
+                missing.append(images)
+            elif images.torchvision:
+                # Only torchvision itself can tell whether its files are complete.
+                try:
+                    self._torchvision_set(images)
+                except FileNotFoundError as error:
+                    missing.append(replace(images, get=str(error)))
+
+        if missing:
+            raise DataMissingError(
+                f"{self.definition.name}: not on disk in {self.root}:\n{_wanted(missing)}"
+            )
+
+    def is_present(self, images: SetDefinition) -> bool:
+        """Whether a set's list or folder exists."""
+        if images.torchvision:  # only torchvision itself can tell
+            return True
+        if images.list:
+            is_list = (self.root / images.list).is_file()
+            return is_list and (self.root / images.images).is_dir()
+        return self._folder(images) is not None
+
+    def id_set(
+        self, images: SetDefinition, class_names: list[str] | None = None
+    ) -> tuple[ImageSet, list[str]]:
+        """ID images with labels, and the class names that the labels index.
+
+        `class_names` are those of the test images, for training images in folders of class names.
+        """
+        wnids = wordnet_ids(self.definition, self._folder(self.definition.id))
+
+        # The names in `own_names` come with the images; `names_of` decides whether they are used.
+        own_names: list[str] = []
+        paths: Any
+        if images.torchvision:
+            labelled, own_names = self._torchvision_set(images)
+            if labelled.labels is None:
+                raise DefinitionError(
+                    f"{self.definition.path}: torchvision's {images.torchvision} has no labels, so "
+                    "it cannot be ID."
+                )
+            paths, labels = labelled.images, labelled.labels
+        elif images.list:
+            paths, labels = read_image_list(
+                self.root / images.list, self.root / images.images, per_class=images.per_class
+            )
+            if self.definition.classes.source == "set":
+                own_names = names_from_paths(paths, labels)
+        else:
+            paths, labels, own_names = self._labelled_folder(images, wnids, class_names)
+
+        names = names_of(self.definition, self.root, wnids, own_names)
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise DefinitionError(
+                f"{self.definition.name}: the labels of {images.name} go from {labels.min()} to "
+                f"{labels.max()}, but there are {len(names)} class names."
+            )
+
+        # Lists and folders have taken the first images of each class already.
+        if images.per_class and images.torchvision:
+            keep = _first_of_each(labels, images.per_class)
+            paths, labels = _Subset(paths, keep), labels[keep]
+
+        return ImageSet(images.name, paths, "id", labels=labels), names
+
+    def ood_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
+        """OOD images, and the names of their classes where they are known."""
+        if images.torchvision:
+            labelled, names = self._torchvision_set(images)
+            return replace(labelled, labels=None), names
+
+        if images.list:
+            paths, _ = read_image_list(self.root / images.list, self.root / images.images)
+            names = []
+            if images.class_folders:
+                names = sorted({Path(path).parent.name for path in paths})
+        else:
+            paths, names = self._ood_folder(images)
+
+        return ImageSet(images.name, paths, images.group), [words_of(name) for name in names]
+
+    def _folder(self, images: SetDefinition) -> Path | None:
+        """The first of a set's folders that exists."""
+        for name in images.folder:
+            if (self.root / name).is_dir():
+                return self.root / name
+        return None
+
+    def _labelled_folder(
+        self, images: SetDefinition, wnids: list[str], class_names: list[str] | None
+    ) -> tuple[list[str], np.ndarray, list[str]]:
+        """Paths and labels of a folder with one subfolder per class, and the subfolders' names."""
+        folder = self._folder(images)
+        assert folder is not None
+        wanted: Sequence[str] = images.subfolders
+        if not wanted and images.labels == "wnid":
+            wanted = self.definition.classes.wnids
+
+        paths, labels, subfolders = list_class_folders(
+            folder, subfolders=self._existing(folder, wanted), per_class=images.per_class
+        )
+
+        # So far a label is the position of a subfolder; turn it into the index of a class.
+        if images.labels == "wnid":
+            labels = _positions(folder, subfolders, wnids)[labels]
+        elif images.labels == "index":
+            labels = np.array([_class_index(folder / name) for name in subfolders])[labels]
+        elif class_names is not None:
+            names = [words_of(name) for name in subfolders]
+            labels = _positions(folder, names, class_names)[labels]
+
+        return paths, labels, [words_of(name) for name in subfolders]
+
+    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str]]:
+        """Paths of an OOD folder, and the names of its subfolders where these are classes."""
+        folder = self._folder(images)
+        assert folder is not None
+        subfolders = self._existing(folder, images.subfolders)
+        paths = (
+            list_images(folder)
+            if subfolders is None
+            else list_class_folders(folder, subfolders=subfolders)[0]
+        )
+
+        names: list[str] = []
+        if images.class_folders:
+            names = subfolders or subfolder_names(folder)
+
+        if images.labels == "wnid":
+            name_of = imagenet_names(self.definition.classes.source)
+            names = [name_of.get(name, name) for name in names]
+
+        return paths, names
+
+    def _existing(self, folder: Path, wanted: Sequence[str]) -> list[str] | None:
+        """Those of the wanted subfolders that exist; None = all."""
+        if not wanted:
+            return None
+
+        # One that is missing is no error here: the number of images will differ, and that is said.
+
+        existing = [name for name in wanted if (folder / name).is_dir()]
+        if not existing:
+            raise DataMissingError(
+                f"{self.definition.name}: {folder} has none of the {len(wanted)} subfolders to be "
+                f"read (such as {wanted[0]}); check that it holds one folder for each class, named "
+                "by its WordNet id."
+            )
+
+        return existing
+
+    def _torchvision_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
+        return load_torchvision_set(
+            images.torchvision,
+            self.root,
+            split=images.split,
+            download=self.download,
+            group=images.group,
+            set_name=images.name,
+        )
+
+
+class _Subset(Sequence):
+    """Some pictures of a torchvision data set, read when they are asked for."""
+
+    def __init__(self, images: Any, keep: list[int]) -> None:
+        self.images, self.keep = images, keep
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.images[self.keep[i]][0]
+
+
+def _first_of_each(labels: np.ndarray, n: int) -> list[int]:
+    """Positions of the first n rows of each label, label after label."""
+    keep: list[int] = []
+    for label in np.unique(labels):
+        keep += np.flatnonzero(labels == label)[:n].tolist()
+    return keep
+
+
+def _class_index(folder: Path) -> int:
+    if not folder.name.isdecimal():
+        raise DefinitionError(f"{folder}: the subfolders should be class indices such as 0, 1, 2.")
+    return int(folder.name)
+
+
+def _positions(folder: Path, subfolders: list[str], order: list[str]) -> np.ndarray:
+    """Place of each subfolder in the order of the classes."""
+    position = {name: i for i, name in enumerate(order)}
+    unknown = [name for name in subfolders if name not in position]
+    if unknown:
+        raise DefinitionError(
+            f"{folder}: {len(unknown)} subfolders are no class of the benchmark: "
+            f"{', '.join(map(repr, unknown[:5]))}; remove them, or check the folder."
+        )
+
+    return np.array([position[name] for name in subfolders])
+
+
+def _merge_repeated(
+    images: ImageSet, class_names: list[str]
+) -> tuple[ImageSet, list[str], list[str]]:
+    """Merge class names that occur twice into the first; say which they are."""
+    # Two classes of one name have one embedding: no text encoder can tell them apart.
+    unique = list(dict.fromkeys(name.strip() for name in class_names))
+    if len(unique) == len(class_names):
+        return images, unique, []
+
+    position = {name: i for i, name in enumerate(unique)}
+    new_index = np.array([position[name.strip()] for name in class_names])
+    merged = sorted({name for name in class_names if class_names.count(name) > 1})
+
+    return replace(images, labels=new_index[images.labels]), unique, merged
+
+
+def _corpus(definition: BenchmarkDefinition, root: Path) -> Corpus:
+    """A shipped selection, or a text file below the data root or beside the definition."""
+    if not definition.corpus.endswith(".txt"):
+        return load_corpus(definition.corpus)
+
+    places = [root / definition.corpus, Path(definition.path).parent / definition.corpus]
+    for place in places:
+        if place.is_file():
+            return Corpus.from_file(place)
+
+    raise DataMissingError(
+        f"{definition.name}: the file of the corpus is missing; put it at {places[0]}, one word "
+        "per line."
+    )
+
+
+def _check_overlap(
+    definition: BenchmarkDefinition,
+    images: SetDefinition,
+    its_classes: list[str],
+    class_names: list[str],
+) -> None:
+    """Raise if an OOD set has ID classes that its definition does not allow."""
+    # "Sea Lion" and "sea lion" are one class.
+    id_classes = {name.casefold() for name in class_names}
+    allowed = {name.casefold() for name in images.overlap}
+    both = [name for name in its_classes if name.casefold() in id_classes - allowed]
+    if both:
+        raise ValueError(
+            f"{definition.name}: {len(both)} classes of the OOD set {images.name} are ID classes "
+            f"too: {', '.join(map(repr, both[:5]))}. Take them out of the set, or list them under "
+            "'overlap' in the definition if that is meant."
+        )
+
+
+def _check_no_shared_files(
+    definition: BenchmarkDefinition, id_set: ImageSet, ood: list[ImageSet]
+) -> None:
+    """Raise if a file is an ID image and an OOD image."""
+    if not isinstance(id_set.images, list):  # torchvision's images have no paths
+        return
+
+    id_paths = set(id_set.images)
+    for images in ood:
+        if not isinstance(images.images, list):
+            continue
+        shared = [path for path in images.images if path in id_paths]
+        if shared:
+            raise ValueError(
+                f"{definition.name}: {len(shared)} images of {images.name} are ID images too: "
+                f"{shared[0]}."
+            )
+
+
+def _differences(
+    definition: BenchmarkDefinition, id_set: ImageSet, class_names: list[str]
+) -> list[str]:
+    """What differs from the definition's numbers of ID images and classes."""
+    differs = _size_difference(definition.id, id_set)
+    n_classes = definition.classes.size
+    if n_classes and n_classes != len(class_names):
+        differs.append(f"there are {len(class_names)} classes, the benchmark has {n_classes}")
+    return differs
+
+
+def _size_difference(definition: SetDefinition, images: ImageSet) -> list[str]:
+    if not definition.size or definition.size == len(images):
+        return []
+    return [f"{definition.name} has {len(images)} images, the benchmark {definition.size}"]
+
+
+def _facts(definition: BenchmarkDefinition, differs: list[str]) -> dict[str, Any]:
+    """Sizes, licenses and citations, for the suite's `meta`."""
+    sets = {}
+    for images in definition.sets:
+        sets[images.name] = {
+            "size": images.size,
+            "license": images.license,
+            "citation": images.citation,
+        }
+
+    return {
+        "title": definition.title,
+        "citation": definition.citation,
+        "sets": sets,
+        "differs": differs,
+    }
+
+
+def _wanted(sets: Sequence[SetDefinition]) -> str:
+    """One line per set: where it is looked for and how to get it."""
+    lines = []
+    for images in sets:
+        if images.torchvision:
+            where = f"torchvision's {images.torchvision}"
+        elif images.list:
+            where = f"{images.list} with the images in {images.images}"
+        else:
+            where = " or ".join(images.folder)
+        state = " (optional)" if images.optional else ""
+        source = f" [{images.url}]" if images.url else ""
+        lines.append(f"  {images.name}{state}: {where}. {images.get}{source}".rstrip())
+
+    return "\n".join(lines)

@@ -1,0 +1,29 @@
+from .adaneg import AdaNegDetector
+from .base import BaseOODDetector
+from .csp import CSPDetector
+from .dnm import DebiasedNegMiningDetector
+from .enl import ENLDetector
+from .info import DetectorInfo
+from .negative_label import NegativeLabelDetector
+from .neglabel import NegLabelDetector
+from .registry import all_detectors
+from .streaming import StreamingDetector
+from .tanl import TANLDetector
+from .zero_shot import EnergyDetector, MaxLogitDetector, MCMDetector
+
+__all__ = [
+    "AdaNegDetector",
+    "BaseOODDetector",
+    "CSPDetector",
+    "DebiasedNegMiningDetector",
+    "DetectorInfo",
+    "ENLDetector",
+    "EnergyDetector",
+    "MCMDetector",
+    "MaxLogitDetector",
+    "NegLabelDetector",
+    "NegativeLabelDetector",
+    "StreamingDetector",
+    "TANLDetector",
+    "all_detectors",
+]

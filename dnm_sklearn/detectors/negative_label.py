@@ -1,0 +1,344 @@
+"""What the negative-label family shares: a corpus, mining, groups and the grouped score."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dnm_sklearn import scoring
+from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.corpus import Corpus, load_corpus
+from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.detectors.explain import NegativeLabels
+from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn.scoring import mining
+
+# How far from 1 the length of a row of half precision that was normalised can be.
+_UNIT_TOLERANCE = 0.01
+
+
+class CorpusDetector(BaseOODDetector):
+    """A detector with candidate negative labels: the corpus without the class names.
+
+    A subclass has the parameters `corpus` and `adjective_prompt`.
+    """
+
+    _default_corpus: ClassVar[str] = "wordnet-neglabel"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseOODDetector._parameter_constraints,
+        **shared_parameters.CORPUS,
+    }
+
+    corpus: Any
+    adjective_prompt: Any
+
+    def _given_corpus(self) -> Corpus:
+        """Return the whole corpus, class names included (a table's class names are not)."""
+        if self.corpus is not None:
+            return check_corpus(self.corpus)
+        if not isinstance(self.embedder_, EmbeddingTable):
+            return load_corpus(self._default_corpus)
+
+        # A table's other names are a corpus that needs no text tower.
+        classes = set(self.class_names_.tolist())
+        names = [name for name in self.embedder_.names if name not in classes]
+        if not names:
+            raise ValueError(
+                "The EmbeddingTable holds the class names and nothing else, so no candidate "
+                "negative label is left. Add more names to the table, or give corpus=."
+            )
+        return Corpus(names, name="table")
+
+    def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
+        """Return the corpus the detector chooses from."""
+        corpus = self._given_corpus()
+
+        if not exclude_class_names:
+            return corpus
+        try:
+            return _without(corpus, tuple(self.class_names_.tolist()), ignore_case)
+        except ValueError as error:
+            raise ValueError(
+                f"The class names cover the whole corpus ({len(corpus)} labels), so no negative "
+                "label is left. Give a larger corpus=."
+            ) from error
+
+    def _encode_corpus(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rows (N, D) float32, each part of speech through its prompt, and raw norms (N,)."""
+        rows = np.empty((len(corpus), self.class_embeddings_.shape[1]), dtype=np.float32)
+        norms = np.empty(len(corpus), dtype=np.float32)
+        for is_adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
+            chosen = np.flatnonzero(corpus.is_adjective == is_adjective)
+            if not len(chosen):
+                continue
+
+            names = [corpus.names[i] for i in chosen]
+            encoded, norms[chosen] = self.embedder_.encode_text(names, prompt, return_norm=True)
+            if len(chosen) == len(corpus):
+                return encoded, norms  # of one kind only: no copy of what may be 140 MB
+            rows[chosen] = encoded
+        return rows, norms
+
+
+class MinedLabelsDetector(CorpusDetector):
+    """A detector that keeps some labels of the corpus as negative labels, dealt into groups.
+
+    A subclass scores in :meth:`_score_embeddings`. It has the parameters `mining`, `quantile`,
+    `n_groups`, `exclude_class_names` and `random_state`, and for NegLabel's mining `fraction` and
+    `max_similarity`; one with another mining overrides :meth:`_mining_params`.
+
+    Attributes
+    ----------
+    negative_corpus_ : Corpus
+        The kept labels, in order of the criterion; given back as ``corpus`` with ``mining="none"``
+        it reproduces the scores.
+    negative_labels_ : ndarray of shape (M,)
+        Their names.
+    negative_embeddings_ : ndarray of shape (M, D)
+        Their unit text embeddings.
+    n_groups_ : int
+        Groups after reduction to the number of kept labels.
+    permutation_ : ndarray of shape (Q * G,)
+        The order in which kept labels are dealt into groups, drawn once at fit.
+    group_embeddings_ : ndarray of shape (Q * G, D)
+        ``negative_embeddings_`` in that order: what images are multiplied with. With one group, or
+        where the order is theirs, the same array.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **CorpusDetector._parameter_constraints,
+        **shared_parameters.GROUPS,
+    }
+
+    mining: str
+    quantile: float
+    fraction: float
+    max_similarity: float | None
+    n_groups: int
+    exclude_class_names: bool
+    random_state: Any
+
+    def _mining_params(self) -> dict[str, Any]:
+        """Settings of the mining that the parameters stand for: NegLabel's."""
+        return {
+            "method": self.mining,
+            "quantile": self.quantile,
+            "noun_fraction": self.fraction,
+            "adjective_fraction": self.fraction,
+            "n_neighbors": None,
+            "max_similarity": self.max_similarity,
+        }
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit_text(self) -> None:
+        corpus = self._candidates(exclude_class_names=self.exclude_class_names)
+        params = self._mining_params()
+
+        embeddings, norms = self._corpus_embeddings(corpus)
+        if params["method"] == "norm":
+            _refuse_unit_norms(norms, self.embedder_)
+
+        # A criterion for every candidate, computed once per setting; then the best of it.
+        kept, criterion = self._ranked(corpus, embeddings, norms, params)
+        if len(criterion):
+            best = mining.select_fraction(
+                criterion,
+                corpus.is_adjective[kept],
+                params["noun_fraction"],
+                params["adjective_fraction"],
+                # Percentile: the farthest from the classes. Density and norm: the most typical.
+                largest=params["method"] != "percentile",
+            )
+            kept = kept[best]
+
+        if not len(kept):
+            raise ValueError(
+                f"No negative label is left of {len(corpus)}: every one is closer than "
+                f"max_similarity={params['max_similarity']:g} to a class name. Raise "
+                "max_similarity or give another corpus=."
+            )
+
+        self.negative_corpus_ = corpus[kept]
+        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
+        self.negative_embeddings_ = embeddings[kept]
+        self._fit_groups()
+
+    def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of the corpus and raw norms; with `memory` the last ones are kept."""
+        if self.memory is None:
+            return self._encode_corpus(corpus)
+
+        # The fits of a search have one corpus, and would read 140 MB from disk for each of them.
+        key = (
+            self.embedder_.fingerprint_,
+            corpus.fingerprint,
+            repr(self.prompt),
+            repr(self.adjective_prompt),
+        )
+        return _recent_corpora.get(key, lambda: self._encode_corpus(corpus))
+
+    def _ranked(
+        self, corpus: Corpus, embeddings: np.ndarray, norms: np.ndarray, params: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Result of :func:`rank`, computed once for each setting that it depends on."""
+        method = params["method"]
+
+        # Arrays, and where they are multiplied, are no part of the key: fingerprints are.
+        arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
+        return cached(as_memory(self.memory), rank, ignore=arrays)(
+            corpus_embeddings=embeddings,
+            class_embeddings=self.class_embeddings_,
+            norms=norms,
+            device=self._scoring_device(),
+            key=(
+                self.embedder_.fingerprint_,
+                corpus.fingerprint,
+                digest_array(self.class_embeddings_).hex(),
+                repr(self.prompt),
+                repr(self.adjective_prompt),
+            ),
+            method=method,
+            # A parameter that a method does not use is no part of its key.
+            quantile=params["quantile"] if method == "percentile" else None,
+            n_neighbors=params["n_neighbors"] if method in ("density", "norm") else None,
+            max_similarity=params["max_similarity"],
+        )
+
+    def _fit_groups(self) -> None:
+        """Deal the kept labels into groups."""
+        n_labels = len(self.negative_labels_)
+        self.n_groups_ = min(self.n_groups, n_labels)
+        if self.n_groups_ < self.n_groups:
+            warn(
+                f"n_groups={self.n_groups} is more than the {n_labels} kept negative labels; "
+                f"n_groups_={self.n_groups_} is used.",
+            )
+        self.permutation_ = mining.group_permutation(n_labels, self.n_groups_, self.random_state)
+
+        # The order of labels within a group plays no part, so that one group needs no copy.
+        unchanged = np.array_equal(self.permutation_, np.arange(n_labels))
+        self.group_embeddings_ = self.negative_embeddings_
+        if self.n_groups_ > 1 and not unchanged:
+            self.group_embeddings_ = self.negative_embeddings_[self.permutation_]
+
+    # -- reasons ------------------------------------------------------------------------------
+
+    def _negative_labels(self) -> NegativeLabels:
+        group = np.full(len(self.negative_labels_), -1)
+        # Labels that the division into equal groups leaves over are in none, -1.
+        group_size = len(self.permutation_) // self.n_groups_
+        group[self.permutation_] = np.arange(len(self.permutation_)) // group_size
+        return NegativeLabels(
+            self.negative_labels_,
+            self.negative_embeddings_,
+            self.negative_corpus_.part_of_speech,
+            group,
+        )
+
+
+class NegativeLabelDetector(MinedLabelsDetector):
+    """Base class of the detectors that score class names against groups of mined negative labels.
+
+    ``score_samples`` is the log-odds of ``mean_j c / (c + r_j)`` with ``r_j`` the sum of
+    exponentials of group j over that of the class names, and ``c = id_scale_`` (1 in NegLabel). A
+    subclass has the parameters that mining and groups need: see ``NegLabelDetector``.
+
+    Attributes
+    ----------
+    negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (M,), ndarray (M, D)
+        The kept labels, in order of the criterion, and their unit text embeddings.
+    n_groups_ : int
+        Groups after reduction to the number of kept labels.
+    id_scale_ : float
+        c.
+    """
+
+    id_scale_: float = 1.0
+
+    def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        return scoring.negative_label_log_odds(
+            embeddings,
+            self.class_embeddings_,
+            self.group_embeddings_,
+            temperature=self.temperature_,
+            n_groups=self.n_groups_,
+            id_scale=self.id_scale_,
+            device=self._scoring_device(),
+        )
+
+    def _zero_shot_threshold(self) -> float | None:
+        # Every group holds 1/G of a sum equal to that of the class names: r_j = 1/G, of which the
+        # log-odds are log(c G). A plain 0 would flag nothing where there are many groups.
+        return float(-np.log(self.n_groups_ * self.id_scale_))
+
+
+# The corpus embeddings and norms that a fit with `memory` used last. One item: 70,000 labels take
+# 140 MB, and all candidates of a search use the same corpus.
+_recent_corpora: RecentResults[tuple[np.ndarray, np.ndarray]] = RecentResults(max_items=1)
+
+
+def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:
+    """Raise if the raw norms say nothing."""
+    if np.abs(norms - 1).max() < _UNIT_TOLERANCE:
+        raise ValueError(
+            'mining="norm" ranks labels by the length of their raw text embeddings, but here all '
+            f"have length 1: the embeddings of {embedder!r} were normalised before. Give the "
+            "lengths, EmbeddingTable(names, embeddings, norms=...) with those of "
+            'encode_text(..., return_norm=True), or choose mining="density".'
+        )
+
+
+@lru_cache(maxsize=4)
+def _without(corpus: Corpus, names: tuple[str, ...], ignore_case: bool) -> Corpus:
+    """``corpus.without``, so that the fits of a search share one corpus and its fingerprint."""
+    return corpus.without(names, ignore_case=ignore_case)
+
+
+def rank(
+    *,
+    corpus_embeddings,
+    class_embeddings,
+    norms,
+    device,
+    key,
+    method,
+    quantile,
+    n_neighbors,
+    max_similarity,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates (n,) that are not too similar to a class, and their mining criterion (n,).
+
+    The criterion of "none" is empty. Cached by `key` (fingerprints and prompts) and the numbers,
+    never by the arrays.
+    """
+    candidates = np.arange(len(corpus_embeddings))
+    if max_similarity is not None:
+        nearest = mining.max_similarity(corpus_embeddings, class_embeddings, device=device)
+        candidates = np.flatnonzero(nearest <= max_similarity)
+    if method == "none" or not len(candidates):
+        return candidates, np.empty(0)
+
+    # Without a limit all are candidates, and indexing would copy the whole corpus.
+    text = corpus_embeddings
+    if len(candidates) < len(corpus_embeddings):
+        text = corpus_embeddings[candidates]
+
+    if method == "percentile":
+        criterion = mining.percentile_similarity(
+            text, class_embeddings, quantile=quantile, device=device
+        )
+    elif method == "density":
+        criterion = mining.knn_density(text, n_neighbors=n_neighbors, device=device)
+    else:
+        criterion = mining.norm_representativeness(
+            text, norms[candidates], n_neighbors=n_neighbors, device=device
+        )
+    return candidates, criterion

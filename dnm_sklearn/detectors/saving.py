@@ -1,0 +1,227 @@
+"""The file of a saved detector: plain parameters, names and arrays in skops; no weights, no code.
+
+Writing stands here, beside the detectors, and rebuilding in :mod:`dnm_sklearn.persistence`, which
+knows them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from dnm_sklearn import __version__
+from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+
+__all__ = ["from_plain", "read_detector", "write_detector"]
+
+FORMAT = "dnm_sklearn"
+VERSION = 1
+
+# All that a file may be made of; a node of any other type is refused before anything is built.
+_TYPES = {"builtins.dict", "builtins.list", "builtins.tuple", "builtins.str", "numpy.ndarray"}
+_LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "TypeNode"}
+
+# Key that tells the record of a Corpus from a dict of the user's.
+_CORPUS = "__corpus__"
+
+# Parameters that belong to one machine.
+_NOT_SAVED = ("memory", "embedder", "device")
+_NOT_SAVED_OF_EMBEDDER = ("memory", "device")
+
+
+def write_detector(detector: BaseEstimator, path: Any, steps: list[str] | None = None) -> None:
+    """Write a fitted detector; `steps` are the names of a pipeline's embedder and detector."""
+    import skops.io
+
+    check_is_fitted(detector, "class_embeddings_")
+    if not is_ours(detector):
+        raise TypeError(
+            "save writes the detectors of dnm_sklearn and their pipelines, not "
+            f"{type(detector).__name__}; use joblib for other estimators."
+        )
+
+    params = detector.get_params(deep=False)
+    plain_params = {}
+    for name, value in params.items():
+        if name not in _NOT_SAVED:
+            plain_params[name] = _to_plain(value, f"parameter {name}")
+
+    plain_fitted = {}
+    for name, value in vars(detector).items():
+        if name not in params and name != "embedder_":
+            plain_fitted[name] = _to_plain(value, f"attribute {name}")
+
+    envelope = {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": __version__,
+        "detector": type(detector).__name__,
+        "steps": steps,
+        "params": plain_params,
+        "embedder": _embedder_record(detector),
+        "fitted": plain_fitted,
+    }
+    # Level 1: arrays of floats hardly shrink, and higher levels take several times as long.
+    content = skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    with atomic_write(path) as scratch:
+        scratch.write_bytes(content)
+
+
+def read_detector(path: Any) -> dict[str, Any]:
+    """Read what `write_detector` wrote, after a check that it holds nothing else."""
+    import skops.io
+
+    data = Path(path).read_bytes()
+    try:
+        _check_types(path)
+        envelope = skops.io.loads(data, trusted=[])
+    except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; "
+            f"{type(error).__name__}: {error}). It was cut or is something else; copy it again, or "
+            "save again."
+        ) from error
+
+    if not isinstance(envelope, dict) or envelope.get("format") != FORMAT:
+        raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
+    if envelope.get("version", VERSION + 1) > VERSION:
+        raise ValueError(
+            f"{path} has format {envelope.get('version')}, written by dnm_sklearn "
+            f"{envelope.get('written_by')}; this is {__version__}, which reads up to format "
+            f"{VERSION}. Update dnm_sklearn."
+        )
+    missing = {"detector", "embedder", "params", "fitted", "steps"} - set(envelope)
+    if missing:
+        raise ValueError(
+            f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}."
+        )
+    return envelope
+
+
+def is_ours(estimator: Any) -> bool:
+    """Whether the class is part of this package, so that a file can name it."""
+    return type(estimator).__module__.startswith("dnm_sklearn.")
+
+
+def from_plain(value: Any) -> Any:
+    """Give back what `_to_plain` was given."""
+    if isinstance(value, dict) and _CORPUS in value:
+        return Corpus(
+            value["names"].tolist(),
+            value["part_of_speech"].tolist(),
+            value["lexname"].tolist(),
+            name=value[_CORPUS],
+        )
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(from_plain(item) for item in value)
+    return value
+
+
+def _to_plain(value: Any, what: str) -> Any:
+    """Turn a value into what a file may hold; `what` names it in the error."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return str(value)  # plain str where numpy's str_ was given
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Corpus):
+        return {
+            _CORPUS: value.name,
+            "names": np.asarray(value.names),
+            "part_of_speech": np.asarray(value.part_of_speech),
+            "lexname": np.asarray(value.lexname),
+        }
+    if isinstance(value, np.ndarray) and _is_plain_array(value):
+        return value
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {str(key): _to_plain(item, f"{what}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_to_plain(item, f"{what}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if type(value).__module__.startswith("pandas") and hasattr(value, "tolist"):
+        return _to_plain(value.tolist(), what)
+    raise TypeError(
+        f"{what[0].upper()}{what[1:]} is a {type(value).__name__}, which a file cannot hold: "
+        "names, numbers, arrays and corpora only. Set it to a plain value with set_params first "
+        "(random_state: an int; contamination: 'auto', the fitted threshold_ is kept), or use "
+        "joblib."
+    )
+
+
+def _is_plain_array(array: np.ndarray) -> bool:
+    """Whether an array holds numbers, bools or strings only."""
+    if array.dtype.kind == "O":
+        return all(isinstance(entry, str) for entry in array.ravel())
+    return array.dtype.kind in "biufU"
+
+
+def _embedder_record(detector: Any) -> dict[str, Any]:
+    """What a file says of the encoder: which one it was, and how to make it again if that is possible."""
+    embedder = detector.embedder_
+    record = {
+        "name": type(embedder).__name__,
+        "fingerprint": detector.embedder_fingerprint_,
+        "width": int(detector.class_embeddings_.shape[1]),
+        "logit_scale": 100.0,
+        "params": None,
+        "n_features_in": None,
+    }
+
+    if isinstance(embedder, PlaceholderEmbedder):  # a loaded detector saved again
+        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale_}
+    if not (isinstance(embedder, BaseEmbedder) and is_ours(embedder)):
+        if hasattr(embedder, "logit_scale_"):
+            record["logit_scale"] = float(embedder.logit_scale_)
+        return record
+
+    params = {}
+    for name, value in embedder.get_params(deep=False).items():
+        if name not in _NOT_SAVED_OF_EMBEDDER:
+            params[name] = _to_plain(value, f"the embedder's parameter {name}")
+    n_features_in = getattr(embedder, "n_features_in_", None)
+    return {**record, "params": params, "n_features_in": n_features_in}
+
+
+def _check_types(path: Any) -> None:
+    """Refuse a file that holds an object of any type but the plain ones, before it is built."""
+    with zipfile.ZipFile(path) as archive:
+        schema = json.loads(archive.read("schema.json"))
+
+    foreign = set()
+    for node in _nodes(schema):
+        name = f"{node.get('__module__')}.{node.get('__class__')}"
+        if node.get("__loader__") not in _LOADERS or name not in _TYPES:
+            foreign.add(name)
+    if foreign:
+        raise ValueError(
+            f"{path} holds objects of types that no detector has: "
+            f"{', '.join(sorted(foreign)[:5])}. Nothing of it was loaded; do not trust its source."
+        )
+
+
+def _nodes(part: Any) -> Iterator[dict[str, Any]]:
+    """Every node of skops' schema, which describes one object each."""
+    if isinstance(part, dict):
+        if "__loader__" in part:
+            yield part
+        for value in part.values():
+            yield from _nodes(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _nodes(value)

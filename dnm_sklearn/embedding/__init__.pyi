@@ -1,0 +1,11 @@
+from .clip import CLIPEmbedder
+from .open_clip.registry import release_models
+from .protocol import Embedder
+from .table import EmbeddingTable
+
+__all__ = [
+    "CLIPEmbedder",
+    "Embedder",
+    "EmbeddingTable",
+    "release_models",
+]

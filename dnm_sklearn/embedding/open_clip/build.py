@@ -1,0 +1,246 @@
+"""Building an open_clip model from its name: tags, activations, preprocessing, and clear errors."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.open_clip.model import LoadedModel
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
+
+__all__ = [
+    "SHIPPED",
+    "SHIPPED_FOLDER",
+    "load_model",
+]
+
+# The small model in this package, which needs no download.
+SHIPPED = "glyphclip"
+SHIPPED_FOLDER = Path(__file__).parents[1] / SHIPPED
+
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+_shipped_lock = threading.Lock()
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Keep open_clip's calls of ``logging.warning`` from configuring the root logger."""
+    root = logging.getLogger()
+    handler = logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _tag_record(name: str, tag: str) -> dict[str, Any]:
+    """Check a model's name and tag against open_clip's tables."""
+    import open_clip
+
+    if name not in open_clip.list_models():
+        hint = did_you_mean(name, open_clip.list_models(), n=3)
+        raise ValueError(
+            f"open_clip has no model named {name!r}.{hint} open_clip.list_models() lists them all."
+        )
+
+    record = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    if not tag or record or os.path.isfile(os.path.expanduser(tag)):
+        return dict(record)
+    if "/" in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
+        raise ValueError(
+            f"The checkpoint {tag!r} of model={f'{name}/{tag}'!r} does not exist: check the path."
+        )
+
+    plain = name.removesuffix("-quickgelu")
+    if plain != name and open_clip.get_pretrained_cfg(plain, tag):
+        raise ValueError(
+            f"The weights {tag!r} were trained with GELU, not the QuickGELU of {name!r}: use "
+            f"{f'{plain}/{tag}'!r}."
+        )
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
+    raise ValueError(
+        f"open_clip has no weights {tag!r} for {name!r}, and no file of that name exists; it has "
+        f"{', '.join(map(repr, near)) or 'none'}. A tag may also be the path of a checkpoint, or "
+        "empty for random weights."
+    )
+
+
+def _agreed_preprocessing(name: str) -> dict[str, Any]:
+    """Give the preprocessing on which all published weights of a model agree."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    records = [
+        {k: open_clip.get_pretrained_cfg(name, t).get(k) for k in _PREPROCESS_KEYS} for t in tags
+    ]
+    distinct = {json.dumps(record, sort_keys=True) for record in records}
+    return records[0] if len(distinct) == 1 else {}
+
+
+def _is_torchscript(path: str) -> bool:
+    """Tell OpenAI's original archives, which are TorchScript and QuickGELU, from state dicts."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+
+
+def load_model(name: str, tag: str | None, device: str, precision: str) -> LoadedModel:
+    """Build a model from its parsed name, load its weights and put it on its device."""
+    import open_clip
+    import torch
+
+    source, options, tokenizer_options = _recipe(name, tag)
+    config = _config(source)
+    config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
+
+    # Random weights ("name/") are the same in each process, and leave the user's generator alone.
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
+    with warnings.catch_warnings(), _quiet_root_logger(), torch.random.fork_rng(devices=[]):
+        # The activation is right: `_recipe` has taken it from the weights' record.
+        warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")
+        torch.manual_seed(seed)
+        try:
+            model = open_clip.create_model(source, device="cpu", **options)
+            tokenizer = open_clip.get_tokenizer(source, **tokenizer_options)
+        except ImportError as error:
+            raise ImportError(
+                f"model={_shown(name, tag)!r} needs a package that is not installed ({error}): pip "
+                "install transformers sentencepiece"
+            ) from error
+        except Exception as error:
+            if _is_unavailable(error, name, tag):
+                raise WeightsUnavailableError(_unavailable_message(name, tag, error)) from error
+            raise
+    return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
+
+
+def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Give open_clip's name of a model, and options for its model and its tokenizer."""
+    if name == SHIPPED:
+        return _shipped_recipe()
+    if tag is None:
+        if name.startswith("local-dir:"):
+            name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser()}"
+        return name, {"require_pretrained": True}, {}
+
+    record = _tag_record(name, tag)
+    if record:
+        quick_gelu = bool(record.get("quick_gelu", False))
+        return name, {"pretrained": tag, "require_pretrained": True, "quick_gelu": quick_gelu}, {}
+
+    # No published weights: a checkpoint of the user's, or random ones.
+    options: dict[str, Any] = {"force_preprocess_cfg": _agreed_preprocessing(name)}
+    if tag:
+        path = os.path.expanduser(tag)
+        options.update(pretrained=path, require_pretrained=True)
+        if _is_torchscript(path):
+            # OpenAI's own archive; torch reads TorchScript only with weights_only=False.
+            options.update(quick_gelu=True, weights_only=False)
+    else:
+        options["pretrained_text"] = False
+        warn(
+            f"model={f'{name}/'!r} has an empty tag: the weights are random, for tests and timing "
+            "only.",
+            RandomWeightsWarning,
+        )
+    return name, options, {}
+
+
+def _shipped_recipe() -> tuple[str, dict[str, Any], dict[str, Any]]:
+    import open_clip
+
+    folder = SHIPPED_FOLDER
+    weights = folder / f"{SHIPPED}.safetensors"
+    if not weights.is_file():
+        raise WeightsUnavailableError(
+            f"The shipped model is not in this installation ({SHIPPED}/{weights.name} is missing): "
+            "install dnm_sklearn again."
+        )
+    with _shipped_lock:
+        if SHIPPED not in open_clip.list_models():
+            open_clip.add_model_config(folder / f"{SHIPPED}.json")
+    options = {"pretrained": str(weights), "require_pretrained": True}
+    return SHIPPED, options, {"bpe_path": str(folder / "bpe_vocab.txt.gz")}
+
+
+def _config(source: str) -> dict[str, Any]:
+    import open_clip
+
+    try:
+        config = open_clip.get_model_config(source)
+    except FileNotFoundError as error:
+        if source.startswith("hf-hub:"):
+            raise WeightsUnavailableError(_unavailable_message(source, None, error)) from error
+        raise FileNotFoundError(
+            f"model={source!r}: the folder must hold open_clip_config.json and the weights "
+            f"({error})."
+        ) from error
+    return dict(config)
+
+
+def _shown(name: str, tag: str | None) -> str:
+    return name if tag is None else f"{name}/{tag}"
+
+
+def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
+    if tag is not None and os.path.isfile(os.path.expanduser(tag)):
+        return False
+    if name == SHIPPED or name.startswith("local-dir:"):
+        return False
+
+    # open_clip and huggingface_hub raise many types; these words are common to a failed download.
+    text = str(error).lower()
+    return isinstance(error, OSError) or any(
+        part in text
+        for part in (
+            "failed to download",
+            "failed initial config",
+            "could not be loaded",
+            "offline",
+        )
+    )
+
+
+def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
+    import open_clip
+
+    if tag is None:
+        repository, local = name.removeprefix("hf-hub:"), "NAME//path/to/checkpoint.safetensors"
+        create = f"open_clip.create_model({name!r})"
+    else:
+        record = open_clip.get_pretrained_cfg(name, tag) or {}
+        repository, local = (
+            str(record.get("hf_hub") or ""),
+            f"{name}//path/to/checkpoint.safetensors",
+        )
+        create = f"open_clip.create_model({name!r}, {tag!r})"
+
+    # A record may name a file below the repository: org/repo/file.
+    repository = "/".join(repository.split("/")[:2])
+    fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
+    first = str(error).strip().splitlines()
+    return (
+        f"The weights of model={_shown(name, tag)!r} are not on this machine and could not be "
+        f"downloaded ({first[0][:200] if first else type(error).__name__}). On a machine with a "
+        f"connection run\n    {fetch}\nand copy its Hugging Face cache (~/.cache/huggingface, or "
+        "where HF_HOME points) to this one. Or point at files you have: a checkpoint in the tag's "
+        f"place, CLIPEmbedder({local!r}), or a folder with open_clip_config.json and the weights, "
+        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there is the small "
+        f"shipped model: CLIPEmbedder({SHIPPED!r})."
+    )

@@ -1,0 +1,158 @@
+"""The files that hold a model's weights, told apart by content, and what is known of the model.
+
+A hit of the cache needs the model's fingerprint, and computing that takes the loaded weights. Facts
+in the cache, good for as long as the weights' files hold the same, let a hit do without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from dnm_sklearn.embedding.cache import EmbeddingCache
+from dnm_sklearn.embedding.digest import (
+    SETTLED_NS,
+    digest_files,
+    file_identity,
+    last_change_ns,
+    times_tell,
+)
+from dnm_sklearn.embedding.open_clip.build import SHIPPED, SHIPPED_FOLDER
+
+__all__ = [
+    "ModelFacts",
+    "StaleFactsError",
+    "digest_weights",
+    "load_facts",
+    "local_files",
+    "save_facts",
+]
+
+# To be raised when the fields of ModelFacts change, or what a fingerprint covers.
+_FACTS_FORMAT = 1
+
+_CONFIG_NAME = "open_clip_config.json"
+_WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+# Digests of files that this process has read, by their identity.
+_known_digests: dict[bytes, bytes] = {}
+
+
+class StaleFactsError(RuntimeError):
+    """Facts in the cache disagree with the loaded model; they were removed, and work may go on."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What embedders say of a model."""
+
+    fingerprint: str  # of weights, preprocessing, tokenizer and precision
+    width: int
+    logit_scale: float  # exponentiated
+    logit_bias: float | None
+    context_length: int
+
+
+def local_files(name: str, tag: str | None) -> list[Path]:
+    """Files of this machine that a model's name points at; none for tags, hub names and ""."""
+    if name == SHIPPED:
+        files = sorted(SHIPPED_FOLDER.glob("*"))
+    elif name.startswith("local-dir:"):
+        files = sorted(Path(name.removeprefix("local-dir:")).expanduser().glob("*"))
+    else:
+        files = [Path(tag).expanduser()] if tag else []
+    return [path.resolve() for path in files if path.is_file()]
+
+
+def digest_weights(paths: Sequence[Path], cache: EmbeddingCache | None = None) -> dict[str, str]:
+    """Digests of files by path; files that cannot be read are left out."""
+    found = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+
+        identity = file_identity(status)
+        digest = _known_digests.get(identity)
+        if digest is None:
+            # The age when it is read, not after: a change meanwhile must not look old.
+            age = time.time_ns() - last_change_ns(status)
+            digest = cache.digest_files([path])[0] if cache else digest_files([path])[0].digest
+            if digest is not None and age >= SETTLED_NS and times_tell([path], [status])[0]:
+                _known_digests[identity] = digest
+        if digest is not None:
+            found[str(path)] = digest.hex()
+    return found
+
+
+def load_facts(
+    cache: EmbeddingCache, name: str, tag: str | None, device: str, precision: str
+) -> ModelFacts | None:
+    """Give what the cache knows of a model; None if its weights are not those of that time."""
+    saved = cache.load_facts(_key(name, tag, device, precision))
+    if saved is None:
+        return None
+
+    # A folder may have got another file since.
+    weights, local = saved["weights"], local_files(name, tag)
+    if local and sorted(map(str, local)) != sorted(weights):
+        return None
+    if digest_weights([Path(path) for path in weights], cache) != weights:
+        return None
+    return ModelFacts(**saved["facts"])
+
+
+def save_facts(
+    cache: EmbeddingCache,
+    name: str,
+    tag: str | None,
+    device: str,
+    precision: str,
+    facts: ModelFacts | None,
+) -> None:
+    """Keep facts of a model whose weights are files; None: forget those that are kept."""
+    key = _key(name, tag, device, precision)
+    if facts is None:
+        cache.save_facts(key, None)
+        return
+
+    weights = digest_weights(local_files(name, tag) or _hub_files(name, tag), cache)
+    if weights:
+        cache.save_facts(key, {"weights": weights, "facts": asdict(facts)})
+
+
+def _key(name: str, tag: str | None, device: str, precision: str) -> str:
+    # "auto" means another thing where there is a GPU; looking for one must not import torch.
+    gpu = [os.path.exists("/dev/nvidiactl"), os.environ.get("CUDA_VISIBLE_DEVICES")]
+    return json.dumps([_FACTS_FORMAT, name, tag, device, precision, _versions(), gpu])
+
+
+@lru_cache(maxsize=1)
+def _versions() -> tuple[str, ...]:
+    return tuple(metadata.version(name) for name in ("open_clip_torch", "torch"))
+
+
+def _hub_files(name: str, tag: str | None) -> list[Path]:
+    """Weights of a tag or a hub repository in the Hugging Face cache; nothing is downloaded."""
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    if name.startswith("hf-hub:"):
+        repository, names = name.removeprefix("hf-hub:"), [_CONFIG_NAME]
+    else:
+        record = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+        parts = str(record.get("hf_hub") or "").split("/")
+        if len(parts) < 2:
+            return []
+        repository, names = "/".join(parts[:2]), [part for part in parts[2:] if part]
+
+    found = [try_to_load_from_cache(repository, file) for file in [*names, *_WEIGHTS_NAMES]]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths if any(path.name != _CONFIG_NAME for path in paths) else []

@@ -1,0 +1,93 @@
+"""Warnings and errors of this package that users may want to catch.
+
+Errors are also built-in ones (``ValueError``, ``RuntimeError``, ...), so that code which knows
+nothing of this package catches them too.
+"""
+
+__all__ = [
+    "BenchmarkWarning",
+    "CacheFormatError",
+    "CacheWriteWarning",
+    "CalibrationWarning",
+    "DataMissingError",
+    "DefinitionError",
+    "EmbeddingNormWarning",
+    "InvalidNamesError",
+    "RandomWeightsWarning",
+    "SuiteError",
+    "TruncatedPromptWarning",
+    "UnreadableImageError",
+    "UnreadableImageWarning",
+    "WeightsUnavailableError",
+]
+
+
+# Names and images
+
+
+class InvalidNamesError(ValueError, TypeError):
+    """Something that is no list of names; the message says what to give instead."""
+
+
+class UnreadableImageError(ValueError):
+    """An image that could not be read or decoded; the message says why."""
+
+
+class UnreadableImageWarning(UserWarning):
+    """Images that could not be read and became rows of NaN."""
+
+
+# Models and embeddings
+
+
+class EmbeddingNormWarning(UserWarning):
+    """Embeddings whose lengths are far from 1."""
+
+
+class RandomWeightsWarning(UserWarning):
+    """A model was asked for with an empty tag and has random weights."""
+
+
+class TruncatedPromptWarning(UserWarning):
+    """Prompts that are longer than the model's context and were cut."""
+
+
+class WeightsUnavailableError(RuntimeError):
+    """A model's weights are not on this machine and could not be downloaded."""
+
+
+# The cache
+
+
+class CacheFormatError(ValueError):
+    """A cache file is not what it should be: foreign, of another version, or of another shape."""
+
+
+class CacheWriteWarning(UserWarning):
+    """Results are right but could not be cached: the folder is full, read-only or over its cap."""
+
+
+# Decisions
+
+
+class CalibrationWarning(UserWarning):
+    """A decision whose calibrated error rate is not guaranteed."""
+
+
+# Benchmark data
+
+
+class BenchmarkWarning(UserWarning):
+    """A benchmark's data are not what its definition says, e.g. of another number of images."""
+
+
+class DataMissingError(FileNotFoundError):
+    """Data of a benchmark are not on disk; the message says what to download and where it goes."""
+
+
+class DefinitionError(ValueError):
+    """A benchmark definition cannot be used; the message names the file, the key and the fix."""
+
+
+class SuiteError(ValueError):
+    """A suite on disk, or to be written, is not valid; the message names the file and the fix."""

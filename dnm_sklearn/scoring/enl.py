@@ -1,0 +1,506 @@
+r"""Mean activation of every corpus label by ID images, and the score that divides by it.
+
+With unit rows x (image), :math:`t_k` (class names) and :math:`n_j` (corpus labels),
+
+.. math:: r_j(x) = \exp\bigl(\cos(x, n_j)/T - \mathrm{LSE}_k \cos(x, t_k)/T\bigr), \qquad
+          s(x) = -\log \frac1N \sum_j w_j\, r_j(x) / E_j,
+
+with :math:`E_j` the mean of :math:`r_j` over ID images; **higher s = more ID**. A label that ID
+images activate anyway (a synonym, a hypernym, a hub word) has a large :math:`E_j` and falls silent.
+Pure functions; all arithmetic is in log space. With :math:`E_j` estimated, :math:`r_j/E_j` is a
+score and no e-value; :mod:`dnm_sklearn.calibration.conformal` has forms that guarantee something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dnm_sklearn._utils.validation import check_matrices, check_positive, unit_rows
+from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
+from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Expectation",
+    "add_background",
+    "class_logsumexp",
+    "class_prototypes",
+    "expectation",
+    "expectation_score",
+    "leave_one_out_scores",
+]
+
+# Numbers below these stand for 0 where a logarithm or a quotient follows: what is left of a sum
+# after its one member was taken out is rounding.
+_TINY, _TINY_COUNT = 1e-280, 1e-300
+# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 16 MB each.
+_LEFT_OUT_NUMBERS = 2**21
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Estimated log E of every corpus label.
+
+    Attributes
+    ----------
+    log_mean : ndarray of shape (N,)
+        log E_j.
+    shift : float
+        What was added to the prior's log Z before mixing (0 without a prior).
+    """
+
+    log_mean: np.ndarray
+    shift: float = 0.0
+
+
+def class_logsumexp(
+    X: Any,
+    class_embeddings: Any,
+    *,
+    temperature: float,
+    own_class: Any = None,
+    own_row: Any = None,
+    device: Device = "auto",
+) -> np.ndarray:
+    """``LSE_k cos(x, b_k) / T``: the log-sum-exp over the class names, by which r_j divides.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, D)
+        Unit image embeddings.
+    class_embeddings : array-like of shape (K, D)
+        Rows b_k: text embeddings, or text plus weighted prototypes.
+    temperature : float
+        T.
+    own_class, own_row : array-like of shape (n,) and (n, D), optional
+        For image i, row ``own_row[i]`` takes the place of row ``own_class[i]``: leave-one-out
+        prototypes.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a temperature that is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.enl import class_logsumexp
+    >>> class_logsumexp(np.eye(2)[:1], np.eye(2), temperature=1.0).round(4)
+    array([1.3133])
+    """
+    import torch
+
+    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
+    scale = 1 / check_positive("temperature", temperature)
+    if own_class is not None:
+        own_class = torch.as_tensor(own_class)
+        own_logit = torch.from_numpy(np.einsum("nd,nd->n", X, own_row, dtype=float) * scale)
+
+    def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
+        if own_class is not None:
+            place = own_class[part, None].to(logits.device)
+            logits.scatter_(1, place, own_logit[part, None].to(logits))
+        return logits.logsumexp(dim=1)
+
+    return reduce_products(log_sum, X, class_embeddings, scale=scale, device=device)
+
+
+def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean image of each class, and for each image that of its class without it.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, D)
+        Unit image embeddings.
+    class_index : array-like of int of shape (n,)
+        Class of each image, in 0..K-1.
+    fallback : array-like of shape (K, D)
+        Direction for a class without images (see
+        :meth:`~dnm_sklearn.scoring.enl_prior.ZeroShotPrior.class_means`).
+
+    Returns
+    -------
+    prototypes : ndarray of shape (K, D), float64
+        Unit rows.
+    left_out : ndarray of shape (n, D), float64
+        Unit rows: the prototype of the image's class, made without the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.enl import class_prototypes
+    >>> class_prototypes(np.eye(2), [0, 0], np.ones((1, 2)))[1].tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    X, index = np.asarray(X, dtype=float), np.asarray(class_index)
+    fallback = np.asarray(fallback, dtype=float)
+
+    total = np.zeros_like(fallback)
+    np.add.at(total, index, X)
+    count = np.bincount(index, minlength=len(fallback))
+
+    # Rows are normalised, so that a sum serves for a mean.
+    prototypes = np.where(count[:, None] > 0, total, fallback)
+    left_out = np.where(count[index, None] > 1, total[index] - X, fallback[index])
+    return unit_rows(prototypes), unit_rows(left_out)
+
+
+def expectation(
+    X: Any,
+    class_logsumexp: Any,
+    corpus_embeddings: Any,
+    *,
+    temperature: float,
+    class_index: Any = None,
+    prior: ZeroShotPrior | None = None,
+    device: Device = "auto",
+) -> Expectation:
+    r"""Log of the mean of r_j over ID images, for every corpus label.
+
+    Plain (no `class_index`): the mean over the images. Stratified (`class_index` and `prior`):
+    ``E_j = mean_k (n_k E_kj + n0 Z_kj) / (n_k + n0)`` over all K classes, which needs images of
+    some classes only; all log Z are first shifted by the median over j of ``LSE_k log E_kj - LSE_k
+    log Z_kj`` over the classes that have images.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, D)
+        Unit embeddings of ID images.
+    class_logsumexp : array-like of shape (n,)
+        Their :func:`class_logsumexp`.
+    corpus_embeddings : array-like of shape (N, D)
+        Unit text embeddings of the corpus labels.
+    temperature : float
+        T.
+    class_index : array-like of int of shape (n,), optional
+        Class of each image.
+    prior : ZeroShotPrior, optional
+        Needed with `class_index`.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    Expectation
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, no image, or `class_index` without `prior`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
+    >>> images, ids = np.eye(2)[:1], np.eye(2)[:1]
+    >>> log_sums = class_logsumexp(images, ids, temperature=1.0)
+    >>> expectation(images, log_sums, np.eye(2), temperature=1.0).log_mean.tolist()
+    [0.0, -1.0]
+    """
+    import torch
+
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    log_divisor = np.asarray(class_logsumexp, dtype=float)
+
+    # Corpus labels are the rows here, and the images the bank that is summed over.
+    with Chunks(device, corpus) as chunks:
+        images = chunks.matrix(X)
+
+        def over_images(log_weight: np.ndarray | float) -> np.ndarray:
+            """Return ``log sum_i weight_i r_j(x_i)``."""
+            offset = chunks.tensor(log_weight - log_divisor)
+            blocks = chunks.blocks(corpus, 1 / temperature)
+            sums = torch.cat([chunks.logsumexp(rows, images, offset=offset) for rows in blocks])
+            return sums.squeeze(1).cpu().numpy()
+
+        if prior is None:
+            return Expectation(over_images(-np.log(len(X))))
+
+        index = np.asarray(class_index)
+        n_classes = len(prior.class_embeddings)
+        count = np.bincount(index, minlength=n_classes)
+        covered = torch.from_numpy(np.flatnonzero(count)).to(chunks.device)
+
+        # Of E_j's two parts, an image weighs 1 / (K (n_k + n0)) and the guess n0 times as much.
+        weight = 1 / (n_classes * (count + prior.strength))
+        with np.errstate(divide="ignore"):  # n0 may be 0
+            log_prior_weight = chunks.tensor(np.log(prior.strength * weight), double=True)
+        own = over_images(np.log(weight[index]))
+        covered_own = over_images(-np.log(count[index]))
+
+        log_z = _LogZ(chunks, prior, corpus, temperature)
+
+        def over_classes(part: slice, logits: torch.Tensor) -> torch.Tensor:
+            z = log_z.finish(part, logits)
+            sums = [(z + log_prior_weight).logsumexp(dim=1), z[:, covered].logsumexp(dim=1)]
+            return torch.stack(sums, dim=1)
+
+        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale)
+        guess, covered_guess = torch.cat(guesses).T.cpu().numpy()
+
+    shift = float(np.median(covered_own - covered_guess))
+    return Expectation(np.logaddexp(own, guess + shift), shift)
+
+
+def leave_one_out_scores(
+    X: Any,
+    class_logsumexp: Any,
+    corpus_embeddings: Any,
+    *,
+    temperature: float,
+    class_index: Any = None,
+    prior: ZeroShotPrior | None = None,
+    shift: float = 0.0,
+    device: Device = "auto",
+) -> np.ndarray:
+    """Scores of the ID images, each with an expectation made without it.
+
+    Parameters
+    ----------
+    X, class_logsumexp, corpus_embeddings, temperature, class_index, prior
+        As in :func:`expectation`; at least two images, or a prior.
+    shift : float, default=0.0
+        The prior's shift from :func:`expectation`, kept.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Higher = more ID.
+
+    Raises
+    ------
+    ValueError
+        As :func:`expectation`, or a single image and no prior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.enl import leave_one_out_scores
+    >>> leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0).round(3)
+    array([-0.434, -0.434])
+    """
+    import torch
+
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    if prior is None and len(X) == 1:
+        raise ValueError(
+            "Leaving one of 1 image out leaves none: give at least two ID images, or a prior."
+        )
+    # The plain mean is that of one class without a guess.
+    n_classes = 1 if prior is None else len(prior.class_embeddings)
+    strength = 0.0 if prior is None else prior.strength
+    own = np.zeros(len(X), dtype=int) if class_index is None else np.asarray(class_index)
+    count = np.bincount(own, minlength=n_classes)
+
+    with Chunks(device, corpus) as chunks:
+        images = chunks.matrix(X)
+        log_divisor = chunks.tensor(class_logsumexp, double=True)
+        index = torch.from_numpy(own).to(chunks.device)
+        size = chunks.tensor(np.maximum(count + strength, _TINY_COUNT), double=True)
+        size_without = chunks.tensor(
+            np.maximum(count[own] - 1 + strength, _TINY_COUNT), double=True
+        )
+        log_z = None if prior is None else _LogZ(chunks, prior, corpus, temperature)
+
+        def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
+            """Log of the sum of r_j / E_j without the image, over some labels; (n,)."""
+            log_ratio = logits.double() - log_divisor
+            largest = log_ratio.amax(dim=1, keepdim=True)
+            total = log_ratio.new_zeros(len(log_ratio), n_classes)
+            if log_z is not None:
+                z = log_z.rows(part) + shift
+                largest = torch.maximum(largest, z.amax(dim=1, keepdim=True))
+                total = strength * torch.exp(z - largest)
+
+            # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
+            log_ratio -= largest
+            ratio = log_ratio.exp()
+            total.index_add_(1, index, ratio)
+
+            # K E_j without image i: the other classes as they are, its own class without it.
+            mean = total / size
+            others = (mean.sum(dim=1, keepdim=True) - mean[:, index]).clamp_(min=0)
+            rest = (total[:, index] - ratio).clamp_(min=0)
+            without = (others + rest / size_without) / n_classes
+            return (log_ratio - without.clamp_(min=_TINY).log_()).logsumexp(dim=0)
+
+        sums = chunks.products(
+            log_sum, corpus, images, 1 / temperature, most_numbers=_LEFT_OUT_NUMBERS
+        )
+        log_sums = torch.stack(sums).logsumexp(dim=0).cpu().numpy()
+    return np.log(len(corpus)) - log_sums
+
+
+def expectation_score(
+    X: Any,
+    class_embeddings: Any,
+    corpus_embeddings: Any,
+    log_expectation: Any = None,
+    *,
+    temperature: float,
+    log_weights: Any = None,
+    device: Device = "auto",
+) -> np.ndarray:
+    """``-log mean_j w_j r_j(x) / E_j``: one product with both banks, reduced in log space.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, D)
+        Unit image embeddings.
+    class_embeddings : array-like of shape (K, D)
+        Unit text embeddings of the class names, or text plus weighted prototypes.
+    corpus_embeddings : array-like of shape (N, D)
+        Unit text embeddings of the corpus labels.
+    log_expectation : array-like of shape (N,), optional
+        log E_j; None = 0.
+    temperature : float
+        T.
+    log_weights : array-like of shape (N,), optional
+        log w_j; None = 0. A weight may be 0 (-inf).
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Higher = more ID; 0 where the image activates the labels as much as an ID image does on average.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.enl import expectation_score
+    >>> labels = np.eye(3)
+    >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
+    array([10.  , -9.31, -9.31])
+    """
+    import torch
+
+    X, class_embeddings, corpus_embeddings = check_matrices(
+        X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
+    )
+    temperature = check_positive("temperature", temperature)
+    n_labels = corpus_embeddings.shape[0]
+
+    # log(w_j / E_j) is added to the logits.
+    offset = np.zeros(n_labels)
+    for name, values, sign in (
+        ("log_expectation", log_expectation, -1),
+        ("log_weights", log_weights, 1),
+    ):
+        if values is None:
+            continue
+        if np.shape(values) != (n_labels,):
+            raise ValueError(
+                f"{name} must have one number per corpus label, ({n_labels},), "
+                f"got {np.shape(values)}."
+            )
+        offset = offset + sign * np.asarray(values, dtype=float)
+
+    with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
+        classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
+        added = chunks.tensor(offset)
+
+        parts = []
+        for rows in chunks.blocks(X, 1 / temperature):
+            log_divisor = chunks.logsumexp(rows, classes)
+            parts.append(log_divisor - chunks.logsumexp(rows, corpus, offset=added))
+        scores = torch.cat(parts).squeeze(1).cpu().numpy()
+    return scores + np.log(n_labels)
+
+
+def add_background(
+    scores: Any, largest_cosine: Any, log_expectation: float, *, weight: float, temperature: float
+) -> np.ndarray:
+    r"""Add a background label: one that every image would activate equally, but for the class names.
+
+    ``r_0(x) = exp(-max_k cos(x, t_k) / T)`` and its ID mean :math:`E_0` enter the mean with
+    `weight` times the weight of all corpus labels together: ``-log((exp(-score) + weight r_0 / E_0)
+    / (1 + weight))``. It speaks against images that are like no class and like no corpus label
+    either.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        From :func:`expectation_score`.
+    largest_cosine : array-like of shape (n,)
+        Largest cosine to a class name.
+    log_expectation : float or array-like of shape (n,)
+        log E_0.
+    weight : float
+        Above 0.
+    temperature : float
+        T.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Higher = more ID.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.scoring.enl import add_background
+    >>> add_background([0.0], [0.3], -30.0, weight=1.0, temperature=0.01).round(3).tolist()
+    [0.0]
+    """
+    log_ratio = -np.asarray(largest_cosine, dtype=float) / temperature - log_expectation
+    corpus_part = -np.asarray(scores, dtype=float)
+    return np.log1p(weight) - np.logaddexp(corpus_part, np.log(weight) + log_ratio)
+
+
+class _LogZ:
+    """``log Z_kj`` of a prior, for some corpus labels at a time: float64 of shape (labels, K)."""
+
+    def __init__(
+        self, chunks: Chunks, prior: ZeroShotPrior, corpus: np.ndarray, temperature: float
+    ) -> None:
+        self.scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
+        self.bank = chunks.matrix(prior.class_embeddings)
+        self._chunks, self._corpus, self._clip = chunks, corpus, prior.clip
+        self._per_label = chunks.tensor(per_label, double=True)
+        self._per_class = chunks.tensor(per_class, double=True)
+
+    def finish(self, part: slice, logits: torch.Tensor) -> torch.Tensor:
+        """Make log Z of products that were scaled by `scale`."""
+        z = logits.double() + self._per_class + self._per_label[part, None]
+        return z if self._clip is None else z.clamp_(max=self._clip)
+
+    def rows(self, part: slice) -> torch.Tensor:
+        """Return log Z of some labels."""
+        rows = self._chunks.matrix(self._corpus[part]) * self.scale
+        return self.finish(part, self._chunks.product(rows, self.bank))
+
+
+def _check_fit(
+    X: Any,
+    corpus_embeddings: Any,
+    temperature: Any,
+    class_index: Any,
+    prior: ZeroShotPrior | None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Check what the two sums over ID images are made of."""
+    X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
+    if len(X) == 0:
+        raise ValueError("X is empty: at least one ID image is needed.")
+    if (class_index is None) != (prior is None):
+        raise ValueError(
+            "class_index and prior go together: give both (stratified) or neither (plain)."
+        )
+    return X, corpus, check_positive("temperature", temperature)

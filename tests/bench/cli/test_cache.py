@@ -1,0 +1,51 @@
+"""dnm-bench cache."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from bench_suite import invoke, score
+
+from dnm_sklearn.exceptions import CacheWriteWarning
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cache(photos, tmp_path):
+    cache = tmp_path / "cache"
+    assert score(photos, "-o", tmp_path / "a.csv", "--cache", cache).exit_code == 0
+    result = invoke("cache", "info", cache)
+    assert result.exit_code == 0
+    assert "10 rows of 8" in result.output
+    assert invoke("cache", "verify", cache).output.endswith("Nothing is damaged.\n")
+    with closing(sqlite3.connect(cache / "embeddings.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE rows SET checksum = checksum + 1 WHERE id = 3")
+    result = invoke("cache", "verify", cache)
+    assert result.exit_code == 1
+    assert "1 dropped" in result.output
+    (cache / "mine.txt").write_text("stays")
+    assert invoke("cache", "clear", cache).exit_code == 1
+    assert invoke("cache", "clear", cache, "--yes").exit_code == 0
+    assert "in all: 0 B" in invoke("cache", "info", cache).output
+    assert (cache / "mine.txt").exists()
+    assert invoke("cache", "info", tmp_path / "nowhere").exit_code == 2
+
+    (cache / "embeddings.sqlite").write_text("somebody else's")
+    for command in (("info", cache), ("verify", cache), ("clear", cache, "--yes")):
+        result = invoke("cache", *command)
+        assert result.exit_code == 2
+        assert "is not a cache file of dnm_sklearn" in " ".join(result.output.split())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_cache_size(photos, tmp_path):
+    cache = tmp_path / "cache"
+    options = ("-o", tmp_path / "a.csv", "--cache", cache, "--cache-size")
+    with pytest.warns(CacheWriteWarning, match="cap of 1000 bytes"):
+        assert score(photos, *options, "1 kB").exit_code == 0
+    assert "0 rows of 8" in invoke("cache", "info", cache).output
+    assert score(photos, *options, "20GB").exit_code == 0
+    assert "10 rows of 8" in invoke("cache", "info", cache).output
+
+    result = score(photos, *options, "much")
+    assert result.exit_code == 2
+    assert "cache_size must be a number of bytes" in " ".join(result.output.split())

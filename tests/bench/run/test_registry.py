@@ -1,0 +1,12 @@
+"""Detectors, baselines and suites by name."""
+
+import pytest
+
+from dnm_sklearn.bench.run.registry import UnknownNameError, baselines, load_suite, resolve
+
+
+def test_names_that_are_not_known():
+    with pytest.raises(UnknownNameError, match="Known: KNN, LOF"):
+        resolve("zzz", baselines())
+    with pytest.raises(UnknownNameError, match="or give a folder with a suite.json"):
+        load_suite("zzz")

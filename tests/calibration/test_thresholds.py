@@ -1,0 +1,70 @@
+"""Thresholds and conformal p-values."""
+
+import numpy as np
+import pytest
+
+from dnm_sklearn.calibration.conformal import calibration_threshold, conformal_p_values
+from dnm_sklearn.calibration.thresholds import (
+    contamination_threshold,
+    midpoint_above,
+    quantile_threshold,
+)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5])
+def test_contamination_flags_that_share(share):
+    scores = np.random.default_rng(0).permutation(1000).astype(float)
+    assert (scores > contamination_threshold(scores, share)).mean() == pytest.approx(share)
+
+
+@pytest.mark.parametrize("n", [1, 2, 19, 20, 21, 100])
+@pytest.mark.parametrize("keep", [0.5, 0.95, 1.0])
+def test_quantile_threshold_is_the_smallest_that_keeps_enough(n, keep):
+    scores = np.random.default_rng(n).normal(size=n)
+    threshold = quantile_threshold(scores, keep)
+    assert (scores <= threshold).mean() >= keep
+    below = scores[scores < threshold]
+    assert len(below) == 0 or (scores <= below.max()).mean() < keep
+
+
+def test_midpoint_above_moves_no_other_row_over_the_threshold():
+    scores = np.array([3.0, 1.0, 2.0, 2.0])
+    for threshold in (1.0, 2.0):
+        moved = midpoint_above(threshold, scores)
+        assert moved > threshold
+        np.testing.assert_array_equal(scores > moved, scores > threshold)
+    assert midpoint_above(3.0, scores) == pytest.approx(3.00003, abs=1e-9)
+    assert midpoint_above(0.0, [0.0]) == 1e-5
+
+
+def test_calibration_rank_and_minimum():
+    assert calibration_threshold(range(100), 0.95) == 95.0  # ceil(101 * .95) = 96th smallest
+    assert calibration_threshold(range(19), 0.95) == 18.0
+    with pytest.raises(ValueError, match="at least 19 are needed"):
+        calibration_threshold(range(18), 0.95)
+    with pytest.raises(ValueError, match="NaN"):
+        calibration_threshold([1.0, np.nan] * 20)
+    with pytest.raises(ValueError, match="at least one"):
+        conformal_p_values([1.0], [])
+
+
+def test_false_alarm_rate_is_held_in_simulation():
+    rng = np.random.default_rng(0)
+    flagged, small_p = [], []
+    for _ in range(4000):
+        draw = rng.standard_t(2, size=51)
+        flagged.append(draw[-1] > calibration_threshold(draw[:-1], 0.9))
+        small_p.append(conformal_p_values(draw[-1:], draw[:-1])[0] <= 0.1)
+    # Exact rates are 1 - ceil(51 * .9) / 51 = 0.0980 and floor(51 * .1) / 51 = 0.0980; sd of the
+    # mean 0.0047.
+    assert np.mean(flagged) == pytest.approx(0.098, abs=0.02)
+    assert np.mean(small_p) == pytest.approx(0.098, abs=0.02)
+
+
+def test_p_values_match_their_definition_and_count_ties_against():
+    calibration = np.array([0.0, 1.0, 1.0, 2.0])
+    scores = np.array([-1.0, 1.0, 1.5, 3.0, np.nan])
+    expected = [(1 + (calibration >= s).sum()) / 5 for s in scores[:-1]]
+    got = conformal_p_values(scores, calibration)
+    assert got[:-1].tolist() == expected
+    assert np.isnan(got[-1])

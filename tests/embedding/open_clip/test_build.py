@@ -1,0 +1,147 @@
+"""Building models: tags, activations, checkpoints, and errors that say what to do."""
+
+import warnings
+
+import numpy as np
+import pytest
+from embedding_models import registered
+
+from dnm_sklearn.embedding import CLIPEmbedder, release_models
+from dnm_sklearn.embedding.open_clip import build
+from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
+from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("configs")
+    with registered(folder):
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        ("ViT-B-61/openai", "Did you mean 'ViT-B-16"),
+        ("ViT-B-16/laion2b_s43b", "it has 'laion2b_s34b_b88k'"),
+        ("ViT-B-16-quickgelu/laion2b_s34b_b88k", "use 'ViT-B-16/laion2b_s34b_b88k'"),
+        ("ViT-B-16//nowhere/w.pt", "does not exist"),
+    ],
+)
+def test_unknown(model, match):
+    with pytest.raises(ValueError, match=match):
+        CLIPEmbedder(model).encode_text(["cat"])
+
+
+def test_unknown_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"open_clip_config\.json"):
+        CLIPEmbedder(f"local-dir:{tmp_path}").encode_text(["cat"])
+
+
+def test_random_weights_warn_and_repeat():
+    import torch
+
+    release_models()
+    with pytest.warns(RandomWeightsWarning, match="'tiny-clip/'"):
+        first = CLIPEmbedder("tiny-clip/").fingerprint_
+    release_models()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    with pytest.warns(RandomWeightsWarning):
+        assert CLIPEmbedder("tiny-clip/").fingerprint_ == first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
+def test_checkpoint_and_folder(tmp_path, configs):
+    import torch
+
+    original = CLIPEmbedder("tiny-quick/")
+    state = get_model("tiny-quick/").model.state_dict()
+    path = tmp_path / "weights.pt"
+    torch.save(state, path)
+    loaded = CLIPEmbedder(f"tiny-quick/{path}")
+    np.testing.assert_array_equal(loaded.encode_text(["cat"]), original.encode_text(["cat"]))
+    np.testing.assert_array_equal(loaded.transform([IMAGE]), original.transform([IMAGE]))
+    assert loaded.fingerprint_ == original.fingerprint_
+    config = (configs / "tiny-quick.json").read_text()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(
+        f'{{"model_cfg": {config}, "preprocess_cfg": {{}}}}'
+    )
+    with pytest.raises(RuntimeError, match="could not be loaded"):
+        CLIPEmbedder(f"local-dir:{folder}").encode_text(["cat"])
+    torch.save(state, folder / "open_clip_pytorch_model.bin")
+    np.testing.assert_array_equal(
+        CLIPEmbedder(f"local-dir:{folder}").encode_text(["cat"]), original.encode_text(["cat"])
+    )
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16/openai", "ViT-B-16-quickgelu/openai"])
+def test_openai_weights_get_quick_gelu(name):
+    _, options, _ = build._recipe(*parse_model_name(name))
+    assert options["quick_gelu"] is True
+
+
+def test_other_weights_do_not():
+    _, options, _ = build._recipe("ViT-B-16", "laion2b_s34b_b88k")
+    assert options["quick_gelu"] is False
+
+
+def test_quick_gelu_changes_the_model(monkeypatch, tmp_path):
+    import torch
+    from open_clip import pretrained
+    from open_clip.transformer import QuickGELU
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(get_model("tiny-clip/").model.state_dict(), tmp_path / "w.pt")
+    record = {"file": str(tmp_path / "w.pt"), "quick_gelu": True}
+    monkeypatch.setitem(pretrained._PRETRAINED, "tiny-clip", {"web": record})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = get_model("tiny-clip/web").model
+    assert isinstance(model.visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
+    assert isinstance(model.transformer.resblocks[0].mlp.gelu, QuickGELU)
+
+
+@pytest.mark.parametrize(
+    ("model", "repository"),
+    [
+        ("ViT-B-16-quickgelu/openai", "timm/vit_base_patch16_clip_224.openai"),
+        ("hf-hub:org/repo", "org/repo"),
+    ],
+)
+def test_offline(model, repository, monkeypatch, tmp_path):
+    from open_clip import factory, pretrained
+
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", no_network)
+    monkeypatch.setattr(
+        factory, "download_pretrained_from_hf", pretrained.download_pretrained_from_hf
+    )
+    with pytest.raises(WeightsUnavailableError) as caught:
+        CLIPEmbedder(model).encode_text(["cat"])
+    message = str(caught.value)
+    for part in (
+        model,
+        f"hf download {repository}",
+        "HF_HOME",
+        "local-dir:",
+        "CLIPEmbedder('glyphclip')",
+    ):
+        assert part in message
+
+
+def test_shipped_model():
+    embedder = CLIPEmbedder("glyphclip")
+    rows = embedder.encode_text(["latin small letter a", "black chess knight"])
+    assert rows.shape == (2, 128)
+    assert embedder.transform([IMAGE]).shape == (1, 128)
+    assert get_model("glyphclip")._tower is not None
+    assert embedder.logit_bias_ is None

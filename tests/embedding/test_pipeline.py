@@ -1,0 +1,188 @@
+"""Images in batches: decoded ahead, in their order, and smaller when memory runs out."""
+
+import threading
+
+import numpy as np
+import pytest
+from embedding_models import registered
+from PIL import Image
+
+from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.embedding.open_clip.registry import get_model
+from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, prefetch
+
+IGNORE = "ignore::dnm_sklearn.exceptions.RandomWeightsWarning"
+
+
+class Encoder(ImageEncoder):
+    """Encodes the mean of an image, and writes down when batches are collected and encoded."""
+
+    image_batch_size = 4
+
+    def __init__(self, is_async=False, fits=100):
+        self.is_async = is_async
+        self.fits = fits
+        self.log = []
+
+    def preprocess(self, image):
+        return np.asarray(image)
+
+    def collate(self, pixels):
+        self.log.append(("collate", len(pixels)))
+        return np.stack(pixels)
+
+    def forward(self, batch):
+        self.log.append(("forward", len(batch)))
+        if len(batch) > self.fits:
+            raise RuntimeError("CUDA out of memory")
+        mean = batch.reshape(len(batch), -1).mean(axis=1)
+        return np.column_stack([mean, 255 - mean, np.ones(len(batch))])
+
+    def sizes(self, what):
+        return [size for name, size in self.log if name == what]
+
+
+def pictures(n):
+    return [np.full((8, 8, 3), 12 * i, dtype=np.uint8) for i in range(n)]
+
+
+def expected(images):
+    rows = Encoder().forward(np.stack(images))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_encoded_in_order(num_workers, is_async):
+    encoder = Encoder(is_async)
+    rows, failures = encode_images(pictures(10), lambda: encoder, 3, num_workers=num_workers)
+    np.testing.assert_allclose(rows, expected(pictures(10)), atol=1e-6)
+    assert not failures
+    assert encoder.sizes("forward") == [4, 4, 2]
+
+
+def test_the_next_batch_is_collected_while_a_device_computes():
+    collected = threading.Semaphore(0)
+
+    class Waiting(Encoder):
+        def collate(self, pixels):
+            collected.release()
+            return super().collate(pixels)
+
+        def forward(self, batch):
+            # Its own batch and the next one; the last, of two images, has no next one.
+            n_collected = 2 if batch.max() == 12 * 3 else 1 if batch.max() == 12 * 7 else 0
+            for _ in range(n_collected):
+                assert collected.acquire(timeout=60)
+            return super().forward(batch)
+
+    encoder = Waiting(is_async=True)
+    rows, _ = encode_images(pictures(10), lambda: encoder, 3)
+    np.testing.assert_allclose(rows, expected(pictures(10)), atol=1e-6)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_rows_that_failed_stay_in_their_places(tmp_path, is_async):
+    images = pictures(9)
+    for bad in (0, 5, 8):
+        images[bad] = str(tmp_path / "missing.png")
+    rows, failures = encode_images(images, lambda: Encoder(is_async), 3, on_error="nan")
+    assert [index for index, _, _ in failures] == [0, 5, 8]
+    good = [1, 2, 3, 4, 6, 7]
+    np.testing.assert_allclose(rows[good], expected([images[i] for i in good]), atol=1e-6)
+    assert np.isnan(rows[[0, 5, 8]]).all()
+
+
+def test_all_failed(tmp_path):
+    missing = [str(tmp_path / "missing.png")] * 2
+    rows, failures = encode_images(missing, Encoder, 3, on_error="nan")
+    assert np.isnan(rows).all()
+    assert len(failures) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_batches_stay_small_once_memory_ran_out(is_async):
+    encoder = Encoder(is_async, fits=2)
+    rows, _ = encode_images(pictures(20), lambda: encoder, 3)
+    np.testing.assert_allclose(rows, expected(pictures(20)), atol=1e-6)
+    sizes = encoder.sizes("forward")
+    assert sizes[:3] == [4, 2, 2]
+    # A device that computes meanwhile finds a few large batches collected already.
+    assert sizes.count(4) <= (3 if is_async else 1)
+    assert set(encoder.sizes("collate")[-4:]) == {2}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_errors_of_the_model_pass(is_async):
+    class Broken(Encoder):
+        def forward(self, batch):
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        encode_images(pictures(2), lambda: Broken(is_async), 3)
+
+
+def test_prefetch_keeps_order_and_stops():
+    assert list(prefetch(lambda x: x * x, range(20), 3, ahead=5)) == [x * x for x in range(20)]
+    stream = prefetch(lambda x: x, range(20), 3, ahead=5)
+    assert next(stream) == 0
+    stream.close()
+
+
+@pytest.fixture(scope="module")
+def _models(tmp_path_factory):
+    with registered(tmp_path_factory.mktemp("configs")):
+        yield
+
+
+@pytest.mark.usefixtures("_models")
+@pytest.mark.filterwarnings(IGNORE)
+class TestModel:
+    def test_out_of_memory_halves_the_batch(self, monkeypatch):
+        images = pictures(9)
+        expected = CLIPEmbedder("tiny-clip/").transform(images)
+        loaded = get_model("tiny-clip/")
+        original, sizes = loaded.forward, []
+
+        def small(pixels):
+            sizes.append(len(pixels))
+            if len(pixels) > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            return original(pixels)
+
+        monkeypatch.setattr(loaded, "forward", small)
+        np.testing.assert_allclose(
+            CLIPEmbedder("tiny-clip/", batch_size=4).transform(images), expected, atol=1e-6
+        )
+        assert sizes == [4, 2, 2, 2, 2, 1]
+
+        def never(pixels):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+        monkeypatch.setattr(loaded, "forward", never)
+        with pytest.raises(MemoryError, match="One image alone"):
+            CLIPEmbedder("tiny-clip/").transform(images)
+
+    def test_other_errors_pass(self, monkeypatch):
+        loaded = get_model("tiny-clip/")
+
+        def broken(pixels):
+            raise RuntimeError("shape mismatch")
+
+        monkeypatch.setattr(loaded, "forward", broken)
+        with pytest.raises(RuntimeError, match="shape mismatch"):
+            CLIPEmbedder("tiny-clip/").transform(pictures(1))
+
+    def test_cached_rows_need_no_decoding(self, tmp_path, monkeypatch):
+        embedder = CLIPEmbedder("tiny-clip/", memory=str(tmp_path / "cache"), num_workers=2)
+        paths = [str(tmp_path / f"{i}.png") for i in range(6)]
+        for path, image in zip(paths, pictures(6), strict=True):
+            Image.fromarray(image).save(path)
+        rows = embedder.transform(paths)
+        monkeypatch.setattr(get_model("tiny-clip/"), "preprocess", None)
+        np.testing.assert_array_equal(embedder.transform(paths), rows)
+
+    def test_progress_bar_is_silent_off_a_terminal(self, capfd):
+        CLIPEmbedder("tiny-clip/", verbose=True).transform(pictures(1))
+        out, err = capfd.readouterr()
+        assert "images" not in out + err

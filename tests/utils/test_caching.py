@@ -1,0 +1,48 @@
+"""Results kept in this process."""
+
+import threading
+
+import pytest
+
+from dnm_sklearn._utils.caching import RecentResults
+
+
+def test_the_last_used_are_kept():
+    recent = RecentResults(max_items=2)
+    made = []
+
+    def get(key):
+        return recent.get(key, lambda: made.append(key) or key.upper())
+
+    assert [get(key) for key in "abab"] == list("ABAB")
+    assert made == ["a", "b"]
+    get("a")
+    get("c")  # b was used longer ago than a
+    get("a")
+    assert made == ["a", "b", "c"]
+    get("b")
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_an_error_is_not_kept():
+    recent = RecentResults(max_items=1)
+    with pytest.raises(ZeroDivisionError):
+        recent.get("a", lambda: 1 / 0)
+    assert recent.get("a", lambda: 5) == 5
+
+
+def test_many_threads_get_the_result_of_their_key():
+    recent = RecentResults(max_items=2)
+    wrong = []
+
+    def work(key):
+        for _ in range(200):
+            if recent.get(key, lambda: key * 10) != key * 10:
+                wrong.append(key)
+
+    threads = [threading.Thread(target=work, args=(key,)) for key in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,242 @@
+"""Where class names come from and what y says (design: names rule)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnm_sklearn import EmbeddingTable, MaxLogitDetector, StratifiedBySourceKFold
+from dnm_sklearn._utils.labels import resolve_labels, row_is_ood
+from dnm_sklearn._utils.names import is_string_sequence, unique_names
+from dnm_sklearn.metrics import auroc_scorer
+
+X = np.arange(12.0).reshape(4, 3)
+
+
+def test_classes_win_over_y():
+    got = resolve_labels(X, ["dog", "cat", "ood", "cat"], ["cat", "dog", "cow"])
+    assert got.class_names == ["cat", "dog", "cow"]
+    assert got.class_index.tolist() == [1, 0, -1, 0]
+    assert got.is_ood.tolist() == [False, False, True, False]
+    assert got.images is X
+
+
+def test_names_from_string_y_in_order_without_ood_label():
+    got = resolve_labels(X, ["dog", "ood", " cat", "dog"], None)
+    assert got.class_names == ["dog", "cat"]
+    assert got.class_index.tolist() == [0, -1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["b", "a", "b "], ("b", "a"), np.array(["b", "a"]), np.array(["b", "a"], dtype=object)],
+)
+def test_three_ways_give_the_same_names(names):
+    ways = [
+        resolve_labels(names, None, None),
+        resolve_labels(None, names, None),
+        resolve_labels(None, None, names),
+    ]
+    assert [w.class_names for w in ways] == [["b", "a"]] * 3
+    assert all(w.images is None for w in ways)
+
+
+def test_string_X_is_images_when_names_are_known():
+    paths = ["a.jpg", "b.jpg"]
+    assert resolve_labels(paths, None, ["cat"]).images is paths
+    assert resolve_labels(paths, ["cat", "ood"], None).images is paths
+
+
+@pytest.mark.parametrize("bad", [["photos/cat.JPG"], ["cat", "dog.png"]])
+def test_image_paths_are_refused_as_names(bad):
+    with pytest.raises(ValueError, match="looks like the path of an image.*classes="):
+        resolve_labels(bad, None, None)
+    with pytest.raises(ValueError, match="looks like the path of an image"):
+        resolve_labels(None, bad, None)
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        ([0, 1, 0, 1], [False, True, False, True]),
+        ([True, False, True, False], [True, False, True, False]),
+        ([0.0, 1.0, 1.0, 0.0], [False, True, True, False]),
+        ([0, 0, 0, 0], [False] * 4),
+        ([0, 2, 1, 0], [False] * 4),
+        ([0, 3, 1, 0], None),
+        ([0.5, 0.1, 3.0, 1.0], None),
+    ],
+)
+def test_numeric_y(y, expected):
+    got = resolve_labels(X, y, ["a", "b", "c"])
+    assert got.is_ood is None if expected is None else got.is_ood.tolist() == expected
+
+
+def test_class_indices_are_kept():
+    assert resolve_labels(X, [0, 2, 1, 0], ["a", "b", "c"]).class_index.tolist() == [0, 2, 1, 0]
+    assert resolve_labels(X, [0, 1, 1, 0], ["a", "b", "c"]).class_index is None
+
+
+@pytest.mark.parametrize("y", [[-1, 1, 1, -1], [-1, -1, -1, -1]])
+def test_sklearn_outlier_coding_is_refused(y):
+    with pytest.raises(ValueError, match=r"y = \(y == -1\)"):
+        resolve_labels(X, y, ["a"])
+
+
+def test_dict_of_synonyms_and_templates():
+    got = resolve_labels(
+        None, None, {"cat": ["cat", "kitty"], "dog": [], "cow": "a drawing of a {}"}
+    )
+    assert got.class_names == ["cat", "dog", "cow"]
+    assert got.prompts == [["cat", "kitty"], ["dog"], ["a drawing of a {}"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        ((None, None, None), "No class names"),
+        ((X, None, None), "No class names"),
+        ((None, ["ood"], None), "only the ood_label"),
+        ((None, None, ["ood"]), "choose another ood_label"),
+        ((None, None, ["a", ""]), r"classes\[1\] is blank"),
+        ((None, None, ["a", 3]), r"classes\[1\] is 3 of type int; every name must be a string"),
+        ((None, None, "cat"), r"classes is the single string.*\['cat'\]"),
+        ((None, None, {"a": [], " a": []}), "two entries"),
+        ((X, ["cat", "dog"], None), "X has 4 rows and y has 2"),
+        ((X, ["cat", "dgo", "cat", "cat"], ["cat", "dog"]), "Did you mean 'dog'"),
+    ],
+)
+def test_bad_input_names_the_fix(args, match):
+    with pytest.raises(ValueError, match=match):
+        resolve_labels(*args)
+
+
+def test_unicode_names_survive():
+    assert unique_names(["Ærø", "猫", "猫 "]) == ["Ærø", "猫"]
+
+
+def test_is_string_sequence():
+    pd = pytest.importorskip("pandas")
+    assert is_string_sequence(pd.Series(["a", "b"]))
+    assert not is_string_sequence(pd.Series([1, 2]))
+    assert not is_string_sequence([])
+    assert not is_string_sequence({"a": 1})
+    assert not is_string_sequence(np.array([["a"]]))
+
+
+def test_row_is_ood_of_strings_and_unknown_kinds():
+    assert row_is_ood(["x", "other"], ood_label="other").tolist() == [False, True]
+    assert row_is_ood([]) is None
+    assert row_is_ood([1 + 2j]) is None
+
+
+@pytest.mark.parametrize("where", ["X", "y", "classes"])
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ("dog", r"is the single string 'dog'; a list of class names is wanted: \['dog'\]"),
+        (b"dog", "is the single string 'dog'"),
+        (
+            "names.txt",
+            r"path of a file, 'names.txt'.*Path\('names.txt'\)"
+            r".read_text\(encoding='utf-8'\).splitlines",
+        ),
+        (Path("names.txt"), r"Path\('names.txt'\).read_text"),
+        ("cat.jpg", r"path of one image, 'cat.jpg'; give images as a list"),
+        ("photos", r"the folder 'photos'; list its images"),
+        ({"cat", "dog"}, "is a set.*sorted"),
+        (iter(["cat", "dog"]), "can be read only once: give list"),
+        ([b"cat", b"dog"], "bytes"),
+        (["cat", 3], r"\[1\] is 3 of type int"),
+    ],
+)
+def test_what_is_no_list_of_names_is_explained(where, value, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("names.txt").write_text("cat\ndog\n")
+    Path("cat.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=match):
+        resolve_labels(*(value if name == where else None for name in ("X", "y", "classes")))
+
+
+def test_empty_classes_and_tables_of_names_are_explained():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="classes is empty"):
+        resolve_labels(None, None, [])
+    with pytest.raises(ValueError, match=r"shape \(2, 1\); give the one column"):
+        resolve_labels(pd.DataFrame({"name": ["cat", "dog"]}), None, None)
+    with pytest.raises(ValueError, match="X is a dict; give it in the constructor"):
+        resolve_labels({"cat": ["kitty"]}, None, None)
+
+
+@pytest.mark.parametrize(
+    "y", [["cat", None, "ood", "cat"], ["cat", np.nan, "ood", "cat"], [0, np.nan, 1, 0]]
+)
+def test_a_missing_label_is_an_error_not_a_reason_to_ignore_y(y):
+    with pytest.raises(ValueError, match=r"y\[1\] is (None|nan)"):
+        resolve_labels(X, y, ["cat"])
+
+
+def test_columns_of_data_frames_are_read_by_position():
+    """Whatever the index, nullable or categorical, one column in a frame or a Series."""
+    pd = pytest.importorskip("pandas")
+    index = [9, 3, 5, 1]
+    names = pd.Series(["cat", "ood", "cat", "ood"], index=index)
+    numbers = pd.Series([0, 1, 0, 1], index=index)
+    columns = [
+        *(names, names.astype("string"), names.astype("category"), names.to_frame()),
+        *(
+            numbers,
+            numbers.astype("Int64"),
+            numbers.astype("boolean"),
+            numbers.astype(object),
+            numbers.to_frame(),
+        ),
+    ]
+    for y in columns:
+        assert resolve_labels(X, y, ["cat"]).is_ood.tolist() == [False, True, False, True]
+        assert row_is_ood(y).tolist() == [False, True, False, True]
+
+
+def _forms_of_y():
+    pd = pytest.importorskip("pandas")
+    is_ood = np.arange(8) % 2 == 1
+    names = np.where(is_ood, "ood", "cat")
+    forms = {
+        "bool": is_ood,
+        "ints": is_ood.astype(int).tolist(),
+        "names": names.tolist(),
+        "names with white space": [f" {name} " for name in names],
+        "object array": names.astype(object),
+        "column of names": names[:, None],
+        "column of numbers": is_ood.astype(float)[:, None],
+        "list of rows": is_ood.astype(int)[:, None].tolist(),
+        "frame of names": pd.DataFrame({"y": names}),
+        "frame of numbers": pd.DataFrame({"y": is_ood.astype(int)}),
+        "nullable": pd.Series(is_ood).astype("boolean"),
+        "categories": pd.Series(names, index=range(10, 18)).astype("category"),
+    }
+    if hasattr(np.dtypes, "StringDType"):
+        forms["numpy's strings"] = names.astype(np.dtypes.StringDType())
+    return [pytest.param(y, id=name) for name, y in forms.items()]
+
+
+@pytest.mark.parametrize("y", _forms_of_y())
+def test_fit_splitters_and_scorers_read_y_alike(y):
+    """What can be fitted can be split and scored, with the same rows OOD."""
+    is_ood = np.arange(8) % 2 == 1
+    rows = np.column_stack([~is_ood, is_ood, np.zeros(8)]).astype(float)
+    rows[:, 2] = np.linspace(0.0, 0.1, 8)
+    detector = MaxLogitDetector(["cat"], embedder=EmbeddingTable(["cat"], [[1.0, 0.0, 0.0]]))
+    assert row_is_ood(y).tolist() == is_ood.tolist()
+    assert auroc_scorer(detector.fit(rows, y), rows, y) == 1.0
+
+    splitter = StratifiedBySourceKFold(2)
+    for train, test in splitter.split(rows, y, groups=np.where(is_ood, "far", "near")):
+        assert is_ood[train].sum() == is_ood[test].sum() == 2
+
+
+@pytest.mark.parametrize("y", [np.zeros((4, 2)), [["cat", "ood"]] * 4, 3])
+def test_y_of_another_shape_is_refused(y):
+    with pytest.raises(ValueError, match="y must be 1-D, one entry per row"):
+        row_is_ood(y)

@@ -1,7 +1,9 @@
-"""Average the weights of two runs that began from the same ones, and keep what finds most on the choice vendor.
+"""Average the weights of two runs that began from the same ones.
 
-Wortsman et al., "Model soups" (ICML 2022): such a mean often fits unseen data better than either run. Means of 0, 1/4,
-1/2, 3/4 and 1 are tried::
+The mean that finds most on the choice vendor is kept.
+
+Wortsman et al., "Model soups" (ICML 2022): such a mean often fits unseen data better than either
+run. Means of 0, 1/4, 1/2, 3/4 and 1 are tried::
 
     python tools/pictoclip/average.py DATA OUT RUN1/pictoclip.safetensors RUN2/pictoclip.safetensors
 """

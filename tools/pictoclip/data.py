@@ -14,7 +14,8 @@ from drawing import Dice, load_sheets
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_DIR = ROOT / "dnm_sklearn" / "embedding" / "pictoclip"
 
-# Prompts of training with their probabilities. All mean the bare word: the model does not learn English.
+# Prompts of training with their probabilities. All mean the bare word: the model does not learn
+# English.
 TEMPLATES = {
     "{}": 0.4,
     "the nice {}": 0.2,
@@ -40,13 +41,17 @@ class Pack:
         self.texts: list[str] = texts["training"]
         self.held_out: list[str] = texts["held_out"]
         with np.load(folder / "targets.npz") as stored:
-            targets = torch.from_numpy(stored["targets"]).float() * torch.from_numpy(stored["scale"])
+            targets = torch.from_numpy(stored["targets"]).float() * torch.from_numpy(
+                stored["scale"]
+            )
         # More texts come last: they teach the text tower, and are no captions and no names.
         self.more: list[str] = []
         if (folder / "more.json").exists():
             self.more = json.loads((folder / "more.json").read_text())
             with np.load(folder / "more.npz") as stored:
-                more = torch.from_numpy(stored["targets"]).float() * torch.from_numpy(stored["scale"])
+                more = torch.from_numpy(stored["targets"]).float() * torch.from_numpy(
+                    stored["scale"]
+                )
             targets = torch.cat([targets, more])
         self.targets = F.normalize(targets, dim=1)
         self.row_of = {text: row for row, text in enumerate(self.all_texts)}
@@ -66,7 +71,10 @@ class Pack:
         return sorted({row[2] for kind in ("colour", "line") for row in self.rows[kind]})
 
     def seen_concepts(self) -> list[str]:
-        """Names of concrete emoji that training shows; the suite's classes and the figures are taken from them."""
+        """Names of concrete emoji that training shows.
+
+        The suite's classes and the figures are taken from them.
+        """
         return sorted(set(self.concrete_emoji) & set(self.training_names))
 
     def targets_of(self, texts: list[str]) -> torch.Tensor:
@@ -80,7 +88,9 @@ class Tokens:
     def __init__(self, texts: list[str], context: int, device: torch.device) -> None:
         from open_clip.tokenizer import SimpleTokenizer
 
-        tokenizer = SimpleTokenizer(bpe_path=str(MODEL_DIR / "bpe_vocab.txt.gz"), context_length=context)
+        tokenizer = SimpleTokenizer(
+            bpe_path=str(MODEL_DIR / "bpe_vocab.txt.gz"), context_length=context
+        )
         self.context, self.device = context, device
         self.start = tokenizer.sot_token_id
         self.end = torch.tensor(tokenizer.eot_token_id, device=device)
@@ -97,7 +107,10 @@ class Tokens:
         self.parents = torch.from_numpy(parents).to(device)
         halves = [template.split("{}") for template in TEMPLATES]
         self.templates = [
-            tuple(torch.tensor(tokenizer.encode(half), device=device, dtype=torch.long) for half in pair)
+            tuple(
+                torch.tensor(tokenizer.encode(half), device=device, dtype=torch.long)
+                for half in pair
+            )
             for pair in halves
         ]
 
@@ -108,15 +121,22 @@ class Tokens:
     def split(
         self, ids: torch.Tensor, lengths: torch.Tensor, probability: torch.Tensor, dice: Dice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Split tokens of rows at random into the two that they were merged from, and return rows and lengths.
+        """Split tokens of rows at random into the two that they were merged from.
 
-        So the tower learns what the parts of a word mean (after "BPE-dropout", Provilkov et al., ACL 2020). Each row
-        has its own probability, of shape (n, 1). Rows that grow too long stay whole.
+        Returns rows and lengths.
+
+        So the tower learns what the parts of a word mean (after "BPE-dropout", Provilkov et al.,
+        ACL 2020). Each row has its own probability, of shape (n, 1). Rows that grow too long stay
+        whole.
         """
         n, room = ids.shape
         places = torch.arange(room, device=self.device)
         parents = self.parents[ids]
-        splits = (parents[..., 0] >= 0) & (places < lengths[:, None]) & (dice.uniform(n, room) < probability)
+        splits = (
+            (parents[..., 0] >= 0)
+            & (places < lengths[:, None])
+            & (dice.uniform(n, room) < probability)
+        )
         splits = splits & (lengths + splits.sum(1) <= room)[:, None]
         at = (1 + splits.long()).cumsum(1) - 1
         # The second half goes last, at its place; the first half one place before it.
@@ -157,8 +177,13 @@ class Tokens:
             out = torch.where(places == stop + number, token, out)
         return out
 
-    def varied(self, rows: torch.Tensor, order: torch.Tensor, dice: Dice, probability: float) -> torch.Tensor:
-        """Return token rows in the training templates, in their proportions; `order` is a random permutation."""
+    def varied(
+        self, rows: torch.Tensor, order: torch.Tensor, dice: Dice, probability: float
+    ) -> torch.Tensor:
+        """Return token rows in the training templates, in their proportions.
+
+        `order` is a random permutation.
+        """
         out = torch.empty(len(rows), self.context, dtype=torch.long, device=self.device)
         begin, total = 0, 0.0
         for (before, after), proportion in zip(self.templates, TEMPLATES.values(), strict=True):

@@ -1,7 +1,9 @@
-"""Pictures for pictoclip: icons of the pack, drawn on backgrounds, as training varies them and as tests show them.
+"""Pictures for pictoclip, as training varies them and as tests show them.
 
-All functions work on a batch and on any device. Icons are RGBA with colours multiplied by alpha ("premultiplied"):
-so they can be turned and blurred without dark rims.
+They are icons of the pack, drawn on backgrounds.
+
+All functions work on a batch and on any device. Icons are RGBA with colours multiplied by alpha
+("premultiplied"): so they can be turned and blurred without dark rims.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def load_sheets(folder: Path, kind: str, count: int) -> torch.Tensor:
-    """Read the icons of a kind: uint8 of shape (count, 72, 72, 4), or (count, 72, 72) for line icons."""
+    """Read the icons of a kind.
+
+    They are uint8 of shape (count, 72, 72, 4), or (count, 72, 72) for line icons.
+    """
 
     def read(path: Path) -> np.ndarray:
         with Image.open(path) as image:
@@ -74,7 +79,10 @@ def inked(alpha: torch.Tensor, ink: torch.Tensor) -> torch.Tensor:
 
 
 def backgrounds(n: int, size: int, dice: Dice, strength: float = 1.0) -> torch.Tensor:
-    """Return backgrounds of shape (n, 3, size, size): plain, a gradient, or coarse noise; 35 % are near white."""
+    """Return backgrounds of shape (n, 3, size, size).
+
+    Each is plain, a gradient, or coarse noise; 35 % are near white.
+    """
     light = dice.happens(n, 0.35)
     base = light * dice.uniform(n, 1, 1, 1, low=0.88) + (1 - light) * dice.uniform(n, 3, 1, 1)
 
@@ -85,14 +93,19 @@ def backgrounds(n: int, size: int, dice: Dice, strength: float = 1.0) -> torch.T
     ramp = angle.cos() * line[None, None, :, None] + angle.sin() * line[None, None, None, :]
     gradient = ramp * dice.uniform(n, 3, 1, 1, low=-0.35, high=0.35)
     cells = dice.python.randint(2, 6)
-    noise = F.interpolate(dice.normal(n, 3, cells, cells), size, mode="bilinear", align_corners=False)
+    noise = F.interpolate(
+        dice.normal(n, 3, cells, cells), size, mode="bilinear", align_corners=False
+    )
     noise = noise * dice.uniform(n, 1, 1, 1, high=0.3)
     change = gradient * ((kind > 1 / 3) & (kind < 2 / 3)) + noise * (kind >= 2 / 3)
     return (base + strength * change * (1 - 0.7 * light)).clamp(0, 1)
 
 
 def contrasting_inks(background: torch.Tensor, dice: Dice) -> torch.Tensor:
-    """Return inks of shape (n, 3, 1, 1): black or white, or a random colour, that the background lets be seen."""
+    """Return inks of shape (n, 3, 1, 1) that the background lets be seen.
+
+    They are black or white, or a random colour.
+    """
     n = len(background)
     dark_ground = (background.mean((1, 2, 3), keepdim=True) < 0.5).float()
     colour = dice.uniform(n, 3, 1, 1)
@@ -108,14 +121,21 @@ def to_input(pictures: torch.Tensor) -> torch.Tensor:
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def warp(x: torch.Tensor, matrix: torch.Tensor, size: int, bend: torch.Tensor | None = None) -> torch.Tensor:
-    """Sample icons through affine maps of shape (n, 2, 3), and a bend of shape (n, 2, k, k) if there is one."""
+def warp(
+    x: torch.Tensor, matrix: torch.Tensor, size: int, bend: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sample icons through affine maps of shape (n, 2, 3).
+
+    With a bend of shape (n, 2, k, k), if there is one.
+    """
     # Halve first where two source pixels or more meet in one: no pixel is skipped.
     if size <= SIZE // 2:
         x = F.avg_pool2d(x, 2)
     grid = F.affine_grid(matrix, [len(x), 4, size, size], align_corners=False)
     if bend is not None:
-        grid = grid + F.interpolate(bend, size, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        grid = grid + F.interpolate(bend, size, mode="bicubic", align_corners=True).permute(
+            0, 2, 3, 1
+        )
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -143,7 +163,9 @@ def affine(
 
 
 def show(icons: torch.Tensor, size: int, dice: Dice) -> torch.Tensor:
-    """Draw icons as the suite's tests show them: a random background, scale .70 to .95, up to 8 degrees.
+    """Draw icons as the suite's tests show them.
+
+    A random background, scale .70 to .95, up to 8 degrees.
 
     Parameters
     ----------
@@ -161,7 +183,11 @@ def show(icons: torch.Tensor, size: int, dice: Dice) -> torch.Tensor:
     """
     n = len(icons)
     ground = backgrounds(n, size, dice, strength=0.4)
-    x = premultiplied(icons) if icons.ndim == 4 else inked(icons.float() / 255, contrasting_inks(ground, dice))
+    x = (
+        premultiplied(icons)
+        if icons.ndim == 4
+        else inked(icons.float() / 255, contrasting_inks(ground, dice))
+    )
     one = torch.ones(n, device=dice.device)
     scale = dice.uniform(n, low=0.70, high=0.95)
     angle = dice.uniform(n, low=-8, high=8) * math.pi / 180
@@ -171,11 +197,15 @@ def show(icons: torch.Tensor, size: int, dice: Dice) -> torch.Tensor:
 
 
 def restyle(x: torch.Tensor, dice: Dice, strength: float) -> torch.Tensor:
-    """Change the colours and the style of icons, as another vendor might: tint, shading, outline, bare edges."""
+    """Change the colours and the style of icons, as another vendor might.
+
+    Tint, shading, outline, bare edges.
+    """
     n = len(x)
     rgb, alpha = x[:, :3], x[:, 3:]
 
-    # Colours: a matrix near the identity turns hues, gains and contrast change them; 8 % swap channels.
+    # Colours: a matrix near the identity turns hues, gains and contrast change them; 8 % swap
+    # channels.
     eye = torch.eye(3, device=dice.device)
     mix = eye + 0.18 * strength * dice.normal(n, 3, 3)
     swapped = eye[torch.argsort(dice.uniform(n, 3), dim=1)]
@@ -208,8 +238,13 @@ def restyle(x: torch.Tensor, dice: Dice, strength: float) -> torch.Tensor:
     return x + inked(ring, dice.happens(n, 0.4) * 0.95 + dice.uniform(n, 3, 1, 1, high=0.25) * 0.2)
 
 
-def vary(colour: torch.Tensor, line: torch.Tensor, size: int, dice: Dice, strength: float) -> torch.Tensor:
-    """Draw training pictures: colour icons (n, 72, 72, 4) and line icons (m, 72, 72) as (n + m, 3, size, size)."""
+def vary(
+    colour: torch.Tensor, line: torch.Tensor, size: int, dice: Dice, strength: float
+) -> torch.Tensor:
+    """Draw training pictures of shape (n + m, 3, size, size).
+
+    From colour icons (n, 72, 72, 4) and line icons (m, 72, 72).
+    """
     n = len(colour) + len(line)
     ground = backgrounds(n, size, dice)
     line_x = inked(line.float() / 255, contrasting_inks(ground[len(colour) :], dice))

@@ -4,7 +4,8 @@
 
     python tools/pictoclip/evaluate.py DATA WEIGHTS --role choice
 
-``--role choice`` is for choosing the recipe. ``--role test`` and ``--role shift`` are looked at once, at the end.
+``--role choice`` is for choosing the recipe. ``--role test`` and ``--role shift`` are looked at
+once, at the end.
 """
 
 from __future__ import annotations
@@ -23,25 +24,33 @@ from safetensors.torch import load_file, save_file
 
 # Classes of everyday animals and food, by their names in Unicode.
 _ID_CLASSES = (
-    "dog,cat,mouse,rabbit,fox,bear,panda,koala,tiger,lion,cow,pig,frog,wolf,chicken,parrot,eagle,duck,owl,horse,"
-    "honeybee,butterfly,snail,lady beetle,turtle,snake,octopus,crab,dolphin,whale,shark,kangaroo,zebra,elephant,camel,"
-    "giraffe,red apple,banana,grapes,watermelon,strawberry,pineapple,cherries,lemon,peach,tomato,eggplant,carrot,"
-    "ear of corn,hot pepper,onion,mushroom,bread,cheese wedge,hamburger,french fries,pizza,hot dog,doughnut,cookie,"
-    "ice cream,birthday cake"
+    "dog,cat,mouse,rabbit,fox,bear,panda,koala,tiger,lion,cow,pig,frog,wolf,chicken,parrot,eagle,"
+    "duck,owl,horse,honeybee,butterfly,snail,lady beetle,turtle,snake,octopus,crab,dolphin,whale,"
+    "shark,kangaroo,zebra,elephant,camel,giraffe,red apple,banana,grapes,watermelon,strawberry,"
+    "pineapple,cherries,lemon,peach,tomato,eggplant,carrot,ear of corn,hot pepper,onion,mushroom,"
+    "bread,cheese wedge,hamburger,french fries,pizza,hot dog,doughnut,cookie,ice cream,birthday "
+    "cake"
 )
 ID_CLASSES = tuple(_ID_CLASSES.split(","))
 
 
 @torch.no_grad()
-def embed_names(model: torch.nn.Module, tokens: Tokens, rows: torch.Tensor, prompt: int = 0) -> torch.Tensor:
-    """Return unit vectors of texts, given by their rows, in the template of a number; see data.TEMPLATES."""
+def embed_names(
+    model: torch.nn.Module, tokens: Tokens, rows: torch.Tensor, prompt: int = 0
+) -> torch.Tensor:
+    """Return unit vectors of texts, given by their rows.
+
+    In the template of a number; see data.TEMPLATES.
+    """
     before, after = tokens.templates[prompt]
     parts = [model.encode_text(tokens.fill(part, before, after)) for part in rows.split(2048)]
     return F.normalize(torch.cat(parts).float(), dim=1)
 
 
 @torch.no_grad()
-def embed_icons(model: torch.nn.Module, icons: torch.Tensor, device: torch.device, seed: int) -> torch.Tensor:
+def embed_icons(
+    model: torch.nn.Module, icons: torch.Tensor, device: torch.device, seed: int
+) -> torch.Tensor:
     """Return unit vectors of one drawing of each icon."""
     # The drawings are made on the CPU: they are the same for every device.
     pictures = show(icons, 64, Dice(seed, torch.device("cpu")))
@@ -60,8 +69,12 @@ def ranks(x: np.ndarray) -> np.ndarray:
     return x.argsort(1).argsort(1).astype(np.float64)
 
 
-def word_figures(model: torch.nn.Module, pack: Pack, tokens: Tokens, device: torch.device) -> dict[str, dict]:
-    """Compare words that are in no caption with the concrete emoji, as the model and as the teacher place them.
+def word_figures(
+    model: torch.nn.Module, pack: Pack, tokens: Tokens, device: torch.device
+) -> dict[str, dict]:
+    """Compare words that are in no caption with the concrete emoji.
+
+    As the model and as the teacher place them.
 
     Two kinds: words that were held out of all texts, and as many that the text tower was taught.
     """
@@ -96,7 +109,12 @@ def word_figures(model: torch.nn.Module, pack: Pack, tokens: Tokens, device: tor
 
 
 def figures(
-    model: torch.nn.Module, pack: Pack, tokens: Tokens, role: str, device: torch.device, quick: bool = False
+    model: torch.nn.Module,
+    pack: Pack,
+    tokens: Tokens,
+    role: str,
+    device: torch.device,
+    quick: bool = False,
 ) -> dict:
     """Return zero-shot accuracies on every set of a role, and the figures of held-out words.
 
@@ -171,7 +189,10 @@ def figures(
 
 
 def score(found: dict) -> float:
-    """Return what weights are chosen by: top-1 on the choice vendor, among 100 names and among all."""
+    """Return what weights are chosen by.
+
+    Top-1 on the choice vendor, among 100 names and among all.
+    """
     (entry,) = (value for key, value in found.items() if key.startswith("choice_"))
     return sum(value[0] for key, value in entry.items() if key == "100" or key.startswith("all "))
 
@@ -183,10 +204,15 @@ def save_half(model: torch.nn.Module, path: Path) -> None:
 
 
 def read_model(path: Path) -> tuple[torch.nn.Module, dict]:
-    """Read a model and its configuration from NAME.safetensors and NAME.json, in single precision."""
+    """Read a model and its configuration, in single precision.
+
+    From NAME.safetensors and NAME.json.
+    """
     config = json.loads(path.with_suffix(".json").read_text())
     model = CLIP(**json.loads(json.dumps(config)))
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    model.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    )
     return model.eval(), config
 
 

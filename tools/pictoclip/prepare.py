@@ -1,12 +1,15 @@
-"""Prepare what pictoclip is trained on: icons as small pictures, captions, teacher vectors, the tokenizer.
+"""Prepare what pictoclip is trained on.
 
-Run it from the root of the project, once for each step; README.md beside it says how to get the inputs::
+Icons as small pictures, captions, teacher vectors, the tokenizer.
+
+Run it from the root of the project, once for each step; README.md beside it says how to get the
+inputs::
 
     python tools/pictoclip/prepare.py icons NODE_MODULES OPENCLIPART DATA
     python tools/pictoclip/prepare.py text TEACHER_ONNX TEACHER_TOKENIZER DATA
 
-``DATA`` is a folder outside the project. Pictures are written in sheets of 32 x 32 icons: icons of colour as lossy
-WebP with lossless alpha, line icons as lossless alpha of 16 levels.
+``DATA`` is a folder outside the project. Pictures are written in sheets of 32 x 32 icons: icons of
+colour as lossy WebP with lossless alpha, line icons as lossless alpha of 16 levels.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ from picture_names import (
 )
 from PIL import Image
 
-# Pictures that are too large are left out by their size, which is read first; Pillow need not refuse them.
+# Pictures that are too large are left out by their size, which is read first; Pillow need not
+# refuse them.
 Image.MAX_IMAGE_PIXELS = None
 
 SIZE = 72
@@ -56,7 +60,18 @@ MODEL_DIR = ROOT / "dnm_sklearn" / "embedding" / "pictoclip"
 RECORD_DIR = Path(__file__).resolve().parent
 
 # Folders of openclipart that hold no drawings of things.
-NOT_THINGS = ("special", "decorations", "shapes", "flags", "buttons", "icons", "unsorted", "cards", "aiga", "logos")
+NOT_THINGS = (
+    "special",
+    "decorations",
+    "shapes",
+    "flags",
+    "buttons",
+    "icons",
+    "unsorted",
+    "cards",
+    "aiga",
+    "logos",
+)
 
 
 def sha256(path: Path) -> str:
@@ -126,17 +141,25 @@ class Sheets:
             sheet = sheet[: -(-len(part) // PER_ROW) * SIZE]
             path = self.folder / f"{self.kind}_{number:02d}.webp"
             if self.line:
-                Image.fromarray(sheet).convert("RGB").save(path, lossless=True, quality=60, method=4)
+                Image.fromarray(sheet).convert("RGB").save(
+                    path, lossless=True, quality=60, method=4
+                )
             else:
                 Image.fromarray(sheet, "RGBA").save(path, quality=80, method=4)
 
 
 def best_styles(named: dict[str, tuple[str, str]], limit: int) -> list[str]:
-    """Choose at most so many icons of each name of a set: filled styles first, then by a seeded order."""
+    """Choose at most so many icons of each name of a set.
+
+    Filled styles first, then by a seeded order.
+    """
 
     def order(icon: str) -> tuple[int, int]:
         style = named[icon][1]
-        return (STYLE_ORDER.index(style) if style in STYLE_ORDER else len(STYLE_ORDER), digest_number(icon))
+        return (
+            STYLE_ORDER.index(style) if style in STYLE_ORDER else len(STYLE_ORDER),
+            digest_number(icon),
+        )
 
     of_name: dict[str, list[str]] = collections.defaultdict(list)
     for icon, (name, _) in named.items():
@@ -145,10 +168,17 @@ def best_styles(named: dict[str, tuple[str, str]], limit: int) -> list[str]:
 
 
 def openclipart(folder: Path, emoji: Emoji, concreteness: Concreteness) -> list[tuple[Path, str]]:
-    """List the drawings of things in Debian's openclipart, with their names: the leading known words of the file."""
+    """List the drawings of things in Debian's openclipart, with their names.
+
+    A name is the leading known words of the file.
+    """
     found = []
     for path in sorted(folder.rglob("*.png")):
-        if any(part in folder_name for part in NOT_THINGS for folder_name in path.relative_to(folder).parts[:-1]):
+        if any(
+            part in folder_name
+            for part in NOT_THINGS
+            for folder_name in path.relative_to(folder).parts[:-1]
+        ):
             continue
         words = re.findall(r"[a-z]+", path.stem.lower())
         for length in (3, 2, 1):
@@ -177,25 +207,40 @@ def icons(node_modules: Path, clipart: Path, data: Path, limit: int) -> None:
     concreteness = Concreteness(emoji)
 
     # One in 16 concrete emoji is kept out of every set: figures on concepts that no picture showed.
-    concrete = [name for name, group in emoji.group.items() if group in CONCRETE_GROUPS and concreteness(name) == 1]
+    concrete = [
+        name
+        for name, group in emoji.group.items()
+        if group in CONCRETE_GROUPS and concreteness(name) == 1
+    ]
     never_seen = sorted(concrete, key=digest_number)[: len(concrete) // 16]
 
     kinds = {"colour": Sheets(data, "colour", False), "line": Sheets(data, "line", True)}
-    roles = dict.fromkeys((*EMOJI_SETS, *COLOUR_SETS), "colour") | dict.fromkeys(LINE_SETS, "line") | HELD_OUT_SETS
+    roles = (
+        dict.fromkeys((*EMOJI_SETS, *COLOUR_SETS), "colour")
+        | dict.fromkeys(LINE_SETS, "line")
+        | HELD_OUT_SETS
+    )
     sources = []
     for set_name, role in roles.items():
         package = node_modules / "@iconify-json" / set_name
         content = json.loads((package / "icons.json").read_text())
-        codes = json.loads((package / "chars.json").read_text()) if (package / "chars.json").exists() else {}
+        codes = (
+            json.loads((package / "chars.json").read_text())
+            if (package / "chars.json").exists()
+            else {}
+        )
         named = name_icons(set_name, content, codes, emoji, concreteness)
 
         held_out = set_name in HELD_OUT_SETS
         if not held_out:
             named = {icon: entry for icon, entry in named.items() if entry[0] not in never_seen}
         if role == "line":
-            # Line icons are many, and most are of interfaces: only things, two drawings of a name in a set.
+            # Line icons are many, and most are of interfaces: only things, two drawings of a name
+            # in a set.
             least = 0.25 if set_name in ("temaki", "maki") else 0.6
-            named = {icon: entry for icon, entry in named.items() if concreteness(entry[0]) >= least}
+            named = {
+                icon: entry for icon, entry in named.items() if concreteness(entry[0]) >= least
+            }
             chosen = best_styles(named, 2)
         elif set_name in COLOUR_SETS:
             named = {icon: entry for icon, entry in named.items() if concreteness(entry[0]) >= 0.25}
@@ -241,14 +286,21 @@ def icons(node_modules: Path, clipart: Path, data: Path, limit: int) -> None:
             continue
         image = image.convert("RGBA")
         box = image.getchannel("A").getbbox()
-        kept += bool(box) and kinds["colour"].add("openclipart", path.stem, name, centred(image.crop(box)))
-    listing = "".join(f"{sha256(path)} {path.name}\n" for path, _ in openclipart(clipart, emoji, concreteness))
+        kept += bool(box) and kinds["colour"].add(
+            "openclipart", path.stem, name, centred(image.crop(box))
+        )
+    listing = "".join(
+        f"{sha256(path)} {path.name}\n" for path, _ in openclipart(clipart, emoji, concreteness)
+    )
     sources.append(
         {
             "package": "openclipart-png (Debian)",
             "version": "1:0.18+dfsg-19",
             "title": "Open Clip Art Library",
-            "author": {"name": "The authors of the Open Clip Art Library", "url": "http://www.openclipart.org"},
+            "author": {
+                "name": "The authors of the Open Clip Art Library",
+                "url": "http://www.openclipart.org",
+            },
             "licence": {"title": "Public domain dedication", "spdx": "LicenseRef-Public-Domain"},
             "role": "training",
             "icons": kept,
@@ -287,7 +339,9 @@ def icons(node_modules: Path, clipart: Path, data: Path, limit: int) -> None:
         "never_seen": sorted(never_seen),
     }
     (data / "icons.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")
-    (RECORD_DIR / "SOURCES.json").write_text(json.dumps(sources, indent=1, ensure_ascii=False) + "\n")
+    (RECORD_DIR / "SOURCES.json").write_text(
+        json.dumps(sources, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 # ----------------------------------------------------------------------- text
@@ -307,7 +361,10 @@ def learn_bpe(counts: dict[str, int]) -> list[str]:
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE + 2_000, end_of_word_suffix="</w>", show_progress=False, min_frequency=1
+        vocab_size=VOCAB_SIZE + 2_000,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        min_frequency=1,
     )
     # Square root of the counts: common words get whole tokens, rare ones still shape the rest.
     lines = (" ".join([word] * max(1, round(count**0.5))) for word, count in sorted(words.items()))
@@ -329,7 +386,8 @@ def teach(model: Path, tokenizer_file: Path, texts: list[str]) -> np.ndarray:
     tokenizer.no_padding()
     encoded = [entry.ids for entry in tokenizer.encode_batch(texts)]
 
-    # Texts of one length go together, so that no padding is read: the vectors do not depend on the batch.
+    # Texts of one length go together, so that no padding is read: the vectors do not depend on the
+    # batch.
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
     out = np.zeros((len(texts), 384), np.float32)
     start = 0
@@ -340,7 +398,11 @@ def teach(model: Path, tokenizer_file: Path, texts: list[str]) -> np.ndarray:
             stop += 1
         rows = order[start:stop]
         ids = np.array([encoded[i] for i in rows], np.int64)
-        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        feeds = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids),
+        }
         mean = session.run(None, feeds)[0].mean(1)
         out[rows] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
         start = stop
@@ -361,43 +423,61 @@ def directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, axes
 
 
-def write_targets(path: Path, vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray, levels: int) -> None:
+def write_targets(
+    path: Path, vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray, levels: int
+) -> None:
     """Write unit vectors along the directions, as whole numbers from -levels to levels."""
     targets = (vectors - mean) @ axes.astype(np.float32)
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
     scale = np.abs(targets).max(0) / levels
-    np.savez(path, targets=np.round(targets / scale).astype(np.int8), scale=scale.astype(np.float32))
+    np.savez(
+        path, targets=np.round(targets / scale).astype(np.int8), scale=scale.astype(np.float32)
+    )
 
 
 @cli.command()
 @click.argument("teacher", type=click.Path(path_type=Path))
 @click.argument("teacher_tokenizer", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--phrases", default=12_000, show_default=True, help="Phrases of an adjective and a noun.")
+@click.option(
+    "--phrases", default=12_000, show_default=True, help="Phrases of an adjective and a noun."
+)
 def text(teacher: Path, teacher_tokenizer: Path, data: Path, phrases: int) -> None:
     """Write the tokenizer, the model config, all texts and their teacher vectors."""
     content = json.loads((data / "icons.json").read_text())
     lists = read_wordnet()
     nouns = [word for file, words in lists.items() if file.startswith("noun") for word in words]
     wordnet = list(dict.fromkeys(word for words in lists.values() for word in words))
-    captions = [*content["names"], *(tag for entry in content["names"].values() for tag in entry["tags"])]
+    captions = [
+        *content["names"],
+        *(tag for entry in content["names"].values() for tag in entry["tags"]),
+    ]
     captions = list(dict.fromkeys(captions))
 
     # One WordNet word in 20 that is in no caption is kept out of all training texts.
     in_captions = set(captions)
-    held_out = [word for word in wordnet if word not in in_captions and digest_number("held " + word) % 20 == 0]
+    held_out = [
+        word
+        for word in wordnet
+        if word not in in_captions and digest_number("held " + word) % 20 == 0
+    ]
 
-    # How common a word is: its place in the teacher's own vocabulary, which runs from common to rare.
+    # How common a word is: its place in the teacher's own vocabulary, which runs from common to
+    # rare.
     vocabulary = json.loads(teacher_tokenizer.read_text())["model"]["vocab"]
     place = {word: rank for word, rank in vocabulary.items() if re.fullmatch(r"[a-z]+", word)}
 
     rng = random.Random(0)
     withheld = set(held_out)
     common_nouns = [word for word in dict.fromkeys(nouns) if word in place and word not in withheld]
-    common_adjectives = [word for word in lists["adj.all"] if word in place and word not in withheld]
+    common_adjectives = [
+        word for word in lists["adj.all"] if word in place and word not in withheld
+    ]
     pairs = [f"{rng.choice(common_adjectives)} {rng.choice(common_nouns)}" for _ in range(phrases)]
 
-    training = list(dict.fromkeys([*captions, *(word for word in wordnet if word not in withheld), *pairs]))
+    training = list(
+        dict.fromkeys([*captions, *(word for word in wordnet if word not in withheld), *pairs])
+    )
     things = {
         word
         for file, words in lists.items()
@@ -418,11 +498,15 @@ def text(teacher: Path, teacher_tokenizer: Path, data: Path, phrases: int) -> No
         gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed,
     ):
         packed.write("\n".join(["#version: pictoclip 1", *merges]).encode())
-    print(f"{len(merges)} merges, {len(training)} texts, {len(held_out)} words held out", flush=True)
+    print(
+        f"{len(merges)} merges, {len(training)} texts, {len(held_out)} words held out", flush=True
+    )
 
     vectors = teach(teacher, teacher_tokenizer, [*training, *held_out])
     write_targets(data / "targets.npz", vectors, *directions(vectors[: len(training)]), levels=127)
-    (data / "texts.json").write_text(json.dumps({"training": training, "held_out": held_out}) + "\n")
+    (data / "texts.json").write_text(
+        json.dumps({"training": training, "held_out": held_out}) + "\n"
+    )
 
 
 @cli.command()
@@ -432,7 +516,8 @@ def text(teacher: Path, teacher_tokenizer: Path, data: Path, phrases: int) -> No
 def more(teacher: Path, teacher_tokenizer: Path, data: Path) -> None:
     """Write more texts for the text tower: the whole words of the sentence model's own vocabulary.
 
-    The tokenizer has tokens for most of them, which no other text would train. No word that is held out is among them.
+    The tokenizer has tokens for most of them, which no other text would train. No word that is held
+    out is among them.
     """
     texts = json.loads((data / "texts.json").read_text())
     training = texts["training"]
@@ -442,7 +527,9 @@ def more(teacher: Path, teacher_tokenizer: Path, data: Path) -> None:
 
     # 31 levels are exact enough for these (cosine .997), and take half the room when packed.
     mean, axes = directions(teach(teacher, teacher_tokenizer, training))
-    write_targets(data / "more.npz", teach(teacher, teacher_tokenizer, found), mean, axes, levels=15)
+    write_targets(
+        data / "more.npz", teach(teacher, teacher_tokenizer, found), mean, axes, levels=15
+    )
     (data / "more.json").write_text(json.dumps(found) + "\n")
     print(f"{len(found)} more texts", flush=True)
 

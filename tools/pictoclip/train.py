@@ -3,19 +3,23 @@
 An open_clip CLIP of about six million parameters. Four phases, each from the last one's weights:
 
 1. ``text``: the text tower learns a sentence model's vectors of words (distillation).
-2. ``small``: the image tower learns, at 32 x 32 pixels, to find the vector of an icon's name among all names.
+2. ``small``: the image tower learns, at 32 x 32 pixels, to find the vector of an icon's name among
+   all names.
 3. ``large``: the same at 64 x 64 pixels.
-4. ``joint``: both towers, by the symmetric contrastive loss of CLIP, while the words keep their places.
+4. ``joint``: both towers, by the symmetric contrastive loss of CLIP, while the words keep their
+   places.
 
-Run it from the root of the project, on data of prepare.py; README.md has the command of the shipped file::
+Run it from the root of the project, on data of prepare.py; README.md has the command of the shipped
+file::
 
     python tools/pictoclip/train.py DATA OUT --steps-joint 7000
 
-``--phases`` runs some of them; ``--start`` takes what they do not train from an earlier run's weights. The weights that
-are kept are the last ones, or their running mean: whichever finds more names on the vendor for choosing.
+``--phases`` runs some of them; ``--start`` takes what they do not train from an earlier run's
+weights. The weights that are kept are the last ones, or their running mean: whichever finds more
+names on the vendor for choosing.
 
-A run is given by its numbers of steps. ``--budget`` gives seconds instead, for a machine that is lent for a time: the
-learning rates then fall to zero in time, and the log tells the steps that were made.
+A run is given by its numbers of steps. ``--budget`` gives seconds instead, for runs of a given
+length: the learning rates then fall to zero in time, and the log tells the steps that were made.
 """
 
 from __future__ import annotations
@@ -59,7 +63,11 @@ PHASES = {"text": 0.16, "small": 0.14, "large": 0.25, "joint": 0.45}
 KINDS = ("colour", "line")
 
 # How often a colour set is drawn from, among the sets that have a name; others 0.6.
-SET_WEIGHT = dict.fromkeys(EMOJI_SETS, 2.0) | {"openclipart": 1.5, "icon-park": 1.0, "flat-color-icons": 1.0}
+SET_WEIGHT = dict.fromkeys(EMOJI_SETS, 2.0) | {
+    "openclipart": 1.5,
+    "icon-park": 1.0,
+    "flat-color-icons": 1.0,
+}
 SET_WEIGHT |= {"streamline-ultimate-color": 1.0, "streamline-freehand-color": 1.0}
 
 # Words of a larger cosine than this are taken for synonyms.
@@ -72,7 +80,9 @@ SOFTNESS = 0.06
 class Schedule:
     """Steps of one phase, the learning rate of each, and a line of the log now and then."""
 
-    def __init__(self, log: Log, phase: str, steps: int, peak: float, seconds: float | None) -> None:
+    def __init__(
+        self, log: Log, phase: str, steps: int, peak: float, seconds: float | None
+    ) -> None:
         self.log, self.phase, self.steps, self.peak, self.seconds = log, phase, steps, peak, seconds
         self.began = self.told = time.perf_counter()
         self.done = 0
@@ -91,7 +101,9 @@ class Schedule:
             return self.peak * max(part, 1e-3) / 0.04
         return self.peak * 0.5 * (1 + math.cos(math.pi * (part - 0.04) / 0.96))
 
-    def step(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
+    def step(
+        self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[torch.Tensor]
+    ) -> bool:
         """Make one step; say if 15 seconds have passed since the last line of the log."""
         for group in optimizer.param_groups:
             group["lr"] = self.rate() * group["factor"]
@@ -104,7 +116,10 @@ class Schedule:
         now = time.perf_counter()
         if now - self.told > 15 or self.progress() >= 1:
             self.told = now
-            self.log(f"{self.phase:5s} step {self.done:6d}  {now - self.began:6.1f} s  loss {loss.item():.4f}")
+            self.log(
+                f"{self.phase:5s} step {self.done:6d}  {now - self.began:6.1f} s  "
+                f"loss {loss.item():.4f}"
+            )
             return True
         return False
 
@@ -126,10 +141,12 @@ class Log:
 
 
 class MixStyle:
-    """Mix the style of pictures within a batch: the mean and spread of each channel of an early layer.
+    """Mix the style of pictures within a batch.
 
-    Zhou et al., "Domain Generalization with MixStyle" (ICLR 2021): a tower trained so relies less on how a vendor
-    draws. The mixing weights are Beta(.3, .3).
+    That is the mean and spread of each channel of an early layer.
+
+    Zhou et al., "Domain Generalization with MixStyle" (ICLR 2021): a tower trained so relies less
+    on how a vendor draws. The mixing weights are Beta(.3, .3).
     """
 
     def __init__(self, probability: float, seed: int) -> None:
@@ -157,7 +174,10 @@ class MixStyle:
 
 
 class Mean:
-    """A running mean of a model's weights: a model that often fits new data better than the last weights."""
+    """A running mean of a model's weights.
+
+    Such a model often fits new data better than the last weights.
+    """
 
     def __init__(self, model: torch.nn.Module, keep: float) -> None:
         self.keep, self.steps = keep, 0
@@ -168,11 +188,16 @@ class Mean:
     def update(self) -> None:
         """Take in the weights as they are; the first steps count less long."""
         self.steps += 1
-        torch._foreach_lerp_(self.mean, self.now, 1 - min(self.keep, self.steps / (self.steps + 10)))
+        torch._foreach_lerp_(
+            self.mean, self.now, 1 - min(self.keep, self.steps / (self.steps + 10))
+        )
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Give the model the mean, and keep its weights in place of it; a second call undoes that."""
+        """Give the model the mean, and keep its weights in place of it.
+
+        A second call undoes that.
+        """
         for now, mean in zip(self.now, self.mean, strict=True):
             kept = now.clone()
             now.copy_(mean)
@@ -204,7 +229,9 @@ class Trainer:
         self.targets = pack.targets.to(self.device)
         self.n_texts = len(pack.texts)
         # Rows of the texts that the text tower learns: all but the words held out.
-        more = torch.arange(self.n_texts + len(pack.held_out), len(pack.all_texts), device=self.device)
+        more = torch.arange(
+            self.n_texts + len(pack.held_out), len(pack.all_texts), device=self.device
+        )
         self.text_rows = torch.cat([torch.arange(self.n_texts, device=self.device), more])
         self.log(f"texts read: {len(self.text_rows)}, {len(pack.held_out)} words held out")
 
@@ -213,8 +240,12 @@ class Trainer:
         count: dict[str, int] = {}
         for _, _, name in rows:
             count[name] = count.get(name, 0) + 1
-        self.names = [n for n in pack.training_names if count[n] >= 3 or pack.about[n]["concreteness"] >= 0.9]
-        self.name_rows = torch.tensor([pack.row_of[name] for name in self.names], device=self.device)
+        self.names = [
+            n for n in pack.training_names if count[n] >= 3 or pack.about[n]["concreteness"] >= 0.9
+        ]
+        self.name_rows = torch.tensor(
+            [pack.row_of[name] for name in self.names], device=self.device
+        )
         self.bank = self.targets[self.name_rows]
         self.soft = torch.softmax(self.bank @ self.bank.T / SOFTNESS, dim=1).to(torch.bfloat16)
         self.log(f"names: {len(self.names)} of {len(count)}")
@@ -229,18 +260,25 @@ class Trainer:
 
         # Tags of each name, as rows of the texts; a name without tags has itself.
         tags = [
-            [pack.row_of[t] for t in pack.about[n]["tags"] if t in pack.row_of] or [pack.row_of[n]] for n in self.names
+            [pack.row_of[t] for t in pack.about[n]["tags"] if t in pack.row_of] or [pack.row_of[n]]
+            for n in self.names
         ]
         width = max(map(len, tags))
         self.tags = torch.tensor([(row * width)[:width] for row in tags], device=self.device)
-        self.model = CLIP(**{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"]}, "text_cfg": {**CONFIG["text_cfg"]}})
+        self.model = CLIP(
+            **{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"]}, "text_cfg": {**CONFIG["text_cfg"]}}
+        )
         if options["start"]:
             stored = load_file(options["start"])
             # A phase that starts a tower anew leaves nothing of it.
             anew = {"text": "text", "small": "visual"}
             left = {anew[phase] for phase in self.phases if phase in anew}
             visual = ("visual.", "logit_scale")
-            stored = {k: v for k, v in stored.items() if ("visual" if k.startswith(visual) else "text") not in left}
+            stored = {
+                k: v
+                for k, v in stored.items()
+                if ("visual" if k.startswith(visual) else "text") not in left
+            }
             taken = b"".join(key.encode() + stored[key].numpy().tobytes() for key in sorted(stored))
             self.taken = hashlib.sha256(taken).hexdigest()
             self.model.load_state_dict({**self.model.state_dict(), **stored})
@@ -248,7 +286,10 @@ class Trainer:
         self.mix = MixStyle(options["mix"], options["seed"]) if options["mix"] else None
 
     def icon_weights(self, rows: list, kind: str) -> list[float]:
-        """Weigh icons: names by how concrete they are and how often drawn, then sets of a name, then its icons."""
+        """Weigh icons.
+
+        Names by how concrete they are and how often drawn, then sets of a name, then its icons.
+        """
         of_name: dict[str, dict[str, int]] = {}
         for set_name, _, name in rows:
             sets = of_name.setdefault(name, {})
@@ -264,15 +305,22 @@ class Trainer:
             out.append(name_weight * SET_WEIGHT.get(set_name, 0.6) / total / sets[set_name])
         return out
 
-    def optimizer(self, *groups_of: tuple[list[torch.nn.Parameter], float, float]) -> torch.optim.Optimizer:
-        """Return AdamW for groups of (parameters, weight decay, factor of the rate); only matrices decay."""
+    def optimizer(
+        self, *groups_of: tuple[list[torch.nn.Parameter], float, float]
+    ) -> torch.optim.Optimizer:
+        """Return AdamW for groups of (parameters, weight decay, factor of the rate).
+
+        Only matrices decay.
+        """
         groups = []
         for parameters, decay, factor in groups_of:
             matrices = [p for p in parameters if p.ndim > 1]
             plain = [p for p in parameters if p.ndim <= 1]
             groups.append({"params": matrices, "weight_decay": decay, "factor": factor})
             groups.append({"params": plain, "weight_decay": 0.0, "factor": factor})
-        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=self.device.type == "cuda")
+        return torch.optim.AdamW(
+            groups, lr=0.0, betas=(0.9, 0.98), fused=self.device.type == "cuda"
+        )
 
     def autocast(self) -> torch.autocast:
         """Return the context of bfloat16 arithmetic."""
@@ -281,9 +329,15 @@ class Trainer:
     # ------------------------------------------------------------------ text
 
     def start_text(self) -> None:
-        """Start the text tower near a bag of tokens: the best linear guess of the targets from a text's tokens."""
+        """Start the text tower near a bag of tokens.
+
+        That is the best linear guess of the targets from a text's tokens.
+        """
         rows, vocab = len(self.text_rows), VOCAB_SIZE
-        ids, lengths = self.tokens.ids[self.text_rows], self.tokens.lengths[self.text_rows].clamp_min(1)
+        ids, lengths = (
+            self.tokens.ids[self.text_rows],
+            self.tokens.lengths[self.text_rows].clamp_min(1),
+        )
         places = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
         row_of = torch.arange(rows, device=self.device)[:, None].expand_as(ids)[places]
         values = (1 / lengths.float())[:, None].expand_as(places)[places]
@@ -315,17 +369,22 @@ class Trainer:
         axes = axes[:, -width:]
         vectors = x @ axes
         with torch.no_grad():
-            # The tower's layers expect entries of about .02 to 1: the projection takes the scale back out.
+            # The tower's layers expect entries of about .02 to 1: the projection takes the scale
+            # back out.
             size = vectors.std() * 20
             model.token_embedding.weight.copy_(vectors / size)
             model.text_projection.copy_(axes.T)
             block = model.transformer.resblocks[0].attn
-            # Values and output near the identity: the end token then holds about the mean of the tokens.
+            # Values and output near the identity: the end token then holds about the mean of the
+            # tokens.
             block.in_proj_weight[2 * width :].copy_(0.5 * torch.eye(width))
             block.out_proj.weight.copy_(torch.eye(width))
 
     def text_loss(self, encoded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return 1 - cosine with the targets, plus how far the cosines among 512 of the texts are off."""
+        """Return the loss of the text tower.
+
+        It is 1 - cosine with the targets, plus how far the cosines among 512 of the texts are off.
+        """
         encoded = F.normalize(encoded.float(), dim=1)
         loss = 1 - (encoded * targets).sum(1).mean()
         part, wanted = encoded[:512], targets[:512]
@@ -333,7 +392,9 @@ class Trainer:
 
     def some_texts(self, n: int) -> torch.Tensor:
         """Return rows of training texts, all as likely."""
-        chosen = torch.randint(len(self.text_rows), (n,), generator=self.dice.generator, device=self.device)
+        chosen = torch.randint(
+            len(self.text_rows), (n,), generator=self.dice.generator, device=self.device
+        )
         return self.text_rows[chosen]
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
@@ -343,8 +404,9 @@ class Trainer:
         if self.device.type == "cuda":
             return self.model.encode_text(tokens)
 
-        # On a CPU: three parts by length, each cut to its longest row. That is exact for a causal tower read at the
-        # end token, and faster; so is the plain attention, which the fused one does not match on short rows.
+        # On a CPU: three parts by length, each cut to its longest row. That is exact for a causal
+        # tower read at the end token, and faster; so is the plain attention, which the fused one
+        # does not match on short rows.
         model, lengths = self.model, (tokens != 0).sum(1)
         order, parts = lengths.argsort(), []
         for part in order.chunk(3):
@@ -359,7 +421,9 @@ class Trainer:
     def text_parameters(self) -> list[torch.nn.Parameter]:
         """Return the parameters of the text tower."""
         return [
-            p for name, p in self.model.named_parameters() if not name.startswith("visual.") and name != "logit_scale"
+            p
+            for name, p in self.model.named_parameters()
+            if not name.startswith("visual.") and name != "logit_scale"
         ]
 
     def train_text(self) -> None:
@@ -369,7 +433,9 @@ class Trainer:
         self.model.train()
         parameters = self.text_parameters()
         optimizer = self.optimizer((parameters, self.options["decay_text"], 1.0))
-        schedule = Schedule(self.log, "text", self.options["steps_text"], 2e-3, self.phase_seconds["text"])
+        schedule = Schedule(
+            self.log, "text", self.options["steps_text"], 2e-3, self.phase_seconds["text"]
+        )
         while schedule.progress() < 1:
             rows = self.some_texts(self.options["batch_text"])
             with self.autocast():
@@ -383,16 +449,23 @@ class Trainer:
 
     def some_icons(self, kind: str, n: int) -> torch.Tensor:
         """Return numbers of icons of a kind, drawn by their weights."""
-        return torch.multinomial(self.weight[kind], n, replacement=True, generator=self.dice.generator)
+        return torch.multinomial(
+            self.weight[kind], n, replacement=True, generator=self.dice.generator
+        )
 
     def pictures(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch of varied pictures and the numbers of their names."""
         batch = self.options["batch"]
         n_line = round(batch * self.options["line"])
-        chosen = {"colour": self.some_icons("colour", batch - n_line), "line": self.some_icons("line", n_line)}
+        chosen = {
+            "colour": self.some_icons("colour", batch - n_line),
+            "line": self.some_icons("line", n_line),
+        }
         icons = [self.icons[kind][numbers] for kind, numbers in chosen.items()]
         pictures = vary(icons[0], icons[1], size, self.dice, self.options["strength"])
-        return to_input(pictures), torch.cat([self.label[kind][numbers] for kind, numbers in chosen.items()])
+        return to_input(pictures), torch.cat(
+            [self.label[kind][numbers] for kind, numbers in chosen.items()]
+        )
 
     def names_loss(
         self,
@@ -402,7 +475,9 @@ class Trainer:
         scale: torch.Tensor,
         words: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the cross-entropy of images against a bank: .9 to the own name, .1 to what the teacher finds near.
+        """Return the cross-entropy of images against a bank of names.
+
+        .9 to the own name, .1 to what the teacher finds near.
 
         The bank holds all names, and then the words of these rows, if there are any.
         """
@@ -423,7 +498,9 @@ class Trainer:
         visual = self.model.visual
         if size != 64:
             small = {**CONFIG["vision_cfg"], "image_size": size}
-            visual = _build_vision_tower(DIMENSIONS, open_clip.CLIPVisionCfg(**small)).to(self.device)
+            visual = _build_vision_tower(DIMENSIONS, open_clip.CLIPVisionCfg(**small)).to(
+                self.device
+            )
         visual = visual.train().to(memory_format=torch.channels_last)
         if self.mix:
             self.mix.attach(visual)
@@ -456,14 +533,21 @@ class Trainer:
 
     @torch.no_grad()
     def fresh_bank(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode all names, and words at random after them, with the text tower as it is; give the words' rows too."""
+        """Encode all names with the text tower as it is, and words at random after them.
+
+        Returns the words' rows too.
+        """
         # WordNet's words and captions: among the others are "the" and "of".
         chosen = (self.options["words"],)
-        words = torch.randint(self.n_texts, chosen, generator=self.dice.generator, device=self.device)
+        words = torch.randint(
+            self.n_texts, chosen, generator=self.dice.generator, device=self.device
+        )
         parts = []
         for rows in torch.cat([self.name_rows, words]).split(8192):
             with self.autocast():
-                parts.append(F.normalize(self.model.encode_text(self.tokens.bare(rows)).float(), dim=1))
+                parts.append(
+                    F.normalize(self.model.encode_text(self.tokens.bare(rows)).float(), dim=1)
+                )
         return torch.cat(parts), words
 
     def train_joint(self) -> None:
@@ -480,7 +564,11 @@ class Trainer:
         )
         self.mean = Mean(model, self.options["keep"])
         schedule = Schedule(
-            self.log, "joint", self.options["steps_joint"], self.options["rate_joint"], self.phase_seconds["joint"]
+            self.log,
+            "joint",
+            self.options["steps_joint"],
+            self.options["rate_joint"],
+            self.phase_seconds["joint"],
         )
         told = 0
         while schedule.progress() < 1:
@@ -491,8 +579,12 @@ class Trainer:
             n = len(labels)
 
             # Captions: the name, or one of its tags for 20 %.
-            pick = torch.randint(self.tags.shape[1], (n,), generator=self.dice.generator, device=self.device)
-            captions = torch.where(self.dice.uniform(n) < 0.2, self.tags[labels, pick], self.name_rows[labels])
+            pick = torch.randint(
+                self.tags.shape[1], (n,), generator=self.dice.generator, device=self.device
+            )
+            captions = torch.where(
+                self.dice.uniform(n) < 0.2, self.tags[labels, pick], self.name_rows[labels]
+            )
             rows = torch.cat([captions, self.some_texts(self.options["batch_text"] // 2)])
             with self.autocast():
                 image, text = model.encode_image(pictures), self.encode(rows)
@@ -505,9 +597,17 @@ class Trainer:
             near = torch.softmax(self.bank[labels] @ self.bank[labels].T / SOFTNESS, dim=1)
             wanted = 0.85 * same / same.sum(1, keepdim=True) + 0.15 * near
             logits = scale * image @ caption.T
-            pairs = -((wanted * logits.log_softmax(1)).sum(1) + (wanted * logits.T.log_softmax(1)).sum(1)).mean() / 2
+            pairs = (
+                -(
+                    (wanted * logits.log_softmax(1)).sum(1)
+                    + (wanted * logits.T.log_softmax(1)).sum(1)
+                ).mean()
+                / 2
+            )
             among_all = self.names_loss(image, bank, labels, scale, bank_words)
-            words = self.text_loss(torch.cat([text[n:], text[:n]]), self.targets[torch.cat([rows[n:], rows[:n]])])
+            words = self.text_loss(
+                torch.cat([text[n:], text[:n]]), self.targets[torch.cat([rows[n:], rows[:n]])]
+            )
             told += schedule.step(optimizer, pairs + among_all + 3 * words, parameters)
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(100))
@@ -523,7 +623,10 @@ class Trainer:
     # ---------------------------------------------------------------- output
 
     def report(self, quick: bool = False, title: str = "") -> float:
-        """Log the figures on the vendor that the recipe is chosen on, and return what weights are chosen by."""
+        """Log the figures on the vendor that the recipe is chosen on.
+
+        Returns what weights are chosen by.
+        """
         self.model.eval()
         found = figures(self.model, self.pack, self.tokens, "choice", self.device, quick)
         self.model.train()
@@ -538,27 +641,62 @@ class Trainer:
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--start", default="", help="Weights of an earlier run, for what the phases do not train anew.")
-@click.option("--phases", default="text,small,large,joint", show_default=True, help="Phases to run.")
+@click.option(
+    "--start", default="", help="Weights of an earlier run, for what the phases do not train anew."
+)
+@click.option(
+    "--phases", default="text,small,large,joint", show_default=True, help="Phases to run."
+)
 @click.option("--steps-text", default=4000, show_default=True, help="Steps of phase 1.")
 @click.option("--steps-small", default=4000, show_default=True, help="Steps of phase 2.")
 @click.option("--steps-large", default=5000, show_default=True, help="Steps of phase 3.")
 @click.option("--steps-joint", default=7000, show_default=True, help="Steps of phase 4.")
-@click.option("--budget", default=0.0, help="Seconds of training, over all phases; 0: by steps alone.")
+@click.option(
+    "--budget", default=0.0, help="Seconds of training, over all phases; 0: by steps alone."
+)
 @click.option("--batch", default=1024, show_default=True, help="Pictures in a batch.")
 @click.option("--batch-text", default=4096, show_default=True, help="Texts in a batch.")
-@click.option("--words", default=8192, show_default=True, help="Random words beside the names in phase 4.")
-@click.option("--rate", default=3e-3, show_default=True, help="Peak learning rate of phases 2 and 3.")
-@click.option("--rate-joint", default=1e-3, show_default=True, help="Peak learning rate of phase 4.")
+@click.option(
+    "--words", default=8192, show_default=True, help="Random words beside the names in phase 4."
+)
+@click.option(
+    "--rate", default=3e-3, show_default=True, help="Peak learning rate of phases 2 and 3."
+)
+@click.option(
+    "--rate-joint", default=1e-3, show_default=True, help="Peak learning rate of phase 4."
+)
 @click.option("--decay", default=0.1, show_default=True, help="Weight decay of the image tower.")
-@click.option("--decay-text", default=0.1, show_default=True, help="Weight decay of the text tower.")
-@click.option("--text-factor", default=1.0, show_default=True, help="Rate of the text tower in phase 4, as a factor.")
-@click.option("--split", default=0.0, show_default=True, help="How often tokens are split, in half of the texts.")
-@click.option("--keep", default=0.998, show_default=True, help="What the mean of weights keeps of itself each step.")
+@click.option(
+    "--decay-text", default=0.1, show_default=True, help="Weight decay of the text tower."
+)
+@click.option(
+    "--text-factor",
+    default=1.0,
+    show_default=True,
+    help="Rate of the text tower in phase 4, as a factor.",
+)
+@click.option(
+    "--split",
+    default=0.0,
+    show_default=True,
+    help="How often tokens are split, in half of the texts.",
+)
+@click.option(
+    "--keep",
+    default=0.998,
+    show_default=True,
+    help="What the mean of weights keeps of itself each step.",
+)
 @click.option("--strength", default=0.8, show_default=True, help="How much pictures are varied.")
-@click.option("--line", default=0.2, show_default=True, help="Part of the pictures that are of line icons.")
-@click.option("--boost", default=3.0, show_default=True, help="Weight of concrete emoji among names.")
-@click.option("--mix", default=0.5, show_default=True, help="How often the styles of a batch are mixed.")
+@click.option(
+    "--line", default=0.2, show_default=True, help="Part of the pictures that are of line icons."
+)
+@click.option(
+    "--boost", default=3.0, show_default=True, help="Weight of concrete emoji among names."
+)
+@click.option(
+    "--mix", default=0.5, show_default=True, help="How often the styles of a batch are mixed."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--seed", default=0, show_default=True, help="Seed.")
 def main(data: Path, out: Path, **options: float) -> None:
@@ -598,8 +736,15 @@ def main(data: Path, out: Path, **options: float) -> None:
             "device": torch.cuda.get_device_name() if trainer.device.type == "cuda" else "cpu",
         },
         "sha256": {
-            **{f"tools/pictoclip/{p.name}": sha256(p) for p in sorted(Path(__file__).parent.glob("*.py"))},
-            **{f"data/{p.name}": sha256(p) for p in sorted(data.iterdir()) if not p.name.startswith(("test", "shift"))},
+            **{
+                f"tools/pictoclip/{p.name}": sha256(p)
+                for p in sorted(Path(__file__).parent.glob("*.py"))
+            },
+            **{
+                f"data/{p.name}": sha256(p)
+                for p in sorted(data.iterdir())
+                if not p.name.startswith(("test", "shift"))
+            },
             "bpe_vocab.txt.gz": sha256(MODEL_DIR / "bpe_vocab.txt.gz"),
             # Not of the whole file: of the weights that were taken from it.
             **({"start": trainer.taken} if options["start"] else {}),

@@ -19,6 +19,7 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.scoring.mining import negative_proportion
 
 T = 0.01
@@ -247,24 +248,25 @@ def test_synonyms_and_templates_are_averaged():
     assert det.class_names_.tolist() == ["cat", "dog"]
 
 
-def test_thresholds_of_the_negative_family_are_their_zero_points():
+def test_thresholds_of_the_negative_family_start_at_their_zero_points():
     names, _, table, X, _ = world()
     neg = build(NegLabelDetector, names, table, n_groups=5).fit()
-    assert neg.threshold_ == pytest.approx(-np.log(5))
+    log_k = np.log(len(names))
+    assert neg.threshold_ == pytest.approx(-np.log(5) + 1.9 - 0.38 * log_k)
     dnm = build(DebiasedNegMiningDetector, names, table, n_groups=5, negative_prior=0.9).fit()
-    assert dnm.threshold_ == pytest.approx(-np.log(5 * dnm.id_scale_))
+    assert dnm.threshold_ == pytest.approx(-np.log(5 * dnm.id_scale_) + 3.3 - 0.59 * log_k)
     assert set(neg.predict(X)) == {0, 1}
     assert neg.decision_scores_.shape == neg.labels_.shape == (0,)
 
 
 @pytest.mark.parametrize("cls", [MCMDetector, MaxLogitDetector, EnergyDetector])
-def test_methods_without_zero_point_say_so(cls):
+def test_methods_in_cosines_decide_by_a_guess_where_the_model_is_unknown_and_say_so(cls):
     names, _, table, X, y = world()
-    det = build(cls, names, table).fit()
-    assert det.threshold_ is None
-    for method in (det.predict, det.predict_class):
-        with pytest.raises(ValueError, match="calibrate"):
-            method(X)
+    for method in ("predict", "predict_class"):
+        det = build(cls, names, table).fit()
+        with pytest.warns(UncalibratedThresholdWarning, match="no rule is known.*calibrate"):
+            getattr(det, method)(X)
+    assert det.threshold_source_ == "names"
     assert build(cls, names, table).fit(X).labels_.mean() == pytest.approx(0.1, abs=0.02)
     known = build(cls, names, table).fit(X, y)
     assert (known.labels_[y == 0] == 0).mean() == pytest.approx(0.95, abs=0.03)

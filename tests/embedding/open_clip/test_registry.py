@@ -32,6 +32,7 @@ def configs(tmp_path_factory):
         ("hf-hub:org/repo", ("hf-hub:org/repo", None)),
         ("local-dir:/a/b", ("local-dir:/a/b", None)),
         ("glyphclip", ("glyphclip", None)),
+        ("pictoclip", ("pictoclip", None)),
     ],
 )
 def test_parse(model, parsed):

@@ -69,7 +69,9 @@ def test_one_model_for_all(monkeypatch):
     release_models()
     loads = []
     original = registry.load_model
-    monkeypatch.setattr(registry, "load_model", lambda *a: loads.append(a) or original(*a))
+    monkeypatch.setattr(
+        registry, "load_model", lambda *a, **k: loads.append(a) or original(*a, **k)
+    )
     embedder = CLIPEmbedder("tiny-clip/")
     others = [
         clone(embedder),

@@ -218,13 +218,15 @@ class BaseEmbedder(
         if cache is None:
             return {"location": None}
 
+        info = cache.info()
+        n_rows = {model["fingerprint"]: model["rows"] for model in info["models"]}
         return {
             "location": str(cache.folder),
-            "path": cache.info()["path"],
+            "path": info["path"],
             "fingerprint": self.fingerprint_,
             "width": self.embedding_dim_,
-            "rows": cache.count_rows(self.fingerprint_),
-            "bytes": cache.info()["bytes"],
+            "rows": n_rows.get(self.fingerprint_, 0),
+            "bytes": info["bytes"],
             "cache_size": cache.max_bytes,
         }
 

@@ -1,4 +1,4 @@
-"""Content digests of arrays and files, and whether a file's times can vouch that it is unchanged."""
+"""Content digests of arrays and files, and whether a file's times tell that it is unchanged."""
 
 from __future__ import annotations
 
@@ -142,7 +142,10 @@ def _have_one_time(files: list[tuple[PathLike, os.stat_result]]) -> bool:
 
     # A single file that was written once has one time as well; its folder then helps to tell.
     if len(files) == 1:
-        folder = os.stat(os.path.dirname(os.path.abspath(files[0][0])))
+        try:
+            folder = os.stat(os.path.dirname(os.path.abspath(files[0][0])))
+        except OSError:
+            return True  # it has gone
         times |= {folder.st_mtime_ns, folder.st_ctime_ns}
 
     return len(times) == 1

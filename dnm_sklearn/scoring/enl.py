@@ -13,6 +13,7 @@ score and no e-value; :mod:`dnm_sklearn.calibration.conformal` has forms that gu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,10 @@ __all__ = [
     "leave_one_out_scores",
 ]
 
-# Numbers below these stand for 0 where a logarithm or a quotient follows: what is left of a sum
-# after its one member was taken out is rounding.
-_TINY, _TINY_COUNT = 1e-280, 1e-300
-# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 16 MB each.
-_LEFT_OUT_NUMBERS = 2**21
+# What is left of a label without an image may be nothing: it counts as at least this.
+_TINY = 1e-280
+# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 8 MB each.
+_LEFT_OUT_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,7 @@ def expectation(
         def over_images(log_weight: np.ndarray) -> np.ndarray:
             """Return ``log sum_i weight_i r_j(x_i)``."""
             offset = chunks.tensor(log_weight - log_divisor)
-            blocks = chunks.blocks(corpus, 1 / temperature)
-            sums = torch.cat([chunks.logsumexp(rows, images, offset=offset) for rows in blocks])
+            sums = chunks.logsumexp(corpus, images, 1 / temperature, offset=offset)
             return sums.squeeze(1).cpu().numpy()
 
         index = np.asarray(class_index)
@@ -243,8 +242,8 @@ def expectation(
             sums = [(z + log_prior_weight).logsumexp(dim=1), z[:, covered].logsumexp(dim=1)]
             return torch.stack(sums, dim=1)
 
-        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale)
-        guess, covered_guess = torch.cat(guesses).T.cpu().numpy()
+        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale, shape=(2,))
+        guess, covered_guess = guesses.T.cpu().numpy()
 
     shift = float(np.median(covered_own - covered_guess))
     return Expectation(np.logaddexp(own, guess + shift), shift)
@@ -297,55 +296,52 @@ def leave_one_out_scores(
     X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     own = np.asarray(class_index)
     n_classes, strength = len(prior.class_embeddings), prior.strength
-    count = np.bincount(own, minlength=n_classes)
+    size = np.bincount(own, minlength=n_classes) + strength
 
     with Chunks(device, corpus) as chunks:
         images = chunks.matrix(X)
-        log_divisor = chunks.tensor(class_logsumexp, double=True)
+        log_divisor = chunks.tensor(class_logsumexp, double=True)[:, None]
         index = torch.from_numpy(own).to(chunks.device)
-        size = chunks.tensor(np.maximum(count + strength, _TINY_COUNT), double=True)
-        size_without = chunks.tensor(
-            np.maximum(count[own] - 1 + strength, _TINY_COUNT), double=True
-        )
+        per_size, per_rest = (_inverse(chunks, sizes) for sizes in (size, size - 1))
         log_z = _LogZ(chunks, prior, corpus, temperature)
 
-        def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
-            """Log of the sum of r_j / E_j without the image, over some labels; (n,)."""
-            log_ratio = logits.double() - log_divisor
-            z = log_z.rows(part) + shift
-            largest = torch.maximum(
-                log_ratio.amax(dim=1, keepdim=True), z.amax(dim=1, keepdim=True)
-            )
+        parts = chunks.row_slices(len(corpus), images, _LEFT_OUT_NUMBERS)
+        log_sums = chunks.empty(len(parts), len(X), double=True)
 
-            # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
+        def log_sum(i: int) -> None:
+            """Log of the sum over some labels of r_j / E_j, E_j made without the image."""
+            labels = chunks.matrix(corpus[parts[i]]) * (1 / temperature)
+            log_ratio = chunks.product(images, labels).double().sub_(log_divisor)
+
+            # All sums of a label are in units of the exponential of its largest.
+            z = log_z.rows(parts[i]).T + shift
+            largest = torch.maximum(log_ratio.amax(dim=0), z.amax(dim=0))
             guess = strength * torch.exp(z - largest)
-            total = guess.clone()
-            log_ratio -= largest
-            ratio = log_ratio.exp()
-            total.index_add_(1, index, ratio)
+            ratio = log_ratio.sub_(largest).exp()
+            total = guess.clone().index_add_(0, index, ratio)
 
-            # K E_j without image i: the other classes as they are, its own class without it.
-            mean = total / size
-            others = (mean.sum(dim=1, keepdim=True) - mean[:, index]).clamp_(min=0)
-            rest = (total[:, index] - ratio).clamp_(min=0)
-            without = (others + rest / size_without) / n_classes
+            # K E_j without image i: the means of the other classes, and that of its own class
+            # without it, which is (sum - r_j(x_i)) / (size - 1).
+            mean = total * per_size
+            others = (mean.sum(dim=0) - mean).clamp_(min=0)
+            without = (others + total * per_rest)[index]
+            without.addcmul_(ratio, per_rest[index], value=-1)
 
-            # Of the image that a label is most active on, which may hold nearly all of its sum,
-            # these differences would be rounding. Its own sums are made of what is left.
-            top = ratio.argmax(dim=1, keepdim=True)
+            # The image that a label is most active on may hold nearly all of its sum, and then
+            # this difference is rounding. Of that image the sums are made anew, without it.
+            top = ratio.argmax(dim=0, keepdim=True)
             own_class = index[top]
-            mates = torch.where(index == own_class, ratio, 0).scatter_(1, top, 0)
-            rest_of_top = guess.gather(1, own_class) + mates.sum(dim=1, keepdim=True)
-            others_of_top = mean.scatter_(1, own_class, 0).sum(dim=1, keepdim=True)
-            of_top = (others_of_top + rest_of_top / size_without[top]) / n_classes
-            without.scatter_(1, top, of_top)
-            return (log_ratio - without.clamp_(min=_TINY).log_()).logsumexp(dim=0)
+            rest = guess.index_add_(0, index, ratio.scatter_(0, top, 0))
+            means = rest * per_size
+            means.scatter_(0, own_class, rest.gather(0, own_class) * per_rest[own_class[0]].T)
+            without.scatter_(0, top, means.sum(dim=0, keepdim=True))
 
-        sums = chunks.products(
-            log_sum, corpus, images, 1 / temperature, most_numbers=_LEFT_OUT_NUMBERS
-        )
-        log_sums = torch.stack(sums).logsumexp(dim=0).cpu().numpy()
-    return np.log(len(corpus)) - log_sums
+            log_mean = without.clamp_(min=_TINY).log_() - math.log(n_classes)
+            log_sums[i] = log_ratio.sub_(log_mean).logsumexp(dim=1)
+
+        chunks.map(log_sum, range(len(parts)), len(corpus) * images.shape[0] * images.shape[1])
+        found = log_sums.logsumexp(dim=0).cpu().numpy()
+    return np.log(len(corpus)) - found
 
 
 def expectation_score(
@@ -395,8 +391,6 @@ def expectation_score(
     >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([10.  , -9.31, -9.31])
     """
-    import torch
-
     X, class_embeddings, corpus_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )
@@ -420,13 +414,9 @@ def expectation_score(
 
     with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
         classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
-        added = chunks.tensor(offset)
-
-        parts = []
-        for rows in chunks.blocks(X, 1 / temperature):
-            log_divisor = chunks.logsumexp(rows, classes)
-            parts.append(log_divisor - chunks.logsumexp(rows, corpus, offset=added))
-        scores = torch.cat(parts).squeeze(1).cpu().numpy()
+        over_classes = chunks.logsumexp(X, classes, 1 / temperature)
+        over_corpus = chunks.logsumexp(X, corpus, 1 / temperature, offset=chunks.tensor(offset))
+        scores = (over_classes - over_corpus).squeeze(1).cpu().numpy()
     return scores + np.log(n_labels)
 
 
@@ -451,6 +441,12 @@ class _LogZ:
         """Return log Z of some labels."""
         rows = self._chunks.matrix(self._corpus[part]) * self.scale
         return self.finish(part, self._chunks.product(rows, self.bank))
+
+
+def _inverse(chunks: Chunks, sizes: np.ndarray) -> torch.Tensor:
+    """Return 1 / sizes as a column, and 0 where there is nothing to divide."""
+    positive = sizes > 0
+    return chunks.tensor(positive / np.where(positive, sizes, 1), double=True)[:, None]
 
 
 def _check_fit(

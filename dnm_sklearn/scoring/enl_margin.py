@@ -80,8 +80,8 @@ def margin(
                 values.scatter_(1, where[part, None], value[part, None])
             return values.amax(dim=1)
 
-        parts = chunks.products(largest, X, chunks.matrix(classes.rows))
-        return torch.cat(parts).cpu().numpy()
+        found = chunks.products(largest, X, chunks.matrix(classes.rows))
+        return found.cpu().numpy()
 
 
 def margin_of_names(class_embeddings: np.ndarray, corpus_mean: np.ndarray) -> Margin:

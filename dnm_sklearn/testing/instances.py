@@ -6,7 +6,7 @@ from typing import Any
 
 from dnm_sklearn.adapters import OODClassifier, SklearnOutlierAdapter
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.detectors import UnknownImageDetector, all_detectors
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
@@ -38,7 +38,7 @@ _TRANSDUCTIVE = {
 
 
 def make_detectors(**params: Any) -> list[Any]:
-    """One instance of each detector, and of test-time methods one in each adaptation.
+    """One instance of each detector (the front door too), of test-time methods one per adaptation.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def make_detectors(**params: Any) -> list[Any]:
     values = {"classes": _CLASSES, "embedder": FakeEmbedder(), **_SMALL, **params}
 
     instances = []
-    for cls in all_detectors().values():
+    detectors: list[Any] = [*all_detectors().values(), UnknownImageDetector]
+    for cls in detectors:
         known = cls().get_params(deep=False)
         chosen = {key: value for key, value in values.items() if key in known}
         if "adaptation" not in known:

@@ -41,9 +41,9 @@ def test_the_order_of_base_classes_carries_no_meaning(cls):
     swapped = with_swapped_bases(cls)
     assert swapped.__bases__ == cls.__bases__[::-1]
     det, other = build(cls).fit(), build(swapped).fit()
-    # Log-odds of one half, but for ENL: about 0.0105 of cosine over T (image_mean is given).
-    own_rule = -(-0.042 + 0.5 * 0.057) / 0.007 if cls is ENLDetector else 0
-    assert other.threshold_ == det.threshold_ == pytest.approx(own_rule)
+    # The rule of the method, not that of either base class.
+    assert other.threshold_ == det.threshold_ == det._zero_shot_threshold()
+    assert "_zero_shot_threshold" in vars(cls)
     for adaptation in ("transductive", "frozen"):
         for own in (det, other):
             own.set_params(adaptation=adaptation).reset_adaptation()

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding import _cache_file, cache, digest
+from dnm_sklearn.embedding import _cache_file, _cache_rows, cache, digest
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
 from dnm_sklearn.embedding.digest import digest_bytes, digest_file
 from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
@@ -88,7 +88,7 @@ def test_rows_come_back_bit_for_bit_in_the_order_asked(tmp_path):
     assert first.dtype == again.dtype == np.float32
     assert first.tobytes() == rows.tobytes()
     assert again.tobytes() == rows[order].tobytes()
-    assert EmbeddingCache(tmp_path).count_rows("model-a") == 200
+    assert EmbeddingCache(tmp_path).count_rows() == 200
 
 
 def test_only_missing_rows_are_computed_each_once(tmp_path):
@@ -125,7 +125,7 @@ def test_chunks_are_kept_before_a_later_one_fails(tmp_path):
 
 
 def test_long_work_is_committed_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(_cache_rows, "COMMIT_SECONDS", 0)
     counts = []
 
     def chunks(index):
@@ -170,7 +170,7 @@ def test_rows_of_two_models_do_not_meet(tmp_path):
         {"fingerprint": "model-a", "width": WIDTH, "rows": 2},
         {"fingerprint": "model-b", "width": WIDTH + 1, "rows": 2},
     ]
-    assert (other.count_rows("model-a"), other.count_rows("c"), other.count_rows()) == (2, 0, 4)
+    assert other.count_rows() == 4
 
 
 def test_info_clear_and_pickle(filled):
@@ -590,14 +590,13 @@ def test_models_share_the_cap(tmp_path):
     many = [digest_bytes(b"%d" % i) for i in range(1000)]
     for model in ("model-a", "model-b"):
         get(tmp_path, many, Compute(many), cap=450_000, model=model)
-    looked = EmbeddingCache(tmp_path)
-    assert looked.count_rows("model-b") == 1000
-    assert 0 < looked.count_rows("model-a") < 1000
+    old, new = EmbeddingCache(tmp_path).info()["models"]
+    assert 0 < old["rows"] < 1000 == new["rows"]
     assert database_bytes(tmp_path) <= 450_000
 
 
 def test_a_call_that_needs_more_than_the_cap_keeps_a_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(_cache_rows, "COMMIT_SECONDS", 0)
     many = [digest_bytes(b"%d" % i) for i in range(4000)]
     cap = 350_000
 
@@ -717,6 +716,22 @@ def test_young_files_are_read_every_time(tmp_path, files, monkeypatch):
     time.sleep(2.1)
     looked.digest_files(files)
     assert looked.info()["files"] == 150
+
+
+def test_a_file_is_as_old_as_when_it_was_read(tmp_path, files, monkeypatch):
+    """However long the reading takes, a change shortly before it is a recent one."""
+    real = digest._read
+    reading = iter([2.1])
+
+    def slow(path):
+        found = real(path)
+        time.sleep(next(reading, 0))
+        return found
+
+    monkeypatch.setattr(digest, "_read", slow)
+    looked = EmbeddingCache(tmp_path)
+    looked.digest_files(files[:3])
+    assert looked.info()["files"] == 0
 
 
 @pytest.mark.parametrize("hours", [-1, 0, 1])

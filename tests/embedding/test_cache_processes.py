@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding import cache
-from dnm_sklearn.embedding._claims import Claim, claimed_digests
+from dnm_sklearn.embedding import _cache_rows
+from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.digest import digest_bytes
 
@@ -24,7 +24,7 @@ DIGESTS = [digest_bytes(b"image %d" % i) for i in range(4000)]
 
 @pytest.fixture(autouse=True)
 def commit_at_once(monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(_cache_rows, "COMMIT_SECONDS", 0)
 
 
 def rows_of(digests):
@@ -366,7 +366,7 @@ def test_readers_beside_a_writer_and_clearing(tmp_path):
     pid = fork(write)
     n_hits = 0
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        request = cache._Request("model", WIDTH, DIGESTS[:200])
+        request = _cache_rows.Request("model", WIDTH, DIGESTS[:200])
         EmbeddingCache(tmp_path)._file.read(request.fill)
         found = [i for i, digest in enumerate(DIGESTS[:200]) if digest not in request.missing]
         right = rows_of(DIGESTS[:200])

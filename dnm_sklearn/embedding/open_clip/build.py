@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import threading
 import warnings
 import zipfile
@@ -18,7 +19,11 @@ from typing import Any
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
-from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
+from dnm_sklearn.exceptions import (
+    FileContentError,
+    RandomWeightsWarning,
+    WeightsUnavailableError,
+)
 
 __all__ = [
     "SHIPPED",
@@ -97,15 +102,20 @@ def _is_torchscript(path: str) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+        # Below the archive's one top folder, where torch looks for it: an entry of that name elsewhere
+        # makes no TorchScript, and must not let a pickle pass for one.
+        entries = [entry.partition("/")[2] for entry in archive.namelist()]
+        return "constants.pkl" in entries
 
 
-def load_model(name: str, tag: str | None, device: str, precision: str) -> LoadedModel:
+def load_model(
+    name: str, tag: str | None, device: str, precision: str, *, torchscript: bool = False
+) -> LoadedModel:
     """Build a model from its parsed name, load its weights and put it on its device."""
     import open_clip
     import torch
 
-    source, options, tokenizer_options = _recipe(name, tag)
+    source, options, tokenizer_options = _recipe(name, tag, torchscript)
     config = _config(source)
     config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
 
@@ -123,6 +133,12 @@ def load_model(name: str, tag: str | None, device: str, precision: str) -> Loade
                 f"model={_shown(name, tag)!r} needs a package that is not installed ({error}): pip "
                 "install transformers sentencepiece"
             ) from error
+        except pickle.UnpicklingError as error:
+            raise FileContentError(
+                f"The checkpoint of model={_shown(name, tag)!r} holds something else than tensors, "
+                "or is damaged; nothing of it was run. Use one that holds weights only, best as "
+                f".safetensors. ({str(error).splitlines()[0][:200]})"
+            ) from error
         except Exception as error:
             if _is_unavailable(error, name, tag):
                 raise WeightsUnavailableError(_unavailable_message(name, tag, error)) from error
@@ -130,7 +146,9 @@ def load_model(name: str, tag: str | None, device: str, precision: str) -> Loade
     return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
 
 
-def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _recipe(
+    name: str, tag: str | None, torchscript: bool = False
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Give open_clip's name of a model, and options for its model and its tokenizer."""
     if name == SHIPPED:
         return _shipped_recipe()
@@ -144,12 +162,20 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
         quick_gelu = bool(record.get("quick_gelu", False))
         return name, {"pretrained": tag, "require_pretrained": True, "quick_gelu": quick_gelu}, {}
 
-    # No published weights: a checkpoint of the user's, or random ones.
+    # No published weights: a checkpoint of the user's, or random ones. Of a checkpoint only tensors
+    # are read: anything else in a pickle could run code.
     options: dict[str, Any] = {"force_preprocess_cfg": _agreed_preprocessing(name)}
+    options["weights_only"] = True
     if tag:
         path = os.path.expanduser(tag)
         options.update(pretrained=path, require_pretrained=True)
         if _is_torchscript(path):
+            if not torchscript:
+                raise FileContentError(
+                    f"The checkpoint {tag!r} of model={_shown(name, tag)!r} is a TorchScript archive, "
+                    "which is a program and not only weights. If you trust its source, load it with "
+                    "CLIPEmbedder(..., torchscript=True); else use the weights as .safetensors."
+                )
             # OpenAI's own archive; torch reads TorchScript only with weights_only=False.
             options.update(quick_gelu=True, weights_only=False)
     else:

@@ -82,8 +82,9 @@ def digest_weights(paths: Sequence[Path], cache: EmbeddingCache | None = None) -
         identity = file_identity(status)
         digest = _known_digests.get(identity)
         if digest is None:
-            digest = cache.digest_files([path])[0] if cache else digest_files([path])[0].digest
+            # The age when it is read, not after: a change meanwhile must not look old.
             age = time.time_ns() - last_change_ns(status)
+            digest = cache.digest_files([path])[0] if cache else digest_files([path])[0].digest
             if digest is not None and age >= SETTLED_NS and times_tell([path], [status])[0]:
                 _known_digests[identity] = digest
         if digest is not None:

@@ -35,7 +35,7 @@ __all__ = [
     "leave_one_out_scores",
 ]
 
-# What is left of a label without an image may be nothing: it counts as at least this.
+# What is left of a sum after its only member was taken out is rounding: it counts as at least this.
 _TINY = 1e-280
 # Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 8 MB each.
 _LEFT_OUT_NUMBERS = 2**20
@@ -312,13 +312,13 @@ def leave_one_out_scores(
             """Log of the sum over some labels of r_j / E_j, E_j made without the image."""
             labels = chunks.matrix(corpus[parts[i]]) * (1 / temperature)
             log_ratio = chunks.product(images, labels).double().sub_(log_divisor)
-
-            # All sums of a label are in units of the exponential of its largest.
             z = log_z.rows(parts[i]).T + shift
             largest = torch.maximum(log_ratio.amax(dim=0), z.amax(dim=0))
+
+            # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
             guess = strength * torch.exp(z - largest)
             ratio = log_ratio.sub_(largest).exp()
-            total = guess.clone().index_add_(0, index, ratio)
+            total = guess.index_add(0, index, ratio)
 
             # K E_j without image i: the means of the other classes, and that of its own class
             # without it, which is (sum - r_j(x_i)) / (size - 1).
@@ -327,14 +327,15 @@ def leave_one_out_scores(
             without = (others + total * per_rest)[index]
             without.addcmul_(ratio, per_rest[index], value=-1)
 
-            # The image that a label is most active on may hold nearly all of its sum, and then
-            # this difference is rounding. Of that image the sums are made anew, without it.
+            # Of the image that a label is most active on, which may hold nearly all of its sum,
+            # these differences would be rounding. Its own sums are made of what is left.
             top = ratio.argmax(dim=0, keepdim=True)
             own_class = index[top]
-            rest = guess.index_add_(0, index, ratio.scatter_(0, top, 0))
-            means = rest * per_size
-            means.scatter_(0, own_class, rest.gather(0, own_class) * per_rest[own_class[0]].T)
-            without.scatter_(0, top, means.sum(dim=0, keepdim=True))
+            mates = torch.where(index[:, None] == own_class, ratio, 0).scatter_(0, top, 0)
+            rest_of_top = guess.gather(0, own_class) + mates.sum(dim=0, keepdim=True)
+            others_of_top = mean.scatter_(0, own_class, 0).sum(dim=0, keepdim=True)
+            of_top = others_of_top + rest_of_top * per_rest.squeeze(1)[own_class]
+            without.scatter_(0, top, of_top)
 
             log_mean = without.clamp_(min=_TINY).log_() - math.log(n_classes)
             log_sums[i] = log_ratio.sub_(log_mean).logsumexp(dim=1)

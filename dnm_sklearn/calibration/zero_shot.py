@@ -9,7 +9,7 @@ on the second / the reverse. "Single": its range over single tasks, for the cons
 ========  ==============================================  ===========  ========  =================
 method    threshold                                       across       single    holds
 ========  ==============================================  ===========  ========  =================
-ENL       -7.5                                            8.6 / 4.4    0-35      yes (in the class)
+ENL       -7.5 (-(0.024 + 0.057 a) / T)                   8.6 / 4.4    0-35      yes
 MCM       log K - 0.15 (1 - |mean class|^2) - 0.014       7.7 / 6.0    0-32      with model facts
 MaxLogit  -(5 % quantile of the model facts)              4.2 / 10.9   0-33      with model facts
 NegLabel  -log G + 1.9 - 0.38 log K (CSP alike)           3.8 / 7.6    0-20      yes
@@ -31,6 +31,7 @@ __all__ = [
     "adaneg_threshold",
     "dnm_ratio",
     "energy_threshold",
+    "enl_threshold",
     "max_logit_threshold",
     "mcm_threshold",
     "neglabel_threshold",
@@ -42,6 +43,15 @@ __all__ = [
 FITTED_MODEL = "ViT-B-32-quickgelu/openai"
 # What stands for the facts of a model that nobody has measured: those of that model.
 _Q05 = 0.25
+
+
+def enl_threshold(temperature: float, margin_weight: float, *, guessed: bool) -> float:
+    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` times the margin's.
+
+    -7.5 for CLIP at the defaults. `guessed`: E from an image mean and not 1, which lowers scores.
+    """
+    labels_part = -0.042 if guessed else 0.024
+    return -(labels_part + 0.057 * margin_weight) / temperature
 
 
 def mcm_threshold(n_classes: int, mean_class_norm_sq: float, temperature: float = 1.0) -> float:

@@ -130,6 +130,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             If there are no names, a parameter or an image is bad, or widths differ.
         """
         labels = resolve_labels(X, y, self.classes, self.ood_label)
+        # What can be refused at once is, before a model is loaded and thousands of texts encoded.
+        self._check_contamination(with_images=labels.images is not None)
         self.embedder_ = check_embedder(self.embedder, memory=self.memory)
 
         # Images before names: a bad image then costs no encoding of thousands of texts.

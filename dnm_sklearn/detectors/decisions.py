@@ -92,6 +92,14 @@ class DecisionMixin(metaclass=ABCMeta):
 
     # -- threshold ----------------------------------------------------------------------------
 
+    def _check_contamination(self, *, with_images: bool) -> None:
+        """Refuse a contamination that no image can serve."""
+        if not with_images and not isinstance(self.contamination, str):
+            raise ValueError(
+                f"contamination={self.contamination!r} needs images: fit(X, y) with X images or "
+                'embeddings, or use contamination="auto", or calibrate(X_id) after fit.'
+            )
+
     def _set_threshold(
         self, rows: np.ndarray | None, failed: np.ndarray | None, is_ood: np.ndarray | None
     ) -> None:
@@ -103,11 +111,6 @@ class DecisionMixin(metaclass=ABCMeta):
         _have_warned.discard(self)
 
         if rows is None or failed is None:
-            if not isinstance(self.contamination, str):
-                raise ValueError(
-                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images "
-                    'or embeddings, or use contamination="auto", or calibrate(X_id) after fit.'
-                )
             self.decision_scores_ = np.empty(0)
             self.threshold_ = self._by_names()
         else:
@@ -125,11 +128,13 @@ class DecisionMixin(metaclass=ABCMeta):
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
 
-        # "auto": rows known to be ID, else the method's rule where it holds, else PyOD's default.
+        # "auto": rows known to be ID, else the method's rule where it holds or no row is left to
+        # set another threshold, else PyOD's default.
         if auto and is_ood is not None and keep.any():
             threshold = thresholds.quantile_threshold(scores[keep], keep=_KEPT)
             return thresholds.midpoint_above(threshold, scores[keep])
-        if auto and self._zero_shot_threshold() is not None and not self._zero_shot_doubt():
+        by_rows = keep.any() and self._zero_shot_doubt()
+        if auto and self._zero_shot_threshold() is not None and not by_rows:
             return self._by_names()
 
         if not keep.any():

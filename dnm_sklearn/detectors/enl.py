@@ -13,7 +13,7 @@ from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.calibration import conformal, thresholds
+from dnm_sklearn.calibration import conformal, thresholds, zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
@@ -41,12 +41,6 @@ _PROTOTYPE_WEIGHT = 0.05
 _IN_SAMPLE_PART = 0.4
 # Proportion of new ID images that contamination="auto" means to flag, by those scores.
 _FLAGGED = 0.05
-# The zero-shot threshold, in units of a cosine. -(level + slope * margin_weight) / T is the mean 5 %
-# quantile of ID scores over 21 CLIP tasks (standard deviation 1.8): a rule of thumb. The level is
-# 0.024 where E = 1, which makes -7.5 at T = 0.007; an E guessed from an image mean lowers it.
-_ZERO_SHOT_LEVEL = 0.024
-_ZERO_SHOT_LEVEL_OF_MEAN = -0.042
-_ZERO_SHOT_SLOPE = 0.057
 # A stream admits an image as OOD where so few ID images would score as low. At 0.02 streams are
 # better than at 0.01 (far FPR95 2.6 points); 0.03 gains nothing more and admits 3-4 % of ID.
 _ADMISSION_LEVEL = 0.02
@@ -497,10 +491,14 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             return thresholds.expected_threshold(believed, flagged=float(self.contamination))
         return thresholds.threshold_from_pythresh(self.contamination, believed)
 
-    def _zero_shot_threshold(self) -> float | None:
+    def _zero_shot_threshold(self) -> float:
         guessed = self.image_mean is not None
-        level = _ZERO_SHOT_LEVEL_OF_MEAN if guessed else _ZERO_SHOT_LEVEL
-        return -(level + _ZERO_SHOT_SLOPE * self.margin_weight) / self.temperature_
+        return zero_shot.enl_threshold(self.temperature_, self.margin_weight, guessed=guessed)
+
+    def _zero_shot_doubt(self) -> str:
+        if self.image_mean is not None:
+            return "it moves with what image_mean is the mean of"
+        return super()._zero_shot_doubt()
 
     def _negative_labels(self) -> NegativeLabels:
         n_labels = len(self.negative_labels_)

@@ -46,6 +46,8 @@ def test_rules_are_the_formulas():
     log_k = np.log(63)
     facts = ModelFacts("m", "a {}", 0.3, 0.2, 1, 1)
     assert zero_shot.mcm_threshold(63, 0.6) == pytest.approx(log_k - 0.15 * 0.4 - 0.014)
+    assert zero_shot.enl_threshold(0.007, 0.5, guessed=False) == pytest.approx(-7.5)
+    assert zero_shot.enl_threshold(0.01, 3.0, guessed=True) == pytest.approx(-12.9)
     assert zero_shot.max_logit_threshold(None) == -0.25
     assert zero_shot.max_logit_threshold(facts) == -0.2
     assert zero_shot.energy_threshold(63, None) == pytest.approx(-0.236 - 0.005 * log_k)

@@ -21,6 +21,7 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.scoring.mining import negative_proportion
+from dnm_sklearn.testing import FakeEmbedder
 
 T = 0.01
 
@@ -271,6 +272,9 @@ def test_methods_in_cosines_decide_by_a_guess_where_the_model_is_unknown_and_say
     known = build(cls, names, table).fit(X, y)
     assert (known.labels_[y == 0] == 0).mean() == pytest.approx(0.95, abs=0.03)
     assert (det.calibrate(X[y == 0]).predict(X[y == 0]) == 0).mean() >= 0.95
+    # Rows known to be OOD set no threshold, so that the guess is all there is.
+    only_ood = build(cls, names, table).fit(X, np.ones(len(X), dtype=int))
+    assert only_ood.threshold_source_ == "names"
 
 
 def test_contamination_flags_that_share_of_the_rows_not_known_to_be_ood():
@@ -284,6 +288,21 @@ def test_contamination_flags_that_share_of_the_rows_not_known_to_be_ood():
         det.fit()
     with pytest.raises(ValueError, match=r"every row of X \(n_samples=80\) is known to be OOD"):
         det.fit(X, np.ones(len(X), dtype=int))
+
+
+def test_contamination_without_images_is_refused_before_any_name_is_encoded():
+    class Costly(FakeEmbedder):
+        def encode_text(self, *args, **params):
+            raise AssertionError("names were encoded")
+
+    class Half:
+        def eval(self, scores):
+            return (scores > np.median(scores)).astype(int)
+
+    for contamination in (0.1, Half()):
+        det = NegLabelDetector(["cat", "dog"], embedder=Costly(), contamination=contamination)
+        with pytest.raises(ValueError, match="needs images"):
+            det.fit()
 
 
 def test_predict_class_names_the_class_or_ood():
@@ -403,7 +422,6 @@ def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
 
     from dnm_sklearn.metrics import auroc_scorer
     from dnm_sklearn.scoring import mining
-    from dnm_sklearn.testing import FakeEmbedder
 
     mined, encoded = [], []
     for owner, name, calls in (

@@ -207,6 +207,8 @@ def test_zero_shot_threshold_is_the_rule_of_thumb():
     assert build(world, margin_weight=0.0).fit().threshold_ == pytest.approx(-0.024 / 0.007)
     by_mean = build(world, image_mean=np.zeros(32)).fit()
     assert by_mean.threshold_ == pytest.approx((0.042 - 0.5 * 0.057) / 0.007)
+    assert "image_mean" in by_mean._zero_shot_doubt()
+    assert det._zero_shot_doubt() == ""
 
 
 @pytest.mark.parametrize("contamination", ["auto", 0.05, 0.2])

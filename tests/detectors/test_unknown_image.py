@@ -33,7 +33,6 @@ def test_it_is_enl(given):
     assert det.threshold_ == enl.threshold_
 
 
-@pytest.mark.filterwarnings("ignore:ENLDetector has an EmbeddingTable")
 def test_three_lines_decide_with_a_warning_that_calibration_ends():
     det = UnknownImageDetector(**PARAMS).fit(BLOBS.names)
     with pytest.warns(UncalibratedThresholdWarning, match="UnknownImageDetector"):

@@ -57,6 +57,40 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "labels_": ("iu", ("fitted",)),
 }
 
+# What detectors of a kind have beside that.
+_NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
+_GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
+_FITTED_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("NegLabelDetector", "CSPDetector", "DebiasedNegMiningDetector"), _GROUPS),
+    "AdaNegDetector": (*_GROUPS, "memory_features_", "memory_label_", "memory_entropy_", "n_seen_"),
+    "TANLDetector": (
+        "corpus_",
+        "n_activated_",
+        "corpus_embeddings_",
+        "initial_ood_",
+        "initial_id_order_",
+        "id_queue_",
+        "id_activation_sums_",
+        "id_queued_",
+        "ood_queue_",
+        "ood_activation_sums_",
+        "ood_queued_",
+        "score_queue_",
+        "n_scored_",
+        "n_seen_",
+    ),
+    "ENLDetector": (
+        *_NEGATIVES,
+        "id_prototypes_",
+        "log_weights_",
+        "log_expectation_",
+        "admitted_",
+        "probability_sums_",
+        "n_admitted_",
+        "n_seen_",
+    ),
+}
+
 # Lowest and highest values of numbers, where there are any.
 _INFINITE = float("inf")
 _NUMBERS: dict[str, tuple[float, float]] = {
@@ -77,7 +111,8 @@ def checked_fitted(
     """Give the fitted attributes of a file, after a check of their names, kinds and shapes."""
     if not isinstance(fitted, dict):
         raise FileContentError(f"{path}: its fitted attributes are no table.")
-    lacking = [name for name in _ALWAYS_FITTED if name not in fitted]
+    needed = (*_ALWAYS_FITTED, *_FITTED_OF.get(type(detector).__name__, ()))
+    lacking = [name for name in needed if name not in fitted]
     if lacking:
         raise FileContentError(f"{path} lacks {', '.join(lacking)}; it is damaged.")
 

@@ -27,13 +27,12 @@ from dnm_sklearn.exceptions import (
 
 __all__ = [
     "SHIPPED",
-    "SHIPPED_FOLDER",
     "load_model",
 ]
 
-# The small model in this package, which needs no download.
-SHIPPED = "glyphclip"
-SHIPPED_FOLDER = Path(__file__).parents[1] / SHIPPED
+# The small models in this package, which need no download: their folders, by name. Each holds
+# NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
+SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
@@ -150,8 +149,8 @@ def _recipe(
     name: str, tag: str | None, torchscript: bool = False
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Give open_clip's name of a model, and options for its model and its tokenizer."""
-    if name == SHIPPED:
-        return _shipped_recipe()
+    if name in SHIPPED:
+        return _shipped_recipe(name)
     if tag is None:
         if name.startswith("local-dir:"):
             name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser()}"
@@ -188,21 +187,21 @@ def _recipe(
     return name, options, {}
 
 
-def _shipped_recipe() -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _shipped_recipe(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     import open_clip
 
-    folder = SHIPPED_FOLDER
-    weights = folder / f"{SHIPPED}.safetensors"
+    folder = SHIPPED[name]
+    weights = folder / f"{name}.safetensors"
     if not weights.is_file():
         raise WeightsUnavailableError(
-            f"The shipped model is not in this installation ({SHIPPED}/{weights.name} is missing): "
+            f"The shipped model is not in this installation ({name}/{weights.name} is missing): "
             "install dnm_sklearn again."
         )
     with _shipped_lock:
-        if SHIPPED not in open_clip.list_models():
-            open_clip.add_model_config(folder / f"{SHIPPED}.json")
+        if name not in open_clip.list_models():
+            open_clip.add_model_config(folder / f"{name}.json")
     options = {"pretrained": str(weights), "require_pretrained": True}
-    return SHIPPED, options, {"bpe_path": str(folder / "bpe_vocab.txt.gz")}
+    return name, options, {"bpe_path": str(folder / "bpe_vocab.txt.gz")}
 
 
 def _config(source: str) -> dict[str, Any]:
@@ -227,7 +226,7 @@ def _shown(name: str, tag: str | None) -> str:
 def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
     if tag is not None and os.path.isfile(os.path.expanduser(tag)):
         return False
-    if name == SHIPPED or name.startswith("local-dir:"):
+    if name in SHIPPED or name.startswith("local-dir:"):
         return False
 
     # open_clip and huggingface_hub raise many types; these words are common to a failed download.
@@ -261,12 +260,13 @@ def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
     repository = "/".join(repository.split("/")[:2])
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     first = str(error).strip().splitlines()
+    shipped = " and ".join(f"CLIPEmbedder({name!r})" for name in SHIPPED)
     return (
         f"The weights of model={_shown(name, tag)!r} are not on this machine and could not be "
         f"downloaded ({first[0][:200] if first else type(error).__name__}). On a machine with a "
         f"connection run\n    {fetch}\nand copy its Hugging Face cache (~/.cache/huggingface, or "
         "where HF_HOME points) to this one. Or point at files you have: a checkpoint in the tag's "
         f"place, CLIPEmbedder({local!r}), or a folder with open_clip_config.json and the weights, "
-        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there is the small "
-        f"shipped model: CLIPEmbedder({SHIPPED!r})."
+        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there are the "
+        f"small shipped models: {shipped}."
     )

@@ -32,7 +32,7 @@ _loading_locks: dict[tuple[Any, ...], threading.Lock] = {}
 
 def parse_model_name(model: str) -> tuple[str, str | None]:
     """Split ``"name/tag"`` at its first ``/``; the tag is None for kinds of names without one."""
-    if model == SHIPPED:
+    if model in SHIPPED:
         return model, None
     for scheme in _SCHEMES:
         if model.startswith(scheme):
@@ -48,8 +48,8 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
         raise ValueError(
             f"model={model!r} is not of the form 'name/tag': write, for example, "
             "'ViT-B-16-quickgelu/openai', 'ViT-B-16-quickgelu/' for random weights, "
-            "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path' or "
-            f"{SHIPPED!r}."
+            "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path', "
+            f"{' or '.join(map(repr, SHIPPED))}."
         )
     return name, tag
 

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import CLIPEmbedder, MaxLogitDetector, NegLabelDetector
 from dnm_sklearn.detectors import all_detectors, norms
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 from dnm_sklearn.testing.instances import make_detectors
 

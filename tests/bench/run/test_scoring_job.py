@@ -153,7 +153,10 @@ SCORE_BAD = {
     "ending": (("-o", "x.txt"), "must end in .csv or .parquet"),
     "folder": (("-o", "no/x.csv"), "there is no folder"),
     "detector": (("-o", "x.csv", "-d", "NegLable"), "Did you mean 'NegLabelDetector'?"),
-    "param": (("-o", "x.csv", "-d", "NegLabel", "--param", "n_grops=3"), "Did you mean 'n_groups'?"),
+    "param": (
+        ("-o", "x.csv", "-d", "NegLabel", "--param", "n_grops=3"),
+        "Did you mean 'n_groups'?",
+    ),
     "param form": (("-o", "x.csv", "--param", "3"), "is not NAME=VALUE"),
     "value": (("-o", "x.csv", "-d", "NegLabel", "--param", "n_groups=few"), "n_groups"),
     "prompt": (("-o", "x.csv", "--prompt", "cat"), "has no {}"),

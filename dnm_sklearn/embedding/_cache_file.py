@@ -43,8 +43,15 @@ _OWNER = b"dnms"
 # A row of a CLIP model takes 2 to 4 kB; SQLite's usual pages of 4 kB would hold one or two.
 _PAGE_BYTES = 16384
 
-# Memory for pages of a connection, in KiB: the index of a million rows.
-_PAGE_CACHE_KIB = 65536
+# Memory for pages of a connection, in KiB. Whoever writes puts rows anywhere in the index, which
+# takes this much for a million rows. Whoever reads sees most pages once: to keep them costs time.
+_WRITERS_KIB, _READERS_KIB = 65536, 8192
+
+# How SQLite opens a file: to write, making it where it is missing; or to read. A folder that cannot
+# be written to may lack the files that SQLite keeps beside a write-ahead log; "immutable" reads
+# without them.
+_WRITE = "mode=rwc"
+_READ = ("mode=ro", "immutable=1")
 
 # Others hold SQLite's own locks for the length of a commit.
 _BUSY_SECONDS = 60
@@ -101,9 +108,7 @@ class CacheFile:
 
     def read(self, work: Work[T]) -> T | None:
         """Run `work` on the file as it is; None if there is no file that can be read."""
-        # A folder that cannot be written to may lack the files that SQLite keeps beside a
-        # write-ahead log; "immutable" reads without them.
-        for mode in ("mode=ro", "immutable=1"):
+        for mode in _READ:
             try:
                 with _connections:
                     if not self._is_there():
@@ -161,7 +166,7 @@ class CacheFile:
             yield
 
     def _transaction(self, work: Work[T]) -> T:
-        with closing(_connect(self.path, "mode=rw")) as db:
+        with closing(_connect(self.path, _WRITE)) as db:
             (mode,) = db.execute("PRAGMA journal_mode").fetchone()
             if mode == "wal" and not _is_local(self.folder.absolute()):
                 # The folder was copied here, or is looked at from another machine than before.
@@ -231,13 +236,13 @@ def _remove(path: Path, suffixes: tuple[str, ...] = ("", *_SIDE_FILES)) -> None:
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """Open a file; nothing is read yet. Transactions are begun by hand."""
     db = sqlite3.connect(_uri(path, mode), uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-    db.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}")
+    db.execute(f"PRAGMA cache_size=-{_WRITERS_KIB if mode == _WRITE else _READERS_KIB}")
     return db
 
 
 def _create(path: Path, folder: Path) -> None:
     """Make a file without rows."""
-    with closing(_connect(path, "mode=rwc")) as db:
+    with closing(_connect(path, _WRITE)) as db:
         db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         # Lets the file shrink when rows are evicted.
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -255,7 +260,7 @@ def _create(path: Path, folder: Path) -> None:
 
 def _salvage(damaged: Path, new: Path) -> None:
     """Copy the rows that can be read; their checksums are looked at when they are used."""
-    with closing(_connect(new, "mode=rw")) as db:
+    with closing(_connect(new, _WRITE)) as db:
         db.execute("BEGIN")
         for model in _readable(damaged, "models"):
             db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", model)

@@ -68,23 +68,24 @@ class Request:
 
         # Digest -> position of its row. Of repeated digests the first is computed.
         self.missing: dict[bytes, int] = {}
-        self.met_damage = False
-        self._copies: list[tuple[int, int]] = []
         for position, digest in enumerate(digests):
-            if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
+            if type(digest) is not bytes or len(digest) != DIGEST_BYTES:
                 raise ValueError(
                     f"digests[{position}] must be {DIGEST_BYTES} bytes, as digest_file and "
                     f"digest_array make, got {digest!r:.60}"
                 )
-            first = self.missing.setdefault(digest, position)
-            if first != position:
-                self._copies.append((position, first))
+            self.missing.setdefault(digest, position)
+        self.met_damage = False
+
+        self._digests = digests
+        self._position = None if len(self.missing) == len(digests) else dict(self.missing)
 
     def result(self) -> np.ndarray:
         """Give all rows, repeated ones included, in the machine's own byte order."""
-        for position, first in self._copies:
-            self.rows[position] = self.rows[first]
-        return self.rows.astype(np.float32, copy=False)
+        rows = self.rows
+        if self._position is not None:
+            rows = rows[[self._position[digest] for digest in self._digests]]
+        return rows.astype(np.float32, copy=False)
 
     def record(self, number: int, digest: bytes, model: int) -> tuple[Any, ...]:
         """Give a computed row as the table holds it."""
@@ -100,11 +101,12 @@ class Request:
         digest_of = dict(self._find(db, model))
         target = memoryview(self.rows).cast("B")  # type: ignore[arg-type]
         query = "SELECT id, checksum, embedding FROM rows WHERE id BETWEEN ? AND ?"
+        row_bytes = self.row_bytes
         found = []
         for low, high in spans(sorted(digest_of)):
             for number, checksum, row in db.execute(query, (low, high)):
                 digest = digest_of.get(number)
-                if digest is None or type(row) is not bytes or len(row) != self.row_bytes:
+                if digest is None or type(row) is not bytes or len(row) != row_bytes:
                     continue
                 if _row_checksum(self._seed, digest, row) != checksum:
                     continue
@@ -112,8 +114,7 @@ class Request:
                 # A damaged index may name a digest twice.
                 position = self.missing.pop(digest, None)
                 if position is not None:
-                    start = position * self.row_bytes
-                    target[start : start + self.row_bytes] = row
+                    target[position * row_bytes : (position + 1) * row_bytes] = row
                     found.append(number)
 
         self.met_damage = len(found) < len(digest_of)

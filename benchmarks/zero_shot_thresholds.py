@@ -29,7 +29,7 @@ from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 
 SIZES = (5, 10, 20, 50, 100, 200, 500)
 # The more classes, the less one draw of them differs from another.
-DRAWS = {5: 24, 10: 16, 20: 8, 50: 4, 100: 2}
+DRAWS = {5: 6, 10: 4, 20: 3, 50: 2}
 
 METHODS = {
     "default": (UnknownImageDetector, {}),

@@ -65,7 +65,8 @@ def write_detector(detector: BaseEstimator, path: Any, steps: list[str] | None =
 
     plain_fitted = {}
     for name, value in vars(detector).items():
-        if name not in params and name != "embedder_":
+        # Without a trailing "_" it is a parameter that a class has set for its users.
+        if name not in params and name.endswith("_") and name != "embedder_":
             plain_fitted[name] = _to_plain(value, f"attribute {name}")
 
     envelope = {

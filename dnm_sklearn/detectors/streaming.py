@@ -33,8 +33,8 @@ class StreamingDetector(BaseOODDetector):
 
     An error leaves the state as it was: a new one is kept only once it is complete.
 
-    Scores and zero-shot threshold are the stream's, whatever other base class a detector has: this
-    class and the families of detectors define different methods.
+    Scores are the stream's, whatever other base class a detector has: this class and the families
+    of detectors define different methods.
     """
 
     _state_names: ClassVar[tuple[str, ...]]
@@ -192,10 +192,6 @@ class StreamingDetector(BaseOODDetector):
 
     def _score_frozen(self, embeddings: np.ndarray) -> np.ndarray:
         return self._present_stream().frozen(embeddings)
-
-    def _zero_shot_threshold(self) -> float | None:
-        # Log-odds 0: a mean score of one half.
-        return 0.0
 
     def _is_transductive(self) -> bool:
         return self.adaptation == "transductive"

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import CLIPEmbedder, MaxLogitDetector, NegLabelDetector
 from dnm_sklearn.detectors import all_detectors, norms
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 from dnm_sklearn.testing.instances import make_detectors
 
@@ -127,6 +128,7 @@ def test_their_encoder_and_our_detector_warns_once_when_standardised():
 def test_norm_warning_names_the_cause_and_spares_unit_rows():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", UncalibratedThresholdWarning)
         neglabel().fit(WORLD.X).predict(WORLD.X * 1.5)
     with pytest.warns(norms.EmbeddingNormWarning, match="StandardScaler"):
         neglabel().fit(StandardScaler().fit_transform(WORLD.X))

@@ -115,14 +115,19 @@ def test_score_to_parquet(photos, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_score_threshold_from_images(photos, tmp_path):
     plain = ("score", photos, "-n", "ant", "-n", "bee", "-d", "MCM", "-o", tmp_path / "a.csv")
-    assert invoke(*plain).exit_code == 0
-    assert {line["is_ood"] for line in lines_of(tmp_path / "a.csv")} == {"", "True"}
+    by_rule = invoke(*plain)
+    assert by_rule.exit_code == 0
+    assert "" not in {line["is_ood"] for line in lines_of(tmp_path / "a.csv")}
+    assert "no rule is known to hold" in by_rule.output
+    assert "--calibrate FOLDER" in by_rule.output
     good = tmp_path / "good"
     good.mkdir()
     rng = np.random.default_rng(1)
     for i in range(40):
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(good / f"{i}.png")
-    assert invoke(*plain, "--calibrate", good).exit_code == 0
+    calibrated = invoke(*plain, "--calibrate", good)
+    assert calibrated.exit_code == 0
+    assert "--calibrate FOLDER" not in calibrated.output
     assert "" not in {line["is_ood"] for line in lines_of(tmp_path / "a.csv")}
 
 
@@ -148,9 +153,12 @@ SCORE_BAD = {
     "ending": (("-o", "x.txt"), "must end in .csv or .parquet"),
     "folder": (("-o", "no/x.csv"), "there is no folder"),
     "detector": (("-o", "x.csv", "-d", "NegLable"), "Did you mean 'NegLabelDetector'?"),
-    "param": (("-o", "x.csv", "--param", "n_grops=3"), "Did you mean 'n_groups'?"),
+    "param": (
+        ("-o", "x.csv", "-d", "NegLabel", "--param", "n_grops=3"),
+        "Did you mean 'n_groups'?",
+    ),
     "param form": (("-o", "x.csv", "--param", "3"), "is not NAME=VALUE"),
-    "value": (("-o", "x.csv", "--param", "n_groups=few"), "n_groups"),
+    "value": (("-o", "x.csv", "-d", "NegLabel", "--param", "n_groups=few"), "n_groups"),
     "prompt": (("-o", "x.csv", "--prompt", "cat"), "has no {}"),
     "names": (("-o", "x.csv", "--names", "nowhere.txt"), "is not a text file"),
     "calibrate": (("-o", "x.csv", "--calibrate", "nowhere"), "no such folder of images"),

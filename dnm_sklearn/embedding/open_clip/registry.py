@@ -55,7 +55,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
 
 
 def is_published(model: str) -> bool:
-    """Whether a name stands for the shipped model, a published tag of open_clip, or random weights.
+    """Whether a name stands for a shipped model, a published tag of open_clip, or random weights.
 
     Nothing that somebody put on this machine, or into a repository of a hub, answers to such a name.
     """
@@ -64,7 +64,7 @@ def is_published(model: str) -> bool:
     except ValueError:
         return False
     if tag is None:
-        return name == SHIPPED
+        return name in SHIPPED
 
     import open_clip
 

@@ -2,8 +2,12 @@
 
 ``nox -s grammar`` takes seconds; ``nox -s tests-3.10`` runs all tests on that Python; ``nox -s
 sklearn_oldest sklearn_newest`` the estimator tests on both ends of the supported range of
-scikit-learn. All but the first install PyTorch.
+scikit-learn. ``nox -s floors newest`` run all tests with the lowest versions that pyproject.toml
+declares, and with the newest ones. All but the first install PyTorch.
 """
+
+import re
+from pathlib import Path
 
 import nox
 
@@ -55,3 +59,25 @@ def sklearn_newest(session: nox.Session) -> None:
     """Run the estimator tests with the newest scikit-learn, SciPy's array API switched on."""
     session.install("-e", ".[test]", "--upgrade", "scikit-learn")
     session.run("pytest", *(session.posargs or TESTS), env={"SCIPY_ARRAY_API": "1"})
+
+
+@nox.session(python=PYTHONS[0])
+def floors(session: nox.Session) -> None:
+    """Run all tests with the lowest version of each dependency that pyproject.toml declares."""
+    # Each bound ">=X" becomes "==X"; zeros that X leaves out do not matter.
+    text = Path("pyproject.toml").read_text(encoding="utf-8")
+    declared = text.partition("\ndependencies = [")[2].partition("]\n")[0]
+    bounds = re.findall(r'"([\w-]+)>=([\d.]+)', declared)
+    pins = [f"{name}=={version}" for name, version in bounds]
+
+    constraints = Path(session.create_tmp()) / "floors.txt"
+    constraints.write_text("\n".join(pins), encoding="utf-8")
+    session.install("-e", ".[test]", "-c", str(constraints))
+    session.run("pytest", *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session(python=PYTHONS[-1])
+def newest(session: nox.Session) -> None:
+    """Run all tests with the newest version of each dependency, pre-releases left out."""
+    session.install("-e", ".[test]", "--upgrade", "--upgrade-strategy", "eager")
+    session.run("pytest", *(session.posargs or ["-n", "auto"]))

@@ -56,14 +56,14 @@ def print_ratios(seconds: dict[str, float], memory: dict[str, float] | None = No
     """
     bare = {}
     for library in ("numpy", "torch"):
-        times = [time for name, time in seconds.items() if name.startswith(f"product, {library}")]
+        times = [value for name, value in seconds.items() if name.startswith(f"product, {library}")]
         if times:
             bare[library] = min(times)
 
-    for name, time in seconds.items():
-        line = f"{name:34s} {1e3 * time:10.2f} ms"
+    for name, value in seconds.items():
+        line = f"{name:34s} {1e3 * value:10.2f} ms"
         for library, product in bare.items():
-            line += f"  {time / product:5.2f}x {library}'s product"
+            line += f"  {value / product:5.2f}x {library}'s product"
         if memory and name in memory:
             line += f"  {memory[name]:6.0f} MB"
         print(line)

@@ -27,7 +27,6 @@ from dnm_sklearn import (
 from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
 from dnm_sklearn.detectors import enl as enl_module
 from dnm_sklearn.embedding import CLIPEmbedder
-from dnm_sklearn.scoring import enl as enl_scoring
 
 
 @dataclass(frozen=True)
@@ -145,22 +144,6 @@ class OtherPrior(ENLDetector):
         return replace(super()._prior(image_mean), **self.changed)
 
 
-class PlainE(ENLDetector):
-    """ENL whose E is the mean over the ID images, without a guess from names."""
-
-    def _fit_expectation(self, X, index):
-        def plain(function):
-            def call(*images, class_index, prior, **others):
-                return function(*images, **others)
-
-            return call
-
-        names = ("expectation", "leave_one_out_scores")
-        functions = {name: plain(getattr(enl_scoring, name)) for name in names}
-        with patch.multiple(enl_scoring, **functions):
-            super()._fit_expectation(X, index)
-
-
 def enl(cls=ENLDetector, *, prior=None, prototype_weight=None, **params):
     """A maker of ENL detectors that see the images drawn; `prior` and `prototype_weight` are for ablations."""
 
@@ -195,8 +178,6 @@ METHODS = {
     "ENL, names, E = 1": lambda data, *_: ENLDetector(**data.common()).fit(),
     "ENL, names, image_mean": enl_names,
     "ENL": enl(),
-    "ENL, background 1": enl(background=1.0),
-    "ENL, background auto": enl(background="auto"),
     "ENL, stream": enl(adaptation="transductive"),
 }
 FIXED = (
@@ -213,8 +194,10 @@ INTERVALS = ("NegLabel", "DNM", "TANL (mixed stream)", "max-cosine", "KNN, same 
 ABLATIONS = {
     "ENL": enl(),
     "no prototypes": enl(prototype_weight=0.0),
-    "plain E": enl(PlainE),
-    "plain E, no prototypes": enl(PlainE, prototype_weight=0.0),
+    "prototype weight 0.1": enl(prototype_weight=0.1),
+    "no margin": enl(margin_weight=0.0),
+    "no margin, prototype weight 0.1": enl(margin_weight=0.0, prototype_weight=0.1),
+    "margin weight 3": enl(margin_weight=3.0),
     "T = 1 / scale": enl(temperature=0.01),
     "prior slope 0": enl(prior={"slope": 0.0}),
     "prior spread 0": enl(prior={"spread": 0.0}),

@@ -26,6 +26,7 @@ from .detectors import (
     MCMDetector,
     NegLabelDetector,
     TANLDetector,
+    UnknownImageDetector,
 )
 from .embedding import CLIPEmbedder, EmbeddingTable
 from .model_selection import LeaveOneOODSetOut, StratifiedBySourceKFold
@@ -50,6 +51,7 @@ __all__ = [
     "SklearnOutlierAdapter",
     "StratifiedBySourceKFold",
     "TANLDetector",
+    "UnknownImageDetector",
     "adapters",
     "bench",
     "calibration",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
@@ -57,7 +57,13 @@ class _Adapter(BaseEstimator):
         return self.detector_.threshold_
 
     @available_if_detector_has("calibrate")
-    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
+    def calibrate(
+        self,
+        X_id: Any,
+        id_tpr: float = 0.95,
+        *,
+        by_class: Literal["shrunk", "strict"] | None = None,
+    ) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -65,14 +71,16 @@ class _Adapter(BaseEstimator):
         X_id : images or array-like of shape (n, D)
             ID images used for nothing else.
         id_tpr : float, default=0.95
-            Share of ID images to keep, in (0, 1).
+            Proportion of ID images to keep, in (0, 1).
+        by_class : {"shrunk", "strict"} or None, default=None
+            P-values by predicted class; see the detector.
 
         Returns
         -------
         self : object
         """
         check_is_fitted(self, "detector_")
-        self.detector_.calibrate(X_id, id_tpr)
+        self.detector_.calibrate(X_id, id_tpr, by_class=by_class)
         return self
 
 
@@ -175,7 +183,9 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         ndarray of shape (n,), int
             +1 = ID, -1 = OOD.
         """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
+        check_is_fitted(self, "detector_")
+        # The detector's own decision, with what it has to say of its threshold.
+        return np.where(self.detector_.predict(X) == 0, 1, -1)
 
 
 class OODClassifier(ClassifierMixin, _Adapter):

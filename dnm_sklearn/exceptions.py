@@ -12,14 +12,26 @@ __all__ = [
     "DataMissingError",
     "DefinitionError",
     "EmbeddingNormWarning",
+    "FileContentError",
     "InvalidNamesError",
     "RandomWeightsWarning",
     "SuiteError",
     "TruncatedPromptWarning",
+    "UncalibratedThresholdWarning",
     "UnreadableImageError",
     "UnreadableImageWarning",
     "WeightsUnavailableError",
 ]
+
+
+# Files
+
+
+class FileContentError(ValueError):
+    """A file that was read is damaged, foreign or too large, or names what it may not name.
+
+    Base of the errors for files of all kinds: suites, definitions, records, saved detectors, lists.
+    """
 
 
 # Names and images
@@ -59,7 +71,7 @@ class WeightsUnavailableError(RuntimeError):
 # The cache
 
 
-class CacheFormatError(ValueError):
+class CacheFormatError(FileContentError):
     """A cache file is not what it should be: foreign, of another version, or of another shape."""
 
 
@@ -74,6 +86,10 @@ class CalibrationWarning(UserWarning):
     """A decision whose calibrated error rate is not guaranteed."""
 
 
+class UncalibratedThresholdWarning(UserWarning):
+    """Decisions by a rule of thumb: no image has set the threshold; said once per fit."""
+
+
 # Benchmark data
 
 
@@ -85,9 +101,9 @@ class DataMissingError(FileNotFoundError):
     """Data of a benchmark are not on disk; the message says what to download and where it goes."""
 
 
-class DefinitionError(ValueError):
+class DefinitionError(FileContentError):
     """A benchmark definition cannot be used; the message names the file, the key and the fix."""
 
 
-class SuiteError(ValueError):
+class SuiteError(FileContentError):
     """A suite on disk, or to be written, is not valid; the message names the file and the fix."""

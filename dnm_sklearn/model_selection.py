@@ -15,7 +15,7 @@ from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold
 
 from dnm_sklearn._utils.labels import row_is_ood
 
-__all__ = ["LeaveOneOODSetOut", "StratifiedBySourceKFold"]
+__all__ = ["LeaveOneOODSetOut", "StratifiedBySourceKFold", "held_out_classes"]
 
 
 class _SourceSplitter(BaseCrossValidator):
@@ -232,6 +232,69 @@ class LeaveOneOODSetOut(_SourceSplitter):
         """
         is_ood, sources = self._rows(X, y, groups)
         return len(np.unique(sources[is_ood]))
+
+
+def held_out_classes(
+    y: Any, *, n_splits: int = 5, random_state: Any = 0, ood_label: str = "ood"
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Near-OOD sets out of ID images: some classes are held out and count as unknown.
+
+    Each split holds out another part of the classes; over all splits each class is held out once. A
+    detector is fitted on the names that are left, with the held-out names in its corpus or not as
+    they will be in use.
+
+    It stands for near OOD *of the kind that the classes are*, and for nothing else: what is best
+    for it need not be best for far OOD. It also makes the task easier, for fewer classes are known.
+    To choose between settings for far OOD, give real OOD sets and `LeaveOneOODSetOut`.
+
+    Parameters
+    ----------
+    y : array-like of str of shape (n,)
+        Class names of ID images.
+    n_splits : int, default=5
+        Parts of the classes, 2 at least and at most their number.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the parts.
+    ood_label : str, default="ood"
+        What takes the place of a held-out class in the y that is given back.
+
+    Yields
+    ------
+    class_names : list of str
+        Classes that are left, in the order of their first place in y.
+    y_marked : ndarray of str of shape (n,)
+        y with `ood_label` in place of the held-out classes.
+
+    Raises
+    ------
+    ValueError
+        If y holds `ood_label`, or fewer classes than `n_splits`.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.model_selection import held_out_classes
+    >>> for names, y_marked in held_out_classes(["cat", "dog", "cat", "owl"], n_splits=3):
+    ...     print(names, y_marked.tolist())
+    ['cat', 'dog'] ['cat', 'dog', 'cat', 'ood']
+    ['cat', 'owl'] ['cat', 'ood', 'cat', 'owl']
+    ['dog', 'owl'] ['ood', 'dog', 'ood', 'owl']
+    """
+    labels = np.asarray(y).astype(str)
+    names = list(dict.fromkeys(labels.tolist()))
+    if ood_label in names:
+        raise ValueError(
+            f"y holds {ood_label!r}: give ID images only, for the held-out classes take that label."
+        )
+    if not 2 <= n_splits <= len(names):
+        raise ValueError(
+            f"n_splits={n_splits} must be 2 at least and at most the number of classes in y, "
+            f"{len(names)}."
+        )
+
+    folds = KFold(n_splits, shuffle=True, random_state=random_state)
+    for kept, held_out in folds.split(names):
+        unknown = np.isin(labels, [names[i] for i in held_out])
+        yield [names[i] for i in kept], np.where(unknown, ood_label, labels)
 
 
 def _seed(splitter: Any) -> Any:

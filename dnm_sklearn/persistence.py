@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dnm_sklearn import __version__
-from dnm_sklearn.detectors import BaseOODDetector, all_detectors
-from dnm_sklearn.detectors.saving import from_plain, read_detector
+from dnm_sklearn.detectors import BaseOODDetector, UnknownImageDetector, all_detectors
+from dnm_sklearn.detectors.saved_state import WIDEST, checked_fitted
+from dnm_sklearn.detectors.saving import (
+    NOT_SAVED,
+    NOT_SAVED_OF_EMBEDDER,
+    from_plain,
+    read_detector,
+)
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.check import check_embedder
+from dnm_sklearn.embedding.open_clip.registry import is_published
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.embedding.protocol import encoder_identity
+from dnm_sklearn.exceptions import FileContentError
 from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
 
 __all__ = ["load", "save"]
@@ -53,10 +62,12 @@ def save(estimator: Any, path: Any) -> None:
     estimator.save(path)
 
 
-def load(path: Any, embedder: Any = None) -> Any:
+def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ()) -> Any:
     """Read a detector or pipeline written by ``save``.
 
-    Nothing in the file is executed and no model is loaded.
+    Nothing in the file is executed and no model is loaded. A file names the model that it was
+    fitted with, but does not choose what is loaded later: a model that is shipped or published by
+    open_clip is taken by its name, any other only if you trust it or give it.
 
     Parameters
     ----------
@@ -65,8 +76,12 @@ def load(path: Any, embedder: Any = None) -> Any:
     embedder : CLIPEmbedder, EmbeddingTable, str or None, default=None
         What turns images and names into vectors; it must be the model of fit. None = a
         `CLIPEmbedder` with the saved parameters, loaded when images or texts come; a detector that
-        was fitted with another kind of encoder then takes embeddings only. The saved `device` and
-        `memory` are those of another machine and are not restored.
+        was fitted with another kind of encoder, or with a model that is not trusted, then takes
+        embeddings only. `device`, `memory` and `torchscript` are not restored.
+    trusted_models : sequence of str, default=()
+        Models that the file may name though they are a path, ``"hf-hub:org/repo"`` or
+        ``"local-dir:/path"``, written as in the file. Their weights are read as tensors only, and
+        must have the saved fingerprint before they are used.
 
     Returns
     -------
@@ -77,9 +92,10 @@ def load(path: Any, embedder: Any = None) -> Any:
     ------
     FileNotFoundError
         If there is no such file.
+    FileContentError
+        A ``ValueError``: if the file is no detector, is damaged, or comes from a newer format.
     ValueError
-        If the file is no detector, is damaged, comes from a newer format, or needs another embedder
-        (for a `CLIPEmbedder` said when images or texts come).
+        If it needs another embedder (for a `CLIPEmbedder` said when images or texts come).
 
     Examples
     --------
@@ -92,49 +108,107 @@ def load(path: Any, embedder: Any = None) -> Any:
     """
     envelope = read_detector(path)
     name = envelope["detector"]
-    detectors = all_detectors()
-    if name not in detectors:
-        raise ValueError(
+    # The front door is one of them under another name, so that tables do not list it.
+    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
+    if not isinstance(name, str) or name not in detectors:
+        raise FileContentError(
             f"{path} holds a {name!r}, which this version {__version__} does not have; update "
             "dnm_sklearn."
         )
+    if isinstance(trusted_models, str):
+        raise TypeError(f"trusted_models must be a list of names: give [{trusted_models!r}].")
 
-    encoder = _restored_encoder(envelope["embedder"], embedder)
-    params = {key: from_plain(value) for key, value in envelope["params"].items()}
-    try:
-        detector = detectors[name](**params)
-    except TypeError as error:
-        raise ValueError(
-            f"{path} was written by dnm_sklearn {envelope['written_by']}, whose {name} has other "
-            f"parameters: {error}. Load it with that version, or fit again."
-        ) from error
+    record = _checked_record(path, envelope["embedder"])
+    encoder = _restored_encoder(path, record, embedder, trusted_models)
+    detector = _restored(path, detectors[name], envelope["params"], NOT_SAVED, envelope)
 
     # The parameter is what the user gave (a model's name, say), the attribute what it stands for.
     detector.embedder = encoder if embedder is None else embedder
-    for key, value in envelope["fitted"].items():
-        setattr(detector, key, from_plain(value))
+    for key, value in checked_fitted(path, detector, envelope["fitted"], record).items():
+        setattr(detector, key, value)
 
     detector.embedder_ = encoder
-    if envelope["steps"] is None:
+    steps = envelope["steps"]
+    if steps is None:
         return detector
 
+    is_pair = isinstance(steps, list) and len(steps) == 2
+    if not is_pair or not all(isinstance(step, str) for step in steps) or steps[0] == steps[1]:
+        raise FileContentError(f"{path}: its 'steps' are {steps!r}, no two names of a pipeline.")
     pipeline = make_ood_pipeline(encoder, detector)
-    pipeline.steps = list(zip(envelope["steps"], (encoder, detector), strict=True))
+    pipeline.steps = list(zip(steps, (encoder, detector), strict=True))
     return pipeline
 
 
-def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
+def _restored(
+    path: Any, cls: type, plain: Any, not_saved: Sequence[str], envelope: dict[str, Any]
+) -> Any:
+    """Make an estimator of the parameters in a file, and check them."""
+    if not isinstance(plain, dict):
+        raise FileContentError(f"{path}: the parameters of its {cls.__name__} are no table.")
+    # `save` writes none of these; in a file they are somebody's attempt to choose for the user.
+    chosen = sorted(set(plain) & set(not_saved))
+    if chosen:
+        raise FileContentError(
+            f"{path} sets {', '.join(chosen)} of its {cls.__name__}, which a file may not choose. Do "
+            "not trust its source."
+        )
+
+    try:
+        estimator = cls(**{key: from_plain(value) for key, value in plain.items()})
+        estimator._validate_params()
+    # Constructors and checks raise these for values of a wrong kind.
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise FileContentError(
+            f"{path} was written by dnm_sklearn {envelope.get('written_by')}, whose {cls.__name__} "
+            f"has other parameters: {error}. Load it with that version, or fit again."
+        ) from error
+    return estimator
+
+
+def _checked_record(path: Any, record: Any) -> dict[str, Any]:
+    """Check what a file says of its encoder."""
+    kinds = {
+        "name": (str,),
+        "fingerprint": (str,),
+        "width": (int,),
+        "logit_scale": (int, float),
+        "params": (dict, type(None)),
+        "n_features_in": (int, type(None)),
+    }
+    if not isinstance(record, dict) or set(record) != set(kinds):
+        raise FileContentError(f"{path}: what it says of its embedder is incomplete.")
+    for key, allowed in kinds.items():
+        if not isinstance(record[key], allowed) or isinstance(record[key], bool):
+            raise FileContentError(
+                f"{path}: 'embedder.{key}' is a {type(record[key]).__name__}; it is damaged."
+            )
+
+    widths = [record["width"], record["n_features_in"] or record["width"]]
+    if not all(1 <= width <= WIDEST for width in widths):
+        raise FileContentError(f"{path}: its embeddings are {widths} wide; it is damaged.")
+    if not 0 < record["logit_scale"] < float("inf"):
+        raise FileContentError(
+            f"{path}: 'embedder.logit_scale' is {record['logit_scale']!r}, no positive number."
+        )
+    return record
+
+
+def _restored_encoder(
+    path: Any, record: dict[str, Any], embedder: Any, trusted_models: Sequence[str]
+) -> Any:
     """Give the encoder that a file's record describes, or the one that the user gave, checked."""
-    made_again = record["params"] is not None and record["name"] in _embedders()
     if embedder is not None:
         encoder = check_embedder(embedder)
-    elif made_again:
-        params = {key: from_plain(value) for key, value in record["params"].items()}
-        encoder = check_embedder(_embedders()[record["name"]](**params))
+    elif record["params"] is not None and record["name"] in _embedders():
+        cls = _embedders()[record["name"]]
+        encoder = _restored(path, cls, record["params"], NOT_SAVED_OF_EMBEDDER, {})
+        if isinstance(encoder, CLIPEmbedder) and not (
+            encoder.model in trusted_models or is_published(encoder.model)
+        ):
+            return PlaceholderEmbedder(*_placeholder(record), params=record["params"])
     else:
-        return PlaceholderEmbedder(
-            record["name"], record["fingerprint"], record["width"], record["logit_scale"]
-        )
+        return PlaceholderEmbedder(*_placeholder(record))
 
     if isinstance(encoder, BaseEmbedder):
         # Its fingerprint needs the weights: compared when images or texts come.
@@ -150,6 +224,10 @@ def _restored_encoder(record: dict[str, Any], embedder: Any) -> Any:
         )
 
     return encoder
+
+
+def _placeholder(record: dict[str, Any]) -> tuple[str, str, int, float]:
+    return record["name"], record["fingerprint"], record["width"], record["logit_scale"]
 
 
 def _embedders() -> dict[str, type]:

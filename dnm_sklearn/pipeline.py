@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import clone
@@ -156,7 +156,13 @@ class OODPipeline(Pipeline):
         return self._fitted_detector().predict_confidence(self._rows(X))
 
     @available_if_detector_has("calibrate")
-    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
+    def calibrate(
+        self,
+        X_id: Any,
+        id_tpr: float = 0.95,
+        *,
+        by_class: Literal["shrunk", "strict"] | None = None,
+    ) -> Self:
         """Set the detector's threshold from ID images.
 
         Parameters
@@ -164,13 +170,15 @@ class OODPipeline(Pipeline):
         X_id : images or array-like of shape (n, D)
             ID images used for nothing else.
         id_tpr : float, default=0.95
-            Share of ID images to keep.
+            Proportion of ID images to keep.
+        by_class : {"shrunk", "strict"} or None, default=None
+            P-values by predicted class; see the detector.
 
         Returns
         -------
         self : object
         """
-        self._fitted_detector().calibrate(self._rows(X_id), id_tpr)
+        self._fitted_detector().calibrate(self._rows(X_id), id_tpr, by_class=by_class)
         return self
 
     @available_if_detector_has("p_value")

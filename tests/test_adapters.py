@@ -20,6 +20,7 @@ from dnm_sklearn import (
     SklearnOutlierAdapter,
     make_ood_pipeline,
 )
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.metrics import auroc_scorer
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
@@ -51,7 +52,7 @@ def test_adapter_has_scikit_learns_signs():
 
 def test_adapter_on_names_calibrated_and_in_a_pipeline():
     adapter = SklearnOutlierAdapter(MCMDetector(embedder=WORLD.table)).fit(None, WORLD.names)
-    with pytest.raises(ValueError, match="calibrate"):
+    with pytest.warns(UncalibratedThresholdWarning, match="calibrate"):
         adapter.predict(WORLD.X)
     adapter.calibrate(WORLD.X_id, id_tpr=0.9)
     assert (adapter.predict(WORLD.X_id) == 1).mean() >= 0.9

@@ -23,6 +23,7 @@ from dnm_sklearn import (
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import saving
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.exceptions import FileContentError
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 from dnm_sklearn.testing.instances import make_detectors
 
@@ -171,7 +172,7 @@ def test_no_model_is_loaded_and_precision_does_not_matter(tmp_path, monkeypatch)
     )
     det.embedder_fingerprint_ = "f0f0"
     det.save(path)
-    again = load(path)
+    again = load(path, trusted_models=["no-such-model/none"])
     assert again.embedder_.get_params()["device"] == "auto"
     assert (again.embedder_.model, again.embedder_.batch_size) == ("no-such-model/none", 7)
     rows = FakeEmbedder(dim=16).transform(IMAGES)
@@ -261,3 +262,115 @@ def test_pipelines(tmp_path):
         longer.save(path)
     with pytest.raises(NotFittedError):
         make_ood_pipeline(FakeEmbedder(dim=16), clone(detector)).save(path)
+
+
+def tampered(path, change):
+    """Change the content of a file as somebody else could."""
+    content = skops.io.load(path)
+    change(content)
+    skops.io.dump(content, path)
+
+
+def name_model(model):
+    record = {"name": "CLIPEmbedder", "params": {"model": model}, "n_features_in": None}
+    return lambda content: content["embedder"].update(record)
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32/weights.pt", "hf-hub:org/repo", "local-dir:/tmp/x"])
+def test_a_file_names_a_model_but_does_not_choose_it(tmp_path, monkeypatch, model):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("dnm_sklearn.embedding.clip.get_model", refuse)
+    path = tmp_path / "det.skops"
+    det = fitted()
+    det.save(path)
+    tampered(path, name_model(model))
+
+    alone = load(path)
+    np.testing.assert_array_equal(alone.decision_function(WORLD.X), det.decision_function(WORLD.X))
+    for use in (lambda d: d.decision_function(IMAGES), lambda d: d.fit(), lambda d: clone(d).fit()):
+        with pytest.raises(ValueError, match=r"load\(path, trusted_models=\['"):
+            use(alone)
+    alone.save(path)
+    for trusted in (load(path, trusted_models=[model]), load(path, embedder=CLIPEmbedder(model))):
+        assert trusted.embedder_.model == model
+        with pytest.raises(AssertionError, match="a model was loaded"):
+            trusted.decision_function(IMAGES)
+    with pytest.raises(TypeError, match="must be a list"):
+        load(path, trusted_models=model)
+
+
+def test_a_trusted_model_is_compared_before_its_vectors_are_used(tmp_path, monkeypatch):
+    path = tmp_path / "det.skops"
+    fitted().save(path)
+    tampered(path, name_model("ViT-B-32/weights.pt"))
+    monkeypatch.setattr(CLIPEmbedder, "fingerprint_", property(lambda self: "another"))
+    det = load(path, trusted_models=["ViT-B-32/weights.pt"])
+    for use in (lambda: det.decision_function(IMAGES), lambda: det.embedder_.encode_text(["a"])):
+        with pytest.raises(ValueError, match="another model"):
+            use()
+
+
+def test_shipped_and_published_models_need_no_word(tmp_path):
+    path = tmp_path / "det.skops"
+    for model in ("glyphclip", "ViT-B-16-quickgelu/openai", "RN50/"):
+        fitted().save(path)
+        tampered(path, name_model(model))
+        assert load(path).embedder_.model == model
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ("params", "memory", "/tmp/evil-cache"),
+        ("params", "embedder", "ViT-B-32/weights.pt"),
+        ("params", "device", "cuda"),
+        ("embedder", "memory", "/tmp/evil-cache"),
+        ("embedder", "torchscript", True),
+        ("embedder", "device", "cuda"),
+    ],
+)
+def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, value):
+    path = tmp_path / "det.skops"
+    fitted().save(path)
+    if where == "embedder":
+        tampered(path, name_model("glyphclip"))
+    tampered(
+        path,
+        lambda c: (c["embedder"]["params"] if where == "embedder" else c["params"]).update(
+            {key: value}
+        ),
+    )
+    with pytest.raises(FileContentError, match=f"sets {key} of its .* may not choose"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("__class__", "x"),
+        ("__dict__", {"a": 1}),
+        ("decision_function", "x"),
+        ("_fit_text", "x"),
+        ("embedder", "/tmp/evil"),
+        ("embedder_", "/tmp/evil"),
+        ("failures_", []),
+        ("temperature_", None),
+        ("temperature_", float("nan")),
+        ("threshold_", "high"),
+        ("n_features_in_", 7),
+        ("class_embeddings_", np.zeros((0, 32), np.float32)),
+        ("class_embeddings_", np.full((10, 32), np.nan, np.float32)),
+        ("negative_embeddings_", np.eye(5, 7, dtype=np.float32)),
+        ("group_embeddings_", np.zeros(3)),
+        ("negative_labels_", np.zeros(3)),
+        ("embedder_fingerprint_", "other"),
+    ],
+)
+def test_fitted_attributes_are_checked(tmp_path, key, value):
+    path = tmp_path / "det.skops"
+    fitted().save(path)
+    tampered(path, lambda content: content["fitted"].update({key: value}))
+    with pytest.raises(FileContentError, match=f"{key}|takes embeddings 7 wide|two models"):
+        load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -28,7 +29,14 @@ def as_memory(memory: Any) -> Any:
     ('cache', None)
     """
     # scikit-learn's own function refuses a pathlib.Path.
-    return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
+    folder = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+
+    # joblib keeps pickles: whoever may write here may run code. A folder that exists keeps its mode,
+    # and one that cannot be made is told by joblib.
+    if isinstance(folder, str) and folder:
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+    return check_memory(folder)
 
 
 def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ import sys
 import warnings
 from types import FrameType
 
+from dnm_sklearn._utils.safe_text import visible
+
 __all__ = ["warn"]
 
 # Packages whose frames stand between the user's line and the place that warns; ``threading`` and
@@ -41,7 +43,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     caller = sys._getframe(1)
     frame = _users_frame(caller) or caller
     warnings.warn_explicit(
-        message,
+        # It may quote names of files and classes.
+        visible(message),
         category,
         frame.f_code.co_filename,
         frame.f_lineno,

@@ -54,6 +54,23 @@ def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
     return float(ordered[max(n_kept, 1) - 1])
 
 
+def expected_threshold(scores_id: Any, flagged: float = 0.05) -> float:
+    """Threshold that flags a proportion `flagged` of *new* ID rows on average.
+
+    The scores must be those of rows that did not enter the method, or leave-one-out ones. Between
+    n of them, the r-th smallest has ``(n + 1 - r) / (n + 1)`` of new scores above it on average, so
+    the threshold stands at rank ``(n + 1) (1 - flagged)``, interpolated. With fewer than ``1 /
+    flagged - 1`` scores it is the largest one, which ``1 / (n + 1)`` of new scores exceed.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.calibration.thresholds import expected_threshold
+    >>> expected_threshold(range(1, 30), flagged=0.25)
+    22.5
+    """
+    return float(np.quantile(np.asarray(scores_id, dtype=float), 1 - flagged, method="weibull"))
+
+
 def midpoint_above(threshold: float, scores: Any) -> float:
     """Move a threshold half-way to the next larger score.
 

@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from dnm_sklearn._utils.untrusted_files import read_bytes
 from dnm_sklearn.corpus.columns import PARTS_OF_SPEECH
+from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["format_rows", "read_rows"]
 
@@ -27,7 +29,7 @@ def read_rows(path: Path) -> list[Row]:
             rows.append(_read_row(line, f"{path}, line {number}"))
 
     if not rows:
-        raise ValueError(
+        raise FileContentError(
             f"{path} holds no names; write one per line (lines that start with '#' are comments)."
         )
 
@@ -58,7 +60,7 @@ def _read_row(line: str, place: str) -> Row:
     cells = [cell.strip() for cell in line.split("\t")]
     name, pos, lexname, *more = [*cells, "", ""]  # columns that are not written are empty
     if not name or pos not in ("", *PARTS_OF_SPEECH) or any(more):
-        raise ValueError(
+        raise FileContentError(
             f"{place}: a line is a name and, separated by tabs, its part of speech "
             f"{PARTS_OF_SPEECH} and lexicographer file; got {line!r}."
         )
@@ -71,13 +73,13 @@ def _read_row(line: str, place: str) -> Row:
 
 def _read_text(path: Path) -> str:
     """Text in UTF-8, or in UTF-16 with a byte order mark, which editors on Windows write."""
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
+        raise FileContentError(
             f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); save "
             "the file as UTF-8."
         ) from error

@@ -6,7 +6,8 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition
+from dnm_sklearn._utils.untrusted_files import read_text
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, place_inside
 from dnm_sklearn.datasets.folders import subfolder_names
 from dnm_sklearn.exceptions import DataMissingError, DefinitionError
 
@@ -108,13 +109,14 @@ def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
     """One name per line of a file below the data root, or beside the definition."""
     file = definition.classes.file
     # Beside the definition for those that travel together.
-    places = [root / file, Path(definition.path).parent / file]
-    for place in places:
-        if place.is_file():
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+    for folder in (root, Path(definition.path).parent):
+        place = place_inside(definition, folder, file)
+        if place.exists():
+            text = read_text(place, error=DefinitionError)
+            lines = [line.strip() for line in text.splitlines()]
             return [line for line in lines if line]
 
     raise DataMissingError(
-        f"{definition.name}: the file of class names is missing; put it at {places[0]}, one name "
+        f"{definition.name}: the file of class names is missing; put it at {root / file}, one name "
         "per line."
     )

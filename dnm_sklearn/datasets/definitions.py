@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.untrusted_files import lies_inside, read_text, stays_below
 from dnm_sklearn.datasets.benchmark import Group
 from dnm_sklearn.exceptions import DefinitionError
 
@@ -26,6 +27,9 @@ else:
 __all__ = ["BenchmarkDefinition", "benchmark_names", "read_definition"]
 
 FORMAT = 1
+
+# The largest one that is shipped has 1 % of it.
+_LARGEST_FILE = 2**20
 CLASS_SOURCES = ("imagenet-open_clip", "imagenet-torchvision", "set", "folders", "file", "names")
 SUBSETS = ("all", "imagenet-a", "imagenet-r", "folders", "wnids")
 LABELS = ("wnid", "index", "folders")
@@ -291,6 +295,26 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
     )
 
 
+def place_inside(definition: BenchmarkDefinition, folder: Path, name: str) -> Path:
+    """Path of what a definition names below a folder; one that leads out of it is refused.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn.datasets import read_definition
+    >>> from dnm_sklearn.datasets.definitions import place_inside
+    >>> place_inside(read_definition("imagenet20"), Path("data"), "images").as_posix()
+    'data/images'
+    """
+    # A definition may come from anybody, and so may an archive of data with links in it.
+    if not lies_inside(folder, name):
+        raise DefinitionError(
+            f"{definition.path or definition.name}: {name!r} leads out of {folder}, by its text or "
+            "by a link; put the data themselves there, or give the folder that holds them."
+        )
+    return folder / name
+
+
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, str]:
     """Paths of the shipped definitions by name."""
@@ -300,19 +324,19 @@ def _shipped() -> dict[str, str]:
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise DefinitionError(f"{path}: no such benchmark definition; check the path.")
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{path}: not UTF-8 text ({error}).") from error
+        return read_text(path, largest=_LARGEST_FILE, error=DefinitionError)
+    except FileNotFoundError:
+        raise DefinitionError(f"{path}: no such benchmark definition; check the path.") from None
 
 
 def _parse(path: str, text: str) -> BenchmarkDefinition:
     """Turn the text of a TOML file into a checked definition."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # A table of a thousand levels is refused by the parser, not by its grammar; a number may have
+    # more digits than Python reads.
+    except (ValueError, RecursionError) as error:
         raise DefinitionError(f"{path}: not valid TOML: {error}.") from error
 
     _check_keys(path, "", data, _TOP_KEYS, required=_REQUIRED)
@@ -325,6 +349,13 @@ def _parse(path: str, text: str) -> BenchmarkDefinition:
     id_train = None
     if "id_train" in data:
         id_train = _set(path, "id_train", {"name": "id-train", **data["id_train"]}, "id")
+
+    # A corpus that is a file, as the file of class names below, is one of the data root's.
+    if "corpus" in data and not stays_below(data["corpus"]):
+        raise DefinitionError(
+            f"{path}: 'corpus' {data['corpus']!r} must be a shipped corpus, or a path below the "
+            "data root or the definition's folder."
+        )
 
     ood = [_set(path, f"ood[{i}]", entry, None) for i, entry in enumerate(data["ood"])]
     strings = {key: data[key] for key, kind in _TOP_KEYS.items() if kind is str and key in data}
@@ -452,10 +483,11 @@ def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition
         )
 
     # A definition may come from anybody; it reads below the data root only.
+    # Links are looked at when the root is known.
     places = [*given.get("folder", ()), *given.get("subfolders", ())]
-    places += [given.get("list", ""), given.get("images", "")]
+    places += [given[key] for key in ("list", "images") if given.get(key)]
     for place in places:
-        if os.path.isabs(place) or ".." in Path(place).parts:
+        if not stays_below(place):
             raise DefinitionError(
                 f"{path}: '{prefix}': {place!r} must be a path below the data root."
             )
@@ -479,6 +511,12 @@ def _classes(path: str, table: Any) -> ClassDefinition:
         if given["source"] == key and not given.get(key):
             raise DefinitionError(f"{path}: 'classes.{key}' is missing.")
 
+    if given.get("file") and not stays_below(given["file"]):
+        raise DefinitionError(
+            f"{path}: 'classes.file': {given['file']!r} must be a path below the data root or the "
+            "definition's folder."
+        )
+
     if (given.get("subset") == "wnids") != bool(given.get("wnids")):
         raise DefinitionError(
             f"{path}: 'classes.wnids' and 'classes.subset' = 'wnids' go together."
@@ -486,6 +524,10 @@ def _classes(path: str, table: Any) -> ClassDefinition:
 
     for key in ("names", "wnids"):
         given[key] = _strings(path, f"classes.{key}", given.get(key, []))
+    # They are names of subfolders too.
+    for wnid in given["wnids"]:
+        if not stays_below(wnid):
+            raise DefinitionError(f"{path}: 'classes.wnids': {wnid!r} is no WordNet id.")
 
     _strings(path, "classes.rename", list(given.get("rename", {}).values()))
     return ClassDefinition(**given)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.untrusted_files import (
+    Npz,
+    lies_inside,
+    open_npz,
+    parse_json,
+    read_text,
+)
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.embedding import EmbeddingTable
@@ -32,16 +38,12 @@ SUITE_FILE = "suite.json"
 _OOD_GROUPS = ("near", "far", "sanity")
 _JSON_TYPES = {str: "a non-empty string", dict: "an object", list: "a list", int: "an integer"}
 
-# What numpy and zip raise for a damaged or foreign file.
-_NOT_NPZ = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    EOFError,
-    OSError,
-    KeyError,
-    AttributeError,
-)
+# A million class names are 40 MB; a suite's head holds little else.
+_LARGEST_HEAD = 64 * 2**20
+
+# No model's embeddings are wider, no name is longer.
+_WIDEST = 2**20
+_LONGEST_NAME = 10_000
 
 
 # Reading
@@ -108,7 +110,12 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
         class_names=class_names,
         id=id_set,
         ood=reader.ood_sets(width),
-        embedder=texts.as_table(logit_scale=reader.logit_scale(), name=model or name),
+        embedder=texts.as_table(
+            logit_scale=reader.logit_scale(),
+            name=model or name,
+            model=model,
+            prompt=reader.optional_string("prompt"),
+        ),
         corpus=texts.corpus_without(class_names, name=f"{name} text"),
         prompt=reader.optional_string("prompt"),
         id_train=id_train,
@@ -127,11 +134,9 @@ class _Texts:
     norms: np.ndarray | None
     part_of_speech: np.ndarray | None
 
-    def as_table(self, logit_scale: float, name: str) -> EmbeddingTable:
-        """All names as an encoder."""
-        return EmbeddingTable(
-            self.names, self.embeddings, logit_scale=logit_scale, norms=self.norms, name=name
-        )
+    def as_table(self, **what: Any) -> EmbeddingTable:
+        """All names as an encoder; `what` says which one (see `EmbeddingTable`)."""
+        return EmbeddingTable(self.names, self.embeddings, norms=self.norms, **what)
 
     def corpus_without(self, class_names: list[str], name: str) -> Corpus:
         """The names that are no class: the candidate negative labels."""
@@ -167,13 +172,8 @@ class _Reader:
                 "folder of images, run 'dnm-bench embed' first."
             )
 
-        try:
-            head = json.loads(self.file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise SuiteError(
-                f"{self.file} is not readable JSON ({error}); restore it or write the suite again."
-            ) from error
-
+        text = read_text(self.file, largest=_LARGEST_HEAD, error=SuiteError)
+        head = parse_json(text, self.file, error=SuiteError)
         if not isinstance(head, dict):
             raise SuiteError(f"{self.file} must hold a JSON object, got {type(head).__name__}.")
 
@@ -217,7 +217,8 @@ class _Reader:
     def logit_scale(self) -> float:
         scale = self.head.get("logit_scale", 100.0)  # CLIP's
         is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-        if not is_number or not 0 < scale < float("inf"):
+        # A whole number of JSON may be larger than any float.
+        if not is_number or not 0 < scale <= sys.float_info.max:
             raise SuiteError(
                 f"{self.file}: 'logit_scale' must be a positive number, got {scale!r}."
             )
@@ -229,14 +230,19 @@ class _Reader:
         entry = self.get(self.head, "text", dict)
         path = self._member("text.file", self.get(entry, "file", str, "text."))
         n = self._count(entry, "text.")
-        arrays = _read_npz(path, ("name", "embedding"))
-        embeddings = _checked_rows(path, arrays["embedding"], n, None)
-        norms, pos = arrays.get("norm"), arrays.get("part_of_speech")
-        _check_columns(path, n, arrays["name"], norms, pos)
+        with open_npz(path, error=SuiteError) as arrays:
+            _check_names_of_arrays(path, arrays, ("name", "embedding"))
+            _check_header(path, arrays, n, None)
+            _check_column_headers(path, arrays, n)
+            names, rows = arrays.read("name"), arrays.read("embedding")
+            norms = arrays.read("norm") if "norm" in arrays.names else None
+            pos = arrays.read("part_of_speech") if "part_of_speech" in arrays.names else None
+        embeddings = _checked_rows(path, rows)
+        _check_columns(path, n, norms, pos)
 
         first: dict[str, int] = {}
 
-        for i, name in enumerate(str(text).strip() for text in arrays["name"]):
+        for i, name in enumerate(str(text).strip() for text in names):
             if not name:
                 raise SuiteError(f"{path}: name {i} is blank; leave it out.")
             j = first.setdefault(name, i)
@@ -296,17 +302,22 @@ class _Reader:
         name = self.get(entry, "name", str, prefix).strip()
         path = self._member(f"{prefix}images", self.get(entry, "images", str, prefix))
         n = self._count(entry, prefix)
-        arrays = _read_npz(path, ("embedding", "label") if needs_labels else ("embedding",))
-        rows = _checked_rows(path, arrays["embedding"], n, width)
-
-        labels = arrays.get("label")
-        if labels is None or new_index is None:
-            return ImageSet(name, rows, group)
-        if labels.shape != (n,) or labels.dtype.kind not in "iu":
-            raise SuiteError(
-                f"{path}: 'label' must hold {n} integers, got {labels.dtype} of shape "
-                f"{labels.shape}."
+        with open_npz(path, error=SuiteError) as arrays:
+            _check_names_of_arrays(
+                path, arrays, ("embedding", "label") if needs_labels else ("embedding",)
             )
+            _check_header(path, arrays, n, width)
+            rows = _checked_rows(path, arrays.read("embedding"))
+            if "label" not in arrays.names or new_index is None:
+                return ImageSet(name, rows, group)
+
+            shape, dtype = arrays.header("label")
+            if shape != (n,) or dtype.kind not in "iu":
+                raise SuiteError(
+                    f"{path}: 'label' must hold {n} integers, got {dtype} of shape {shape}."
+                )
+            labels = arrays.read("label")
+
         if labels.min() < 0 or labels.max() >= len(new_index):
             raise SuiteError(
                 f"{path}: labels run from {labels.min()} to {labels.max()}, but there are "
@@ -355,63 +366,61 @@ class _Reader:
 
     def _member(self, key: str, file: str) -> Path:
         """Path of a suite's file, which must lie inside the suite's folder."""
-        # A suite may come from anybody; it reads its own files only.
-        relative = Path(file)
-        if relative.is_absolute() or ".." in relative.parts:
+        # A suite may come from anybody; it reads its own files only, also behind links.
+        if not lies_inside(self.folder, file):
             raise SuiteError(
                 f"{self.file}: '{key}' must be a file inside the suite's folder, got {file!r}; "
                 "move it there."
             )
 
-        return self.folder / relative
+        path = self.folder / file
+        # A pipe or a device is there, but nothing to read; opening it says so.
+        if not path.exists():
+            raise SuiteError(
+                f"{path} is missing, but {SUITE_FILE} names it; restore the file or write the "
+                "suite again."
+            )
+        return path
 
 
-def _read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of a file by name."""
-    if not path.is_file():
+def _check_names_of_arrays(path: Path, arrays: Npz, required: Sequence[str]) -> None:
+    for key in required:
+        if key not in arrays.names:
+            raise SuiteError(
+                f"{path} has no array {key!r} (it has {sorted(arrays.names)}); write the file "
+                "again."
+            )
+
+
+def _check_header(path: Path, arrays: Npz, n: int, width: int | None) -> None:
+    """Compare what a file states of its embeddings with the suite, before they take memory."""
+    shape, dtype = arrays.header("embedding")
+    if len(shape) != 2 or dtype.kind not in "fiu":
         raise SuiteError(
-            f"{path} is missing, but {SUITE_FILE} names it; restore the file or write the suite "
+            f"{path}: 'embedding' must be a 2-D float array, got {len(shape)}-D {dtype}."
+        )
+    if shape[0] != n:
+        raise SuiteError(
+            f"{path} has {shape[0]} rows, {SUITE_FILE} says n = {n}; correct 'n' or the file."
+        )
+    if width is not None and shape[1] != width:
+        raise SuiteError(
+            f"{path}: embeddings are {shape[1]} wide, the text embeddings {width}; all must "
+            "come from one model."
+        )
+    if not 1 <= shape[1] <= _WIDEST:
+        raise SuiteError(
+            f"{path}: embeddings have {shape[1]} columns, which no model gives; write the file "
             "again."
         )
 
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except _NOT_NPZ as error:
-        raise SuiteError(
-            f"{path} is not a readable npz file of plain arrays ({error}); it may be truncated: "
-            "copy or write it again."
-        ) from error
 
-    for key in required:
-        if key not in arrays:
-            raise SuiteError(
-                f"{path} has no array {key!r} (it has {sorted(arrays)}); write the file again."
-            )
-
-    return arrays
-
-
-def _checked_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np.ndarray:
+def _checked_rows(path: Path, rows: np.ndarray) -> np.ndarray:
     """Check an array of embeddings and return float32 unit rows (n, d)."""
-    if rows.ndim != 2 or rows.dtype.kind not in "fiu":
-        raise SuiteError(
-            f"{path}: 'embedding' must be a 2-D float array, got {rows.ndim}-D {rows.dtype}."
-        )
-    if len(rows) != n:
-        raise SuiteError(
-            f"{path} has {len(rows)} rows, {SUITE_FILE} says n = {n}; correct 'n' or the file."
-        )
-    if width is not None and rows.shape[1] != width:
-        raise SuiteError(
-            f"{path}: embeddings are {rows.shape[1]} wide, the text embeddings {width}; all must "
-            "come from one model."
-        )
-    if rows.shape[1] < 1:
-        raise SuiteError(f"{path}: embeddings have no columns; write the file again.")
-
-    # Norms in float64, where the squares of small numbers do not vanish.
-    rows = rows.astype(np.float32)
+    # Numbers that float32 does not have become infinite, and are told below. Norms in float64,
+    # where the squares of small numbers do not vanish.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = rows.astype(np.float32)
     norm = np.linalg.norm(rows.astype(np.float64), axis=1)
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
     if len(bad):
@@ -423,26 +432,46 @@ def _checked_rows(path: Path, rows: np.ndarray, n: int, width: int | None) -> np
     return (rows / norm[:, None]).astype(np.float32)
 
 
-def _check_columns(
-    path: Path, n: int, names: np.ndarray, norms: np.ndarray | None, pos: np.ndarray | None
-) -> None:
-    """Check what stands beside the text embeddings."""
-    if names.dtype.kind != "U" or names.shape != (n,):
+def _check_column_headers(path: Path, arrays: Npz, n: int) -> None:
+    """Compare what a file states of the columns beside the text embeddings with the suite."""
+    shape, dtype = arrays.header("name")
+    if dtype.kind != "U" or shape != (n,):
+        raise SuiteError(f"{path}: 'name' must hold {n} strings, got {dtype} of shape {shape}.")
+    # A character takes four bytes.
+    if dtype.itemsize > 4 * _LONGEST_NAME:
         raise SuiteError(
-            f"{path}: 'name' must hold {n} strings, got {names.dtype} of shape {names.shape}."
+            f"{path}: 'name' holds strings of {dtype.itemsize // 4} characters; names have at most "
+            f"{_LONGEST_NAME}."
         )
 
+    if "norm" in arrays.names:
+        shape, dtype = arrays.header("norm")
+        if shape != (n,) or dtype.kind not in "fiu":
+            raise SuiteError(_norm_message(path, n))
+    if "part_of_speech" in arrays.names:
+        shape, dtype = arrays.header("part_of_speech")
+        if shape != (n,) or dtype.kind != "U" or dtype.itemsize > 4 * _LONGEST_NAME:
+            raise SuiteError(_part_of_speech_message(path, n))
+
+
+def _check_columns(path: Path, n: int, norms: np.ndarray | None, pos: np.ndarray | None) -> None:
+    """Check the values of what stands beside the text embeddings."""
     if norms is not None:
-        is_column = norms.shape == (n,) and norms.dtype.kind in "fiu"
-        if not is_column or not (np.isfinite(norms) & (norms > 0)).all():
-            raise SuiteError(
-                f"{path}: 'norm' must hold {n} positive finite numbers; correct it or leave it out."
-            )
+        # In float32, as they will be used: a number may vanish in it, or become infinite.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            used = norms.astype(np.float32)
+        if not (np.isfinite(used) & (used > 0)).all():
+            raise SuiteError(_norm_message(path, n))
+    if pos is not None and not np.isin(pos, ("noun", "adjective")).all():
+        raise SuiteError(_part_of_speech_message(path, n))
 
-    if pos is not None and (pos.shape != (n,) or not np.isin(pos, ("noun", "adjective")).all()):
-        raise SuiteError(
-            f"{path}: 'part_of_speech' must hold {n} of 'noun' and 'adjective'; correct or drop it."
-        )
+
+def _norm_message(path: Path, n: int) -> str:
+    return f"{path}: 'norm' must hold {n} positive finite numbers; correct it or leave it out."
+
+
+def _part_of_speech_message(path: Path, n: int) -> str:
+    return f"{path}: 'part_of_speech' must hold {n} of 'noun' and 'adjective'; correct or drop it."
 
 
 # Writing

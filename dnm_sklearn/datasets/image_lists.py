@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from dnm_sklearn._utils.untrusted_files import read_text, stays_below
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.folders import words_of
+from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["load_image_list", "names_from_paths", "read_image_list"]
 
 _SHOWN = 3  # missing images that an error names
 _FEW = 50  # files of a folder up to which each is asked for
+
+# No data set has more classes than nine digits count.
+_LABEL = re.compile("[+-]?[0-9]{1,9}")
+# What `stays_below` may refuse: a step up, Windows's drives and folders, a NUL.
+_SUSPECT = re.compile(r"\.\.|[\\:\0]")
 
 
 def read_image_list(
@@ -50,8 +58,9 @@ def read_image_list(
     ------
     FileNotFoundError
         If the list, the folder or an image is not there.
-    ValueError
-        If a line is not "path label", a path is absolute or leaves `images`, or the list is empty.
+    FileContentError
+        If a line is not "path label", a path is absolute or leaves `images` (by a link too), or the
+        list is empty.
 
     Examples
     --------
@@ -65,7 +74,7 @@ def read_image_list(
     (['cat.png', 'dog.png'], [0, 1])
     """
     root = Path(images)
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such image list; check the path.")
     if not root.is_dir():
         raise FileNotFoundError(
@@ -75,7 +84,7 @@ def read_image_list(
     paths: list[str] = []
     labels: list[int] = []
     n_of_label: Counter[int] = Counter()
-    text = Path(path).read_text(encoding="utf-8-sig")  # also of a file with a byte order mark
+    text = read_text(path)
 
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -88,8 +97,9 @@ def read_image_list(
         labels.append(label)
 
     if not paths:
-        raise ValueError(f"{path} lists no image.")
+        raise FileContentError(f"{path} lists no image.")
 
+    _check_no_links_out(path, root, paths)
     missing = _missing(paths) if check else []
     if missing:
         raise FileNotFoundError(
@@ -103,18 +113,36 @@ def read_image_list(
 def _split_line(place: str, line: str) -> tuple[str, int]:
     """Path and label of a line; `place` names it in errors."""
     name, _, label = line.strip().rpartition(" ")  # the path may hold spaces, the label none
-    try:
-        index = int(label)
-    except ValueError:
-        raise ValueError(f"{place}: not 'path label' with an integer label: {line!r}.") from None
+    # int() would also read "1_000", and digits of other scripts.
+    if not _LABEL.fullmatch(label):
+        raise FileContentError(f"{place}: not 'path label' with an integer label: {line!r}.")
 
     name = name.strip()
-    # Path() is slow for a million lines; few names hold "..".
-    leaves_folder = ".." in name and ".." in Path(name).parts
-    if not name or os.path.isabs(name) or leaves_folder:
-        raise ValueError(f"{place}: {name!r} is not a path below the folder of images.")
+    # The full check is slow for a million lines; few names hold what it looks for.
+    is_suspect = not name or name.startswith(("/", "\\")) or _SUSPECT.search(name)
+    if is_suspect and not stays_below(name):
+        raise FileContentError(f"{place}: {name!r} is not a path below the folder of images.")
 
-    return name, index
+    return name, int(label)
+
+
+def _check_no_links_out(path: str | os.PathLike[str], root: Path, paths: list[str]) -> None:
+    """Refuse images that lie elsewhere, behind links of the folders or of the files."""
+    real_root = os.path.join(os.path.realpath(root), "")
+    inside: dict[str, bool] = {}
+    for image in paths:
+        # Of a million images only few folders are asked, and no link is most of them.
+        folder = os.path.dirname(image)
+        if folder not in inside:
+            inside[folder] = os.path.join(os.path.realpath(folder), "").startswith(real_root)
+        is_inside = inside[folder]
+        if is_inside and os.path.islink(image):
+            is_inside = os.path.realpath(image).startswith(real_root)
+        if not is_inside:
+            raise FileContentError(
+                f"{path}: the image {image!r} lies outside of {root}, behind a link; put the image "
+                "itself there."
+            )
 
 
 def _missing(paths: list[str]) -> list[str]:
@@ -206,7 +234,8 @@ def names_from_paths(paths: list[str], labels: np.ndarray) -> list[str]:
                 f"{folder!r}), so that their class has no name; give the class names in a file."
             )
 
-    missing = [label for label in range(max(folder_of) + 1) if label not in folder_of]
+    # Up to the first gap only: a label of a damaged list may be a thousand million.
+    missing = [label for label in range(len(folder_of)) if label not in folder_of]
     if missing or min(folder_of) < 0:
         raise ValueError(
             "Labels must be 0 to K - 1, each with an image; missing or negative: "

@@ -15,7 +15,12 @@ from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.datasets.class_names import class_names as names_of
 from dnm_sklearn.datasets.class_names import imagenet_names, wordnet_ids
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, SetDefinition, read_definition
+from dnm_sklearn.datasets.definitions import (
+    BenchmarkDefinition,
+    SetDefinition,
+    place_inside,
+    read_definition,
+)
 from dnm_sklearn.datasets.folders import list_class_folders, list_images, subfolder_names, words_of
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
 from dnm_sklearn.datasets.torchvision import load_torchvision_set
@@ -184,8 +189,7 @@ class _Reader:
         if images.torchvision:  # only torchvision itself can tell
             return True
         if images.list:
-            is_list = (self.root / images.list).is_file()
-            return is_list and (self.root / images.images).is_dir()
+            return self._place(images.list).exists() and self._place(images.images).is_dir()
         return self._folder(images) is not None
 
     def id_set(
@@ -210,7 +214,7 @@ class _Reader:
             paths, labels = labelled.images, labelled.labels
         elif images.list:
             paths, labels = read_image_list(
-                self.root / images.list, self.root / images.images, per_class=images.per_class
+                self._place(images.list), self._place(images.images), per_class=images.per_class
             )
             if self.definition.classes.source == "set":
                 own_names = names_from_paths(paths, labels)
@@ -238,7 +242,7 @@ class _Reader:
             return replace(labelled, labels=None), names
 
         if images.list:
-            paths, _ = read_image_list(self.root / images.list, self.root / images.images)
+            paths, _ = read_image_list(self._place(images.list), self._place(images.images))
             names = []
             if images.class_folders:
                 names = sorted({Path(path).parent.name for path in paths})
@@ -250,9 +254,13 @@ class _Reader:
     def _folder(self, images: SetDefinition) -> Path | None:
         """The first of a set's folders that exists."""
         for name in images.folder:
-            if (self.root / name).is_dir():
-                return self.root / name
+            if self._place(name).is_dir():
+                return self._place(name)
         return None
+
+    def _place(self, name: str) -> Path:
+        """Path below the data root of what the definition names."""
+        return place_inside(self.definition, self.root, name)
 
     def _labelled_folder(
         self, images: SetDefinition, wnids: list[str], class_names: list[str] | None
@@ -304,10 +312,8 @@ class _Reader:
         """Those of the wanted subfolders that exist; None = all."""
         if not wanted:
             return None
-
         # One that is missing is no error here: the number of images will differ, and that is said.
-
-        existing = [name for name in wanted if (folder / name).is_dir()]
+        existing = [name for name in wanted if place_inside(self.definition, folder, name).is_dir()]
         if not existing:
             raise DataMissingError(
                 f"{self.definition.name}: {folder} has none of the {len(wanted)} subfolders to be "
@@ -389,14 +395,14 @@ def _corpus(definition: BenchmarkDefinition, root: Path) -> Corpus:
     if not definition.corpus.endswith(".txt"):
         return load_corpus(definition.corpus)
 
-    places = [root / definition.corpus, Path(definition.path).parent / definition.corpus]
-    for place in places:
-        if place.is_file():
+    for folder in (root, Path(definition.path).parent):
+        place = place_inside(definition, folder, definition.corpus)
+        if place.exists():
             return Corpus.from_file(place)
 
     raise DataMissingError(
-        f"{definition.name}: the file of the corpus is missing; put it at {places[0]}, one word "
-        "per line."
+        f"{definition.name}: the file of the corpus is missing; put it at "
+        f"{root / definition.corpus}, one word per line."
     )
 
 

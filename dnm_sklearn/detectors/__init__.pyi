@@ -9,6 +9,7 @@ from .neglabel import NegLabelDetector
 from .registry import all_detectors
 from .streaming import StreamingDetector
 from .tanl import TANLDetector
+from .unknown_image import UnknownImageDetector
 from .zero_shot import EnergyDetector, MaxLogitDetector, MCMDetector
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "NegativeLabelDetector",
     "StreamingDetector",
     "TANLDetector",
+    "UnknownImageDetector",
     "all_detectors",
 ]

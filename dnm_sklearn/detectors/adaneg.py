@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
@@ -32,7 +33,8 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is 0, the log-odds of a mean score of one half. A threshold that
+        The zero-shot threshold is ``-log(n_groups_) + 0.96``, as a stream ``-log(n_groups_) -
+        1.67``; see :doc:`/thresholds`. A threshold that
         images set at fit stays: scores may drift away from it as the detector adapts.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
@@ -201,3 +203,13 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         stream = self._open_stream()
         stream.start()  # with an empty memory: the proxies are the labels' texts
         return stream.state()
+
+    # -- threshold ----------------------------------------------------------------------------
+
+    def _zero_shot_threshold(self) -> float:
+        return zero_shot.adaneg_threshold(self.n_groups_, stream=self._is_transductive())
+
+    def _zero_shot_doubt(self) -> str:
+        if self._is_transductive():
+            return "in a stream scores move with the images around, and only mixed ones were tried"
+        return super()._zero_shot_doubt()

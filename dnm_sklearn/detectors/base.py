@@ -96,6 +96,12 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         """Threshold on ``decision_function`` that needs no images, or None."""
         return None
 
+    def _zero_shot_doubt(self) -> str:
+        # The rules' constants are in units of logits at the model's own temperature.
+        if self.temperature == "auto":
+            return ""
+        return f"its constants are for the model's own temperature, not {self.temperature:g}"
+
     # -- fit ----------------------------------------------------------------------------------
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -124,6 +130,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             If there are no names, a parameter or an image is bad, or widths differ.
         """
         labels = resolve_labels(X, y, self.classes, self.ood_label)
+        # What can be refused at once is, before a model is loaded and thousands of texts encoded.
+        self._check_contamination(with_images=labels.images is not None)
         self.embedder_ = check_embedder(self.embedder, memory=self.memory)
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
@@ -160,7 +168,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         ndarray of shape (n,), int
             0 = ID, 1 = OOD.
         """
-        return self.fit(X, y).labels_
+        self.fit(X, y)._check_threshold()
+        return self.labels_
 
     def _temperature(self) -> float:
         """The temperature that scores use."""
@@ -321,11 +330,11 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         """Name of the class nearest to each row (n,), `ood_label` where `failed`."""
         names = np.full(len(rows), self.ood_label, dtype=object)
         if not failed.all():
-            index = scoring.class_index(
-                rows[~failed], self.class_embeddings_, device=self._scoring_device()
-            )
-            names[~failed] = self.class_names_[index]
+            names[~failed] = self.class_names_[self._class_index(rows[~failed])]
         return names
+
+    def _class_index(self, rows: np.ndarray) -> np.ndarray:
+        return scoring.class_index(rows, self.class_embeddings_, device=self._scoring_device())
 
     # -- files --------------------------------------------------------------------------------
 

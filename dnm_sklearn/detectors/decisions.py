@@ -6,13 +6,15 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, overload
+from weakref import WeakSet
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.calibration import conformal, thresholds
-from dnm_sklearn.exceptions import CalibrationWarning
+from dnm_sklearn.calibration import by_class as class_conditional
+from dnm_sklearn.calibration import conformal, thresholds, zero_shot
+from dnm_sklearn.exceptions import CalibrationWarning, UncalibratedThresholdWarning
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 _PYOD_CONTAMINATION = 0.1
 # Proportion of the rows known to be ID that contamination="auto" keeps.
 _KEPT = 0.95
+
+# Detectors that have warned of their uncalibrated threshold since their fit. It is no attribute of
+# theirs, because to judge images must leave a detector as it was.
+_have_warned: WeakSet[Any] = WeakSet()
 
 
 class DecisionMixin(metaclass=ABCMeta):
@@ -35,9 +41,14 @@ class DecisionMixin(metaclass=ABCMeta):
     decision_function: Callable[[Any], np.ndarray]
 
     threshold_: Any  # a float, or None where neither images nor the method set one
+    # What set it: "names" (the method's zero-shot rule), "images" at fit, or "calibration".
+    threshold_source_: str
     decision_scores_: np.ndarray
     calibration_scores_: np.ndarray | None
     calibration_n_seen_: int | None
+    # By class: "shrunk", "strict" or None, and the nearest class of each calibration image.
+    calibration_by_class_: str | None
+    calibration_classes_: np.ndarray | None
 
     # -- what the detector brings -------------------------------------------------------------
 
@@ -56,8 +67,16 @@ class DecisionMixin(metaclass=ABCMeta):
         """Name of the class nearest to each row."""
 
     @abstractmethod
+    def _class_index(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the class nearest to each row, all of them readable."""
+
+    @abstractmethod
     def _zero_shot_threshold(self) -> float | None:
         """Threshold that needs no images, or None."""
+
+    def _zero_shot_doubt(self) -> str:
+        """Why no rule is known to hold for the zero-shot threshold; empty where one does."""
+        return ""
 
     def _score_unit(self) -> float:
         """Score difference that counts as one unit of log-odds (1 for logs and log-odds)."""
@@ -73,21 +92,27 @@ class DecisionMixin(metaclass=ABCMeta):
 
     # -- threshold ----------------------------------------------------------------------------
 
+    def _check_contamination(self, *, with_images: bool) -> None:
+        """Refuse a contamination that no image can serve."""
+        if not with_images and not isinstance(self.contamination, str):
+            raise ValueError(
+                f"contamination={self.contamination!r} needs images: fit(X, y) with X images or "
+                'embeddings, or use contamination="auto", or calibrate(X_id) after fit.'
+            )
+
     def _set_threshold(
         self, rows: np.ndarray | None, failed: np.ndarray | None, is_ood: np.ndarray | None
     ) -> None:
         """Set ``decision_scores_``, ``labels_`` and ``threshold_`` from the rows given to fit."""
         # A fit ends the calibration of an earlier one.
         self.calibration_scores_ = self.calibration_n_seen_ = None
+        self.calibration_by_class_ = self.calibration_classes_ = None
+        self.threshold_source_ = "images"
+        _have_warned.discard(self)
 
         if rows is None or failed is None:
-            if not isinstance(self.contamination, str):
-                raise ValueError(
-                    f"contamination={self.contamination!r} needs images: fit(X, y) with X images "
-                    'or embeddings, or use contamination="auto", or calibrate(X_id) after fit.'
-                )
             self.decision_scores_ = np.empty(0)
-            self.threshold_ = self._zero_shot_threshold()
+            self.threshold_ = self._by_names()
         else:
             self.decision_scores_ = -self._score_rows(rows, failed)
             self.threshold_ = self._threshold_from(self.decision_scores_, ~failed, is_ood)
@@ -103,12 +128,14 @@ class DecisionMixin(metaclass=ABCMeta):
         keep = usable if is_ood is None else usable & ~is_ood
         auto = isinstance(self.contamination, str)
 
-        # "auto": rows known to be ID, else what the method itself says, else PyOD's default.
+        # "auto": rows known to be ID, else the method's rule where it holds or no row is left to
+        # set another threshold, else PyOD's default.
         if auto and is_ood is not None and keep.any():
             threshold = thresholds.quantile_threshold(scores[keep], keep=_KEPT)
             return thresholds.midpoint_above(threshold, scores[keep])
-        if auto and self._zero_shot_threshold() is not None:
-            return self._zero_shot_threshold()
+        by_rows = keep.any() and self._zero_shot_doubt()
+        if auto and self._zero_shot_threshold() is not None and not by_rows:
+            return self._by_names()
 
         if not keep.any():
             raise ValueError(
@@ -122,19 +149,32 @@ class DecisionMixin(metaclass=ABCMeta):
             return thresholds.contamination_threshold(scores[keep], float(self.contamination))
         return thresholds.threshold_from_pythresh(self.contamination, scores[keep])
 
+    def _by_names(self) -> float | None:
+        """The zero-shot threshold, after a note that it is one."""
+        self.threshold_source_ = "names"
+        return self._zero_shot_threshold()
+
     def _flag(self, scores: np.ndarray) -> np.ndarray:
         """1 = OOD where the score is above the threshold, or NaN (not known to be ID)."""
         return (~(scores <= self.threshold_)).astype(int)
 
     def _check_threshold(self) -> None:
-        """Raise if there is nothing to decide by, warn if the calibrated rate does not hold."""
+        """Raise if there is nothing to decide by; warn if its error rate is not known."""
         check_is_fitted(self, "decision_scores_")
         if self.threshold_ is None:
             raise ValueError(
                 f"{type(self).__name__} has no zero-shot threshold: call calibrate(X_id) with ID "
                 "images, or fit(X) with images. Scores (decision_function) need no threshold."
             )
+
+        if self.threshold_source_ == "names" and self not in _have_warned:
+            _have_warned.add(self)
+            warn(self._uncalibrated_message(), UncalibratedThresholdWarning)
         self._warn_uncalibrated()
+
+    def _uncalibrated_message(self) -> str:
+        """What there is to say of a zero-shot threshold."""
+        return zero_shot.uncalibrated_message(type(self).__name__, self._zero_shot_doubt())
 
     def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
         """Warn if scores no longer come from the rule that the calibration images met."""
@@ -194,7 +234,7 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If the method has no zero-shot threshold and none was set by images. If `level` needs
+            If neither the method nor images have set a threshold. If `level` needs
             more calibration images, or the scores depend on the images scored (a state that has
             changed since :meth:`calibrate`, or ``adaptation="transductive"``).
         """
@@ -218,10 +258,9 @@ class DecisionMixin(metaclass=ABCMeta):
                 "predict(level=) has no guarantee to give with adaptation='transductive', where "
                 "scores depend on the other images of X: use set_params(adaptation='frozen')."
             )
-        conformal.check_level(level, len(known))
+        conformal.check_level(level, self._largest_stratum(known))
 
-        scores = self._frozen_scores(X)
-        p_values = conformal.conformal_p_values(scores, known)
+        scores, p_values = self._scores_and_p_values(X, known)
         return scores, (~(p_values > level)).astype(int)
 
     def predict_confidence(self, X: Any) -> np.ndarray:
@@ -352,7 +391,13 @@ class DecisionMixin(metaclass=ABCMeta):
 
     # -- guarantees from calibration images ---------------------------------------------------
 
-    def calibrate(self, X_id: Any, id_tpr: float = 0.95) -> Self:
+    def calibrate(
+        self,
+        X_id: Any,
+        id_tpr: float = 0.95,
+        *,
+        by_class: Literal["shrunk", "strict"] | None = None,
+    ) -> Self:
         """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
 
         The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
@@ -366,6 +411,15 @@ class DecisionMixin(metaclass=ABCMeta):
             ID images that were used for nothing else: neither for the fit nor for tuning.
         id_tpr : float, default=0.95
             Proportion of ID images to keep, in (0, 1).
+        by_class : {"shrunk", "strict"} or None, default=None
+            How :meth:`p_value` and ``predict(level=)`` compare images; ``threshold_`` is one number
+            for all classes either way. None: all with all, so that single classes with bad names
+            may be flagged several times as often as others. "shrunk": mostly with images of the
+            same predicted class, which evens classes out; exact over all classes together, **no
+            guarantee for a single class**. "strict": only with images of the same predicted class,
+            and the classes with fewer than 20 images with each other: a guarantee in each such
+            stratum, of use from some 25 images a class on. The images must come in the proportions
+            in which classes will be met.
 
         Returns
         -------
@@ -374,11 +428,13 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If n is too small for `id_tpr`.
+            If n is too small for `id_tpr`, or `by_class` is none of these.
         """
         check_is_fitted(self, "decision_scores_")
         if not 0 < id_tpr < 1:
             raise ValueError(f"id_tpr={id_tpr!r} must lie in (0, 1).")
+        if by_class is not None and by_class not in class_conditional.FORMS:
+            raise ValueError(f'by_class={by_class!r} must be "shrunk", "strict" or None.')
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
@@ -386,8 +442,12 @@ class DecisionMixin(metaclass=ABCMeta):
         scores = -self._score_rows(rows, failed, frozen=True)
         self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
 
-        self.calibration_scores_ = np.sort(scores)
+        order = np.argsort(scores, kind="stable")
+        self.calibration_scores_ = scores[order]
+        self.calibration_by_class_ = by_class
+        self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]
         self.calibration_n_seen_ = self._n_learned()
+        self.threshold_source_ = "calibration"
         self.labels_ = self._flag(self.decision_scores_)
         self._finish_calibration(rows)
         return self
@@ -420,7 +480,8 @@ class DecisionMixin(metaclass=ABCMeta):
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
 
-        ``(1 + #{calibration scores >= score}) / (n + 1)``. For an ID image, exchangeable with the n
+        ``(1 + #{calibration scores >= score}) / (n + 1)``, or by class if :meth:`calibrate` was
+        asked for that. For an ID image, exchangeable with the n
         calibration images, ``P(p <= alpha) <= alpha`` for every alpha and every n, over the draw of
         both (Bates et al., 2023). P-values of several images depend on each other through the
         calibration set. They are usually more powerful than :meth:`e_value`, which can be averaged.
@@ -448,7 +509,28 @@ class DecisionMixin(metaclass=ABCMeta):
         # A state that has changed is a warning here; predict(level=) and e_value refuse it.
         known = self._calibrated_scores("p_value", unchanged=False)
         self._warn_uncalibrated(frozen=True)
-        return conformal.conformal_p_values(self._frozen_scores(X), known)
+        return self._scores_and_p_values(X, known)[1]
+
+    def _largest_stratum(self, known: np.ndarray) -> int:
+        """Calibration images that a p-value counts, where they are most: 1 / (n + 1) is least."""
+        if self.calibration_by_class_ == "strict":
+            return class_conditional.largest_stratum(self.calibration_classes_)
+        return len(known)
+
+    def _scores_and_p_values(self, X: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """OOD scores, each row on its own, and p-values in the form that calibrate was asked for."""
+        rows, failed = self._embed(X, reset=False)
+        scores = -self._score_rows(rows, failed, frozen=True)
+        if self.calibration_by_class_ is None:
+            return scores, conformal.conformal_p_values(scores, known)
+
+        p_values = np.full(len(scores), np.nan)
+        form = class_conditional.FORMS[self.calibration_by_class_]
+        readable = ~failed
+        if readable.any():
+            classes = self._class_index(rows[readable])
+            p_values[readable] = form(scores[readable], classes, known, self.calibration_classes_)
+        return scores, p_values
 
     def e_value(self, X: Any) -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.

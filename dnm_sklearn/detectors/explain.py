@@ -132,8 +132,14 @@ class ExplainMixin(metaclass=ABCMeta):
         """Rows (K, D) that stand for the classes in the score; None = ``class_embeddings_``."""
         return None
 
+    def _margins(self, X: np.ndarray) -> np.ndarray | None:
+        """Margin of unit rows over an average label, (n,) in units of a cosine; None = no such term."""
+        return None
+
     def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names of each image, and the negative labels that spoke against it.
+
+        A score with a margin (ENL's) has one more row per image: "margin over an average label".
 
         Parameters
         ----------
@@ -148,15 +154,17 @@ class ExplainMixin(metaclass=ABCMeta):
             One row per label, with columns
 
             * ``image``: row of X (an unreadable image has no rows);
-            * ``side``: "id" or "negative" (methods without negative labels have the ID side only);
+            * ``side``: "id" or "negative" (methods without negative labels have the ID side only),
+              or "margin" for the row of the margin;
             * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: most
               probable first);
             * ``label``, ``part_of_speech`` ("" for class names);
-            * ``cosine``: between image and label;
+            * ``cosine``: between image and label; for the margin, C(x) - c0;
             * ``probability``: softmax of ``cosine / temperature_`` over **all** class names and
               kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
-              both sides of an image. A method that weights labels (ENL) has the weights in it:
-              ``expit(score_samples(X))`` is the sum over class names;
+              both sides of an image. A method that weights labels (ENL) has the weights in it: with
+              p the sum over class names and c the margin's ``cosine``, ``score_samples(X)`` is
+              ``logit(p) + margin_scale_ * c``. The margin is no label and has 0;
             * ``group``: the group of a negative label, -1 for class names and for labels that the
               division into equal groups left out of the score. With s the sum of probabilities over
               class names and n_j that of group j, NegLabel's and DNM's value is the mean over j of
@@ -239,7 +247,7 @@ class ExplainMixin(metaclass=ABCMeta):
         columns = np.concatenate(shown, axis=1)
         ranks = np.concatenate([np.arange(1, side.shape[1] + 1) for side in shown])
         flat = columns.ravel()
-        return {
+        table = {
             "image": np.repeat(index, columns.shape[1]),
             "side": np.where(flat < n_classes, "id", "negative").astype(object),
             "rank": np.tile(ranks, len(index)),
@@ -249,3 +257,28 @@ class ExplainMixin(metaclass=ABCMeta):
             "probability": np.take_along_axis(probability, columns, axis=1).ravel(),
             "group": group[flat],
         }
+
+        margins = self._margins(rows[index])
+        return table if margins is None else _with_margins(table, index, margins)
+
+
+def _with_margins(
+    table: dict[str, np.ndarray], index: np.ndarray, margins: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The table with one more row at the end of each image of `index`."""
+    same_in_all = {
+        "side": "margin",
+        "rank": 1,
+        "label": "margin over an average label",
+        "part_of_speech": "",
+        "probability": 0.0,
+        "group": -1,
+    }
+    more = {"image": index, "cosine": margins}
+    for name, value in same_in_all.items():
+        more[name] = np.full(len(index), value, dtype=table[name].dtype)
+
+    # A stable sort by image puts the new row behind the image's labels.
+    joined = {name: np.concatenate([table[name], more[name]]) for name in COLUMNS}
+    order = np.argsort(joined["image"], kind="stable")
+    return {name: column[order] for name, column in joined.items()}

@@ -10,6 +10,7 @@ import numpy as np
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus
 from dnm_sklearn.detectors import shared_parameters
@@ -275,9 +276,7 @@ class NegativeLabelDetector(MinedLabelsDetector):
         )
 
     def _zero_shot_threshold(self) -> float | None:
-        # Every group holds 1/G of a sum equal to that of the class names: r_j = 1/G, of which the
-        # log-odds are log(c G). A plain 0 would flag nothing where there are many groups.
-        return float(-np.log(self.n_groups_ * self.id_scale_))
+        return zero_shot.neglabel_threshold(len(self.class_names_), self.n_groups_)
 
 
 # The corpus embeddings and norms that a fit with `memory` used last. One item: 70,000 labels take

@@ -6,11 +6,11 @@ knows them all.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn import __version__
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.untrusted_files import check_zip, open_npz, read_bytes
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
+from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["from_plain", "read_detector", "write_detector"]
 
 FORMAT = "dnm_sklearn"
 VERSION = 1
+
+# The embeddings of all 70,000 words of WordNet at a width of 4096, four times.
+_LARGEST_FILE = 2**32
 
 # All that a file may be made of; a node of any other type is refused before anything is built.
 _TYPES = {"builtins.dict", "builtins.list", "builtins.tuple", "builtins.str", "numpy.ndarray"}
@@ -35,9 +40,10 @@ _LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "Typ
 # Key that tells the record of a Corpus from a dict of the user's.
 _CORPUS = "__corpus__"
 
-# Parameters that belong to one machine.
-_NOT_SAVED = ("memory", "embedder", "device")
-_NOT_SAVED_OF_EMBEDDER = ("memory", "device")
+# Parameters that belong to one machine, or that only a person may set: what a file says of them is
+# refused, for a cache folder holds pickles, a log file is written to, and TorchScript is a program.
+NOT_SAVED = ("memory", "embedder", "device")
+NOT_SAVED_OF_EMBEDDER = ("memory", "device", "log_path", "torchscript")
 
 
 def write_detector(detector: BaseEstimator, path: Any, steps: list[str] | None = None) -> None:
@@ -54,7 +60,7 @@ def write_detector(detector: BaseEstimator, path: Any, steps: list[str] | None =
     params = detector.get_params(deep=False)
     plain_params = {}
     for name, value in params.items():
-        if name not in _NOT_SAVED:
+        if name not in NOT_SAVED:
             plain_params[name] = _to_plain(value, f"parameter {name}")
 
     plain_fitted = {}
@@ -82,28 +88,37 @@ def read_detector(path: Any) -> dict[str, Any]:
     """Read what `write_detector` wrote, after a check that it holds nothing else."""
     import skops.io
 
-    data = Path(path).read_bytes()
+    data = read_bytes(path, largest=_LARGEST_FILE)
+    # skops, zipfile and numpy raise nearly anything for a damaged file.
     try:
-        _check_types(path)
+        schema = _read_schema(data)
+        foreign = _foreign_types(schema)
+    except Exception as error:
+        raise _incomplete(path, data, error) from error
+    if foreign:
+        raise FileContentError(
+            f"{path} holds objects of types that no detector has: "
+            f"{', '.join(sorted(foreign)[:5])}. Nothing of it was loaded; do not trust its source."
+        )
+    try:
         envelope = skops.io.loads(data, trusted=[])
-    except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; "
-            f"{type(error).__name__}: {error}). It was cut or is something else; copy it again, or "
-            "save again."
-        ) from error
+    except Exception as error:
+        raise _incomplete(path, data, error) from error
 
     if not isinstance(envelope, dict) or envelope.get("format") != FORMAT:
-        raise ValueError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
-    if envelope.get("version", VERSION + 1) > VERSION:
-        raise ValueError(
+        raise FileContentError(f"{path} is a skops file, but no detector saved by dnm_sklearn.")
+    version = envelope.get("version", VERSION + 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise FileContentError(f"{path}: its 'version' is {version!r}, no format of dnm_sklearn.")
+    if version > VERSION:
+        raise FileContentError(
             f"{path} has format {envelope.get('version')}, written by dnm_sklearn "
             f"{envelope.get('written_by')}; this is {__version__}, which reads up to format "
             f"{VERSION}. Update dnm_sklearn."
         )
     missing = {"detector", "embedder", "params", "fitted", "steps"} - set(envelope)
     if missing:
-        raise ValueError(
+        raise FileContentError(
             f"{path} is no complete file of dnm_sklearn: it lacks {', '.join(sorted(missing))}."
         )
     return envelope
@@ -184,7 +199,8 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
     }
 
     if isinstance(embedder, PlaceholderEmbedder):  # a loaded detector saved again
-        return {**record, "name": embedder.name, "logit_scale": embedder.logit_scale_}
+        record |= {"name": embedder.name, "logit_scale": embedder.logit_scale_}
+        return {**record, "params": embedder.params}
     if not (isinstance(embedder, BaseEmbedder) and is_ours(embedder)):
         if hasattr(embedder, "logit_scale_"):
             record["logit_scale"] = float(embedder.logit_scale_)
@@ -192,27 +208,40 @@ def _embedder_record(detector: Any) -> dict[str, Any]:
 
     params = {}
     for name, value in embedder.get_params(deep=False).items():
-        if name not in _NOT_SAVED_OF_EMBEDDER:
+        if name not in NOT_SAVED_OF_EMBEDDER:
             params[name] = _to_plain(value, f"the embedder's parameter {name}")
     n_features_in = getattr(embedder, "n_features_in_", None)
     return {**record, "params": params, "n_features_in": n_features_in}
 
 
-def _check_types(path: Any) -> None:
-    """Refuse a file that holds an object of any type but the plain ones, before it is built."""
-    with zipfile.ZipFile(path) as archive:
-        schema = json.loads(archive.read("schema.json"))
+def _incomplete(path: Any, data: bytes, error: Exception) -> FileContentError:
+    return FileContentError(
+        f"{path} is no complete file of dnm_sklearn ({len(data)} bytes; {type(error).__name__}: "
+        f"{str(error)[:200]}). It was cut or is something else; copy it again, or save again."
+    )
 
+
+def _read_schema(data: bytes) -> Any:
+    """Read the description of a file's objects, after a check of the sizes of all that is in it."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        check_zip(archive, "the zip")
+        schema = json.loads(archive.read("schema.json"))
+    with open_npz(data) as arrays:
+        for name in arrays.names:
+            arrays.check(name)
+    return schema
+
+
+def _foreign_types(schema: Any) -> set[str]:
+    """Types of objects that no detector has; a file with one is refused before anything is built."""
     foreign = set()
     for node in _nodes(schema):
         name = f"{node.get('__module__')}.{node.get('__class__')}"
-        if node.get("__loader__") not in _LOADERS or name not in _TYPES:
+        # What is no text cannot be looked up.
+        loader = str(node.get("__loader__"))
+        if loader not in _LOADERS or name not in _TYPES:
             foreign.add(name)
-    if foreign:
-        raise ValueError(
-            f"{path} holds objects of types that no detector has: "
-            f"{', '.join(sorted(foreign)[:5])}. Nothing of it was loaded; do not trust its source."
-        )
+    return foreign
 
 
 def _nodes(part: Any) -> Iterator[dict[str, Any]]:

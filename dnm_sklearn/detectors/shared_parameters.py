@@ -95,7 +95,8 @@ memory : str, path, joblib.Memory or None, default={default}
 
 contamination : float, "auto" or PyThresh-style object, default={default}
     A proportion in (0, 0.5] of the non-OOD rows given to ``fit`` to flag. "auto" keeps 95 % of
-    rows known to be ID, else uses the method's zero-shot threshold, else (unlabelled X) 0.1. An
+    rows known to be ID, else uses the method's zero-shot threshold (``predict`` then warns once),
+    but 0.1 of unlabelled X where no rule for it is known to hold. An
     object with ``eval(scores)``, or ``fit(scores)`` and ``labels_``, returns 0/1 for the scores
     of those rows; a copy of it is used.
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
@@ -44,7 +45,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is 0, the log-odds of a mean score of one half. A threshold that
+        The zero-shot threshold is 1.66, as a stream 2.03; see :doc:`/thresholds`. A threshold that
         images set at fit stays: scores may drift away from it as the detector adapts.
     {ood_label, device, corpus}
         All of them are used but names equal to a class name (same case). Without a table None =
@@ -123,7 +124,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     >>> import numpy as np
     >>> from dnm_sklearn import EmbeddingTable, TANLDetector
     >>> table = EmbeddingTable(["cat", "dog", "truck", "teapot"], np.eye(4))
-    >>> det = TANLDetector(["cat", "dog"], embedder=table, n_activated=2).fit()
+    >>> det = TANLDetector(["cat", "dog"], embedder=table, n_activated=2, step=0).fit()
     >>> det.predict(np.eye(4)).tolist()
     [0, 0, 1, 1]
     >>> det.partial_fit(np.eye(4)[[3]]).activated_labels_.tolist()
@@ -275,6 +276,16 @@ class TANLDetector(StreamingDetector, CorpusDetector):
             self.score_queue_length,
         )
         return stream.state()
+
+    # -- threshold ----------------------------------------------------------------------------
+
+    def _zero_shot_threshold(self) -> float:
+        return zero_shot.tanl_threshold(stream=self._is_transductive())
+
+    def _zero_shot_doubt(self) -> str:
+        if self._is_transductive():
+            return "in single streams it flagged 0-40 % of ID images"
+        return super()._zero_shot_doubt()
 
     # -- what was learned ---------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
+from dnm_sklearn.calibration import zero_shot
+from dnm_sklearn.calibration.model_facts import ModelFacts, model_facts
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
@@ -16,10 +18,25 @@ from dnm_sklearn.embedding import Embedder
 
 
 class _NamesOnlyDetector(BaseOODDetector):
-    """A detector whose only fitted array is the class embeddings."""
+    """A detector whose only fitted array is the class embeddings; its scores are in cosines."""
 
     def _fit_text(self) -> None:
         """Nothing beyond the class embeddings."""
+
+    def _model_facts(self) -> ModelFacts | None:
+        """What has been measured of the embedder's model under the prompt in use."""
+        # A table's vectors have their prompt already, whatever the detector's is.
+        prompt = getattr(self.embedder_, "prompt", self.prompt)
+        return model_facts(getattr(self.embedder_, "model", None), prompt)
+
+    def _zero_shot_doubt(self) -> str:
+        # Cosines to class names differ from model to model by more than ID from OOD.
+        if self._model_facts() is None:
+            return (
+                f"of {self.embedder_!r} with this prompt nobody has measured how well ID images "
+                "match their class names (dnm-bench model-facts MODEL --images FOLDER does)"
+            )
+        return ""
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -33,7 +50,8 @@ class MCMDetector(_NamesOnlyDetector):
     {embedder, prompt, temperature}
         1.0 is the paper's.
     {memory, contamination}
-        MCM has no zero-shot threshold.
+        The zero-shot threshold is ``log K - 0.15 (1 - |mean class embedding|**2) - 0.014``; see
+        :doc:`/thresholds`.
     {ood_label, device}
 
     Attributes
@@ -42,8 +60,8 @@ class MCMDetector(_NamesOnlyDetector):
         Class names.
     class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    threshold_ : float or None
-        Threshold on ``decision_function``; None until images set it.
+    threshold_ : float
+        Threshold on ``decision_function``.
 
     Notes
     -----
@@ -113,6 +131,15 @@ class MCMDetector(_NamesOnlyDetector):
             device=self._scoring_device(),
         )
 
+    def _zero_shot_threshold(self) -> float:
+        mean = self.class_embeddings_.mean(axis=0, dtype=float)
+        return zero_shot.mcm_threshold(len(self.class_names_), mean @ mean, self.temperature_)
+
+    def _zero_shot_doubt(self) -> str:
+        if self.temperature_ != 1.0:
+            return f"its constants are for temperature=1.0, not {self.temperature_:g}"
+        return super()._zero_shot_doubt()
+
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class MaxLogitDetector(_NamesOnlyDetector):
@@ -123,7 +150,8 @@ class MaxLogitDetector(_NamesOnlyDetector):
     {classes, embedder, prompt, temperature}
         It has no effect on this score, and is there because all detectors share their parameters.
     {memory, contamination}
-        Max-logit has no zero-shot threshold.
+        The zero-shot threshold is minus the 5 % quantile of what has been measured of the model
+        (0.25 for ViT-B/32); see :doc:`/thresholds`.
     {ood_label, device}
 
     Attributes
@@ -132,8 +160,8 @@ class MaxLogitDetector(_NamesOnlyDetector):
         Class names.
     class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    threshold_ : float or None
-        Threshold on ``decision_function``; None until images set it.
+    threshold_ : float
+        Threshold on ``decision_function``.
 
     Notes
     -----
@@ -169,6 +197,9 @@ class MaxLogitDetector(_NamesOnlyDetector):
         # A cosine over the temperature is a logit.
         return self.temperature_
 
+    def _zero_shot_threshold(self) -> float:
+        return zero_shot.max_logit_threshold(self._model_facts())
+
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class EnergyDetector(_NamesOnlyDetector):
@@ -179,7 +210,8 @@ class EnergyDetector(_NamesOnlyDetector):
     {classes, embedder, prompt, temperature}
         A model's logit bias (SigLIP) shifts all energies alike and is left out.
     {memory, contamination}
-        Energy has no zero-shot threshold.
+        The zero-shot threshold is ``-0.236 - 0.005 log K``, which does not hold everywhere; see
+        :doc:`/thresholds`.
     {ood_label, device}
 
     Attributes
@@ -188,8 +220,8 @@ class EnergyDetector(_NamesOnlyDetector):
         Class names.
     class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
-    threshold_ : float or None
-        Threshold on ``decision_function``; None until images set it.
+    threshold_ : float
+        Threshold on ``decision_function``.
 
     References
     ----------
@@ -224,3 +256,11 @@ class EnergyDetector(_NamesOnlyDetector):
     def _score_unit(self) -> float:
         # The energy over the temperature is a log-sum-exp of logits.
         return self.temperature_
+
+    def _zero_shot_threshold(self) -> float:
+        return zero_shot.energy_threshold(len(self.class_names_), self._model_facts())
+
+    def _zero_shot_doubt(self) -> str:
+        return super()._zero_shot_doubt() or (
+            "constants that flag 4 % of ID images on one data set flag 11 % on another"
+        )

@@ -36,8 +36,8 @@ class CLIPEmbedder(BaseEmbedder):
     model : str, default="ViT-B-16-quickgelu/openai"
         ``"name/tag"`` of open_clip; ``"name/"`` for random weights (with a warning);
         ``"name//path/to/checkpoint"``; ``"hf-hub:org/repo"``; ``"local-dir:/path"``; or
-        ``"glyphclip"``, a small model that is shipped with this package. Weights trained with
-        QuickGELU get it even where the name lacks ``-quickgelu``.
+        ``"glyphclip"`` or ``"pictoclip"``, small models that are shipped with this package. Weights
+        trained with QuickGELU get it even where the name lacks ``-quickgelu``.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     precision : {"auto", "fp32", "fp16", "bf16"}, default="auto"
@@ -52,6 +52,11 @@ class CLIPEmbedder(BaseEmbedder):
         which can pay over many thousands of images on a GPU; on a CPU it gained nothing where
         measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
         share the rows of a cache with those made without.
+    torchscript : bool, default=False
+        Let the checkpoint ``"name//path"`` be a TorchScript archive, as OpenAI's original files are.
+        Such an archive is a program: set it for files only whose source you trust. All other
+        checkpoints are read as tensors only (safetensors, or ``weights_only=True``), and nothing in
+        them can run.
     memory : str, path, joblib.Memory or None, default=None
         Where embeddings of texts and images are kept. An image whose bytes were seen before, in
         any process, is not encoded again.
@@ -88,6 +93,7 @@ class CLIPEmbedder(BaseEmbedder):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "compile": ["boolean"],
+        "torchscript": ["boolean"],
         "memory": [None, str, HasMethods(["cache"]), HasMethods(["__fspath__"])],
         "cache_size": [None, Interval(Integral, 1, None, closed="left"), str],
         "on_error": [StrOptions({"raise", "nan"})],
@@ -103,6 +109,7 @@ class CLIPEmbedder(BaseEmbedder):
         batch_size: int | str = "auto",
         num_workers: int | str = "auto",
         compile: bool = False,
+        torchscript: bool = False,
         memory: Any = None,
         cache_size: int | str | None = None,
         on_error: str = "raise",
@@ -114,6 +121,7 @@ class CLIPEmbedder(BaseEmbedder):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.compile = compile
+        self.torchscript = torchscript
         self.memory = memory
         self.cache_size = cache_size
         self.on_error = on_error
@@ -141,6 +149,11 @@ class CLIPEmbedder(BaseEmbedder):
         """Give what facts of a model are kept under."""
         return *parse_model_name(self.model), self.device, self.precision
 
+    def _loaded_model(self) -> LoadedModel:
+        return get_model(
+            self.model, self.device, self.precision, torchscript=bool(self.torchscript)
+        )
+
     def _facts(self) -> ModelFacts:
         """Say what is known of the model, from the cache if it can, else by loading the model."""
         self._validate_params()
@@ -149,7 +162,7 @@ class CLIPEmbedder(BaseEmbedder):
         if known is not None:
             return known
 
-        facts = _facts_of(get_model(self.model, self.device, self.precision))
+        facts = _facts_of(self._loaded_model())
         if cache is not None:
             save_facts(cache, *self._setting(), facts)
         return facts
@@ -161,7 +174,7 @@ class CLIPEmbedder(BaseEmbedder):
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
-        loaded = get_model(self.model, self.device, self.precision)
+        loaded = self._loaded_model()
 
         # Rows are written under the fingerprint in the cache: it must be this model's.
         cache = self._embedding_cache()

@@ -16,10 +16,19 @@ class PlaceholderEmbedder(FixedEmbedder):
     """Stands for an encoder that a file cannot hold: takes embeddings, no images and no texts.
 
     `name` is the class of the real one, `fingerprint` its identity, `width` that of its embeddings.
+    `params` are its parameters where the file holds them, but the caller has not trusted its model.
     """
 
-    def __init__(self, name: str, fingerprint: str, width: int, logit_scale: float = 100.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str,
+        width: int,
+        logit_scale: float = 100.0,
+        params: dict[str, Any] | None = None,
+    ) -> None:
         self.name = name
+        self.params = params
         self.fingerprint_ = fingerprint
         self.embedding_dim_ = width
         self.logit_scale_ = float(logit_scale)
@@ -37,6 +46,14 @@ class PlaceholderEmbedder(FixedEmbedder):
         raise ValueError(self._message("texts"))
 
     def _message(self, what: str) -> str:
+        if self.params is not None:
+            model = self.params.get("model")
+            return (
+                f"The detector was saved with the model {model!r}, a file or repository that anybody "
+                f"may have made, so it takes embeddings only, no {what}. If you trust that model, "
+                f"load it with load(path, trusted_models=[{model!r}]), or give "
+                "load(path, embedder=...) the embedder itself."
+            )
         return (
             f"The detector was saved with a {self.name}, which is not in the file, so it takes "
             f"embeddings only, no {what}. Load it with load(path, embedder=...) and the "

@@ -38,6 +38,9 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         By default those of `embeddings`, which say nothing where these are unit rows.
     name : str, default="table"
         What to call it.
+    model, prompt : str or None, default=None
+        Model (open_clip's ``"name/tag"``) and prompt that made the embeddings, by which detectors
+        find what has been measured of the model (:mod:`dnm_sklearn.calibration.model_facts`).
 
     Attributes
     ----------
@@ -64,6 +67,8 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         logit_scale: float = 100.0,
         norms: Any = None,
         name: str = "table",
+        model: str | None = None,
+        prompt: str | None = None,
     ) -> None:
         self.names = tuple(check_names(names))
         if not self.names:
@@ -97,8 +102,10 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         self._norms.setflags(write=False)
         self.logit_scale_ = float(logit_scale)
         self.name = name
+        self.model = model
+        self.prompt = prompt
 
-        # The name is no part of it: two tables of equal contents are one encoder.
+        # What it is called is no part of it: two tables of equal contents are one encoder.
         digest = hashlib.blake2b(names_digest(self.names).encode(), digest_size=20)
         digest.update(self._rows.tobytes())
         digest.update(self._norms.tobytes())

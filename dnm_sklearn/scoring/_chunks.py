@@ -18,7 +18,7 @@ little beside its product.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -100,6 +100,16 @@ class Chunks:
         dtype = np.float64 if double else self._numpy_dtype
         return torch.from_numpy(np.array(array, dtype=dtype)).to(self.device)
 
+    def empty(self, *shape: int, double: bool = False) -> torch.Tensor:
+        """Return a new tensor on the device, to be written to.
+
+        Results are written into one that was made before: small ones, made between the large
+        arrays of each chunk, would keep the allocator from using that memory again.
+        """
+        import torch
+
+        return torch.empty(shape, dtype=torch.float64 if double else self.dtype, device=self.device)
+
     def take(self, bank: Any, index: torch.Tensor) -> Any:
         """Return rows of a matrix from :meth:`matrix`, by number."""
         return bank[index.numpy() if self._kind == "cpu" else index]
@@ -111,71 +121,85 @@ class Chunks:
         return self._threads.map(function, tasks, n_multiplications)
 
     def by_rows(
-        self, function: Callable[..., torch.Tensor], *arrays: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """Call a function with some rows of each array, until all rows were in."""
+        self,
+        function: Callable[..., torch.Tensor],
+        *arrays: torch.Tensor,
+        shape: tuple[int, ...] = (),
+    ) -> torch.Tensor:
+        """Return what a function makes of the rows of arrays, computed for some rows at a time.
+
+        Of each row it makes numbers of `shape`; float64.
+        """
         n_rows = len(arrays[0])
         widest = max(array.shape[1] for array in arrays)
         n_multiplications = _FINISH * n_rows * widest
         # An eighth, since the function holds several float64 arrays of this size.
         step = min(BLOCK_NUMBERS // 8 // widest, self._fair(n_rows, n_multiplications))
+        out = self.empty(n_rows, *shape, double=True)
 
-        def part_of_all(part: slice) -> torch.Tensor:
-            return function(*(array[part] for array in arrays))
+        def chunk(part: slice) -> None:
+            out[part] = function(*(array[part] for array in arrays))
 
-        return self.map(part_of_all, _batches(n_rows, step), n_multiplications)
-
-    def blocks(self, X: Any, scale: float, n_sums: int = 1) -> Iterator[Any]:
-        """Yield ``scale * X``, so many rows at a time that `n_sums` numbers per row fit too."""
-        for block in _batches(X.shape[0], BLOCK_NUMBERS // max(X.shape[1], n_sums)):
-            yield self.matrix(X[block]) * scale
+        self.map(chunk, _batches(n_rows, step), n_multiplications)
+        return out
 
     def product(self, rows: Any, bank: Any) -> torch.Tensor:
         """Return ``rows @ bank.T``, new and whole, computed in this thread."""
-        import torch
-
-        shape = (rows.shape[0], bank.shape[0])
-        return multiply(rows, bank, torch.empty(shape, dtype=self.dtype, device=self.device))
+        return multiply(rows, bank, self.empty(rows.shape[0], bank.shape[0]))
 
     def products(
         self,
-        function: Callable[[slice, torch.Tensor], Result],
+        function: Callable[[slice, torch.Tensor], torch.Tensor],
         X: Any,
         bank: Any,
         scale: float = 1.0,
         *,
+        shape: tuple[int, ...] = (),
         most_numbers: int | None = None,
-    ) -> list[Result]:
-        """Call ``function(part, logits)`` with ``logits = scale * X[part] @ bank.T``, part by part.
+    ) -> torch.Tensor:
+        """Return what ``function(part, logits)`` makes of ``logits = scale * X[part] @ bank.T``.
 
-        The logits may be overwritten, and are gone once the function has returned. A function that
-        makes many arrays of their size asks for `most_numbers` logits at most, over all threads.
+        Of each row it makes numbers of `shape`; float64. It may overwrite the logits, which are
+        gone once it has returned. If it makes many arrays of their size, it asks for at most
+        `most_numbers` logits, over all threads.
         """
-        n_rows, (n_columns, width) = X.shape[0], bank.shape
-        n_multiplications = n_rows * n_columns * width
-        n_numbers = (most_numbers or ROW_NUMBERS[self._kind]) // self._threads.n
-        fair = self._fair(n_rows, n_multiplications)
-        step = max(1, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
-        buffer = _Buffer(step * n_columns, self.dtype, self.device)
+        n_rows, n_columns = X.shape[0], bank.shape[0]
+        parts = self.row_slices(n_rows, bank, most_numbers)
+        buffer = _Buffer(self, (parts[0].stop - parts[0].start) * n_columns)
+        out = self.empty(n_rows, *shape, double=True)
 
-        def chunk(part: slice) -> Result:
+        def chunk(part: slice) -> None:
             rows = self.matrix(X[part])
             if scale != 1:
                 rows = rows * scale
             logits = buffer.view(part.stop - part.start, n_columns)
-            return function(part, multiply(rows, bank, logits))
+            out[part] = function(part, multiply(rows, bank, logits))
 
-        return self.map(chunk, _batches(n_rows, step), n_multiplications)
+        self.map(chunk, parts, n_rows * n_columns * bank.shape[1])
+        return out
 
     def logsumexp(
-        self, rows: Any, bank: Any, n_groups: int = 1, offset: torch.Tensor | None = None
+        self,
+        X: Any,
+        bank: Any,
+        scale: float = 1.0,
+        *,
+        n_groups: int = 1,
+        offset: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return ``log sum exp(rows @ bank.T + offset)`` over each group of labels, (n, n_groups).
+        """Return ``log sum exp(scale * X @ bank.T + offset)`` over groups of labels, (n, n_groups).
 
         Each group is a run of ``len(bank) / n_groups`` labels. `offset` has one number per label.
         """
-        import torch
+        out = self.empty(X.shape[0], n_groups, double=True)
+        for block in self.blocks(X):
+            rows = self.matrix(X[block]) * scale
+            out[block] = self._logsumexp(rows, bank, n_groups, offset)
+        return out
 
+    def _logsumexp(
+        self, rows: Any, bank: Any, n_groups: int, offset: torch.Tensor | None
+    ) -> torch.Tensor:
         n_rows, n_labels = rows.shape[0], bank.shape[0]
         n_multiplications = n_rows * n_labels * bank.shape[1]
         most_rows = max(1, min(n_rows, MOST_ROWS[self._kind]))
@@ -183,8 +207,8 @@ class Chunks:
         columns, n_parts = _column_chunks(n_groups, n_labels // n_groups, most_labels)
         tasks = [(part, *chosen) for part in _batches(n_rows, most_rows) for chosen in columns]
 
-        buffer = _Buffer(most_rows * min(most_labels, n_labels), self.dtype, self.device)
-        sums = torch.empty(n_rows, n_groups * n_parts, dtype=torch.float64, device=self.device)
+        buffer = _Buffer(self, most_rows * min(most_labels, n_labels))
+        sums = self.empty(n_rows, n_groups * n_parts, double=True)
 
         def chunk(task: tuple[slice, slice, slice]) -> None:
             part, labels, groups = task
@@ -212,6 +236,17 @@ class Chunks:
 
         self.map(chunk, tasks, n_multiplications)
         return sums if n_parts == 1 else sums.unflatten(1, (n_groups, n_parts)).logsumexp(dim=2)
+
+    def blocks(self, X: Any, n_sums: int = 1) -> list[slice]:
+        """Cut rows, so many at a time that they and `n_sums` numbers of each fit in memory."""
+        return _batches(X.shape[0], BLOCK_NUMBERS // max(X.shape[1], n_sums))
+
+    def row_slices(self, n_rows: int, bank: Any, most_numbers: int | None = None) -> list[slice]:
+        """Cut rows whose whole products are held, at most `most_numbers` over all threads."""
+        n_columns, width = bank.shape
+        n_numbers = (most_numbers or ROW_NUMBERS[self._kind]) // self._threads.n
+        fair = self._fair(n_rows, n_rows * n_columns * width)
+        return _batches(n_rows, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
 
     def label_slices(self, n_rows: int, n_labels: int, n_multiplications: int) -> list[slice]:
         """Cut labels into chunks for `n_rows` images, at least one for each thread."""
@@ -253,23 +288,25 @@ def reduce_products(
     bank: Any,
     *,
     scale: float = 1.0,
+    shape: tuple[int, ...] = (),
     most_numbers: int | None = None,
     device: Device,
 ) -> np.ndarray:
     """Reduce each row of ``scale * X @ bank.T`` with :meth:`Chunks.products`; float64."""
-    import torch
-
     with Chunks(device, bank) as chunks:
         resident = chunks.matrix(bank)
         # A corpus with itself goes to a GPU once.
         rows = resident if X is bank else X
-        parts = chunks.products(function, rows, resident, scale, most_numbers=most_numbers)
-        return torch.cat(parts).double().cpu().numpy()
+        found = chunks.products(
+            function, rows, resident, scale, shape=shape, most_numbers=most_numbers
+        )
+        return found.cpu().numpy()
 
 
 def whole_product(X: Any, bank: Any, *, scale: float = 1.0, device: Device) -> np.ndarray:
     """Return ``scale * X @ bank.T``, float64, for those who need every number of it."""
-    return reduce_products(lambda _, logits: logits.clone(), X, bank, scale=scale, device=device)
+    shape = (bank.shape[0],)
+    return reduce_products(lambda _, x: x, X, bank, scale=scale, shape=shape, device=device)
 
 
 def _batches(n: int, size: int) -> list[slice]:
@@ -304,10 +341,8 @@ def _column_chunks(
 class _Buffer(threading.local):
     """Memory for one chunk, made once in each thread: fresh pages cost much of the work in them."""
 
-    def __init__(self, n_numbers: int, dtype: torch.dtype, device: torch.device) -> None:
-        import torch
-
-        self._numbers = torch.empty(n_numbers, dtype=dtype, device=device)
+    def __init__(self, chunks: Chunks, n_numbers: int) -> None:
+        self._numbers = chunks.empty(n_numbers)
 
     def view(self, n_rows: int, n_columns: int) -> torch.Tensor:
         return self._numbers[: n_rows * n_columns].view(n_rows, n_columns)

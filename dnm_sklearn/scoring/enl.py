@@ -13,6 +13,7 @@ score and no e-value; :mod:`dnm_sklearn.calibration.conformal` has forms that gu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Expectation",
-    "add_background",
     "class_logsumexp",
     "class_prototypes",
     "expectation",
@@ -35,11 +35,10 @@ __all__ = [
     "leave_one_out_scores",
 ]
 
-# Numbers below these stand for 0 where a logarithm or a quotient follows: what is left of a sum
-# after its one member was taken out is rounding.
-_TINY, _TINY_COUNT = 1e-280, 1e-300
-# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 16 MB each.
-_LEFT_OUT_NUMBERS = 2**21
+# What is left of a sum after its only member was taken out is rounding: it counts as at least this.
+_TINY = 1e-280
+# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 8 MB each.
+_LEFT_OUT_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,12 @@ def expectation(
     corpus_embeddings: Any,
     *,
     temperature: float,
-    class_index: Any = None,
-    prior: ZeroShotPrior | None = None,
+    class_index: Any,
+    prior: ZeroShotPrior,
     device: Device = "auto",
 ) -> Expectation:
-    r"""Log of the mean of r_j over ID images, for every corpus label.
+    r"""Log of the mean of r_j over ID images, for every corpus label, stratified over the classes.
 
-    Plain (no `class_index`): the mean over the images. Stratified (`class_index` and `prior`):
     ``E_j = mean_k (n_k E_kj + n0 Z_kj) / (n_k + n0)`` over all K classes, which needs images of
     some classes only; all log Z are first shifted by the median over j of ``LSE_k log E_kj - LSE_k
     log Z_kj`` over the classes that have images.
@@ -183,10 +181,10 @@ def expectation(
         Unit text embeddings of the corpus labels.
     temperature : float
         T.
-    class_index : array-like of int of shape (n,), optional
+    class_index : array-like of int of shape (n,)
         Class of each image.
-    prior : ZeroShotPrior, optional
-        Needed with `class_index`.
+    prior : ZeroShotPrior
+        The guess from names, and how many images of each class it counts as.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
 
@@ -197,35 +195,33 @@ def expectation(
     Raises
     ------
     ValueError
-        Shapes that do not fit, no image, or `class_index` without `prior`.
+        Shapes that do not fit, or no image.
 
     Examples
     --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
+    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
     >>> images, ids = np.eye(2)[:1], np.eye(2)[:1]
     >>> log_sums = class_logsumexp(images, ids, temperature=1.0)
-    >>> expectation(images, log_sums, np.eye(2), temperature=1.0).log_mean.tolist()
+    >>> strata = {"class_index": [0], "prior": ZeroShotPrior(ids, images[0], strength=0.0)}
+    >>> expectation(images, log_sums, np.eye(2), temperature=1.0, **strata).log_mean.tolist()
     [0.0, -1.0]
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     log_divisor = np.asarray(class_logsumexp, dtype=float)
 
     # Corpus labels are the rows here, and the images the bank that is summed over.
     with Chunks(device, corpus) as chunks:
         images = chunks.matrix(X)
 
-        def over_images(log_weight: np.ndarray | float) -> np.ndarray:
+        def over_images(log_weight: np.ndarray) -> np.ndarray:
             """Return ``log sum_i weight_i r_j(x_i)``."""
             offset = chunks.tensor(log_weight - log_divisor)
-            blocks = chunks.blocks(corpus, 1 / temperature)
-            sums = torch.cat([chunks.logsumexp(rows, images, offset=offset) for rows in blocks])
+            sums = chunks.logsumexp(corpus, images, 1 / temperature, offset=offset)
             return sums.squeeze(1).cpu().numpy()
-
-        if prior is None:
-            return Expectation(over_images(-np.log(len(X))))
 
         index = np.asarray(class_index)
         n_classes = len(prior.class_embeddings)
@@ -246,8 +242,8 @@ def expectation(
             sums = [(z + log_prior_weight).logsumexp(dim=1), z[:, covered].logsumexp(dim=1)]
             return torch.stack(sums, dim=1)
 
-        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale)
-        guess, covered_guess = torch.cat(guesses).T.cpu().numpy()
+        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale, shape=(2,))
+        guess, covered_guess = guesses.T.cpu().numpy()
 
     shift = float(np.median(covered_own - covered_guess))
     return Expectation(np.logaddexp(own, guess + shift), shift)
@@ -259,8 +255,8 @@ def leave_one_out_scores(
     corpus_embeddings: Any,
     *,
     temperature: float,
-    class_index: Any = None,
-    prior: ZeroShotPrior | None = None,
+    class_index: Any,
+    prior: ZeroShotPrior,
     shift: float = 0.0,
     device: Device = "auto",
 ) -> np.ndarray:
@@ -269,7 +265,7 @@ def leave_one_out_scores(
     Parameters
     ----------
     X, class_logsumexp, corpus_embeddings, temperature, class_index, prior
-        As in :func:`expectation`; at least two images, or a prior.
+        As in :func:`expectation`. Of a single image the guess from names is all that is left.
     shift : float, default=0.0
         The prior's shift from :func:`expectation`, kept.
     device : str or torch.device, default="auto"
@@ -283,65 +279,70 @@ def leave_one_out_scores(
     Raises
     ------
     ValueError
-        As :func:`expectation`, or a single image and no prior.
+        As :func:`expectation`.
 
     Examples
     --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import leave_one_out_scores
-    >>> leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0).round(3)
+    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
+    >>> strata = {"class_index": [0, 0], "prior": ZeroShotPrior(np.eye(2)[:1], [0, 0], strength=0)}
+    >>> scores = leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0, **strata)
+    >>> scores.round(3)
     array([-0.434, -0.434])
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature, class_index, prior)
-    if prior is None and len(X) == 1:
-        raise ValueError(
-            "Leaving one of 1 image out leaves none: give at least two ID images, or a prior."
-        )
-    # The plain mean is that of one class without a guess.
-    n_classes = 1 if prior is None else len(prior.class_embeddings)
-    strength = 0.0 if prior is None else prior.strength
-    own = np.zeros(len(X), dtype=int) if class_index is None else np.asarray(class_index)
-    count = np.bincount(own, minlength=n_classes)
+    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
+    own = np.asarray(class_index)
+    n_classes, strength = len(prior.class_embeddings), prior.strength
+    size = np.bincount(own, minlength=n_classes) + strength
 
     with Chunks(device, corpus) as chunks:
         images = chunks.matrix(X)
-        log_divisor = chunks.tensor(class_logsumexp, double=True)
+        log_divisor = chunks.tensor(class_logsumexp, double=True)[:, None]
         index = torch.from_numpy(own).to(chunks.device)
-        size = chunks.tensor(np.maximum(count + strength, _TINY_COUNT), double=True)
-        size_without = chunks.tensor(
-            np.maximum(count[own] - 1 + strength, _TINY_COUNT), double=True
-        )
-        log_z = None if prior is None else _LogZ(chunks, prior, corpus, temperature)
+        per_size, per_rest = (_inverse(chunks, sizes) for sizes in (size, size - 1))
+        log_z = _LogZ(chunks, prior, corpus, temperature)
 
-        def log_sum(part: slice, logits: torch.Tensor) -> torch.Tensor:
-            """Log of the sum of r_j / E_j without the image, over some labels; (n,)."""
-            log_ratio = logits.double() - log_divisor
-            largest = log_ratio.amax(dim=1, keepdim=True)
-            total = log_ratio.new_zeros(len(log_ratio), n_classes)
-            if log_z is not None:
-                z = log_z.rows(part) + shift
-                largest = torch.maximum(largest, z.amax(dim=1, keepdim=True))
-                total = strength * torch.exp(z - largest)
+        parts = chunks.row_slices(len(corpus), images, _LEFT_OUT_NUMBERS)
+        log_sums = chunks.empty(len(parts), len(X), double=True)
+
+        def log_sum(i: int) -> None:
+            """Log of the sum over some labels of r_j / E_j, E_j made without the image."""
+            labels = chunks.matrix(corpus[parts[i]]) * (1 / temperature)
+            log_ratio = chunks.product(images, labels).double().sub_(log_divisor)
+            z = log_z.rows(parts[i]).T + shift
+            largest = torch.maximum(log_ratio.amax(dim=0), z.amax(dim=0))
 
             # Sums per class, in units of exp(largest): n0 Z_kj plus those of the images.
-            log_ratio -= largest
-            ratio = log_ratio.exp()
-            total.index_add_(1, index, ratio)
+            guess = strength * torch.exp(z - largest)
+            ratio = log_ratio.sub_(largest).exp()
+            total = guess.index_add(0, index, ratio)
 
-            # K E_j without image i: the other classes as they are, its own class without it.
-            mean = total / size
-            others = (mean.sum(dim=1, keepdim=True) - mean[:, index]).clamp_(min=0)
-            rest = (total[:, index] - ratio).clamp_(min=0)
-            without = (others + rest / size_without) / n_classes
-            return (log_ratio - without.clamp_(min=_TINY).log_()).logsumexp(dim=0)
+            # K E_j without image i: the means of the other classes, and that of its own class
+            # without it, which is (sum - r_j(x_i)) / (size - 1).
+            mean = total * per_size
+            others = (mean.sum(dim=0) - mean).clamp_(min=0)
+            without = (others + total * per_rest)[index]
+            without.addcmul_(ratio, per_rest[index], value=-1)
 
-        sums = chunks.products(
-            log_sum, corpus, images, 1 / temperature, most_numbers=_LEFT_OUT_NUMBERS
-        )
-        log_sums = torch.stack(sums).logsumexp(dim=0).cpu().numpy()
-    return np.log(len(corpus)) - log_sums
+            # Of the image that a label is most active on, which may hold nearly all of its sum,
+            # these differences would be rounding. Its own sums are made of what is left.
+            top = ratio.argmax(dim=0, keepdim=True)
+            own_class = index[top]
+            mates = torch.where(index[:, None] == own_class, ratio, 0).scatter_(0, top, 0)
+            rest_of_top = guess.gather(0, own_class) + mates.sum(dim=0, keepdim=True)
+            others_of_top = mean.scatter_(0, own_class, 0).sum(dim=0, keepdim=True)
+            of_top = others_of_top + rest_of_top * per_rest.squeeze(1)[own_class]
+            without.scatter_(0, top, of_top)
+
+            log_mean = without.clamp_(min=_TINY).log_() - math.log(n_classes)
+            log_sums[i] = log_ratio.sub_(log_mean).logsumexp(dim=1)
+
+        chunks.map(log_sum, range(len(parts)), len(corpus) * images.shape[0] * images.shape[1])
+        found = log_sums.logsumexp(dim=0).cpu().numpy()
+    return np.log(len(corpus)) - found
 
 
 def expectation_score(
@@ -391,8 +392,6 @@ def expectation_score(
     >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([10.  , -9.31, -9.31])
     """
-    import torch
-
     X, class_embeddings, corpus_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )
@@ -416,53 +415,10 @@ def expectation_score(
 
     with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
         classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
-        added = chunks.tensor(offset)
-
-        parts = []
-        for rows in chunks.blocks(X, 1 / temperature):
-            log_divisor = chunks.logsumexp(rows, classes)
-            parts.append(log_divisor - chunks.logsumexp(rows, corpus, offset=added))
-        scores = torch.cat(parts).squeeze(1).cpu().numpy()
+        over_classes = chunks.logsumexp(X, classes, 1 / temperature)
+        over_corpus = chunks.logsumexp(X, corpus, 1 / temperature, offset=chunks.tensor(offset))
+        scores = (over_classes - over_corpus).squeeze(1).cpu().numpy()
     return scores + np.log(n_labels)
-
-
-def add_background(
-    scores: Any, largest_cosine: Any, log_expectation: float, *, weight: float, temperature: float
-) -> np.ndarray:
-    r"""Add a background label: one that every image would activate equally, but for the class names.
-
-    ``r_0(x) = exp(-max_k cos(x, t_k) / T)`` and its ID mean :math:`E_0` enter the mean with
-    `weight` times the weight of all corpus labels together: ``-log((exp(-score) + weight r_0 / E_0)
-    / (1 + weight))``. It speaks against images that are like no class and like no corpus label
-    either.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        From :func:`expectation_score`.
-    largest_cosine : array-like of shape (n,)
-        Largest cosine to a class name.
-    log_expectation : float or array-like of shape (n,)
-        log E_0.
-    weight : float
-        Above 0.
-    temperature : float
-        T.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        Higher = more ID.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.scoring.enl import add_background
-    >>> add_background([0.0], [0.3], -30.0, weight=1.0, temperature=0.01).round(3).tolist()
-    [0.0]
-    """
-    log_ratio = -np.asarray(largest_cosine, dtype=float) / temperature - log_expectation
-    corpus_part = -np.asarray(scores, dtype=float)
-    return np.log1p(weight) - np.logaddexp(corpus_part, np.log(weight) + log_ratio)
 
 
 class _LogZ:
@@ -488,19 +444,17 @@ class _LogZ:
         return self.finish(part, self._chunks.product(rows, self.bank))
 
 
+def _inverse(chunks: Chunks, sizes: np.ndarray) -> torch.Tensor:
+    """Return 1 / sizes as a column, and 0 where there is nothing to divide."""
+    positive = sizes > 0
+    return chunks.tensor(positive / np.where(positive, sizes, 1), double=True)[:, None]
+
+
 def _check_fit(
-    X: Any,
-    corpus_embeddings: Any,
-    temperature: Any,
-    class_index: Any,
-    prior: ZeroShotPrior | None,
+    X: Any, corpus_embeddings: Any, temperature: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Check what the two sums over ID images are made of."""
     X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
     if len(X) == 0:
         raise ValueError("X is empty: at least one ID image is needed.")
-    if (class_index is None) != (prior is None):
-        raise ValueError(
-            "class_index and prior go together: give both (stratified) or neither (plain)."
-        )
     return X, corpus, check_positive("temperature", temperature)

@@ -179,8 +179,6 @@ def zero_shot_log_expectation(
     >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
     array([-0.219, -0.219, -0.499])
     """
-    import torch
-
     text, corpus = check_matrices(
         class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
     )
@@ -188,9 +186,8 @@ def zero_shot_log_expectation(
 
     # The corpus labels are the rows here, and the class names the bank that is summed over.
     with Chunks(device, corpus) as chunks:
-        bank, offset = chunks.matrix(text), chunks.tensor(per_class)
-        blocks = chunks.blocks(corpus, scale)
-        sums = torch.cat([chunks.logsumexp(rows, bank, offset=offset) for rows in blocks])
+        offset = chunks.tensor(per_class)
+        sums = chunks.logsumexp(corpus, chunks.matrix(text), scale, offset=offset)
         return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(text))
 
 
@@ -294,13 +291,10 @@ def _weighted_logsumexp(
     device: Device,
 ) -> np.ndarray:
     """Return ``log sum_j w_j exp(cos(x, n_j) / T) / Z_j`` of each image, (n,)."""
-    import torch
-
     with np.errstate(divide="ignore"):  # a weight may be 0
         log_weights = np.log(weights)
 
     with Chunks(device, corpus) as chunks:
-        bank, offset = chunks.matrix(corpus), chunks.tensor(log_weights - log_z)
-        blocks = chunks.blocks(X, 1 / temperature)
-        sums = [chunks.logsumexp(rows, bank, offset=offset) for rows in blocks]
-        return torch.cat(sums).squeeze(1).cpu().numpy()
+        offset = chunks.tensor(log_weights - log_z)
+        sums = chunks.logsumexp(X, chunks.matrix(corpus), 1 / temperature, offset=offset)
+        return sums.squeeze(1).cpu().numpy()

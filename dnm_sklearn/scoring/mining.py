@@ -232,8 +232,6 @@ def norm_representativeness(
     >>> norm_representativeness(np.eye(2), [9.0, 8.0], n_neighbors=1).round(4)
     array([-2.7726, -2.6391])
     """
-    import torch
-
     corpus = check_matrix("corpus_embeddings", corpus_embeddings)
     norms = np.asarray(norms, dtype=np.float64)
     if norms.shape != (corpus.shape[0],):
@@ -256,8 +254,8 @@ def norm_representativeness(
             return -distance.clamp_(min=_TINY_DISTANCE).log_().mean(dim=1)
 
         bank = chunks.matrix(corpus)
-        parts = chunks.products(representativeness, bank, bank, most_numbers=_SEARCH_NUMBERS)
-        return torch.cat(parts).cpu().numpy()
+        found = chunks.products(representativeness, bank, bank, most_numbers=_SEARCH_NUMBERS)
+        return found.cpu().numpy()
 
 
 def negative_proportion(

@@ -189,7 +189,7 @@ def dnm_log_confidence(
 
     groups = negative_embeddings[: group_size * n_groups]
     banks = [(class_embeddings, 1), (groups, n_groups), (positives, 1)]
-    out = _score(finish, X, banks, temperature, device)
+    out = _score(finish, X, banks, temperature, device, shape=(2,))
     return np.ascontiguousarray(out[:, 0]), int(out[:, 1].sum())
 
 
@@ -325,19 +325,20 @@ def _score(
     banks: Sequence[tuple[Any, int]],
     temperature: float,
     device: Device,
+    shape: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Return `finish` of the log-sum-exps of all banks, each with its number of groups."""
-    import torch
-
     with Chunks(device, *(bank for bank, _ in banks)) as chunks:
         resident = [(chunks.matrix(bank), n_groups) for bank, n_groups in banks]
         n_sums = max(n_groups for _, n_groups in banks)
+        out = chunks.empty(X.shape[0], *shape, double=True)
 
-        parts = []
-        for rows in chunks.blocks(X, 1 / temperature, n_sums):
-            sums = [chunks.logsumexp(rows, bank, n_groups) for bank, n_groups in resident]
-            parts += chunks.by_rows(finish, *sums)
-        return torch.cat(parts).cpu().numpy()
+        for block in chunks.blocks(X, n_sums):
+            sums = []
+            for bank, n_groups in resident:
+                sums.append(chunks.logsumexp(X[block], bank, 1 / temperature, n_groups=n_groups))
+            out[block] = chunks.by_rows(finish, *sums, shape=shape)
+        return out.cpu().numpy()
 
 
 def _check_groups(n_labels: int, n_groups: Any) -> int:

@@ -80,8 +80,6 @@ def activation_log_odds(
     >>> activation_log_odds(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([  9.59, -10.  ,  -1.1 ])
     """
-    import torch
-
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings
     )
@@ -92,11 +90,8 @@ def activation_log_odds(
         classes, ranked = chunks.matrix(class_embeddings), chunks.matrix(negative_embeddings)
         positions = _score_positions(len(ranked), step, chunks.device)
 
-        parts = []
-        for rows in chunks.blocks(X, scale):
-            class_logsumexp = chunks.logsumexp(rows, classes)
-            parts.append(_ranked_log_odds(chunks, rows, class_logsumexp, ranked, positions))
-        return torch.cat(parts).cpu().numpy()
+        log_sums = chunks.logsumexp(X, classes, scale)
+        return _ranked_log_odds(chunks, X, scale, log_sums, ranked, positions).cpu().numpy()
 
 
 def otsu_threshold(scores: Any) -> float:
@@ -168,15 +163,16 @@ def _score_positions(n_labels: int, step: int, device: Any) -> torch.Tensor | No
 
 def _ranked_log_odds(
     chunks: Chunks,
-    rows: Any,
+    X: Any,
+    scale: float,
     class_logsumexp: torch.Tensor,
     ranked: Any,
     positions: torch.Tensor | None,
 ) -> torch.Tensor:
     """Log-odds of the mean over positions of ``sigmoid(a - c_m)``, float64 (n,).
 
-    `rows` are divided by the temperature, `class_logsumexp` is a of shape (n, 1), and `ranked` are
-    the embeddings of the negatives, most activated first.
+    Logits are `scale` times the cosines of X, `class_logsumexp` is a of shape (n, 1), and `ranked`
+    are the embeddings of the negatives, most activated first.
     """
     import torch
 
@@ -195,4 +191,4 @@ def _ranked_log_odds(
         inside = id_sum.squeeze(1) * weight.sum(dim=1)
         return inside.log_() - sums.mul_(weight).sum(dim=1).log_()
 
-    return torch.cat(chunks.products(log_odds, rows, ranked, most_numbers=_RANKED_NUMBERS))
+    return chunks.products(log_odds, X, ranked, scale, most_numbers=_RANKED_NUMBERS)

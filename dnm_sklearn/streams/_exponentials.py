@@ -30,7 +30,7 @@ class Exponentials:
     def __init__(self, chunks: Chunks, bank: Any) -> None:
         self._chunks, self._bank = chunks, bank
         # Every batch uses them again: fresh memory costs as much as the work in it.
-        self._buffer, self._sums = self._empty(0), self._empty(0, len(bank))
+        self._buffer, self._sums = chunks.empty(0), chunks.empty(0, len(bank))
 
     def fill(self, rows: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
         """Take in images, divided by the temperature, in place of those before.
@@ -41,15 +41,15 @@ class Exponentials:
         self._n_multiplications = n_rows * n_labels * self._bank.shape[1]
         self._labels = self._chunks.label_slices(n_rows, n_labels, self._n_multiplications)
         if len(self._buffer) < n_rows * n_labels:
-            self._buffer = self._empty(n_rows * n_labels)
+            self._buffer = self._chunks.empty(n_rows * n_labels)
 
         # Each chunk has its own run of the buffer, so that it is contiguous.
         self._parts = []
         for labels in self._labels:
             numbers = self._buffer[n_rows * labels.start : n_rows * labels.stop]
             self._parts.append(numbers.view(n_rows, labels.stop - labels.start))
-        self._largest = self._empty(n_rows, len(self._labels), double=True)
-        total = self._empty(n_rows, len(self._labels), double=True)
+        self._largest = self._chunks.empty(n_rows, len(self._labels), double=True)
+        total = self._chunks.empty(n_rows, len(self._labels), double=True)
 
         def chunk(i: int) -> None:
             logits = multiply(rows, self._bank[self._labels[i]], self._parts[i])
@@ -83,7 +83,7 @@ class Exponentials:
         """
         n_groups, ends = len(sizes), np.cumsum(sizes, dtype=int)
         if len(self._sums) < n_groups:
-            self._sums = self._empty(n_groups, len(self._bank))
+            self._sums = self._chunks.empty(n_groups, len(self._bank))
         out = self._sums[:n_groups]
         if not n_groups:
             return out
@@ -113,9 +113,3 @@ class Exponentials:
 
     def _map(self, chunk: Any) -> None:
         self._chunks.map(chunk, range(len(self._labels)), self._n_multiplications)
-
-    def _empty(self, *shape: int, double: bool = False) -> torch.Tensor:
-        import torch
-
-        dtype = torch.float64 if double else self._chunks.dtype
-        return torch.empty(shape, dtype=dtype, device=self._chunks.device)

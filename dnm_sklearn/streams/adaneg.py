@@ -133,14 +133,12 @@ class LabelMemoryStream:
         ndarray of shape (n,), float64
             Log-odds, higher = more ID.
         """
-        import torch
-
         with self._chunks as chunks:
-            parts = []
-            for block in chunks.blocks(rows, 1.0, len(self._text)):
-                images = torch.as_tensor(block)
-                parts.append(self._mixed(images, *self._score_statically(images)))
-            return torch.cat(parts).cpu().numpy()
+            out = chunks.empty(len(rows), double=True)
+            for block in chunks.blocks(rows, len(self._text)):
+                images = chunks.tensor(rows[block])
+                out[block] = self._mixed(images, *self._score_statically(images))
+            return out.cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
         """Remember the confident images of a batch, then score it.
@@ -166,16 +164,14 @@ class LabelMemoryStream:
 
     def _score_statically(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits of all labels (b, K + Q * G), and the grouped score's log probabilities."""
-        import torch
-
         logits = images.new_empty(len(images), len(self._text))
 
         def score(part: slice, found: torch.Tensor) -> torch.Tensor:
             logits[part] = found
             return self._log_probabilities(found)
 
-        parts = self._chunks.products(score, images, self._text, self._scale)
-        return logits, torch.cat(parts)
+        static = self._chunks.products(score, images, self._text, self._scale, shape=(2,))
+        return logits, static
 
     def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log of the grouped score p and of 1 - p, float64 (b, 2)."""
@@ -201,7 +197,7 @@ class LabelMemoryStream:
             inside, outside = torch.logaddexp(adapted, static + self._log_weight).unbind(dim=1)
             return inside - outside
 
-        return torch.cat(self._chunks.by_rows(mix, logits, static))
+        return self._chunks.by_rows(mix, logits, static)
 
     # -- memory -----------------------------------------------------------------------------------
 

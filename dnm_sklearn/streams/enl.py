@@ -50,8 +50,9 @@ class ExpectationStream:
         Part of each weight that does not follow the stream.
     shrinkage : float
         Admitted images at which the weights are halfway between static and followed.
-    background : callable, optional
-        From unit rows (b, D) and their scores (b,) to the final scores: adds the background label.
+    margin : callable
+        From unit rows (b, D) to what is added to their scores (b,), whatever the label weights. It
+        must not change.
     device : str or torch.device, default="auto"
         "auto" = the GPU if there is one.
     """
@@ -67,7 +68,7 @@ class ExpectationStream:
         admit: Callable[[np.ndarray, np.ndarray], np.ndarray],
         floor: float,
         shrinkage: float,
-        background: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        margin: Callable[[np.ndarray], np.ndarray],
         device: Device = "auto",
     ) -> None:
         self._chunks = chunks = Chunks(
@@ -89,7 +90,7 @@ class ExpectationStream:
         self._offset = chunks.tensor(log_weights - log_expectation)
         self._temperature = temperature
         self._admit, self._floor, self._shrinkage = admit, floor, shrinkage
-        self._background = background or (lambda rows, scores: scores)
+        self._margin = margin
 
     def start(self, window: int) -> None:
         """Begin with nothing admitted.
@@ -178,7 +179,7 @@ class ExpectationStream:
             log_weights=self.log_weights(),
             device=self._chunks.device,
         )
-        return self._background(rows, scores)
+        return scores + self._margin(rows)
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
         """Admit surely-OOD images of a batch, then score the batch.
@@ -193,14 +194,13 @@ class ExpectationStream:
         ndarray of shape (b,), float64
             Higher = more ID.
         """
-        features = self._chunks.tensor(batch)
+        features, added = self._chunks.tensor(batch), self._margin(batch)
         with self._chunks as chunks:
             rows = features / self._temperature
             over_classes = chunks.logsumexp(rows, self._classes).squeeze(1)
             over_corpus = self._activations.fill(rows, self._offset)
-            static = self._finish(over_classes, over_corpus)
+            static = self._finish(over_classes, over_corpus) + added
 
-        static = self._background(batch, static)
         admitted = np.flatnonzero(self._admit(batch, static))
         self._n_seen += len(batch)
 
@@ -212,9 +212,7 @@ class ExpectationStream:
                 return static
             # The exponentials of the batch are still there: new weights need no new product.
             over_corpus = self._activations.row_sums(factor.to(self._chunks.dtype))
-            scores = self._finish(over_classes, over_corpus)
-
-        return self._background(batch, scores)
+            return self._finish(over_classes, over_corpus) + added
 
     def _remember(
         self, features: torch.Tensor, admitted: np.ndarray, log_weight: torch.Tensor

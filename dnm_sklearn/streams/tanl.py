@@ -130,7 +130,7 @@ class ActivationStream:
 
             for start in range(0, max(map(len, kept)), _START_ROWS):
                 parts = [rows[start : start + _START_ROWS] for rows in kept]
-                log_sums = [chunks.logsumexp(rows * self._scale, self._classes) for rows in parts]
+                log_sums = [chunks.logsumexp(rows, self._classes, self._scale) for rows in parts]
                 self._take_in(parts, log_sums)
             order = self._top(*self._means()).cpu().numpy()
 
@@ -221,12 +221,11 @@ class ActivationStream:
 
         with self._chunks as chunks:
             features = chunks.tensor(batch)
-            rows = features * self._scale
-            log_sums = chunks.logsumexp(rows, self._classes)
+            log_sums = chunks.logsumexp(features, self._classes, self._scale)
 
             # First scores, with the labels that the queues activate, move the threshold.
             means = self._means()
-            first = self._ranked(rows, log_sums, self._top(*means)).sigmoid_()
+            first = self._ranked(features, log_sums, self._top(*means)).sigmoid_()
             self._push_scores(first)
             self._otsu = threshold = _otsu(self._known_scores())
 
@@ -245,7 +244,7 @@ class ActivationStream:
                 if len(index):
                     of_batch = totals[side] / len(index)
                     means[side] = self._alpha * means[side] + (1 - self._alpha) * of_batch
-            second = self._ranked(rows, log_sums, self._top(*means))
+            second = self._ranked(features, log_sums, self._top(*means))
 
         self._n_seen += len(batch)
         return second.cpu().numpy()
@@ -253,12 +252,13 @@ class ActivationStream:
     # -- parts of a batch -------------------------------------------------------------------------
 
     def _ranked(
-        self, rows: torch.Tensor, log_sums: torch.Tensor, order: torch.Tensor
+        self, features: torch.Tensor, log_sums: torch.Tensor, order: torch.Tensor
     ) -> torch.Tensor:
-        """Log-odds of rows with the corpus labels `order`."""
-        chunks = self._chunks
-        ranked = chunks.take(self._corpus, order)
-        return _ranked_log_odds(chunks, rows, log_sums, ranked, self._positions)
+        """Log-odds of images with the corpus labels `order`."""
+        ranked = self._chunks.take(self._corpus, order)
+        return _ranked_log_odds(
+            self._chunks, features, self._scale, log_sums, ranked, self._positions
+        )
 
     def _means(self) -> list[torch.Tensor]:
         """Mean activation rows of the two queues."""
@@ -281,7 +281,7 @@ class ActivationStream:
 
         # One product with the corpus for all of them.
         rows = torch.cat([*new, *stale]) * self._scale
-        stale_sums = self._chunks.logsumexp(torch.cat(stale) * self._scale, self._classes)
+        stale_sums = self._chunks.logsumexp(torch.cat(stale), self._classes, self._scale)
         over_classes = torch.cat([*log_sums, stale_sums]).squeeze(1)
         over_corpus = self._activations.fill(rows)
         log_weight = -torch.logaddexp(over_classes, over_corpus)

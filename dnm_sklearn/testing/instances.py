@@ -6,7 +6,7 @@ from typing import Any
 
 from dnm_sklearn.adapters import OODClassifier, SklearnOutlierAdapter
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.detectors import UnknownImageDetector, all_detectors
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.testing.fake_embedder import FakeEmbedder
 
@@ -21,6 +21,7 @@ _SMALL = {
     "n_activated": 20,
     "max_similarity": None,
 }
+_CLASSES = ["cat", "dog", "owl"]
 # Batches so small that the order of a stream shows in the few rows of a check.
 _STREAM_BATCH = 4
 
@@ -37,7 +38,7 @@ _TRANSDUCTIVE = {
 
 
 def make_detectors(**params: Any) -> list[Any]:
-    """One instance of each detector, and of test-time methods one in each adaptation.
+    """One instance of each detector (the front door too), of test-time methods one per adaptation.
 
     Parameters
     ----------
@@ -55,17 +56,22 @@ def make_detectors(**params: Any) -> list[Any]:
     >>> type(make_detectors()[0]).__name__
     'MCMDetector'
     """
-    values = {"classes": ["cat", "dog", "owl"], "embedder": FakeEmbedder(), **_SMALL, **params}
+    values = {"classes": _CLASSES, "embedder": FakeEmbedder(), **_SMALL, **params}
 
     instances = []
-    for cls in all_detectors().values():
+    detectors: list[Any] = [*all_detectors().values(), UnknownImageDetector]
+    for cls in detectors:
         known = cls().get_params(deep=False)
         chosen = {key: value for key, value in values.items() if key in known}
         if "adaptation" not in known:
             instances.append(cls(**chosen))
             continue
         for mode in ("frozen", "transductive"):
-            stream = {"adaptation": mode, "batch_size": _STREAM_BATCH}
+            stream: dict[str, Any] = {"adaptation": mode, "batch_size": _STREAM_BATCH}
+            # The y of scikit-learn's checks, 0, 1 and 2, then names no class: without ID images
+            # ENL's stream goes by the names, and learns from the few rows of a check.
+            if mode == "transductive" and "classes" not in params:
+                stream["classes"] = _CLASSES[:2]
             instances.append(cls(**{**chosen, **stream}))
 
     return instances

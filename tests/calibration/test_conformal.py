@@ -147,6 +147,26 @@ def test_false_alarms_are_rare_and_drift_is_found():
     assert len(found) / len(drift) > 0.9
 
 
+def test_capital_dealt_anew_finds_a_drift_that_begins_late():
+    """After long ID streams the experts that bet on drift have nothing left, but for what is dealt anew."""
+    rng = np.random.default_rng(7)
+    known, late = rng.normal(size=200), rng.normal(3, 1, size=60)
+    delays = {"default": [], 0.001: [], 0.0: []}
+    for seed in range(5):
+        stream = np.r_[rng.normal(size=3000), late]
+        for switch, found in delays.items():
+            params = {} if switch == "default" else {"switch": switch}
+            alarm = ConformalTestMartingale(known, alpha=0.01, random_state=seed, **params)
+            alarm.update(stream)
+            assert alarm.log_capital_ == pytest.approx(
+                naive_log_capital(alarm.p_values_, params.get("switch", 0.001))[-1]
+            )
+            found.append((alarm.alarm_at_ or 10_000) - 3000)
+    assert delays["default"] == delays[0.001]
+    assert 0 < max(delays["default"]) < 30
+    assert np.mean(delays[0.0]) > 1.5 * np.mean(delays["default"])
+
+
 def test_alarm_skips_nan_and_checks_its_input():
     alarm = ConformalTestMartingale([0.0, 1.0]).update([np.nan, 0.5])
     assert alarm.n_seen_ == 1

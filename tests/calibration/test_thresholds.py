@@ -6,6 +6,7 @@ import pytest
 from dnm_sklearn.calibration.conformal import calibration_threshold, conformal_p_values
 from dnm_sklearn.calibration.thresholds import (
     contamination_threshold,
+    expected_threshold,
     midpoint_above,
     quantile_threshold,
 )
@@ -25,6 +26,21 @@ def test_quantile_threshold_is_the_smallest_that_keeps_enough(n, keep):
     assert (scores <= threshold).mean() >= keep
     below = scores[scores < threshold]
     assert len(below) == 0 or (scores <= below.max()).mean() < keep
+
+
+@pytest.mark.parametrize("flagged", [0.05, 0.2])
+@pytest.mark.parametrize("n", [19, 50, 173])
+def test_expected_threshold_flags_that_proportion_of_new_scores(n, flagged):
+    rng = np.random.default_rng(n)
+    rates = [1 - expected_threshold(rng.uniform(size=n), flagged) for _ in range(4000)]
+    # Scores are uniform, so that 1 - threshold is the rate; sd of the mean at most 0.0015.
+    assert np.mean(rates) == pytest.approx(flagged, abs=0.005)
+
+
+def test_expected_threshold_of_few_scores_is_the_largest():
+    for n in (1, 2, 18):
+        assert expected_threshold(np.arange(n), 0.05) == n - 1
+    assert expected_threshold(np.arange(20), 0.05) == pytest.approx(18.95)
 
 
 def test_midpoint_above_moves_no_other_row_over_the_threshold():

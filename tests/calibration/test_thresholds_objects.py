@@ -7,6 +7,7 @@ from scipy.special import expit
 
 from dnm_sklearn import EnergyDetector, MaxLogitDetector, MCMDetector, NegLabelDetector
 from dnm_sklearn.calibration import conformal, thresholds
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.testing import make_ood_blobs
 
 WORLD = make_ood_blobs()
@@ -140,7 +141,7 @@ def test_probabilities_are_what_they_say():
         build().fit().predict_proba(WORLD.X, method="linear")
     with pytest.raises(ValueError, match="given to fit"):
         build().fit().predict(WORLD.X, return_confidence=True)
-    with pytest.raises(ValueError, match="calibrate"):
+    with pytest.warns(UncalibratedThresholdWarning, match="calibrate"):
         build(MCMDetector).fit().predict_proba(WORLD.X)
 
 

@@ -19,7 +19,9 @@ from dnm_sklearn import (
 )
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.scoring.mining import negative_proportion
+from dnm_sklearn.testing import FakeEmbedder
 
 T = 0.01
 
@@ -247,28 +249,32 @@ def test_synonyms_and_templates_are_averaged():
     assert det.class_names_.tolist() == ["cat", "dog"]
 
 
-def test_thresholds_of_the_negative_family_are_their_zero_points():
+def test_thresholds_of_the_negative_family_start_at_their_zero_points():
     names, _, table, X, _ = world()
     neg = build(NegLabelDetector, names, table, n_groups=5).fit()
-    assert neg.threshold_ == pytest.approx(-np.log(5))
+    log_k = np.log(len(names))
+    assert neg.threshold_ == pytest.approx(-np.log(5) + 1.9 - 0.38 * log_k)
     dnm = build(DebiasedNegMiningDetector, names, table, n_groups=5, negative_prior=0.9).fit()
-    assert dnm.threshold_ == pytest.approx(-np.log(5 * dnm.id_scale_))
+    assert dnm.threshold_ == pytest.approx(-np.log(5 * dnm.id_scale_) + 3.3 - 0.59 * log_k)
     assert set(neg.predict(X)) == {0, 1}
     assert neg.decision_scores_.shape == neg.labels_.shape == (0,)
 
 
 @pytest.mark.parametrize("cls", [MCMDetector, MaxLogitDetector, EnergyDetector])
-def test_methods_without_zero_point_say_so(cls):
+def test_methods_in_cosines_decide_by_a_guess_where_the_model_is_unknown_and_say_so(cls):
     names, _, table, X, y = world()
-    det = build(cls, names, table).fit()
-    assert det.threshold_ is None
-    for method in (det.predict, det.predict_class):
-        with pytest.raises(ValueError, match="calibrate"):
-            method(X)
+    for method in ("predict", "predict_class"):
+        det = build(cls, names, table).fit()
+        with pytest.warns(UncalibratedThresholdWarning, match="no rule is known.*calibrate"):
+            getattr(det, method)(X)
+    assert det.threshold_source_ == "names"
     assert build(cls, names, table).fit(X).labels_.mean() == pytest.approx(0.1, abs=0.02)
     known = build(cls, names, table).fit(X, y)
     assert (known.labels_[y == 0] == 0).mean() == pytest.approx(0.95, abs=0.03)
     assert (det.calibrate(X[y == 0]).predict(X[y == 0]) == 0).mean() >= 0.95
+    # Rows known to be OOD set no threshold, so that the guess is all there is.
+    only_ood = build(cls, names, table).fit(X, np.ones(len(X), dtype=int))
+    assert only_ood.threshold_source_ == "names"
 
 
 def test_contamination_flags_that_share_of_the_rows_not_known_to_be_ood():
@@ -282,6 +288,21 @@ def test_contamination_flags_that_share_of_the_rows_not_known_to_be_ood():
         det.fit()
     with pytest.raises(ValueError, match=r"every row of X \(n_samples=80\) is known to be OOD"):
         det.fit(X, np.ones(len(X), dtype=int))
+
+
+def test_contamination_without_images_is_refused_before_any_name_is_encoded():
+    class Costly(FakeEmbedder):
+        def encode_text(self, *args, **params):
+            raise AssertionError("names were encoded")
+
+    class Half:
+        def eval(self, scores):
+            return (scores > np.median(scores)).astype(int)
+
+    for contamination in (0.1, Half()):
+        det = NegLabelDetector(["cat", "dog"], embedder=Costly(), contamination=contamination)
+        with pytest.raises(ValueError, match="needs images"):
+            det.fit()
 
 
 def test_predict_class_names_the_class_or_ood():
@@ -401,7 +422,6 @@ def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
 
     from dnm_sklearn.metrics import auroc_scorer
     from dnm_sklearn.scoring import mining
-    from dnm_sklearn.testing import FakeEmbedder
 
     mined, encoded = [], []
     for owner, name, calls in (

@@ -4,15 +4,16 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy import stats
+from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
-from dnm_sklearn import EmbeddingTable, ENLDetector, NegLabelDetector
-from dnm_sklearn.calibration.thresholds import quantile_threshold
+from dnm_sklearn import EmbeddingTable, ENLDetector, NegLabelDetector, load
 from dnm_sklearn.datasets import load_embedding_suite
-from dnm_sklearn.datasets.noise import noise_images
 from dnm_sklearn.detectors import enl as enl_module
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
+
+pd = pytest.importorskip("pandas")
 
 
 def unit(rows):
@@ -33,22 +34,128 @@ def build(world, **params):
     return ENLDetector(world.names, embedder=world.table, corpus=world.words, **params)
 
 
+def naive_margin(X, y, text, nbar, rows, without=None):
+    """C of `rows` from images X of classes y, with image `without` left out of its class."""
+    o = np.empty(len(X))
+    best = np.full(len(rows), -np.inf)
+
+    def row(k, left_out):
+        own = [i for i in range(len(X)) if y[i] == k and i != left_out]
+        total = 25 * 0.5 * (text[k] - nbar) + sum((X[i] - X.mean(axis=0) for i in own), np.zeros(1))
+        return total / (0.5 * (25 + len(own)))
+
+    for i in range(len(X)):
+        o[i] = X[i] @ row(y[i], i)
+    for k in range(len(text)):
+        own = [i for i in range(len(X)) if y[i] == k and i != without]
+        offset = (o[own] - o.mean()).sum() / (len(own) + 4)
+        best = np.maximum(best, rows @ row(k, without) - offset)
+    return best
+
+
+def parts_of_fit(world, X, y):
+    """Class indices, class texts and the mean corpus label, as float64."""
+    index = np.array([world.names.index(name) for name in y])
+    text = world.table.encode_text(world.names).astype(float)
+    return index, text, world.table.encode_text(world.words).astype(float).mean(axis=0)
+
+
+@pytest.mark.parametrize("margin_weight", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("prototype_weight", [0.0, 0.1])
-def test_fit_on_images_scores_by_the_formula(prototype_weight, monkeypatch):
+def test_fit_on_images_scores_by_the_formula(prototype_weight, margin_weight, monkeypatch):
     monkeypatch.setattr(enl_module, "_PROTOTYPE_WEIGHT", prototype_weight)
     world = make_ood_blobs(dim=16)
-    X, y = labelled(world)
-    det = build(world, temperature=0.1).fit(X, y)
+    X, y = labelled(world, per_class=3)
+    det = build(world, temperature=0.1, margin_weight=margin_weight).fit(X, y)
     text = det.class_embeddings_
     rows = np.stack([unit(X[y == name].sum(axis=0)) for name in world.names])
     np.testing.assert_allclose(det.id_prototypes_, text + prototype_weight * rows, atol=1e-6)
     ratio = np.exp((world.X @ det.negative_embeddings_.T.astype(float)) / 0.1)
     ratio /= np.exp(world.X @ det.id_prototypes_.T.astype(float) / 0.1).sum(axis=1, keepdims=True)
     want = -np.log((ratio / np.exp(det.log_expectation_)).mean(axis=1))
-    np.testing.assert_allclose(det.score_samples(world.X), want, rtol=1e-5, atol=1e-6)
+    own = parts_of_fit(world, X, y)
+    left_out = [naive_margin(X, *own, X[i : i + 1], without=i)[0] for i in range(len(X))]
+    margin = naive_margin(X, *own, world.X) - np.mean(left_out)
+    np.testing.assert_allclose(
+        det.score_samples(world.X), want + margin_weight / 0.1 * margin, rtol=1e-5, atol=1e-5
+    )
+    assert det.margin_mean_ == pytest.approx(np.mean(left_out), abs=1e-6)
     assert det.n_id_images_ == len(X)
     assert det.id_scores_.shape == (len(X),)
     assert roc_auc_score(world.y, det.decision_function(world.X)) > 0.95
+
+
+def test_the_temperature_is_0_7_of_the_models():
+    world = make_ood_blobs(dim=16)
+    for scale in (100.0, 20.0):
+        table = EmbeddingTable(
+            [*world.names, *world.words], world.table.encode_text([*world.names, *world.words]),
+            logit_scale=scale,
+        )  # fmt: skip
+        auto = ENLDetector(world.names, embedder=table).fit()
+        assert auto.temperature_ == pytest.approx(0.7 / scale)
+        given = ENLDetector(world.names, embedder=table, temperature=0.7 / scale).fit()
+        np.testing.assert_array_equal(
+            auto.decision_function(world.X), given.decision_function(world.X)
+        )
+
+
+def test_names_only_score_is_the_formula():
+    world = make_ood_blobs(dim=16)
+    det = build(world, temperature=0.1).fit()
+    _, text, nbar = parts_of_fit(world, world.X, [])
+    corpus = det.negative_embeddings_.astype(float)
+    ratio = np.exp(world.X @ corpus.T / 0.1 + det.log_weights_)
+    ratio /= np.exp(world.X @ text.T / 0.1).sum(axis=1, keepdims=True)
+    margin = (world.X @ text.T).max(axis=1) - world.X @ nbar
+    want = -np.log(ratio.mean(axis=1)) + 0.5 / 0.1 * margin
+    np.testing.assert_allclose(det.score_samples(world.X), want, rtol=1e-5, atol=1e-5)
+    assert (det.log_weights_ < 0).any()
+    assert det.margin_mean_ == 0
+
+
+def test_a_class_without_images_has_its_name_in_the_margin():
+    world = make_ood_blobs(dim=16)
+    X, y = labelled(world)
+    some = y != world.names[2]
+    det = build(world).fit(X[some], y[some])
+    names = build(world).fit()
+    np.testing.assert_array_equal(det.margin_rows_[2], names.margin_rows_[2])
+    assert det.margin_offsets_[2] == 0
+    others = np.arange(len(world.names)) != 2
+    assert np.abs(det.margin_rows_ - names.margin_rows_)[others].max(axis=1).min() > 1e-3
+
+
+def test_known_scores_are_leave_one_out_but_for_part_of_the_margin():
+    world = make_ood_blobs(dim=16)
+    X, y = labelled(world, per_class=3)
+    without = build(world, margin_weight=0.0, temperature=0.1).fit(X, y)
+    det = build(world, temperature=0.1).fit(X, y)
+    own = parts_of_fit(world, X, y)
+    left_out = np.array([naive_margin(X, *own, X[i : i + 1], without=i)[0] for i in range(len(X))])
+    known = left_out + 0.4 * (naive_margin(X, *own, X) - left_out)
+    # Known scores are sorted: the margins are compared by their sum, and one image by itself.
+    want = without.id_scores_.sum() - 5 * (known - left_out.mean()).sum()
+    assert det.id_scores_.sum() == pytest.approx(want, rel=1e-5)
+    alone = build(world, temperature=0.1).fit(X[:1], y[:1])
+    bare = build(world, temperature=0.1, margin_weight=0.0).fit(X[:1], y[:1])
+    own = parts_of_fit(world, X[:1], y[:1])
+    left_out = naive_margin(X[:1], *own, X[:1], without=0)
+    gained = 0.4 * (naive_margin(X[:1], *own, X[:1]) - left_out)
+    np.testing.assert_allclose(alone.id_scores_, bare.id_scores_ - 5 * gained, atol=1e-5)
+
+
+def test_the_margin_is_saved(tmp_path):
+    world = make_ood_blobs(dim=16)
+    for images in ((), labelled(world)):
+        det = build(world).fit(*images)
+        det.save(tmp_path / "det.skops")
+        again = load(tmp_path / "det.skops", embedder=world.table)
+        np.testing.assert_array_equal(
+            again.decision_function(world.X), det.decision_function(world.X)
+        )
+        want = det.partial_fit(world.X).decision_function(world.X)
+        np.testing.assert_array_equal(again.partial_fit(world.X).decision_function(world.X), want)
 
 
 def test_only_rows_known_to_be_id_enter_the_expectation():
@@ -57,7 +164,7 @@ def test_only_rows_known_to_be_id_enter_the_expectation():
     want = build(world).fit(X, y)
     both = build(world).fit(np.concatenate([X, world.X[world.y == 1]]), np.r_[y, ["ood"] * 40])
     np.testing.assert_allclose(both.log_expectation_, want.log_expectation_, atol=1e-9)
-    with pytest.warns(UserWarning, match="E = 1 is used"):
+    with pytest.warns(UserWarning, match="without a y"):
         unlabelled = build(world).fit(world.X)
     assert unlabelled.n_id_images_ == 0
     assert unlabelled.id_scores_ is None
@@ -76,29 +183,76 @@ def test_images_without_y_are_not_used_and_a_warning_says_so():
     )
 
 
-def test_names_only_sources_of_the_image_mean():
+def test_names_only_expectation_is_1_or_by_the_image_mean():
     world = make_ood_blobs(dim=16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build(world, image_mean=np.zeros(16)).fit()
-        noise = ENLDetector(world.names, embedder=FakeEmbedder(dim=16), corpus=world.words).fit()
-    assert np.ptp(noise.log_expectation_) > 0
-    images = list(noise_images())
-    assert len(images) == 15
-    mean = FakeEmbedder(dim=16).fit().encode_image(images).mean(axis=0, dtype=float)
-    given = ENLDetector(
-        world.names, embedder=FakeEmbedder(dim=16), corpus=world.words, image_mean=mean
-    ).fit()
-    np.testing.assert_allclose(noise.log_expectation_, given.log_expectation_, rtol=1e-6)
+        given = build(world, image_mean=np.full(16, 0.1)).fit()
+        for embedder in (world.table, FakeEmbedder(dim=16)):
+            without = ENLDetector(world.names, embedder=embedder, corpus=world.words).fit()
+            assert (without.log_expectation_ == 0).all()
+    assert np.ptp(given.log_expectation_) > 0
     with pytest.raises(ValueError, match=r"image_mean must be 16 finite numbers.*shape \(3,\)"):
         build(world, image_mean=np.zeros(3)).fit()
 
 
-def test_threshold_keeps_95_percent_of_leave_one_out_scores():
+def test_zero_shot_threshold_is_the_rule_of_thumb():
+    """Flagged where ``score_samples`` is below 7.5: the threshold is on its negative."""
     world = make_ood_blobs()
-    X, y = labelled(world, per_class=20)
-    det = build(world).fit(X, y)
-    assert (det.id_scores_ <= det.threshold_).mean() == pytest.approx(0.95, abs=0.01)
+    det = build(world).fit()
+    assert det.threshold_ == pytest.approx(-7.5)
+    np.testing.assert_array_equal(det.predict(world.X), det.score_samples(world.X) < 7.5)
+    # In units of a cosine: it moves with the temperature and with the weight of the margin.
+    assert build(world, temperature=0.07).fit().threshold_ == pytest.approx(-0.75)
+    assert build(world, margin_weight=0.0).fit().threshold_ == pytest.approx(-0.024 / 0.007)
+    by_mean = build(world, image_mean=np.zeros(32)).fit()
+    assert by_mean.threshold_ == pytest.approx((0.042 - 0.5 * 0.057) / 0.007)
+    assert "image_mean" in by_mean._zero_shot_doubt()
+    assert det._zero_shot_doubt() == ""
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.05, 0.2])
+def test_threshold_flags_that_proportion_of_new_id_images(contamination):
+    """Not of those that the score is made of, which score too well."""
+    world = make_ood_blobs(n_images=400, dim=64)
+    asked = 0.05 if contamination == "auto" else contamination
+    flagged = []
+    for seed in range(8):
+        X, y = labelled(world, per_class=8, noise=1.5, seed=seed)
+        new, _ = labelled(world, per_class=50, noise=1.5, seed=100 + seed)
+        det = build(world, contamination=contamination).fit(X, y)
+        flagged.append(det.predict(new).mean())
+        # Position (1 - asked) (n + 1), interpolated: the other half of it is below.
+        position = (1 - asked) * (len(X) + 1) - 1
+        want = np.interp(position, np.arange(len(X)), det.id_scores_)
+        assert det.threshold_ == pytest.approx(want)
+    assert np.mean(flagged) == pytest.approx(asked, abs=0.03)
+
+
+def test_a_thresholder_sees_leave_one_out_scores():
+    class Keep:
+        def eval(self, scores):
+            self.seen.append(np.sort(scores))
+            return (scores > np.median(scores)).astype(int)
+
+        seen: list = []
+
+        def __deepcopy__(self, memo):
+            return self
+
+    world = make_ood_blobs()
+    X, y = labelled(world)
+    det = build(world, contamination=Keep()).fit(X, y)
+    np.testing.assert_array_equal(Keep.seen[0], det.id_scores_)
+    assert (det.id_scores_ > det.threshold_).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_with_few_images_the_largest_known_score_is_the_threshold():
+    world = make_ood_blobs()
+    X, y = labelled(world, per_class=1)
+    for n in (1, 8):
+        det = build(world).fit(X[:n], y[:n])
+        assert det.threshold_ == det.id_scores_.max()
 
 
 def test_a_synonym_of_a_class_name_moves_enl_less_than_neglabel():
@@ -147,16 +301,17 @@ def test_bad_id_images_are_found(nearest_name):
     np.testing.assert_allclose(robust.log_expectation_, kept.log_expectation_)
 
 
-@pytest.mark.parametrize("background", [0.0, 1.0])
-def test_scores_of_images_left_out_set_the_threshold_but_for_half_of_trim(background):
+@pytest.mark.parametrize("margin_weight", [0.0, 0.5])
+def test_scores_of_images_left_out_set_the_threshold_but_for_half_of_trim(margin_weight):
     world = make_ood_blobs(n_images=200)
     X, y, _ = with_bad_images(world, nearest_name=True)
-    det = build(world, trim=0.2, background=background).fit(X, y)
+    det = build(world, trim=0.2, margin_weight=margin_weight).fit(X, y)
     used = det.id_images_used_
-    alone = build(world, background=background).fit(X[used], y[used])
+    alone = build(world, margin_weight=margin_weight).fit(X[used], y[used])
     want = np.sort(np.r_[alone.id_scores_, alone.decision_function(X[~used])])
     np.testing.assert_allclose(det.id_scores_, want, atol=1e-5)
-    assert det.threshold_ == quantile_threshold(det.id_scores_[: len(X) - len(X) // 10], keep=0.95)
+    believed = det.id_scores_[: len(X) - len(X) // 10]
+    assert det.threshold_ == np.quantile(believed, 0.95, method="weibull")
     assert build(world, trim=0.0).fit(X, y).threshold_ > det.threshold_
 
 
@@ -286,14 +441,75 @@ def test_id_streams_change_almost_nothing_and_scoring_modes_agree():
     np.testing.assert_allclose(got[100:], streamed[100:], atol=1e-4)
 
 
-def test_with_few_or_no_id_images_names_alone_admit():
+def static_scores(det, rows):
+    return det.reset_adaptation().score_samples(rows)
+
+
+def test_the_gate_is_a_conformal_p_value_where_its_level_is_within_reach():
+    world = make_ood_blobs(n_images=60)
+    X, y = labelled(world, per_class=7, noise=0.6)
+    det = build(world).fit(X[:49], y[:49])
+    static = static_scores(det, world.X)
+    n_as_low = (det.id_scores_ >= -static[:, None]).sum(axis=1)
+    np.testing.assert_array_equal(det._admit(world.X, static), (1 + n_as_low) / 50 <= 0.02)
+    assert 0 < det._admit(world.X, static).sum() < len(static)
+
+
+@pytest.mark.parametrize("n", [2, 16, 48])
+def test_with_fewer_id_images_the_gate_is_a_predictive_quantile(n):
+    """Student's t: score below mean - t sd sqrt(1 + 1 / n) of the known scores."""
+    world = make_ood_blobs(n_images=60)
+    X, y = labelled(world, per_class=6, noise=1.5)
+    order = np.random.default_rng(0).permutation(len(X))[:n]
+    det = build(world).fit(X[order], y[order])
+    known = -det.id_scores_
+    static = np.linspace(known.min() - 20 * np.ptp(known), known.max(), 5000)
+    bound = known.mean() - stats.t.ppf(0.98, n - 1) * np.std(known, ddof=1) * np.sqrt(1 + 1 / n)
+    rows = np.tile(world.X[:1], (len(static), 1))
+    np.testing.assert_array_equal(det._admit(rows, static), static < bound)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_without_id_images_or_with_one_names_alone_admit(n):
     world = make_ood_blobs()
-    det = build(world, image_mean=np.zeros(32)).fit()
+    X, y = labelled(world)
+    det = build(world).fit(*((X[:n], y[:n]) if n else ()))
+    weights = np.exp(build(world).fit().log_weights_)
+    text = world.table.encode_text(world.names).astype(float)
+    corpus = det.negative_embeddings_.astype(float)
+    against = np.log((weights * np.exp(world.X @ corpus.T / 0.01)).sum(axis=1))
+    log_odds = np.log(np.exp(world.X @ text.T / 0.01).sum(axis=1)) - against
+    np.testing.assert_array_equal(det._admit(world.X, static_scores(det, world.X)), log_odds < -5)
     det.partial_fit(world.X)
+    assert det.n_admitted_ == (log_odds < -5).sum()
     assert 10 < det.n_admitted_ <= 41
-    X, y = labelled(world, per_class=2)
-    few = build(world).fit(X, y).partial_fit(world.X)
-    assert few.n_admitted_ == det.n_admitted_
+
+
+def test_weights_of_a_names_only_stream_are_computed_once(monkeypatch):
+    world = make_ood_blobs()
+    det = build(world, batch_size=10).fit()
+    calls = []
+    monkeypatch.setattr(det, "_log_weights_of_names", lambda: calls.append(1))
+    det.partial_fit(world.X)
+    assert not calls
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_a_stream_moves_the_label_weights_and_not_the_margin(with_images):
+    world = make_ood_blobs(n_images=60)
+    images = labelled(world, per_class=15) if with_images else ()
+    both = [build(world, margin_weight=weight).fit(*images) for weight in (0.0, 0.5)]
+    # The same images are admitted, so that only the margin differs.
+    for det in both:
+        det._admit = lambda rows, static: rows[:, 0] > 0
+        det.set_params(adaptation="transductive", batch_size=16)
+    gained = both[1].score_samples(world.X) - both[0].score_samples(world.X)
+    static = [det.set_params(adaptation="frozen").score_samples(world.X) for det in both]
+    np.testing.assert_allclose(gained, static[1] - static[0], atol=2e-4)
+    learned = [det.partial_fit(world.X).score_samples(world.X) for det in both]
+    assert both[1].n_admitted_ == both[0].n_admitted_ > 10
+    assert np.abs(learned[0] - static[0]).max() > 0.1
+    np.testing.assert_allclose(learned[1] - learned[0], static[1] - static[0], atol=2e-4)
 
 
 # -- reasons ------------------------------------------------------------------------------------------
@@ -305,9 +521,42 @@ def test_explain_gives_the_probability_of_each_weighted_label():
     det = build(world).fit(X, y)
     table = det.explain(world.X, top_k=None)
     of_id = table[table["side"] == "id"].groupby("image")["probability"].sum()
-    np.testing.assert_allclose(of_id, expit(det.score_samples(world.X)), rtol=1e-5)
+    margin = table[table["side"] == "margin"].set_index("image")["cosine"]
+    got = logit(of_id) + 0.5 / det.temperature_ * margin
+    np.testing.assert_allclose(got, det.score_samples(world.X), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(table.groupby("image")["probability"].sum(), 1)
     negative = table[(table["side"] == "negative") & (table["image"] == 7)]
     assert (np.diff(negative["probability"]) <= 0).all()
+
+
+def test_explain_has_one_line_for_the_margin():
+    world = make_ood_blobs(n_images=5)
+    det = build(world).fit()
+    table = det.explain(world.X, top_k=2)
+    assert table["image"].tolist() == np.repeat(np.arange(10), 5).tolist()
+    assert table["side"].tolist() == ["id", "id", "negative", "negative", "margin"] * 10
+    line = table[table["side"] == "margin"]
+    assert set(line["label"]) == {"margin over an average label"}
+    assert set(line["rank"]) == {1}
+    assert set(line["group"]) == {-1}
+    corpus_mean = det.negative_embeddings_.mean(axis=0, dtype=float)
+    want = (world.X @ det.class_embeddings_.T).max(axis=1) - world.X @ corpus_mean
+    np.testing.assert_allclose(line["cosine"], want, atol=1e-6)
+    without = build(world, margin_weight=0.0).fit().explain(world.X, top_k=2)
+    assert set(without["side"]) == {"id", "negative"}
+    pd.testing.assert_frame_equal(without, table[table["side"] != "margin"].reset_index(drop=True))
+
+
+def test_e_values_over_labels_do_not_see_the_margin():
+    world = make_ood_blobs(n_images=30)
+    images = labelled(world)
+    dets = [
+        build(world, margin_weight=weight, temperature=0.1).fit(*images) for weight in (0.0, 0.5)
+    ]
+    by_labels = [det.calibrate(world.X_id).e_value(world.X, form="labels") for det in dets]
+    np.testing.assert_array_equal(*by_labels)
+    by_score = [det.e_value(world.X) for det in dets]
+    assert np.abs(np.log(by_score[0] / by_score[1])).max() > 0.1
 
 
 # -- the study's figures ------------------------------------------------------------------------------
@@ -346,27 +595,3 @@ def test_figures_on_real_embeddings(shared_dir):
     assert fpr95(ENLDetector(**common).fit(image, y), "dtd") > 0.15
     assert fpr95(trimmed, "dtd") < 0.08
     assert trimmed.id_images_used_[bad].mean() < 0.15
-
-
-@pytest.mark.parametrize("with_images", [False, True])
-def test_background_label_is_one_more_label(with_images):
-    world = make_ood_blobs(dim=16)
-    fit = labelled(world) if with_images else ()
-    params = {"image_mean": np.full(16, 0.1), "temperature": 0.1}
-    without, det = (
-        build(world, **params).fit(*fit),
-        build(world, background=2.0, **params).fit(*fit),
-    )
-    log_mean = det.background_log_expectation_
-    r = np.exp(-(world.X @ det.class_embeddings_.T.astype(float)).max(axis=1) / 0.1 - log_mean)
-    want = -np.log((np.exp(-without.score_samples(world.X)) + 2 * r) / 3)
-    np.testing.assert_allclose(det.score_samples(world.X), want, rtol=1e-5, atol=1e-6)
-    if with_images:
-        largest = (fit[0] @ det.class_embeddings_.T.astype(float)).max(axis=1)
-        assert log_mean == pytest.approx(np.log(np.exp(-largest / 0.1).mean()), abs=1e-5)
-        assert np.isfinite(det.id_scores_).all()
-    auto = build(world, background="auto", **params).fit(*fit)
-    weight = len(world.names) / len(auto.negative_labels_)
-    by_number = build(world, background=weight, **params).fit(*fit)
-    np.testing.assert_array_equal(auto.score_samples(world.X), by_number.score_samples(world.X))
-    assert np.abs(auto.score_samples(world.X) - without.score_samples(world.X)).max() > 1e-3

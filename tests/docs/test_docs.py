@@ -35,7 +35,8 @@ def weights(monkeypatch):
     """A fake encoder in the place of every model that would be downloaded."""
 
     def embedder(model="downloaded", **options):
-        return CLIPEmbedder(model, **options) if model == "glyphclip" else FakeEmbedder(**options)
+        shipped = model in ("glyphclip", "pictoclip")
+        return CLIPEmbedder(model, **options) if shipped else FakeEmbedder(**options)
 
     # Where blocks take it from, and where a detector makes one of a model's name.
     for module in ("dnm_sklearn", "dnm_sklearn.embedding.clip", "dnm_sklearn.embedding.check"):

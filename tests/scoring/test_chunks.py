@@ -1,8 +1,10 @@
 """The chunk primitive against plain float64: products, log-sum-exps, threads, forks."""
 
 import multiprocessing
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from scipy.special import logsumexp
 from dnm_sklearn._utils import threads
 from dnm_sklearn.scoring import _chunks, enl, mcm, negative_label_log_odds
 from dnm_sklearn.scoring._chunks import Chunks, multiply, reduce_products
+from dnm_sklearn.scoring.enl_margin import Margin, margin
+from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
 from dnm_sklearn.scoring.mining import knn_density, percentile_similarity
 from dnm_sklearn.scoring.tanl import activation_log_odds
 from dnm_sklearn.streams.adaneg import LabelMemoryStream
@@ -51,7 +55,12 @@ def test_the_size_of_the_bank_decides_the_precision(n_numbers, dtype):
     bank = np.zeros((n_numbers, 1), dtype=np.float32)
     with Chunks("cpu", bank) as chunks:
         matrix = chunks.matrix(bank)
-        chunks.products(lambda part, logits: seen.append(logits.numpy().dtype), bank[:1], matrix)
+
+        def look(part, logits):
+            seen.append(logits.numpy().dtype)
+            return logits[:, 0]
+
+        assert chunks.products(look, bank[:1], matrix).dtype == torch.float64
         assert chunks.logsumexp(matrix[:1], matrix).dtype == torch.float64
     assert (matrix.dtype, seen) == (dtype, [dtype])
     assert reduce_products(lambda part, x: x[:, 0], bank[:1], bank, device="cpu").dtype == float
@@ -73,11 +82,11 @@ def test_a_read_only_bank_is_multiplied_without_a_copy():
 def test_logsumexp_is_the_naive_sum(monkeypatch, n_groups, numbers, most_rows):
     monkeypatch.setitem(_chunks.CHUNK_NUMBERS, "cpu", numbers)
     monkeypatch.setitem(_chunks.MOST_ROWS, "cpu", most_rows)
-    rows, bank = 20 * normal(1, 11, 6), normal(2, 51, 6)
+    rows, bank = normal(1, 11, 6), normal(2, 51, 6)
     offset = np.where(normal(3, 51) > 0.5, -np.inf, normal(4, 51))
     with Chunks("cpu", bank) as chunks:
-        got = chunks.logsumexp(rows, bank, n_groups, torch.from_numpy(offset))
-    logits = (rows @ bank.T + offset).reshape(11, n_groups, -1)
+        got = chunks.logsumexp(rows, bank, 20.0, n_groups=n_groups, offset=torch.from_numpy(offset))
+    logits = (20 * rows @ bank.T + offset).reshape(11, n_groups, -1)
     with np.errstate(divide="ignore"):
         np.testing.assert_allclose(got, logsumexp(logits, axis=2), rtol=1e-12)
 
@@ -89,7 +98,7 @@ def test_a_group_far_below_the_largest_of_its_row_keeps_its_digits(monkeypatch, 
     rows = np.array([[0.0, -80.0, -300.0, 0.0]], dtype=np.float32)
     offset = torch.tensor([0, 0, 0, 0, far, 0.5])
     with Chunks("cpu", bank) as chunks:
-        got = chunks.logsumexp(rows, bank, 3, offset).numpy()[0]
+        got = chunks.logsumexp(rows, bank, n_groups=3, offset=offset).numpy()[0]
     want = [np.log(2), -80 + np.log(2), -300 + np.logaddexp(far, 0.5)]
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
@@ -99,7 +108,7 @@ def test_groups_of_silent_labels_and_rows_of_nan():
     with Chunks("cpu", bank) as chunks:
         offset = torch.tensor([0.0, 0.0, -np.inf, -np.inf], dtype=torch.float64)
         rows = np.array([[1.0, 0, 0, 0], [np.nan, 0, 0, 0]])
-        got = chunks.logsumexp(rows, bank, 2, offset).numpy()
+        got = chunks.logsumexp(rows, bank, n_groups=2, offset=offset).numpy()
     np.testing.assert_allclose(got[0], [np.log(np.e + 1), -np.inf])
     assert np.isnan(got[1]).all()
 
@@ -108,7 +117,7 @@ def test_no_rows():
     bank = normal(0, 5, 3)
     assert reduce_products(lambda _, x: x.amax(dim=1), bank[:0], bank, device="cpu").shape == (0,)
     with Chunks("cpu", bank) as chunks:
-        assert chunks.logsumexp(bank[:0], bank, 5).shape == (0, 5)
+        assert chunks.logsumexp(bank[:0], bank, n_groups=5).shape == (0, 5)
 
 
 # -- threads of the user ------------------------------------------------------------------------
@@ -142,7 +151,8 @@ CLASSES, CORPUS, IMAGES = normal(0, 5, 8) / 3, normal(1, 40_000, 8) / 3, normal(
 
 def expectation():
     log_sums = enl.class_logsumexp(IMAGES, CLASSES, temperature=0.1)
-    found = enl.expectation(IMAGES, log_sums, CORPUS, temperature=0.1)
+    strata = {"class_index": np.zeros(30, dtype=int), "prior": ZeroShotPrior(CLASSES, CLASSES[0])}
+    found = enl.expectation(IMAGES, log_sums, CORPUS, temperature=0.1, **strata)
     return enl.expectation_score(IMAGES, CLASSES, CORPUS, found.log_mean, temperature=0.1)
 
 
@@ -167,6 +177,7 @@ def enl_stream():
     stream = ExpectationStream(
         CLASSES, CORPUS, log_expectation=zeros, log_weights=zeros, temperature=0.1,
         admit=lambda rows, scores: scores < np.median(scores), floor=0.1, shrinkage=5.0,
+        margin=lambda rows: margin(rows, Margin(CORPUS, zeros)),
     )  # fmt: skip
     stream.start(16)
     stream.load(stream.state())
@@ -229,3 +240,47 @@ class TestFork:
         finally:
             stop.set()
             thread.join()
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+MEMORY = """
+import resource
+from pathlib import Path
+import numpy as np
+from dnm_sklearn.scoring import enl, enl_prior, mcm, negative_label_log_odds
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+rng = np.random.default_rng(0)
+sizes = (100_000, 500, 10_000)
+X, classes, corpus = (rng.standard_normal((n, 16), dtype=np.float32) / 4 for n in sizes)
+index, E = np.arange(1000) % 500, np.zeros(len(corpus))
+prior = enl_prior.ZeroShotPrior(classes, X.mean(axis=0))
+settings = dict(temperature=0.1, class_index=index, prior=prior)
+calls = [
+    lambda: mcm(X[:10], classes),
+    lambda: mcm(X, classes),
+    lambda: negative_label_log_odds(X[:8000], classes, corpus, n_groups=200, temperature=0.1),
+    lambda: enl.expectation_score(X[:8000], classes, corpus, E, temperature=0.1),
+    lambda: enl.leave_one_out_scores(X[:1000], np.zeros(1000), corpus, **settings),
+]
+for call in calls:
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    call()
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are reset on Linux")
+def test_extra_memory_is_bounded():
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # The first call brings the libraries' own memory. Logits would take 40 to 320 MB in float32, and
+    # what is made of them several times that.
+    extra = [float(line) for line in done.stdout.split()][1:]
+    assert len(extra) == 4
+    assert max(extra) < 150, extra

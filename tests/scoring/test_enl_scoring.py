@@ -100,10 +100,12 @@ def test_weights_of_zero_drop_labels(world):
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
-def test_plain_expectation_and_its_mean_of_one(world):
+def test_expectation_of_one_class_without_a_guess_is_the_mean(world):
     ids, corpus, image, _ = world
-    mass = enl.class_logsumexp(image, ids, temperature=T)
-    log_e = enl.expectation(image, mass, corpus, temperature=T).log_mean
+    log_sums = enl.class_logsumexp(image, ids, temperature=T)
+    prior = ZeroShotPrior(ids[:1], image.mean(axis=0), strength=0.0)
+    strata = {"class_index": np.zeros(17, dtype=int), "prior": prior}
+    log_e = enl.expectation(image, log_sums, corpus, temperature=T, **strata).log_mean
     ratios = naive_ratios(image, ids, corpus)
     np.testing.assert_allclose(log_e, np.log(ratios.mean(axis=0)), rtol=1e-10)
     # The fit images' mean of r_j / E_j is 1 for every label.
@@ -177,25 +179,53 @@ def test_proportion_of_negatives_says_what_it_needs():
         negative_proportion(np.eye(3), np.eye(3), level=0)
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_leave_one_out_is_a_refit_without_the_image(world, stratified):
+@pytest.mark.parametrize("n0", [0.25, 1.0])
+def test_leave_one_out_is_a_refit_without_the_image(world, n0):
     ids, corpus, image, index = world
-    mass = enl.class_logsumexp(image, ids, temperature=T)
+    log_sums = enl.class_logsumexp(image, ids, temperature=T)
     ratios = naive_ratios(image, ids, corpus)
-    extra, shift = {}, 0.0
-    if stratified:
-        prior = ZeroShotPrior(ids, image.mean(axis=0))
-        shift = enl.expectation(
-            image, mass, corpus, temperature=T, class_index=index, prior=prior
-        ).shift
-        extra = {"class_index": index, "prior": prior, "shift": shift}
-    got = enl.leave_one_out_scores(image, mass, corpus, temperature=T, **extra)
+    prior = ZeroShotPrior(ids, image.mean(axis=0), strength=n0)
+    strata = {"class_index": index, "prior": prior}
+    shift = enl.expectation(image, log_sums, corpus, temperature=T, **strata).shift
+    got = enl.leave_one_out_scores(image, log_sums, corpus, temperature=T, shift=shift, **strata)
     z = naive_prior(ids, corpus, image.mean(axis=0), 5.0)
     for i in range(len(image)):
         keep = np.arange(len(image)) != i
-        own = ratios[keep]
-        mean = naive_stratified(own, index[keep], z, shift, 1.0) if stratified else own.mean(axis=0)
+        mean = naive_stratified(ratios[keep], index[keep], z, shift, n0)
         assert got[i] == pytest.approx(-np.log((ratios[i] / mean).mean()), rel=1e-8)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.005])
+def test_leave_one_out_where_one_image_holds_nearly_all_of_a_sum(world, temperature):
+    """Ratios of exp(100) and more, as on models whose cosines differ much: no rounding is left."""
+    ids, corpus, image, index = world
+    log_sums = enl.class_logsumexp(image, ids, temperature=temperature)
+    prior = ZeroShotPrior(ids, image.mean(axis=0))
+    strata = {"class_index": index, "prior": prior, "shift": 0.5}
+    got = enl.leave_one_out_scores(image, log_sums, corpus, temperature=temperature, **strata)
+    log_ratios = image @ corpus.T / temperature - log_sums[:, None]
+    z = naive_prior(ids, corpus, image.mean(axis=0), 5.0, temperature=temperature) + 0.5
+    for i in range(len(image)):
+        # Log of the mean over classes, each of the guess and its images without i.
+        classes = []
+        for k in range(len(ids)):
+            own = [j for j in range(len(image)) if index[j] == k and j != i]
+            log_sum = logsumexp([z[k], *log_ratios[own]], axis=0)
+            classes.append(log_sum - np.log(len(own) + 1))
+        log_mean = logsumexp(classes, axis=0) - np.log(len(ids))
+        want = np.log(len(corpus)) - logsumexp(log_ratios[i] - log_mean)
+        assert got[i] == pytest.approx(want, rel=1e-8)
+
+
+def test_leave_one_out_of_one_image_leaves_the_guess_from_names(world):
+    ids, corpus, image, index = world
+    log_sums = enl.class_logsumexp(image[:1], ids, temperature=T)
+    prior = ZeroShotPrior(ids, image[0])
+    strata = {"class_index": index[:1], "prior": prior, "shift": 0.5}
+    got = enl.leave_one_out_scores(image[:1], log_sums, corpus, temperature=T, **strata)
+    guess = np.exp(naive_prior(ids, corpus, image[0], 5.0) + 0.5).mean(axis=0)
+    want = -np.log((naive_ratios(image[:1], ids, corpus)[0] / guess).mean())
+    assert got[0] == pytest.approx(want, rel=1e-8)
 
 
 def test_prototypes_and_their_masses(world):
@@ -243,10 +273,10 @@ def test_far_logits_stay_finite_and_ordered():
 
 def test_bad_input():
     image, mass = np.eye(2), np.zeros(2)
-    with pytest.raises(ValueError, match="go together"):
-        enl.expectation(image, mass, np.eye(2), temperature=T, class_index=[0, 1])
-    with pytest.raises(ValueError, match="at least two ID images"):
-        enl.leave_one_out_scores(image[:1], mass[:1], np.eye(2), temperature=T)
+    strata = {"class_index": [], "prior": ZeroShotPrior(image, image[0])}
+    for function in (enl.expectation, enl.leave_one_out_scores):
+        with pytest.raises(ValueError, match="X is empty: at least one ID image is needed"):
+            function(image[:0], mass[:0], np.eye(2), temperature=T, **strata)
     with pytest.raises(
         ValueError, match=r"log_weights must have one number per corpus label, \(2,\)"
     ):

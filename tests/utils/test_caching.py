@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from dnm_sklearn._utils.caching import RecentResults
+from dnm_sklearn._utils.caching import RecentResults, as_memory
 
 
 def test_the_last_used_are_kept():
@@ -46,3 +46,12 @@ def test_many_threads_get_the_result_of_their_key():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_new_cache_folder_is_its_owners_alone(tmp_path):
+    as_memory(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old").chmod(0o755)
+    as_memory(str(tmp_path / "old"))
+    assert (tmp_path / "old").stat().st_mode & 0o777 == 0o755

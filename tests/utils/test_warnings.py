@@ -64,8 +64,8 @@ def test_points_at_the_users_call(call, tmp_path):
 
 
 def test_of_a_method_further_down():
-    with pytest.warns(UserWarning, match="neither ID images nor image_mean") as caught:
-        ENLDetector(["cat", "dog"], embedder=TABLE).fit()
+    with pytest.warns(UserWarning, match="without a y that says which are ID") as caught:
+        ENLDetector(["cat", "dog"], embedder=TABLE).fit(np.eye(4))
     assert caught[0].filename == __file__
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnm_sklearn._utils.safe_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,6 +26,10 @@ class BadInput(click.ClickException):
     """Something the user gave cannot be used; exit code 2."""
 
     exit_code = 2
+
+    def format_message(self) -> str:
+        """Return the message without what a terminal would obey: it may quote names of files."""
+        return visible(self.message)
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -44,6 +50,22 @@ def check_prompt(prompt: str | None) -> None:
         raise BadInput(
             f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
         )
+
+
+def read_folder_names(path: str) -> dict[str, str]:
+    """Read the class name of each subfolder."""
+    # Subfolders of ImageNet and others have codes for names.
+    from dnm_sklearn._utils.untrusted_files import read_text
+
+    names = {}
+    for i, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        subfolder, tab, name = line.partition("\t")
+        if not (tab and subfolder.strip() and name.strip()):
+            raise ValueError(f"{path}, line {i}: not 'subfolder, tab, class name': {line!r}.")
+        names[subfolder.strip()] = name.strip()
+    return names
 
 
 def write_output(path: str, text: str) -> None:
@@ -73,7 +95,7 @@ def console(*, wide: bool = False) -> Console:
 def say(text: str) -> None:
     """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
-        click.echo(text, err=True)
+        click.echo(visible(text), err=True)
 
 
 def set_up_logging(verbose: int) -> None:
@@ -88,12 +110,19 @@ def set_up_logging(verbose: int) -> None:
         if isinstance(old, _Handler):
             logger.removeHandler(old)
     handler = _Handler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
 
 
 class _Handler(logging.StreamHandler):
     """The handler of the command, to know it from those of others."""
+
+
+class _Formatter(logging.Formatter):
+    """Lines that a terminal can show: names in them come from data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _read_size(context: click.Context, option: click.Parameter, size: str | None) -> int | None:

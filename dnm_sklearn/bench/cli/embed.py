@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, cache_options, is_full_disk, user_errors
+from dnm_sklearn.bench.cli.common import (
+    BadInput,
+    cache_options,
+    is_full_disk,
+    read_folder_names,
+    user_errors,
+)
 
 
 @click.command()
@@ -103,7 +108,7 @@ def embed(
             id=id_folder,
             id_train=id_train,
             ood=ood,
-            names=None if names is None else _read_names(names),
+            names=None if names is None else read_folder_names(names),
             embedder=show_progress(embedder),
             corpus=corpus,
             prompt=prompt,
@@ -129,17 +134,3 @@ def _named_folder(group: str, value: str) -> tuple[str, str]:
     if not (name.strip() and equals and folder.strip()):
         raise BadInput(f"--{group} {value!r} is not NAME=DIR, e.g. --{group} textures=dtd/images.")
     return name.strip(), folder.strip()
-
-
-def _read_names(path: str) -> dict[str, str]:
-    """Read the class name of each subfolder."""
-    # Subfolders of ImageNet and others have codes for names.
-    names = {}
-    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        subfolder, tab, name = line.partition("\t")
-        if not (tab and subfolder.strip() and name.strip()):
-            raise ValueError(f"{path}, line {i}: not 'subfolder, tab, class name': {line!r}.")
-        names[subfolder.strip()] = name.strip()
-    return names

@@ -128,10 +128,13 @@ def _corpora() -> Lines:
 
 
 def _models() -> Lines:
-    """List the shipped model, then open_clip's; DataComp and MetaCLIP are among them."""
+    """List the shipped models, then open_clip's; DataComp and MetaCLIP are among them."""
     import open_clip
 
-    lines = [("glyphclip", "shipped with this package, for the glyph suites")]
+    lines = [
+        ("glyphclip", "shipped with this package, for the glyph suites"),
+        ("pictoclip", "shipped with this package, for emoji and icons of things"),
+    ]
     for name, tag in open_clip.list_pretrained():
         lines.append((f"{name}/{tag}", "open_clip: weights are downloaded at first use"))
     return lines

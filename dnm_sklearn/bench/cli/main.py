@@ -19,6 +19,7 @@ _COMMANDS = {
     "score": "dnm_sklearn.bench.cli.score:score",
     "embed": "dnm_sklearn.bench.cli.embed:embed",
     "list": "dnm_sklearn.bench.cli.list:list_",
+    "model-facts": "dnm_sklearn.bench.cli.model_facts:model_facts",
     "cache": "dnm_sklearn.bench.cli.cache:cache",
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
     INTERRUPTED,
     BadInput,
@@ -450,7 +451,8 @@ def _without_missing_images(
     remaining = [method for method in methods if method.kind != "baseline"]
     if len(remaining) < len(methods):
         click.echo(
-            f"The suite {suite.name} has no id_train images: baselines are left out.", err=True
+            visible(f"The suite {suite.name} has no id_train images: baselines are left out."),
+            err=True,
         )
     if not remaining:
         raise BadInput(

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
     "-d",
     "--detector",
     "detector_name",
-    default="NegLabel",
+    default="UnknownImage",
     show_default=True,
     help="Which detector.",
 )
@@ -90,8 +90,8 @@ def score(
 
     Columns: path, score (higher = more OOD), is_ood, label (the nearest class, or "ood"),
     nearest_class, top_negative_label (of methods with negative labels), error (of an image that
-    cannot be read: no score, is_ood true). Without a threshold (MCM, max-logit, energy), is_ood and
-    label stay empty unless --calibrate is given.
+    cannot be read: no score, is_ood true). Without --calibrate is_ood and label go by a rule of
+    thumb, and a line on standard error says how far to trust it.
 
     The file appears when it is complete. Until then finished chunks are kept in OUTPUT.part, and
     the same call goes on behind them.
@@ -135,5 +135,10 @@ def score(
                 "complete."
             ) from error
         raise BadInput(str(error)) from error
+    if detector.threshold_source_ == "names":
+        click.echo(
+            f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER.",
+            err=True,
+        )
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
     click.echo(f"Wrote {len(paths)} lines to {Path(output)}{unreadable}")

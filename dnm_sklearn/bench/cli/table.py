@@ -140,6 +140,7 @@ def _notes_once(tables: Sequence[Table]) -> list[Table]:
 
 def _to_text(tables: Sequence[Table], out: Console) -> str:
     """Write tables as on a terminal, each in as many parts as the console's width needs."""
+    from dnm_sklearn._utils.safe_text import visible
     from dnm_sklearn.bench.results.terminal import make_tables
 
     with out.capture() as captured:
@@ -153,5 +154,5 @@ def _to_text(tables: Sequence[Table], out: Console) -> str:
             for part in make_tables(one.title, labels, columns, out.width):
                 out.print(part)
             for note in one.notes:
-                out.print(note, style="dim", markup=False, highlight=False)
+                out.print(visible(note), style="dim", markup=False, highlight=False)
     return captured.get()

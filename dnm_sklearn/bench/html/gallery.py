@@ -134,21 +134,18 @@ def _rank(row: Row) -> tuple[bool, float]:
 def _load_suite(record: Record, name: str | None, data_root: str | None) -> Suite | None:
     """Load the suite of a record; None where it is not known, or holds no images."""
     from dnm_sklearn.bench.run.prepare import holds_embeddings
-    from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
+    from dnm_sklearn.bench.run.registry import is_shipped_suite, load_suite
     from dnm_sklearn.datasets.definitions import benchmark_names
     from dnm_sklearn.embedding import CLIPEmbedder
+    from dnm_sklearn.embedding.open_clip.registry import is_published
 
+    # A record is a file like others: it may name a shipped suite, but choose none on this machine.
     wanted = name or record.suite["name"]
+    if name is None and not is_shipped_suite(wanted):
+        return None
     if wanted in benchmark_names() and data_root is None:
         raise ValueError("say where they lie with --data-root.")
-    try:
-        suite = load_suite(wanted, data_root=data_root)
-    except UnknownNameError:
-        # A name that the user gave must be right; that of the records may be of a file elsewhere.
-        if name is not None:
-            raise
-        return None
-
+    suite = load_suite(wanted, data_root=data_root)
     if suite.name != record.suite["name"]:
         raise ValueError(
             f"the suite {wanted!r} is {suite.name!r}, the records are of {record.suite['name']!r}."
@@ -156,7 +153,8 @@ def _load_suite(record: Record, name: str | None, data_root: str | None) -> Suit
     if holds_embeddings(suite):
         return None
     model = record.model.get("name")
-    if suite.embedder is None and model:
+    # Nor does it choose weights: those of a path or a hub come with a suite that the user names.
+    if suite.embedder is None and model and is_published(model):
         suite = replace(suite, embedder=CLIPEmbedder(model))
     return suite
 
@@ -170,9 +168,17 @@ def _fit_again(
 ) -> tuple[Any, str]:
     """Fit the detector of a record on the class names; or give None, and say why it cannot be."""
     from dnm_sklearn.bench.run.config import RunConfig
-    from dnm_sklearn.bench.run.prepare import build
+    from dnm_sklearn.bench.run.prepare import SUITE_PARAMS, build
     from dnm_sklearn.bench.run.registry import detectors
     from dnm_sklearn.embedding.check import check_embedder
+
+    # A run keeps none of these: in a record they would choose what is read here.
+    chosen = sorted(set(record.params) & set(SUITE_PARAMS))
+    if chosen:
+        return None, (
+            f"The records set {', '.join(chosen)}, which a run does not write; the errors are shown "
+            "without explanation."
+        )
 
     try:
         embedder = check_embedder(suite.embedder, memory, cache_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,9 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dnm_sklearn import __version__
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.html import figures, table
 from dnm_sklearn.bench.html.gallery import SIDE, Gallery
-from dnm_sklearn.bench.html.plots import printable, style_of
+from dnm_sklearn.bench.html.plots import style_of
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 
@@ -46,13 +49,15 @@ def make_page(
     # The template sees finished tables and plots, and only lays them out.
     sections = [_section(*pair) for pair in zip(groups, galleries, strict=True)]
 
+    style, script = _own_file("report.css"), _own_file("report.js")
     return environment.get_template("page.html.j2").render(
         title=title,
         version=__version__,
         sections=sections,
         side=SIDE,
-        style=_own_file("report.css"),
-        script=_own_file("report.js"),
+        style=style,
+        script=script,
+        policy=_policy(style, script),
     )
 
 
@@ -95,7 +100,20 @@ def _legend(group: RunGroup) -> list[LegendEntry]:
 
 def _finalize(value: Any) -> Any:
     """Clean every value that enters the template of what HTML may not hold; plots stay as they are."""
-    return value if isinstance(value, Markup) else printable(value)
+    return value if isinstance(value, Markup) else visible(value)
+
+
+def _policy(style: str, script: str) -> Markup:
+    """Say what the page may use: its own style sheet and script by their digests, and its images."""
+    digests = []
+    for text in (style, script):
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        digests.append(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
+    # Neither a form nor a base address of a text that slipped in could lead anywhere.
+    return Markup(
+        f"default-src 'none'; img-src data:; style-src {digests[0]}; script-src {digests[1]}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _own_file(name: str) -> Markup:

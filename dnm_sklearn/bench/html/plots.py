@@ -26,6 +26,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
+from dnm_sklearn._utils.safe_text import visible
+
 # Eight colours that stay apart for most colour-blind readers, times four kinds of dashes (lengths
 # of strokes and gaps in pixels): no two of 32 lines look alike.
 COLOURS = (
@@ -89,6 +91,7 @@ _TICK_STEPS = (1, 2, 2.5, 5, 10)
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
+_FONT = re.compile(r"(?P<size>[\d.]+px) (?P<family>.+)")
 # What matplotlib calls the groups of a plot that belong to a method, for the page's filter.
 _KEY = "key-"
 
@@ -111,13 +114,6 @@ class Series:
     y: Sequence[float] | np.ndarray
     key: str = ""
     style: int | None = None
-
-
-def printable(text: object) -> str:
-    """Return a text with a mark in the place of each character that HTML and SVG may not hold."""
-    return re.sub(
-        r"[^\n\t -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text)
-    )
 
 
 def style_of(number: int) -> tuple[str, tuple[int, ...]]:
@@ -185,7 +181,7 @@ def scatter(
 
         places = [(cost, point.y[0]) for cost, point in zip(costs, points, strict=True)]
         pixels = axes.transData.transform(places)
-        labels = [printable(point.label) for point in points]
+        labels = [visible(point.label) for point in points]
         label_places = _place_labels(pixels, labels)
 
         for number, point in enumerate(points):
@@ -256,7 +252,7 @@ def _score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, fl
 
 
 def _keys(series: Sequence[Series]) -> list[str]:
-    return [printable(one.key or one.label) for one in series]
+    return [visible(one.key or one.label) for one in series]
 
 
 @contextmanager
@@ -275,8 +271,8 @@ def _new_axes(width: int, x_label: str, y_label: str, x_scale: str = "linear") -
     axes = _shared_axes(width, x_scale)
     for artist in (*axes.lines, *axes.patches, *axes.texts):
         artist.remove()
-    axes.set_xlabel(printable(x_label))
-    axes.set_ylabel(printable(y_label))
+    axes.set_xlabel(visible(x_label))
+    axes.set_ylabel(visible(y_label))
     return axes
 
 
@@ -392,7 +388,7 @@ def _to_svg(axes: Axes, title: str, description: str, keys: Sequence[str] = ()) 
     }
     for place, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ElementTree.Element(tag, id=f"{name}{tag[0]}")
-        element.text = printable(text)
+        element.text = visible(text)
         root.insert(place, element)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
@@ -409,6 +405,17 @@ def _clean(element: ElementTree.Element, keys: Sequence[str]) -> None:
         group = element.attrib.pop("id", "")
         if group.startswith(_KEY):
             element.set("data-key", keys[int(group.removeprefix(_KEY))])
+
+    # The page forbids style attributes; what they say can be attributes of their own. Only "font" is
+    # short for several.
+    for rule in element.attrib.pop("style", "").split(";"):
+        name, _, value = (part.strip() for part in rule.partition(":"))
+        font = _FONT.fullmatch(value) if name == "font" else None
+        if font:
+            element.set("font-size", font["size"])
+            element.set("font-family", font["family"])
+        elif name:
+            element.set(name, value)
 
     # A tenth of a pixel is exact enough, and line ends between the points are not needed.
     path = element.get("d")

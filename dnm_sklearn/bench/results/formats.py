@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dnm_sklearn._utils.safe_text import csv_row, latex_text, markdown_text
 from dnm_sklearn.bench.results.bootstrap import Difference
 from dnm_sklearn.bench.results.differences import Differences
 from dnm_sklearn.bench.results.records import Record
@@ -122,7 +123,7 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(csv_row(head))
     for row in build_rows(records):
         first = row.records[0]
         seeds = " ".join(map(str, row.seeds))
@@ -138,17 +139,17 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
             values += [row.values(metric, name) for name in sets]
         line += [mean(of_runs) for of_runs in values]
         line += [deviation(of_runs) for of_runs in values]
-        writer.writerow(["" if cell is None else cell for cell in line])
+        writer.writerow(csv_row(line))
     return out.getvalue()
 
 
 def to_markdown(table: Table) -> str:
     """Write a table as Markdown."""
     rule = "|---|" + "--:|" * (len(table.head) - 1)
-    lines = [f"**{_markdown(table.title)}**", "", _markdown_row(table.head), rule]
+    lines = [f"**{markdown_text(table.title)}**", "", _markdown_row(table.head), rule]
     lines += [_markdown_row(row) for row in table.rows]
     lines.append("")
-    lines += [f"{_markdown(note)}\n" for note in table.notes]
+    lines += [f"{markdown_text(note)}\n" for note in table.notes]
     return "\n".join(lines)
 
 
@@ -161,7 +162,7 @@ def to_latex(table: Table) -> str:
     lines += [r"\bottomrule", r"\end{tabular}"]
 
     caption = " ".join([f"{table.title}.", *table.notes])
-    lines += [rf"\caption{{{_latex(caption)}}}", r"\end{table}", ""]
+    lines += [rf"\caption{{{latex_text(caption)}}}", r"\end{table}", ""]
     return "\n".join(lines)
 
 
@@ -229,31 +230,9 @@ def _interval(found: Difference | str) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def _markdown(text: str) -> str:
-    """Escape what Markdown would read as its own, and put all on one line."""
-    # The backslash first: the others are escaped with it.
-    for char in "\\`*_[]<>|":
-        text = text.replace(char, "\\" + char)
-    return " ".join(text.split())
-
-
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "±": r"$\pm$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-}
-
-
-def _latex(text: str) -> str:
-    """Escape what LaTeX would read as its own, and put all on one line."""
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+    return " & ".join(latex_text(cell) for cell in cells) + r" \\"

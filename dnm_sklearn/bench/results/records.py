@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.untrusted_files import parse_json, read_text, stays_below
+from dnm_sklearn.exceptions import FileContentError
 
 FORMAT = 2
+
+# A record of a hundred repeats takes 50 kB.
+_LARGEST_FILE = 16 * 2**20
+_LARGEST_COUNT = 10**12
 
 # How most methods score; `Record.scoring` differs where an image's score depends on others.
 EACH_ROW = "each row alone"
 
 
-class RecordError(ValueError):
+class RecordError(FileContentError):
     """A record on disk cannot be read; the message names the file and the fix."""
 
 
@@ -152,8 +159,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     """Read one record; keys that this version does not know are left out."""
     names = {f.name for f in fields(Record)}
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-
+        data = parse_json(read_text(path, largest=_LARGEST_FILE), path)
         # Later versions may mean something else by the same key.
         version = data["format"]
         if version > FORMAT:
@@ -161,11 +167,110 @@ def read_record(path: str | os.PathLike[str]) -> Record:
                 f"{path} was written by a newer version (format {version}, this one reads up to "
                 f"{FORMAT}); upgrade dnm_sklearn, or use another folder."
             )
-        return Record(**{key: value for key, value in data.items() if key in names})
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        record = Record(**{key: value for key, value in data.items() if key in names})
+    except NewerRecordError:
+        raise
+    except (FileContentError, KeyError, TypeError) as error:
         raise RecordError(
             f"{path} is not a readable record ({error}); delete it and run again."
         ) from error
+
+    _check(path, record)
+    return record
+
+
+# Keys of a record's tables and what their values are; a record may lack those marked by a "?".
+_KINDS: dict[str, dict[str, str]] = {
+    "suite": {"name": "text", "n_classes": "count", "classes_digest": "text", "note": "text?"},
+    "id": {"name": "text?", "n": "count", "digest": "text?"},
+    "ood": {"name": "text", "n": "count", "digest": "text?", "group": "text"},
+    "model": {"name": "text?", "fingerprint": "text", "logit_scale": "number?"},
+    "corpus": {"name": "text?", "n": "count?", "fingerprint": "text?"},
+    "scores": {"file": "text?", "digest": "text?"},
+    "id_train": {"name": "text?", "digest": "text?", "per_class": "count?"},
+}
+_FIELDS = {
+    "method": "text",
+    "label": "text",
+    "kind": "text",
+    "seed": "count",
+    "id_images_used": "count",
+    "sees_test_stream": "flag",
+    "scoring": "text",
+    "status": "text",
+    "id_accuracy": "proportion?",
+    "error": "text",
+    "created": "text",
+    "stream": "text",
+    "n_repeats": "count",
+}
+
+
+def _check(path: str | os.PathLike[str], record: Record) -> None:
+    """Refuse a record whose values are not of their kinds, or out of range."""
+
+    def check(key: str, value: Any, kind: str) -> None:
+        if not _is_a(value, kind):
+            raise RecordError(
+                f"{path} is not a readable record: {key!r} is {str(value)[:80]!r}, no "
+                f"{kind.rstrip('?')}; delete it and run again."
+            )
+
+    for key, kind in _FIELDS.items():
+        check(key, getattr(record, key), kind)
+    for key in ("params", "overrides", "fitted", "environment", *_KINDS):
+        check(key, getattr(record, key), "table")
+    for table, kinds in _KINDS.items():
+        for key, kind in kinds.items():
+            check(f"{table}.{key}", getattr(record, table).get(key), kind)
+
+    check("metrics", record.metrics, "table")
+    check("repeats", record.repeats, "list")
+    for metrics in (record.metrics, *record.repeats):
+        check("repeats", metrics, "table")
+        for name, value in metrics.items():
+            check(f"metrics.{name}", value, "proportion")
+    for table in ("seconds", "peak_memory"):
+        check(table, getattr(record, table), "table")
+        for name, value in getattr(record, table).items():
+            check(f"{table}.{name}", value, "number")
+            check(f"{table}.{name}", value >= 0, "flag")
+
+    # What tables and reports take out of the free tables.
+    check("fitted.threshold_", record.fitted.get("threshold_"), "number?")
+    check("warnings", record.warnings, "list")
+    for text in record.warnings:
+        check("warnings", text, "text")
+    prompts = record.prompt if isinstance(record.prompt, list) else [record.prompt]
+    for prompt in prompts:
+        check("prompt", prompt, "text?")
+
+    is_known = record.status in ("ok", "failed") and record.kind in ("detector", "baseline")
+    has_metrics = bool(record.metrics) == (record.status == "ok")
+    has_place = not record.scores or stays_below(record.scores.get("file") or "")
+    has_digest = not record.scores or bool(record.scores.get("digest"))
+    if not (is_known and has_metrics and has_place and has_digest):
+        raise RecordError(
+            f"{path} is not a readable record: its status {record.status!r}, kind {record.kind!r}, "
+            f"metrics and scores do not fit together; delete it and run again."
+        )
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    """Whether a value of JSON is of a kind; with a "?" behind the kind it may be missing."""
+    if kind.endswith("?"):
+        return value is None or _is_a(value, kind[:-1])
+    if kind in ("text", "table", "list", "flag"):
+        return isinstance(value, {"text": str, "table": dict, "list": list, "flag": bool}[kind])
+
+    # In Python True is a number too.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if kind == "count":
+        return isinstance(value, int) and 0 <= value <= _LARGEST_COUNT
+    if kind == "proportion":
+        return 0 <= value <= 1
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def now() -> str:

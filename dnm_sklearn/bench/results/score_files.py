@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.untrusted_files import lies_inside, open_npz, read_bytes
 from dnm_sklearn.bench.results.records import (
     NewerRecordError,
     Record,
@@ -19,6 +19,9 @@ from dnm_sklearn.bench.results.records import (
     read_record,
     write_record,
 )
+
+# Ten million scores of ten repeats.
+_LARGEST_FILE = 2**30
 
 # Folder of the score files inside of the folder of the records.
 FOLDER = "scores"
@@ -61,25 +64,33 @@ def read_scores(folder: str | os.PathLike[str], record: Record) -> tuple[np.ndar
         raise RecordError(f"The record {record.file_name} keeps no scores; run it again.")
 
     # Records may come from elsewhere: what they name must lie beside them.
-    root = Path(folder).resolve()
-    path = (root / record.scores["file"]).resolve()
-    if root not in path.parents:
+    path = Path(folder) / record.scores["file"]
+    if not lies_inside(folder, record.scores["file"]):
         raise RecordError(f"{path} lies outside the folder of its record; run it again.")
 
     try:
-        content = path.read_bytes()
-        if _digest(content) != record.scores["digest"]:
-            raise RecordError(
-                f"{path} is not the file that its record names; run with --skip-existing to make it."
-            )
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return arrays["id"].astype(np.float64), arrays["ood"].astype(np.float64)
-    except RecordError:
-        raise
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        content = read_bytes(path, largest=_LARGEST_FILE, error=RecordError)
+    except FileNotFoundError as error:
         raise RecordError(
             f"{path} cannot be read ({error}); run with --skip-existing to make it again."
         ) from error
+    if _digest(content) != record.scores["digest"]:
+        raise RecordError(
+            f"{path} is not the file that its record names; run with --skip-existing to make it."
+        )
+
+    # As many numbers as the record has runs and its sets have images.
+    pairs = []
+    with open_npz(content, place=path, error=RecordError) as arrays:
+        for name, images in (("id", record.id), ("ood", record.ood)):
+            shape, dtype = arrays.header(name)
+            if shape != (len(record.runs), images["n"]) or dtype.kind != "f":
+                raise RecordError(
+                    f"{path}: {name!r} should hold {len(record.runs)} x {images['n']} scores, but is "
+                    f"{dtype} of shape {shape}; run with --skip-existing to make it again."
+                )
+            pairs.append(arrays.read(name).astype(np.float64))
+    return pairs[0], pairs[1]
 
 
 def valid_records(folder: str | os.PathLike[str]) -> dict[str, Record]:

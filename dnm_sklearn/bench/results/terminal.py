@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.results.records import EACH_ROW, Record
 from dnm_sklearn.bench.results.rows import (
     METRICS,
@@ -65,9 +66,9 @@ def print_results(records: Sequence[Record], console: Console, *, wide: bool = F
     for row in rows:
         if row.error:
             text = f"{row.label} failed: {row.error}"
-            console.print(text, style="red", markup=False, highlight=False)
+            console.print(visible(text), style="red", markup=False, highlight=False)
     for note in _notes(rows, first):
-        console.print(note, style="dim", markup=False, highlight=False)
+        console.print(visible(note), style="dim", markup=False, highlight=False)
 
 
 def make_tables(
@@ -114,7 +115,7 @@ def _make_table(
     from rich.text import Text
 
     table = Table(
-        title=Text(title),
+        title=Text(visible(title)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -122,11 +123,11 @@ def _make_table(
     )
     table.add_column("Detector", overflow="fold", min_width=label_width, max_width=_LABEL_WIDTH)
     for head, _ in columns:
-        table.add_column(Text(head), justify="right", vertical="bottom", no_wrap=True)
+        table.add_column(Text(visible(head)), justify="right", vertical="bottom", no_wrap=True)
 
     for i, label in enumerate(labels):
-        cells = [Text(column[i]) for _, column in columns]
-        table.add_row(Text(label), *cells, end_section=i in ends)
+        cells = [Text(visible(column[i])) for _, column in columns]
+        table.add_row(Text(visible(label)), *cells, end_section=i in ends)
     return table
 
 

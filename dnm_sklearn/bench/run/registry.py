@@ -110,13 +110,22 @@ def detectors() -> dict[str, Method]:
     """Every detector of the toolkit, in the order of the tables."""
     from dnm_sklearn.detectors import all_detectors
 
-    methods = {}
-    for name, cls in all_detectors().items():
-        info = cls.info
-        source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
-        summary = f"{info.title} ({source})"
-        methods[name] = Method(name, info.name, "detector", _returning(cls), summary)
-    return methods
+    return {name: _detector(cls) for name, cls in all_detectors().items()}
+
+
+def detectors_to_score() -> dict[str, Method]:
+    """The front door, which tables know as ENL, and every detector."""
+    from dnm_sklearn.detectors import UnknownImageDetector
+
+    return {"UnknownImageDetector": _detector(UnknownImageDetector), **detectors()}
+
+
+def _detector(cls: Any) -> Method:
+    """A detector class as what can be run."""
+    info = cls.info
+    source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
+    summary = f"{info.title} ({source})"
+    return Method(cls.__name__, info.name, "detector", _returning(cls), summary)
 
 
 def baselines() -> dict[str, Method]:
@@ -139,6 +148,14 @@ def datasets() -> list[tuple[str, str]]:
 
     sets = known_torchvision_sets()
     return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
+
+
+def is_shipped_suite(name: str) -> bool:
+    """Whether a name is that of a suite or benchmark of this package, and no file's."""
+    from dnm_sklearn.datasets.definitions import benchmark_names
+
+    shipped = _ALIASES.get(name.lower(), name.lower())
+    return shipped in _SUITES or shipped in benchmark_names()
 
 
 def load_suite(name: str, *, data_root: str | None = None, download: bool = False) -> Suite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import os
@@ -15,8 +16,11 @@ import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.safe_text import csv_row, visible
+from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.bench.run.explanations import nearest_labels
 from dnm_sklearn.bench.run.prepare import show_progress
+from dnm_sklearn.exceptions import FileContentError
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")
 
@@ -47,9 +51,9 @@ def check_output(path: str) -> None:
 def read_lines(path: str) -> list[str]:
     """Read a text file of one entry per line; blank lines are left out."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a text file that can be read ({error}).") from error
+        text = read_text(path)
+    except (FileNotFoundError, FileContentError) as error:
+        raise FileContentError(f"{path} is not a text file that can be read ({error}).") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -99,11 +103,11 @@ def make_detector(
 
     `params` are ``NAME=VALUE``; values are Python literals, anything else a string.
     """
-    from dnm_sklearn.bench.run.registry import detectors, resolve
+    from dnm_sklearn.bench.run.registry import detectors_to_score, resolve
     from dnm_sklearn.bench.run.specs import literal_or_text
     from dnm_sklearn.embedding import CLIPEmbedder
 
-    cls = resolve(name, detectors()).load()
+    cls = resolve(name, detectors_to_score()).load()
     options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
 
@@ -159,7 +163,7 @@ class Job:
         # Without a finished chunk, nothing of the other job would be lost.
         other = self.parts / _JOB
         has_chunks = other.exists() and any(self.parts.glob("*.csv"))
-        if has_chunks and other.read_text(encoding="utf-8") != self.identity:
+        if has_chunks and read_text(other) != self.identity:
             raise ValueError(
                 f"{self.parts} holds an interrupted job of other images or settings; finish that "
                 "one, or give --restart to throw it away."
@@ -240,19 +244,12 @@ def _score(detector: Any, paths: Sequence[str]) -> list[list[Any]]:
     is_stream = detector.info.test_time
     scores = next(detector.score_stream([rows])) if is_stream else detector.decision_function(rows)
 
-    # MCM, max-logit and energy have no threshold before they are calibrated.
-    threshold = detector.threshold_
-    if threshold is not None and not np.isfinite(threshold):
-        threshold = None
-
     nearest = nearest_labels(detector, rows)
     for i, score, labels in zip(readable.tolist(), scores.tolist(), nearest, strict=True):
         class_name = labels.classes[0][0]
         negative = labels.negatives[0][0] if labels.negatives else ""
-        is_ood = label = ""
-        if threshold is not None:
-            is_ood = score > threshold
-            label = detector.ood_label if is_ood else class_name
+        is_ood = score > detector.threshold_
+        label = detector.ood_label if is_ood else class_name
         lines[i] = [paths[i], repr(score), is_ood, label, class_name, negative, ""]
     return lines
 
@@ -263,8 +260,20 @@ def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+    """Read a finished chunk; one that is damaged is told, and how to go on."""
+    try:
+        lines = list(csv.reader(io.StringIO(read_text(path), newline="")))
+        for line in lines:
+            fields = dict(zip(COLUMNS, line, strict=True))
+            if fields["is_ood"] not in ("", "True", "False"):
+                raise ValueError(f"is_ood is {fields['is_ood']!r}")
+            float(fields["score"] or 0)
+    except (OSError, ValueError, csv.Error) as error:
+        raise FileContentError(
+            f"{path} is no finished chunk of this job ({error}); delete it, and the same command "
+            "makes it again."
+        ) from error
+    return lines
 
 
 def _join_csv(parts: Sequence[Path], target: Path) -> int:
@@ -276,7 +285,7 @@ def _join_csv(parts: Sequence[Path], target: Path) -> int:
         for part in parts:
             lines = _read_csv(part)
             n_unreadable += sum(not line[1] for line in lines)
-            writer.writerows(lines)
+            writer.writerows(map(csv_row, lines))
     return n_unreadable
 
 
@@ -306,4 +315,4 @@ def _typed(name: str, text: str) -> Any:
         return None
     if name == "score":
         return float(text)
-    return text == "True" if name == "is_ood" else text
+    return text == "True" if name == "is_ood" else visible(text)

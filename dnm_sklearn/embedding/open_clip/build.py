@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import threading
 import warnings
 import zipfile
@@ -18,17 +19,20 @@ from typing import Any
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
-from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
+from dnm_sklearn.exceptions import (
+    FileContentError,
+    RandomWeightsWarning,
+    WeightsUnavailableError,
+)
 
 __all__ = [
     "SHIPPED",
-    "SHIPPED_FOLDER",
     "load_model",
 ]
 
-# The small model in this package, which needs no download.
-SHIPPED = "glyphclip"
-SHIPPED_FOLDER = Path(__file__).parents[1] / SHIPPED
+# The small models in this package, which need no download: their folders, by name. Each holds
+# NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
+SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
@@ -97,15 +101,20 @@ def _is_torchscript(path: str) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+        # Below the archive's one top folder, where torch looks for it: an entry of that name elsewhere
+        # makes no TorchScript, and must not let a pickle pass for one.
+        entries = [entry.partition("/")[2] for entry in archive.namelist()]
+        return "constants.pkl" in entries
 
 
-def load_model(name: str, tag: str | None, device: str, precision: str) -> LoadedModel:
+def load_model(
+    name: str, tag: str | None, device: str, precision: str, *, torchscript: bool = False
+) -> LoadedModel:
     """Build a model from its parsed name, load its weights and put it on its device."""
     import open_clip
     import torch
 
-    source, options, tokenizer_options = _recipe(name, tag)
+    source, options, tokenizer_options = _recipe(name, tag, torchscript)
     config = _config(source)
     config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
 
@@ -123,6 +132,12 @@ def load_model(name: str, tag: str | None, device: str, precision: str) -> Loade
                 f"model={_shown(name, tag)!r} needs a package that is not installed ({error}): pip "
                 "install transformers sentencepiece"
             ) from error
+        except pickle.UnpicklingError as error:
+            raise FileContentError(
+                f"The checkpoint of model={_shown(name, tag)!r} holds something else than tensors, "
+                "or is damaged; nothing of it was run. Use one that holds weights only, best as "
+                f".safetensors. ({str(error).splitlines()[0][:200]})"
+            ) from error
         except Exception as error:
             if _is_unavailable(error, name, tag):
                 raise WeightsUnavailableError(_unavailable_message(name, tag, error)) from error
@@ -130,10 +145,12 @@ def load_model(name: str, tag: str | None, device: str, precision: str) -> Loade
     return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
 
 
-def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _recipe(
+    name: str, tag: str | None, torchscript: bool = False
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Give open_clip's name of a model, and options for its model and its tokenizer."""
-    if name == SHIPPED:
-        return _shipped_recipe()
+    if name in SHIPPED:
+        return _shipped_recipe(name)
     if tag is None:
         if name.startswith("local-dir:"):
             name = f"local-dir:{Path(name.removeprefix('local-dir:')).expanduser()}"
@@ -144,12 +161,20 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
         quick_gelu = bool(record.get("quick_gelu", False))
         return name, {"pretrained": tag, "require_pretrained": True, "quick_gelu": quick_gelu}, {}
 
-    # No published weights: a checkpoint of the user's, or random ones.
+    # No published weights: a checkpoint of the user's, or random ones. Of a checkpoint only tensors
+    # are read: anything else in a pickle could run code.
     options: dict[str, Any] = {"force_preprocess_cfg": _agreed_preprocessing(name)}
+    options["weights_only"] = True
     if tag:
         path = os.path.expanduser(tag)
         options.update(pretrained=path, require_pretrained=True)
         if _is_torchscript(path):
+            if not torchscript:
+                raise FileContentError(
+                    f"The checkpoint {tag!r} of model={_shown(name, tag)!r} is a TorchScript archive, "
+                    "which is a program and not only weights. If you trust its source, load it with "
+                    "CLIPEmbedder(..., torchscript=True); else use the weights as .safetensors."
+                )
             # OpenAI's own archive; torch reads TorchScript only with weights_only=False.
             options.update(quick_gelu=True, weights_only=False)
     else:
@@ -162,21 +187,21 @@ def _recipe(name: str, tag: str | None) -> tuple[str, dict[str, Any], dict[str, 
     return name, options, {}
 
 
-def _shipped_recipe() -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _shipped_recipe(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     import open_clip
 
-    folder = SHIPPED_FOLDER
-    weights = folder / f"{SHIPPED}.safetensors"
+    folder = SHIPPED[name]
+    weights = folder / f"{name}.safetensors"
     if not weights.is_file():
         raise WeightsUnavailableError(
-            f"The shipped model is not in this installation ({SHIPPED}/{weights.name} is missing): "
+            f"The shipped model is not in this installation ({name}/{weights.name} is missing): "
             "install dnm_sklearn again."
         )
     with _shipped_lock:
-        if SHIPPED not in open_clip.list_models():
-            open_clip.add_model_config(folder / f"{SHIPPED}.json")
+        if name not in open_clip.list_models():
+            open_clip.add_model_config(folder / f"{name}.json")
     options = {"pretrained": str(weights), "require_pretrained": True}
-    return SHIPPED, options, {"bpe_path": str(folder / "bpe_vocab.txt.gz")}
+    return name, options, {"bpe_path": str(folder / "bpe_vocab.txt.gz")}
 
 
 def _config(source: str) -> dict[str, Any]:
@@ -201,7 +226,7 @@ def _shown(name: str, tag: str | None) -> str:
 def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
     if tag is not None and os.path.isfile(os.path.expanduser(tag)):
         return False
-    if name == SHIPPED or name.startswith("local-dir:"):
+    if name in SHIPPED or name.startswith("local-dir:"):
         return False
 
     # open_clip and huggingface_hub raise many types; these words are common to a failed download.
@@ -235,12 +260,13 @@ def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
     repository = "/".join(repository.split("/")[:2])
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     first = str(error).strip().splitlines()
+    shipped = " and ".join(f"CLIPEmbedder({name!r})" for name in SHIPPED)
     return (
         f"The weights of model={_shown(name, tag)!r} are not on this machine and could not be "
         f"downloaded ({first[0][:200] if first else type(error).__name__}). On a machine with a "
         f"connection run\n    {fetch}\nand copy its Hugging Face cache (~/.cache/huggingface, or "
         "where HF_HOME points) to this one. Or point at files you have: a checkpoint in the tag's "
         f"place, CLIPEmbedder({local!r}), or a folder with open_clip_config.json and the weights, "
-        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there is the small "
-        f"shipped model: CLIPEmbedder({SHIPPED!r})."
+        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there are the "
+        f"small shipped models: {shipped}."
     )

@@ -16,6 +16,7 @@ from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 __all__ = [
     "SHIPPED",
     "get_model",
+    "is_published",
     "parse_model_name",
     "release_models",
     "shown_model_name",
@@ -31,7 +32,7 @@ _loading_locks: dict[tuple[Any, ...], threading.Lock] = {}
 
 def parse_model_name(model: str) -> tuple[str, str | None]:
     """Split ``"name/tag"`` at its first ``/``; the tag is None for kinds of names without one."""
-    if model == SHIPPED:
+    if model in SHIPPED:
         return model, None
     for scheme in _SCHEMES:
         if model.startswith(scheme):
@@ -47,10 +48,29 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
         raise ValueError(
             f"model={model!r} is not of the form 'name/tag': write, for example, "
             "'ViT-B-16-quickgelu/openai', 'ViT-B-16-quickgelu/' for random weights, "
-            "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path' or "
-            f"{SHIPPED!r}."
+            "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path', "
+            f"{' or '.join(map(repr, SHIPPED))}."
         )
     return name, tag
+
+
+def is_published(model: str) -> bool:
+    """Whether a name stands for the shipped model, a published tag of open_clip, or random weights.
+
+    Nothing that somebody put on this machine, or into a repository of a hub, answers to such a name.
+    """
+    try:
+        name, tag = parse_model_name(model)
+    except ValueError:
+        return False
+    if tag is None:
+        return name == SHIPPED
+
+    import open_clip
+
+    # Of a published tag open_clip takes its own weights, even where a file of that name lies here.
+    is_model = name in open_clip.list_models()
+    return is_model and (not tag or bool(open_clip.get_pretrained_cfg(name, tag)))
 
 
 def shown_model_name(model: str) -> str:
@@ -97,14 +117,18 @@ def release_models() -> int:
     return count
 
 
-def get_model(model: str, device: str = "auto", precision: str = "auto") -> LoadedModel:
+def get_model(
+    model: str, device: str = "auto", precision: str = "auto", *, torchscript: bool = False
+) -> LoadedModel:
     """Give the process's one copy of a model, loading it at first use; thread-safe."""
     name, tag = parse_model_name(model)
     device = str(resolve_device(device))
     precision = _resolve_precision(precision, device)
     # By the content of the weights, where they are files: new weights are a new model.
     weights = digest_weights(local_files(name, tag))
-    key = (name, tag, precision, device, *weights.items())
+    # What may be loaded is part of the key too: an embedder that forbids programs gets none that
+    # another has loaded.
+    key = (name, tag, precision, device, torchscript, *weights.items())
     with _registry_lock:
         found = _registry.get(key)
         lock = _loading_locks.setdefault(key, threading.Lock())
@@ -117,7 +141,7 @@ def get_model(model: str, device: str = "auto", precision: str = "auto") -> Load
         with _registry_lock:
             found = _registry.get(key)
         if found is None:
-            found = load_model(name, tag, device, precision)
+            found = load_model(name, tag, device, precision, torchscript=torchscript)
             with _registry_lock:
                 _registry[key] = found
     return found

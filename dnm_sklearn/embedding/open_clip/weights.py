@@ -23,7 +23,7 @@ from dnm_sklearn.embedding.digest import (
     last_change_ns,
     times_tell,
 )
-from dnm_sklearn.embedding.open_clip.build import SHIPPED, SHIPPED_FOLDER
+from dnm_sklearn.embedding.open_clip.build import SHIPPED
 
 __all__ = [
     "ModelFacts",
@@ -61,8 +61,8 @@ class ModelFacts:
 
 def local_files(name: str, tag: str | None) -> list[Path]:
     """Files of this machine that a model's name points at; none for tags, hub names and ""."""
-    if name == SHIPPED:
-        files = sorted(SHIPPED_FOLDER.glob("*"))
+    if name in SHIPPED:
+        files = sorted(SHIPPED[name].glob("*"))
     elif name.startswith("local-dir:"):
         files = sorted(Path(name.removeprefix("local-dir:")).expanduser().glob("*"))
     else:

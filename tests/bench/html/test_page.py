@@ -1,5 +1,7 @@
 """The HTML report: whole, safe with hostile names, and working in a real browser."""
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -13,9 +15,10 @@ from bench_suite import invoke
 from markupsafe import escape
 from PIL import Image
 
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.html import plots
 from dnm_sklearn.bench.html.figures import find_sweeps
-from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, printable, roc_points
+from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, roc_points
 from dnm_sklearn.bench.results.run_groups import read_run_groups
 
 EVIL = '<script>document.title="owned"</script>'
@@ -259,15 +262,15 @@ def test_plots_of_odd_scores():
         (same, np.array([1e300, -1e300, 0.0]), 0.0, True),
     ):
         plot = histogram(ids, oods, threshold, title="t", description="d")
-        assert plot.count(f"fill: {plots.ID_COLOUR}") == 1
-        assert plot.count(f"fill: {plots.OOD_COLOUR}") == 1
+        assert plot.count(f'fill="{plots.ID_COLOUR}"') == 1
+        assert plot.count(f'fill="{plots.OOD_COLOUR}"') == 1
         assert (plots.THRESHOLD_COLOUR in plot) == is_drawn
         assert "nan" not in plot.lower()
 
 
 def test_names_in_plots_are_shown_as_they_are():
     """No formula, no markup, no character that SVG may not hold; and no warning of missing glyphs."""
-    assert printable("a\x00\ud800b\x85\n") == "a\ufffd\ufffdb\ufffd\n"
+    assert visible("a\x00\ud800b\x85\n") == "a\ufffd\ufffdb\ufffd\n"
     name = '$x^2$ <b> & "\x07 \u4e2d\u6587'
     plot = chart([Series(name, [0, 50], [0, 50])], title=name, x_label=name)
     for text in ("$x^2$ &lt;b&gt; &amp;", "\u4e2d\u6587", "\ufffd"):
@@ -339,7 +342,11 @@ def browse(page, *options):
 @pytest.mark.parametrize("width", [1280, 500])
 def test_in_a_browser(world, tmp_path, width):
     page = tmp_path / "page.html"
-    page.write_text(world[2].replace("</body>", CHECK), encoding="utf-8")
+    # The page runs its own script only; the check is let in by its digest, as that is.
+    digest = hashlib.sha256(CHECK.split("<script>")[1].split("</script>")[0].encode()).digest()
+    allowed = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
+    text = world[2].replace("script-src ", allowed, 1).replace("</body>", CHECK)
+    page.write_text(text, encoding="utf-8")
     done = browse(page, f"--window-size={width},900", "--dump-dom")
     assert "CONSOLE" not in done.stderr, done.stderr
     outcome = json.loads(html.unescape(re.search(r'data-outcome="([^"]*)"', done.stdout).group(1)))
@@ -362,3 +369,17 @@ def test_screenshot_is_not_blank(world, tmp_path):
     browse(page, "--window-size=800,1200", f"--screenshot={tmp_path / 'shot.png'}")
     with Image.open(tmp_path / "shot.png") as image:
         assert len(set(image.convert("L").resize((80, 120)).tobytes())) > 30
+
+
+def test_the_page_runs_its_own_script_only(world):
+    """The policy names the digests of the page's one script and one style sheet, and no more."""
+    page = world[2]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    # Such a policy forbids style attributes too.
+    assert not any("style" in attributes for _, attributes in elements(page))

@@ -28,17 +28,17 @@ def test_a_detector_with_id_images_is_its_own_row(folder, tmp_path):
         "ENL(id_per_class=2)",
     )
     forms = ("-d", "ENL(id_per_class=0)", "-d", "enl(id_per_class=2, trim=0.25)")
-    assert invoke(*run, *forms, "--param", "ENL.background=0.5").exit_code == 0
+    assert invoke(*run, *forms, "--param", "ENL.margin_weight=1.0").exit_code == 0
     records = {r.label: r for r in read_records(tmp_path / "records") if r.ood["name"] == "near"}
     found = {
         label: (r.id_images_used, r.id_train.get("per_class"), r.params["trim"])
         for label, r in records.items()
     }
     assert found == {
-        "ENL (background=0.5)": (0, None, 0.0),
-        "ENL (id_per_class=2, background=0.5)": (2 * K, 2, 0.0),
-        "ENL (id_per_class=0, background=0.5)": (20 * K, 0, 0.0),
-        "ENL (id_per_class=2, trim=0.25, background=0.5)": (2 * K, 2, 0.25),
+        "ENL (margin_weight=1.0)": (0, None, 0.0),
+        "ENL (id_per_class=2, margin_weight=1.0)": (2 * K, 2, 0.0),
+        "ENL (id_per_class=0, margin_weight=1.0)": (20 * K, 0, 0.0),
+        "ENL (id_per_class=2, trim=0.25, margin_weight=1.0)": (2 * K, 2, 0.25),
     }
     assert len({r.metrics["auroc"] for r in records.values()}) == 4
     assert {r.kind for r in records.values()} == {"detector"}

@@ -134,6 +134,7 @@ def test_offline(model, repository, monkeypatch, tmp_path):
         "HF_HOME",
         "local-dir:",
         "CLIPEmbedder('glyphclip')",
+        "CLIPEmbedder('pictoclip')",
     ):
         assert part in message
 

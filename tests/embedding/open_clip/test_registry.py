@@ -32,6 +32,7 @@ def configs(tmp_path_factory):
         ("hf-hub:org/repo", ("hf-hub:org/repo", None)),
         ("local-dir:/a/b", ("local-dir:/a/b", None)),
         ("glyphclip", ("glyphclip", None)),
+        ("pictoclip", ("pictoclip", None)),
     ],
 )
 def test_parse(model, parsed):
@@ -68,7 +69,9 @@ def test_one_model_for_all(monkeypatch):
     release_models()
     loads = []
     original = registry.load_model
-    monkeypatch.setattr(registry, "load_model", lambda *a: loads.append(a) or original(*a))
+    monkeypatch.setattr(
+        registry, "load_model", lambda *a, **k: loads.append(a) or original(*a, **k)
+    )
     embedder = CLIPEmbedder("tiny-clip/")
     others = [
         clone(embedder),

@@ -1,0 +1,353 @@
+"""Reading files that may come from anybody: of bounded size, ordinary files only, nothing executed.
+
+Whatever is wrong with a file is told by one class of errors, `FileContentError` or one of its
+subclasses, which the caller names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from dnm_sklearn.exceptions import FileContentError
+
+__all__ = [
+    "Npz",
+    "check_zip",
+    "lies_inside",
+    "open_npz",
+    "parse_json",
+    "read_bytes",
+    "read_text",
+    "stays_below",
+]
+
+MIB = 2**20
+
+# Ten million lines are 500 MB; nothing that this package writes as text is near it.
+_LARGEST_TEXT = 512 * MIB
+
+# A zip may grow by a factor of 1000 when it is read. Ours hold floats, which hardly shrink, and
+# padded strings, which shrink to a fiftieth; small ones may shrink as they like.
+_LARGEST_RATIO = 200
+_SMALL = 64 * MIB
+
+# numpy itself refuses longer headers; its own check comes after reading them, which may be 4 GB.
+_LONGEST_HEADER = 10_000
+_LONGEST_PATH, _LONGEST_PART = 4000, 255
+_PLAIN_KINDS = "biufU"
+_LARGEST_CODE_POINT = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
+
+
+def read_bytes(
+    path: str | os.PathLike[str],
+    *,
+    largest: int = _LARGEST_TEXT,
+    error: type[FileContentError] = FileContentError,
+) -> bytes:
+    """Read a whole file of bounded size.
+
+    A missing file stays a ``FileNotFoundError``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn._utils.untrusted_files import read_bytes
+    >>> _ = Path("names.txt").write_text("cat")
+    >>> read_bytes("names.txt")
+    b'cat'
+    """
+    with _open(path, error) as file:
+        # Python takes the memory that it is asked for at once: ask for what the file has, and one
+        # byte more, for a file may grow while it is read.
+        stated = os.fstat(file.fileno()).st_size
+        content = file.read(min(stated, largest) + 1)
+    if len(content) > largest:
+        raise error(
+            f"{path} is larger than {largest} bytes, more than such a file can need; it is something "
+            "else, or damaged."
+        )
+    return content
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    *,
+    largest: int = _LARGEST_TEXT,
+    error: type[FileContentError] = FileContentError,
+) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark."""
+    content = read_bytes(path, largest=largest, error=error)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = content[: problem.start].count(b"\n") + 1
+        raise error(
+            f"{path}, line {line}: not text in UTF-8 ({problem.reason} at byte {problem.start}); "
+            "save the file as UTF-8."
+        ) from problem
+
+
+def parse_json(
+    text: str, place: str | os.PathLike[str], *, error: type[FileContentError] = FileContentError
+) -> Any:
+    """Parse JSON; `place` names it in errors.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.untrusted_files import parse_json
+    >>> parse_json('{"n": 2}', "suite.json")
+    {'n': 2}
+    """
+    try:
+        value = json.loads(text)
+        # Half of a surrogate pair is no character: no file, terminal or encoder could take it.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as problem:
+        raise error(
+            f"{place} is not readable JSON ({problem}); restore it or write it again."
+        ) from problem
+    return value
+
+
+def stays_below(name: str) -> bool:
+    """Whether a path is relative and does not climb, by its text alone.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.untrusted_files import stays_below
+    >>> stays_below("images/1.png"), stays_below("../secret"), stays_below("/etc/passwd")
+    (True, False, False)
+    """
+    # What Windows reads as absolute is refused everywhere: files travel between machines.
+    windows = PureWindowsPath(name)
+    is_absolute = os.path.isabs(name) or bool(windows.drive or windows.root)
+    climbs = ".." in windows.parts or ".." in Path(name).parts
+    # File systems refuse longer names with errors of their own.
+    is_long = len(name) > _LONGEST_PATH or any(
+        len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in Path(name).parts
+    )
+    return bool(name) and "\0" not in name and not (is_absolute or climbs or is_long)
+
+
+def lies_inside(folder: str | os.PathLike[str], name: str) -> bool:
+    """Whether a relative path stays below a folder, links followed.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.untrusted_files import lies_inside
+    >>> lies_inside("data", "images/1.png"), lies_inside("data", "../secret")
+    (True, False)
+    """
+    if not stays_below(name):
+        return False
+    root = os.path.realpath(folder)
+    real = os.path.realpath(os.path.join(root, name))
+    return real == root or real.startswith(os.path.join(root, ""))
+
+
+def check_zip(
+    archive: zipfile.ZipFile, place: object, error: type[FileContentError] = FileContentError
+) -> None:
+    """Refuse a zip whose entries would be far larger than the file itself."""
+    for entry in archive.infolist():
+        if entry.file_size > _SMALL + _LARGEST_RATIO * entry.compress_size:
+            raise error(
+                f"{place}: its entry {entry.filename!r} would take {entry.file_size} bytes, "
+                f"{entry.file_size // max(1, entry.compress_size)} times what it takes in the file; "
+                "this is no file of this package. Nothing of it was read."
+            )
+    total = sum(entry.file_size for entry in archive.infolist())
+    packed = sum(entry.compress_size for entry in archive.infolist())
+    if total > _SMALL + _LARGEST_RATIO * packed:
+        raise error(f"{place}: its entries would take {total} bytes together; nothing was read.")
+
+
+class Npz:
+    """The arrays of an npz file: their headers first, their contents when asked for."""
+
+    def __init__(
+        self, archive: zipfile.ZipFile, place: object, error: type[FileContentError]
+    ) -> None:
+        self._archive = archive
+        self._place = place
+        self._error = error
+        self.names = [
+            entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")
+        ]
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype that the file states of an array; no more of it is read."""
+        with self._translated(), self._archive.open(f"{name}.npy") as member:
+            shape, dtype, _, _ = self._header(member)
+        return shape, dtype
+
+    def check(self, name: str) -> None:
+        """Compare the size that an array's header states with its place in the file."""
+        with self._translated(), self._archive.open(f"{name}.npy") as member:
+            shape, dtype, _, rest = self._header(member)
+            self._size(name, rest, shape, dtype)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read an array, whose header the caller has compared with what it expects."""
+        with self._translated(), self._archive.open(f"{name}.npy") as member:
+            shape, dtype, fortran, rest = self._header(member)
+            return self._content(name, member, rest, shape, dtype, fortran)
+
+    def _header(self, member: Any) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
+        """Shape, dtype, order, and what was read behind the header."""
+        start = io.BytesIO(member.read(_LONGEST_HEADER))
+        version = np.lib.format.read_magic(start)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"its array format {version} is not known")
+        shape, fortran, dtype = readers[version](start)
+        if dtype.kind not in _PLAIN_KINDS or dtype.itemsize == 0:
+            raise ValueError(f"it holds {dtype}, no numbers or strings")
+        if any(length < 0 for length in shape):
+            raise ValueError(f"its shape is {shape}")
+        return shape, dtype, fortran, start.read()
+
+    def _content(
+        self,
+        name: str,
+        member: Any,
+        rest: bytes,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        fortran: bool,
+    ) -> np.ndarray:
+        size = self._size(name, rest, shape, dtype)
+        buffer, filled = bytearray(size), len(rest)
+        buffer[:filled] = rest
+        view = memoryview(buffer)
+        while filled < size:
+            count = member.readinto(view[filled : filled + 16 * MIB])
+            if not count:
+                raise EOFError(f"{name!r} ends early")
+            filled += count
+        # The checksum of the zip is compared at its end.
+        if member.read(1):
+            raise ValueError(f"{name!r} goes on behind its end")
+
+        if dtype.kind == "U":
+            codes = np.dtype("u4").newbyteorder(dtype.byteorder)
+            _check_code_points(np.frombuffer(buffer, dtype=codes))
+        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+    def _size(self, name: str, rest: bytes, shape: tuple[int, ...], dtype: np.dtype) -> int:
+        """Bytes of an array; memory is taken only where its header and the zip agree on them."""
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
+
+        entry = self._archive.getinfo(f"{name}.npy")
+        if entry.file_size > _SMALL + _LARGEST_RATIO * entry.compress_size:
+            raise ValueError(f"{name!r} would take {entry.file_size} bytes, far more than its file")
+        header_size = entry.file_size - size
+        if not 0 < header_size <= _LONGEST_HEADER or len(rest) > size:
+            raise ValueError(f"{name!r} of shape {shape} does not fill its place in the file")
+        return size
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Tell whatever a damaged file makes numpy and zipfile raise as one class of errors."""
+        try:
+            yield
+        except FileContentError:
+            raise
+        # Parsers of foreign formats raise nearly anything for a damaged file.
+        except Exception as problem:
+            raise _no_npz(self._place, self._error, problem) from problem
+
+
+@contextmanager
+def open_npz(
+    path: str | os.PathLike[str] | bytes,
+    *,
+    place: object = None,
+    error: type[FileContentError] = FileContentError,
+) -> Iterator[Npz]:
+    """Open an npz file, or its content as bytes; `place` names it in errors (default: its path).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn._utils.untrusted_files import open_npz
+    >>> np.savez("rows.npz", embedding=np.eye(2))
+    >>> with open_npz("rows.npz") as arrays:
+    ...     arrays.header("embedding")
+    ((2, 2), dtype('float64'))
+    """
+    if isinstance(path, bytes):
+        source: BinaryIO = io.BytesIO(path)
+    else:
+        source = _open(path, error)
+        place = path if place is None else place
+
+    with source:
+        try:
+            archive = zipfile.ZipFile(source)
+        # Also struct's, zlib's and index errors: see `_translated`.
+        except Exception as problem:
+            raise _no_npz(place, error, problem) from problem
+        with archive:
+            yield Npz(archive, place, error)
+
+
+def _no_npz(place: object, error: type[FileContentError], problem: Exception) -> FileContentError:
+    text = str(problem) or type(problem).__name__
+    return error(
+        f"{place} is not a readable npz file of plain arrays ({text}); it may be truncated: copy or "
+        "write it again."
+    )
+
+
+def _check_code_points(codes: np.ndarray) -> None:
+    """Refuse strings that Python could not make, or not write again."""
+    if codes.size and codes.max() > _LARGEST_CODE_POINT:
+        raise ValueError("it holds a string with a character that does not exist")
+    low, high = _SURROGATES
+    if ((codes >= low) & (codes <= high)).any():
+        raise ValueError("it holds a string with half of a character")
+
+
+def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> BinaryIO:
+    """Open an ordinary file; a missing one stays a ``FileNotFoundError``."""
+    # A named pipe would be waited for, and a device gives no end; the flag keeps the opening itself
+    # from waiting where the file was exchanged after the first look.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise error(
+                f"{path} is no ordinary file (a folder, a pipe or a device); check the path."
+            )
+        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        raise
+    except FileContentError:
+        raise
+    # ValueError: a path with a NUL character.
+    except (OSError, ValueError) as problem:
+        raise error(
+            f"{path} cannot be read ({problem}); check the path and its rights."
+        ) from problem
+
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise error(f"{path} is no ordinary file (a folder, a pipe or a device); check the path.")
+    return file

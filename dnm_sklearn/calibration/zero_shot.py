@@ -1,0 +1,129 @@
+"""Thresholds after a fit on names alone: one rule per method, and how far each can be trusted.
+
+They are on ``decision_function`` (higher = more OOD). Each has constants that make it flag about
+7 % of ID images, fitted on ViT-B/32 embeddings of class subsets (K = 5 to 997) of two data sets,
+Caltech-101 and ImageNet-1k, 39 tasks in all. ``benchmarks/zero_shot_thresholds.py`` judges them.
+"Across": mean over K of the percentage of ID flagged, constants fitted on the first set and judged
+on the second / the reverse. "Single": its range over single tasks, for the constants used here.
+
+========  ==============================================  ===========  ========  =================
+method    threshold                                       across       single    holds
+========  ==============================================  ===========  ========  =================
+ENL       -7.5 (-(0.024 + 0.057 a) / T)                   8.6 / 4.4    0-35      yes
+MCM       log K - 0.15 (1 - |mean class|^2) - 0.014       7.7 / 6.0    0-32      with model facts
+MaxLogit  -(5 % quantile of the model facts)              4.2 / 10.9   0-33      with model facts
+NegLabel  -log G + 1.9 - 0.38 log K (CSP alike)           3.8 / 7.6    0-20      yes
+TANL      1.66, as a stream 2.03                          10.2 / 3.8   0-35      frozen only
+AdaNeg    -log G + 0.96, as a stream -log G - 1.67        6.7 / 6.1    0-30      frozen only
+Energy    0.014 - q05 - 0.005 log K                       3.9 / 10.8   0-29      no
+DNM       its zero point + 3.3 - 0.59 log K               2.7 / 12.8   0-29      no
+========  ==============================================  ===========  ========  =================
+"""
+
+from __future__ import annotations
+
+from math import exp, log, log1p
+
+from dnm_sklearn.calibration.model_facts import ModelFacts
+
+__all__ = [
+    "FITTED_MODEL",
+    "adaneg_threshold",
+    "dnm_ratio",
+    "energy_threshold",
+    "enl_threshold",
+    "max_logit_threshold",
+    "mcm_threshold",
+    "neglabel_threshold",
+    "tanl_threshold",
+    "uncalibrated_message",
+]
+
+# The model whose embeddings all constants here were fitted on.
+FITTED_MODEL = "ViT-B-32-quickgelu/openai"
+# What stands for the facts of a model that nobody has measured: those of that model.
+_Q05 = 0.25
+
+
+def enl_threshold(temperature: float, margin_weight: float, *, guessed: bool) -> float:
+    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` times the margin's.
+
+    -7.5 for CLIP at the defaults. `guessed`: E from an image mean and not 1, which lowers scores.
+    """
+    labels_part = -0.042 if guessed else 0.024
+    return -(labels_part + 0.057 * margin_weight) / temperature
+
+
+def mcm_threshold(n_classes: int, mean_class_norm_sq: float, temperature: float = 1.0) -> float:
+    """MCM: the largest cosine is above the mean cosine by how little alike class names are.
+
+    At T = 1 the score is log K minus (largest - mean cosine) to 1e-3. `mean_class_norm_sq` is the
+    squared length of the mean class embedding, the mean cosine between class names.
+    """
+    margin = 0.15 * (1 - mean_class_norm_sq) + 0.014
+    if temperature == 1.0:
+        return log(n_classes) - margin
+    # The same image at another T: one class is `margin` above K - 1 that are alike.
+    return log1p((n_classes - 1) * exp(-margin / temperature))
+
+
+def max_logit_threshold(facts: ModelFacts | None) -> float:
+    """Max-logit: 95 % of ID images match a class name better than this, whatever the classes."""
+    return -(_Q05 if facts is None else facts.q05)
+
+
+def energy_threshold(n_classes: int, facts: ModelFacts | None) -> float:
+    """Energy: as max-logit, but other classes add to the log-sum-exp, the more the more of them."""
+    return max_logit_threshold(facts) + 0.014 - 0.005 * log(n_classes)
+
+
+def neglabel_threshold(n_classes: int, n_groups: int) -> float:
+    """NegLabel and CSP: from the zero point, every group holding 1/G of the class names' sum.
+
+    More class names hold more themselves: the farther negative labels are below ID images.
+    """
+    return -log(n_groups) + 1.9 - 0.38 * log(n_classes)
+
+
+def dnm_ratio(n_classes: int, n_groups: int) -> float:
+    """DNM: sum of exponentials of a group over that of the class names, at the threshold.
+
+    A ratio, because DNM has three scores: each reads its threshold off it.
+    """
+    return exp(3.3 - 0.59 * log(n_classes)) / n_groups
+
+
+def tanl_threshold(*, stream: bool) -> float:
+    """TANL: in a stream the labels activated follow the images, which moves all scores."""
+    return 2.03 if stream else 1.66
+
+
+def adaneg_threshold(n_groups: int, *, stream: bool) -> float:
+    """AdaNeg: in a stream ID images are drawn to their own proxies, and score lower by 2.6."""
+    return -log(n_groups) + (-1.67 if stream else 0.96)
+
+
+def uncalibrated_message(name: str, doubt: str) -> str:
+    """What a detector says that decides without having seen an image; `doubt`: why no rule holds.
+
+    The figures are those of split conformal calibration at 95 %, exact for every detector: the
+    chance that the threshold flags between 3 and 7 % of ID images.
+    """
+    if doubt:
+        state = (
+            f"{name} decides by a threshold that no image has set, and no rule is known to hold "
+            f"here: {doubt}. The labels are a guess; only the order of the scores "
+            "(decision_function) means something."
+        )
+    else:
+        state = (
+            f"{name} decides by a rule of thumb, for no image has set its threshold. Such rules "
+            "flag 5-9 % of ID images on average, but 0-35 % on single tasks, and with 200 classes "
+            "or more they miss most OOD images."
+        )
+    return (
+        f"{state} Call calibrate(X_id) with at least 100 ID images that served for nothing else "
+        "(the chance to flag 3-7 % of ID is 31, 28, 43, 66, 82 % with 20, 32, 50, 100, 200 images; "
+        "of few, 39 are better than 32), or give contamination= and images at fit. This is said "
+        "once per fit."
+    )

@@ -1,0 +1,191 @@
+"""What the fitted attributes in a file of a detector may be: their names, kinds, shapes and ranges."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from dnm_sklearn.detectors.saving import from_plain
+from dnm_sklearn.exceptions import FileContentError
+
+__all__ = ["WIDEST", "checked_fitted"]
+
+# No model's embeddings are wider.
+WIDEST = 2**20
+
+# What every fitted detector has.
+_ALWAYS_FITTED = (
+    "class_names_",
+    "class_embeddings_",
+    "temperature_",
+    "n_features_in_",
+    "embedder_fingerprint_",
+)
+_FITTED_NAME = re.compile("[a-z][a-z0-9_]*[a-z0-9]_")
+
+# Kinds and lengths of arrays; lengths of one name are equal in a detector. What is not listed may be
+# any plain value.
+_SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "class_names_": ("U", ("classes",)),
+    "class_embeddings_": ("f", ("classes", "d")),
+    "negative_labels_": ("U", ("negatives",)),
+    "negative_embeddings_": ("f", ("negatives", "d")),
+    "permutation_": ("iu", ("",)),
+    "group_embeddings_": ("f", ("", "d")),
+    "corpus_embeddings_": ("f", ("corpus", "d")),
+    "initial_ood_": ("f", ("", "d")),
+    "initial_id_order_": ("iu", ("classes",)),
+    "id_queue_": ("f", ("", "d")),
+    "ood_queue_": ("f", ("", "d")),
+    "id_activation_sums_": ("f", ("", "corpus")),
+    "ood_activation_sums_": ("f", ("", "corpus")),
+    "score_queue_": ("f", ("",)),
+    "memory_features_": ("f", ("memory", "d")),
+    "memory_label_": ("iu", ("memory",)),
+    "memory_entropy_": ("f", ("memory",)),
+    "id_prototypes_": ("f", ("classes", "d")),
+    "margin_rows_": ("f", ("classes", "d")),
+    "margin_offsets_": ("f", ("classes",)),
+    "log_weights_": ("f", ("negatives",)),
+    "log_expectation_": ("f", ("negatives",)),
+    "probability_sums_": ("f", ("negatives",)),
+    "calibration_log_sums_": ("f", ("negatives",)),
+    "admitted_": ("f", ("", "d")),
+    "id_scores_": ("f", ("",)),
+    "calibration_scores_": ("f", ("",)),
+    "decision_scores_": ("f", ("fitted",)),
+    "labels_": ("iu", ("fitted",)),
+}
+
+# What detectors of a kind have beside that.
+_NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
+_GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
+_FITTED_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("NegLabelDetector", "CSPDetector", "DebiasedNegMiningDetector"), _GROUPS),
+    "AdaNegDetector": (*_GROUPS, "memory_features_", "memory_label_", "memory_entropy_", "n_seen_"),
+    "TANLDetector": (
+        "corpus_",
+        "n_activated_",
+        "corpus_embeddings_",
+        "initial_ood_",
+        "initial_id_order_",
+        "id_queue_",
+        "id_activation_sums_",
+        "id_queued_",
+        "ood_queue_",
+        "ood_activation_sums_",
+        "ood_queued_",
+        "score_queue_",
+        "n_scored_",
+        "n_seen_",
+    ),
+    "ENLDetector": (
+        *_NEGATIVES,
+        "id_prototypes_",
+        "log_weights_",
+        "log_expectation_",
+        "admitted_",
+        "probability_sums_",
+        "n_admitted_",
+        "n_seen_",
+    ),
+}
+
+# Lowest and highest values of numbers, where there are any.
+_INFINITE = float("inf")
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "temperature_": (5e-324, 1e308),
+    "n_features_in_": (1, WIDEST),
+    "threshold_": (-_INFINITE, _INFINITE),
+    "n_groups_": (1, _INFINITE),
+    "id_scale_": (0, 1e308),
+    "margin_mean_": (-1e308, 1e308),
+    "margin_scale_": (0, 1e308),
+    **dict.fromkeys(("n_seen_", "calibration_n_seen_", "n_admitted_", "n_scored_"), (0, 1e18)),
+    **dict.fromkeys(("id_queued_", "ood_queued_", "n_activated_", "n_id_images_"), (0, 1e18)),
+}
+
+
+def checked_fitted(
+    path: Any, detector: BaseEstimator, fitted: Any, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the fitted attributes of a file, after a check of their names, kinds and shapes."""
+    if not isinstance(fitted, dict):
+        raise FileContentError(f"{path}: its fitted attributes are no table.")
+    needed = (*_ALWAYS_FITTED, *_FITTED_OF.get(type(detector).__name__, ()))
+    lacking = [name for name in needed if name not in fitted]
+    if lacking:
+        raise FileContentError(f"{path} lacks {', '.join(lacking)}; it is damaged.")
+
+    found, lengths = {}, {"d": record["width"]}
+    for name, plain in fitted.items():
+        _check_name_of_fitted(path, detector, name)
+        try:
+            value = found[name] = from_plain(plain)
+        # A corpus of wrong columns.
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise FileContentError(f"{path}: its {name} is damaged ({error}).") from error
+        problem = _problem_of_fitted(name, value, lengths)
+        if problem:
+            raise FileContentError(f"{path}: its {name} {problem}; it is damaged.")
+
+    if found["n_features_in_"] != record["width"]:
+        raise FileContentError(
+            f"{path}: it takes embeddings {found['n_features_in_']} wide, but its model gives "
+            f"{record['width']}; it is damaged."
+        )
+    if found["embedder_fingerprint_"] != record["fingerprint"]:
+        raise FileContentError(f"{path}: it names two models; it is damaged.")
+    return found
+
+
+def _check_name_of_fitted(path: Any, detector: BaseEstimator, name: str) -> None:
+    """Refuse a name that is not that of a fitted attribute: a method, a parameter, the embedder."""
+    own = getattr(type(detector), name, None)
+    is_fitted = _FITTED_NAME.fullmatch(name) and name not in ("embedder_", "failures_")
+    # A class may give an attribute its value before fit.
+    if not is_fitted or not isinstance(own, (type(None), int, float)):
+        raise FileContentError(
+            f"{path} sets {name!r}, which is no fitted attribute of a {type(detector).__name__}. Do "
+            "not trust its source."
+        )
+
+
+def _problem_of_fitted(name: str, value: Any, lengths: dict[str, int]) -> str:
+    """Say what is wrong with a fitted attribute; `lengths` holds those met so far."""
+    if name in _SHAPES:
+        kinds, shape = _SHAPES[name]
+        if not isinstance(value, np.ndarray) or value.ndim != len(shape):
+            # An attribute of a mode that was not used.
+            return "" if value is None and name not in _ALWAYS_FITTED else "has a wrong shape"
+        kind = "U" if value.dtype.kind == "O" else value.dtype.kind
+        if kind not in kinds:
+            return f"holds {value.dtype}"
+        for length, key in zip(value.shape, shape, strict=True):
+            if key and lengths.setdefault(key, length) != length:
+                return f"has shape {value.shape}, which does not fit the rest"
+        if 0 in (lengths["d"], lengths.get("classes"), lengths.get("negatives")):
+            return "is empty"
+        if name.endswith("embeddings_") and not _are_unit_rows(value):
+            return "holds rows that are no unit vectors"
+
+    if name in _NUMBERS:
+        low, high = _NUMBERS[name]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_missing = value is None and name not in _ALWAYS_FITTED
+        if not is_missing and not (is_number and low <= value <= high):
+            return f"is {str(value)[:40]}"
+    if name == "embedder_fingerprint_" and not isinstance(value, str):
+        return "is no text"
+    return ""
+
+
+def _are_unit_rows(rows: np.ndarray) -> bool:
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=-1)
+    # Stored in half precision, a length is right to a thousandth; rows not yet filled are zero.
+    return bool(
+        np.isfinite(lengths).all() and ((np.abs(lengths - 1) < 1e-2) | (lengths == 0)).all()
+    )

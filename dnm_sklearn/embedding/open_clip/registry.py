@@ -64,7 +64,7 @@ def is_published(model: str) -> bool:
     except ValueError:
         return False
     if tag is None:
-        return name == SHIPPED
+        return name in SHIPPED
 
     import open_clip
 

@@ -66,7 +66,11 @@ def claimed_digests(folder: Path, fingerprint: str) -> set[bytes]:
     """Digests of the rows of a model that somebody computes now (hold the cache's lock)."""
     claimed: set[bytes] = set()
     for path in _living(folder):
-        owner, _, digests = _rows_of(path).read_bytes().partition(b"\n")
+        try:
+            owner, _, digests = _rows_of(path).read_bytes().partition(b"\n")
+        except OSError:
+            continue  # it has just ended
+
         if owner == fingerprint.encode():
             starts = range(0, len(digests), DIGEST_BYTES)
             claimed.update(digests[start : start + DIGEST_BYTES] for start in starts)

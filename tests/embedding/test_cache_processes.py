@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding import _cache_rows
+from dnm_sklearn.embedding import _cache_claims, _cache_rows
 from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.digest import digest_bytes
@@ -83,6 +83,12 @@ def wait_until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def claimed(folder, model="model"):
+    """Digests of rows that somebody computes now; the lock keeps out those who begin to."""
+    with EmbeddingCache(folder)._file.locked():
+        return claimed_digests(folder / "embeddings.claims", model)
 
 
 def test_writers_killed_at_random_points(tmp_path):
@@ -185,7 +191,7 @@ def test_others_wait_only_for_rows_that_they_need(tmp_path):
 
     pid = fork(lambda: get(tmp_path, DIGESTS[100:200], work))
     try:
-        wait_until(lambda: claimed_digests(tmp_path / "embeddings.claims", "model"))
+        wait_until(lambda: claimed(tmp_path))
         get(tmp_path, DIGESTS[:50], never)
         get(tmp_path, DIGESTS[:60], computing(DIGESTS))
         assert EmbeddingCache(tmp_path).verify() == {"rows": 60, "dropped": 0}
@@ -216,7 +222,7 @@ def test_rows_of_a_claim_are_given_as_they_are_committed(tmp_path):
         yield rows_of(DIGESTS[40:80])
 
     pid = fork(lambda: get(tmp_path, DIGESTS[:80], work))
-    wait_until(lambda: claimed_digests(tmp_path / "embeddings.claims", "model"))
+    wait_until(lambda: claimed(tmp_path))
     np.testing.assert_array_equal(get(tmp_path, DIGESTS[:40], never), rows_of(DIGESTS[:40]))
     os.write(hold, b"!")
     wait_for(pid)
@@ -251,8 +257,8 @@ def test_calls_that_wait_for_each_other_go_on(tmp_path):
 def test_claims_of_a_killed_process_end_at_once(tmp_path):
     pid = fork(lambda: get(tmp_path, DIGESTS[:100], computing(DIGESTS, seconds=60)))
     claims = tmp_path / "embeddings.claims"
-    wait_until(lambda: len(claimed_digests(claims, "model")) == 100)
-    assert claimed_digests(claims, "another model") == set()
+    wait_until(lambda: len(claimed(tmp_path)) == 100)
+    assert claimed(tmp_path, "another model") == set()
 
     # the claim of a process that is there is not taken over
     waiting = threading.Thread(target=get, args=(tmp_path, DIGESTS[:1], computing(DIGESTS)))
@@ -311,6 +317,13 @@ def test_a_forked_child_does_not_end_the_claims_of_its_parent(tmp_path):
         wait_for(fork(look))
         assert claimed_digests(claims, "model") == set(DIGESTS[:3])
     assert list(claims.iterdir()) == []
+
+
+def test_a_claim_that_ends_while_it_is_looked_at(tmp_path, monkeypatch):
+    claim = Claim(tmp_path)
+    claim.begin("model", DIGESTS[:3])
+    monkeypatch.setattr(_cache_claims, "_may_run", lambda *_: claim.end() is None)
+    assert claimed_digests(tmp_path, "model") == set()
 
 
 def test_other_files_beside_the_claims_are_left_alone(tmp_path):

@@ -68,7 +68,9 @@ def test_id_training_images_are_embedded_only_for_who_looks_at_them(
 ):
     seen = []
     monkeypatch.setattr(
-        prepare, "embed_suite", lambda suite, **k: seen.append(suite) or embed_suite(suite, **k)
+        prepare,
+        "embed_suite",
+        lambda suite, *a, **k: seen.append(suite) or embed_suite(suite, *a, **k),
     )
     assert invoke("run", "--suite", folder, "--no-baselines", "-d", asked).exit_code == 0
     assert [suite.id_train is not None for suite in seen] == [needed]
@@ -165,7 +167,7 @@ def test_id_train(tmp_path):
         "narrow.npz": "not of the suite's model",
         "zero.npz": "some rows of 'embedding' are zero",
         "short.npz": "'label' must hold 40",
-        "text.npz": "no npz file",
+        "text.npz": "is not a readable npz file",
         "images": "is a suite of embeddings",
         "nowhere": "no such folder or file",
     }.items():

@@ -348,7 +348,7 @@ def _fitted_numbers(estimator: Any) -> dict[str, Any]:
             continue
         value = getattr(estimator, name, None)
         if isinstance(value, (Number, np.bool_)):
-            number = value.item() if isinstance(value, np.generic) else value
+            number: Any = value.item() if isinstance(value, np.generic) else value
             # JSON has no NaN or infinity: PyOD's PCA may have such a threshold.
             found[name] = number if np.isfinite(number) else None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.exceptions import InvalidNamesError
 
 __all__ = [
@@ -19,19 +20,6 @@ __all__ = [
     "strip_names",
     "unique_names",
 ]
-
-_IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-)
 
 
 def is_string_sequence(values: Any) -> bool:
@@ -154,7 +142,7 @@ def raise_why_no_names(what: str, value: Any) -> None:
 
 def check_not_image_paths(names: Sequence[str]) -> None:
     """Raise for names that end like the files of images, which are probably meant as images."""
-    paths = [name for name in names if name.strip().lower().endswith(_IMAGE_SUFFIXES)]
+    paths = [name for name in names if name.strip().lower().endswith(IMAGE_SUFFIXES)]
     if paths:
         raise InvalidNamesError(
             f"{paths[0]!r} looks like the path of an image, not a class name ({len(paths)} such of "
@@ -173,7 +161,7 @@ def _raise_single_string(what: str, text: str) -> None:
         raise InvalidNamesError(
             f"{what} is the single string {text!r}; a list of class names is wanted: [{text!r}]."
         )
-    if text.lower().endswith(_IMAGE_SUFFIXES):
+    if text.lower().endswith(IMAGE_SUFFIXES):
         raise InvalidNamesError(
             f"{what} is the path of one image, {text!r}; give images as a list, [{text!r}], and "
             "the class names as `classes=[...]` in the constructor."

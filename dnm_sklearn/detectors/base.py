@@ -15,6 +15,7 @@ from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
@@ -24,7 +25,7 @@ from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
+from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from sklearn.utils.validation import validate_data
 
 from dnm_sklearn._utils.caching import as_memory, cached
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
-from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy, to_unit_rows
+from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin

@@ -22,6 +22,7 @@ from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dnm_sklearn._utils.labels import row_is_ood
+from dnm_sklearn._utils.tensors import to_numpy
 
 __all__ = [
     "aupr",
@@ -299,7 +300,7 @@ def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
 
 def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores' ranks (ties kept, infinities made finite) and a bool array."""
-    score, is_ood = np.asarray(score), np.asarray(is_ood)
+    score, is_ood = np.asarray(to_numpy(score)), np.asarray(to_numpy(is_ood))
     if score.ndim != 1 or score.shape != is_ood.shape:
         raise ValueError(
             f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and "

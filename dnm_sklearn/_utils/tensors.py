@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["is_tensor", "to_numpy"]
+import numpy as np
+
+__all__ = ["as_floats", "is_tensor", "to_numpy"]
 
 
 def is_tensor(x: Any) -> bool:
@@ -44,3 +46,15 @@ def to_numpy(X: Any) -> Any:
     if X.dtype.is_floating_point and X.dtype not in (torch.float16, torch.float32, torch.float64):
         X = X.float()
     return X.numpy()
+
+
+def as_floats(X: Any) -> np.ndarray:
+    """Give numbers, a torch tensor's too, as an array of float64.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.tensors import as_floats
+    >>> as_floats([1, 2])
+    array([1., 2.])
+    """
+    return np.asarray(to_numpy(X), dtype=float)

@@ -33,8 +33,8 @@ class LeftOut:
         if self.n_files:
             kinds = ", ".join(f"{n} {ending}" for ending, n in self.n_files.most_common(9))
             said.append(
-                f"{self.n_files.total()} files are left out ({kinds}): not named as images that are "
-                "read, or beside the folders of the classes"
+                f"{self.n_files.total()} files are left out ({kinds}): not named as images that "
+                "are read, or beside the folders of the classes"
             )
         if self.n_files.keys() & set(IMAGE_SUFFIXES):
             said.append("HEIC and HEIF are read where pillow-heif is installed")

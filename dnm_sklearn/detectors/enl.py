@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
 from dnm_sklearn.detectors import shared_parameters
@@ -378,7 +379,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if self.image_mean is None:
             return None
 
-        mean = np.asarray(self.image_mean, dtype=float)
+        mean = np.asarray(to_numpy(self.image_mean), dtype=float)
         width = self.class_embeddings_.shape[1]
         if mean.shape != (width,) or not np.isfinite(mean).all():
             raise ValueError(

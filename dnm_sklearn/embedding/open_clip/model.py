@@ -156,6 +156,7 @@ class LoadedModel(ImageEncoder):
         batch = torch.empty(
             (len(pixels), *pixels[0].shape),
             dtype=getattr(torch, pixels[0].dtype.name),
+            device="cpu",
             pin_memory=self.device.type == "cuda",
         )
         np.stack(pixels, out=batch.numpy())

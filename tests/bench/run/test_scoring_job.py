@@ -29,7 +29,7 @@ def test_score_writes_a_line_for_each_image(photos, tmp_path):
         assert line["top_negative_label"].startswith("word ")
         assert line["label"] == ("ood" if line["is_ood"] == "True" else line["nearest_class"])
     assert not (tmp_path / "out.csv.part").exists()
-    assert lines[5]["error"] == "UnidentifiedImageError: cannot identify image file"
+    assert lines[5]["error"].startswith("cannot identify image file")
 
 
 @pytest.mark.filterwarnings("ignore")

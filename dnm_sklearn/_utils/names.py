@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ __all__ = [
     "strip_names",
     "unique_names",
 ]
+
+
+# No tokenizer or file takes one.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def is_string_sequence(values: Any) -> bool:
@@ -70,6 +75,12 @@ def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
         if not isinstance(name, str):
             raise InvalidNamesError(
                 f"{what}[{i}] is {name!r} of type {_type(name)}; every name must be a string."
+            )
+        if not name.isascii() and _HALF_CHARACTER.search(name):
+            raise InvalidNamesError(
+                f"{what}[{i}] is {name!r}, which holds half of a character: it was read as another "
+                "encoding than its own, or is the name of a file or folder that is not in UTF-8. "
+                "Rename it."
             )
 
     return [str(name) for name in listed]  # plain str where numpy's str_ was given

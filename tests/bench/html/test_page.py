@@ -262,9 +262,9 @@ def test_plots_of_odd_scores():
         (same, np.array([1e300, -1e300, 0.0]), 0.0, True),
     ):
         plot = histogram(ids, oods, threshold, title="t", description="d")
-        assert plot.count(f'fill="{plots.ID_COLOUR}"') == 1
-        assert plot.count(f'fill="{plots.OOD_COLOUR}"') == 1
-        assert (plots.THRESHOLD_COLOUR in plot) == is_drawn
+        assert plot.count(f'fill="{ID_COLOUR}"') == 1
+        assert plot.count(f'fill="{OOD_COLOUR}"') == 1
+        assert (THRESHOLD_COLOUR in plot) == is_drawn
         assert "nan" not in plot.lower()
 
 

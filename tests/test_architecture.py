@@ -100,7 +100,7 @@ class Imports:
 
 
 def room_of(module):
-    """Package or module at the top of the library; in ``bench``, which is large, its subpackages."""
+    """Package or module at the top of the library; in ``bench``, its subpackages."""
     _, *parts = module.split(".")
     if parts[:1] == ["bench"]:
         parts = [".".join(parts[:2])]

@@ -287,7 +287,7 @@ def _shared_axes(width: int, x_scale: str) -> Axes:
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
 
-    # Nothing is drawn beyond the axes, and without clipping a line on their edge has its full width.
+    # Nothing is drawn beyond the axes; without clipping, a line on their edge has its full width.
     axes.grid(True, clip_on=False)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
     if x_scale == "log":
@@ -404,8 +404,8 @@ def _clean(element: ElementTree.Element, keys: Sequence[str]) -> None:
         if group.startswith(_KEY):
             element.set("data-key", keys[int(group.removeprefix(_KEY))])
 
-    # The page forbids style attributes; what they say can be attributes of their own. Only "font" is
-    # short for several.
+    # The page forbids style attributes; what they say can be attributes of their own. Only "font"
+    # is short for several.
     for rule in element.attrib.pop("style", "").split(";"):
         name, _, value = (part.strip() for part in rule.partition(":"))
         font = _FONT.fullmatch(value) if name == "font" else None

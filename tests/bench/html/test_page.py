@@ -269,7 +269,7 @@ def test_plots_of_odd_scores():
 
 
 def test_names_in_plots_are_shown_as_they_are():
-    """No formula, no markup, no character that SVG may not hold; and no warning of missing glyphs."""
+    """No formula, no markup, no character that SVG may not hold; no warning of missing glyphs."""
     assert visible("a\x00\ud800b\x85\n") == "a\ufffd\ufffdb\ufffd\n"
     name = '$x^2$ <b> & "\x07 \u4e2d\u6587'
     plot = chart([Series(name, [0, 50], [0, 50])], title=name, x_label=name)
@@ -310,8 +310,10 @@ const up = values();
 const box = document.querySelector("input[type=search]");
 box.value = "mcm";
 box.dispatchEvent(new Event("input"));
-const rows = Array.from(document.querySelectorAll("table.results tbody tr")).filter((r) => !r.hidden);
-const lines = Array.from(document.querySelectorAll("svg g[data-key]")).filter((g) => g.style.display !== "none");
+const rows = Array.from(document.querySelectorAll("table.results tbody tr"))
+  .filter((r) => !r.hidden);
+const lines = Array.from(document.querySelectorAll("svg g[data-key]"))
+  .filter((g) => g.style.display !== "none");
 document.body.setAttribute("data-outcome", JSON.stringify({
   down: down, up: up, sort: heads[column].getAttribute("aria-sort"), rows: rows.length,
   keys: Array.from(new Set(lines.map((g) => g.getAttribute("data-key")))), title: document.title,

@@ -16,10 +16,10 @@ from markupsafe import escape
 from PIL import Image
 
 from dnm_sklearn._utils.safe_text import visible
-from dnm_sklearn.bench.html import plots
 from dnm_sklearn.bench.html.figures import find_sweeps
 from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, roc_points
 from dnm_sklearn.bench.results.run_groups import read_run_groups
+from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
 EVIL = '<script>document.title="owned"</script>'
 

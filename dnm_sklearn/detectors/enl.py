@@ -225,8 +225,11 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     # -- fit ----------------------------------------------------------------------------------
 
     def _temperature(self) -> float:
-        scale = 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
-        return scale * super()._temperature()
+        return self._temperature_part() * super()._temperature()
+
+    def _temperature_part(self) -> float:
+        """The temperature in use over the one that the parameter stands for elsewhere."""
+        return 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
 
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
@@ -456,13 +459,14 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _admit_by_names(self, X: np.ndarray) -> np.ndarray:
         """Which images are surely OOD by names alone."""
-        # Without ID images the static weights are those of the names already.
+        # From what was fitted alone: a loaded detector streams without its model. Without ID images
+        # the static weights are those of the names already.
         log_weights = self._log_weights_of_names() if self.n_id_images_ else self.log_weights_
         scores = enl.expectation_score(
             X,
             self.class_embeddings_,
             self.negative_embeddings_,
-            temperature=super()._temperature(),
+            temperature=self.temperature_ / self._temperature_part(),
             log_weights=log_weights,
             device=self._scoring_device(),
         )

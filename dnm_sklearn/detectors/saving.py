@@ -148,12 +148,11 @@ def from_plain(value: Any) -> Any:
 
 def _to_plain(value: Any, what: str) -> Any:
     """Turn a value into what a file may hold; `what` names it in the error."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return str(value)  # plain str where numpy's str_ was given
+    # First: numpy's float64 and str_ are Python's own too, but a file holds only the latter.
     if isinstance(value, np.generic):
         return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Corpus):

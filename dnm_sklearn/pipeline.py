@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.forwarding import available_if_detector_has
 from dnm_sklearn._utils.names import is_string_sequence
+from dnm_sklearn._utils.y_column import read_y
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.embedding.check import check_embedder
 
@@ -113,7 +114,7 @@ class OODPipeline(Pipeline):
         """Whether `fit` is given class names and no images (the names rule of the detectors)."""
         if X is None:
             return True
-        gave_names = self.steps[-1][1].classes is not None or is_string_sequence(y)
+        gave_names = self.steps[-1][1].classes is not None or isinstance(read_y(y), list)
         return is_string_sequence(X) and not gave_names
 
     def _rows(self, X: Any) -> Any:

@@ -17,11 +17,11 @@ from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
-from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.label_doubts import first_doubles, warn_if_misread
 from dnm_sklearn.detectors.norms import warn_far_from_unit
+from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
-class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the zero-shot OOD detectors.
 
     A subclass names its method in ``info``, prepares fitted arrays in :meth:`_fit_text` and scores
@@ -165,7 +165,24 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             self._fit_images(rows[readable], known)
         self._finish_fit(readable)
         self._set_threshold(rows, failed, labels.is_ood)
+        # As scikit-learn's LabelEncoder leaves it: see `classes_`.
+        self._y_is_two_classes = labels.is_ood is not None and labels.class_index is None
         return self
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """What ``cross_val_predict`` wants of the y given to fit: [0, 1], if it was 0/1 or bool.
+
+        For ``cross_val_predict(detector, X, y, method="decision_function")``, which encodes y as
+        integers; other y would be misread there, and so has no such attribute.
+        """
+        if getattr(self, "_y_is_two_classes", False):
+            return np.array([0, 1])
+        raise AttributeError(
+            f"{type(self).__name__} has classes_ only after a fit with y of 0/1 or bool. "
+            "cross_val_predict encodes names in y as integers, of which fit cannot tell the "
+            "meaning: give y as bool (True = OOD), leave it out, or use OODClassifier."
+        )
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit and return ``labels_``, the decision on the rows given to fit.

@@ -25,6 +25,7 @@ from .detectors import (
     MaxLogitDetector,
     MCMDetector,
     NegLabelDetector,
+    ReNegDetector,
     TANLDetector,
     UnknownImageDetector,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "MaxLogitDetector",
     "NegLabelDetector",
     "OODClassifier",
+    "ReNegDetector",
     "SklearnOutlierAdapter",
     "StratifiedBySourceKFold",
     "TANLDetector",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,8 @@ class NearNames:
 
     Attributes
     ----------
-    corpus : Corpus
-        The n names.
+    names, lexname : list of str
+        The n names and their lexicographer files.
     cluster : ndarray of int of shape (n,)
         Which of them are of one kind: the number of a synset, or -1 - k for the neighbours that
         class k has in the embedding.
@@ -36,9 +36,20 @@ class NearNames:
         Class names that WordNet lacks.
     """
 
-    corpus: Corpus
+    names: list[str]
+    lexname: list[str]
     cluster: np.ndarray
     unmatched: tuple[str, ...]
+
+    def corpus(self) -> Corpus:
+        """Give them as a corpus, of which there must be some."""
+        if not self.names:
+            raise ValueError(
+                f"{NEAR!r} is empty: WordNet has no neighbours of the class names, or none that is "
+                "in the EmbeddingTable. Add Corpus.related(class_names) to the table, or give a "
+                "corpus of your own."
+            )
+        return Corpus(self.names, "noun", self.lexname, name=NEAR)
 
 
 def near_names(
@@ -48,12 +59,14 @@ def near_names(
     encode: Callable[[Corpus], np.ndarray],
     *,
     synsets: Synsets = None,
+    corpus: Corpus | None = None,
     device: str = "auto",
 ) -> NearNames:
     """Names near the classes that the embedder can encode.
 
-    An `EmbeddingTable` has those of its names that are among them. `encode` gives the unit rows of
-    a corpus; it is called only where a class is no noun of WordNet.
+    An `EmbeddingTable` has those of its names that are among them. A class that is no noun of
+    WordNet has its nearest names of `corpus`, without one of all the table's or of WordNet's nouns;
+    `encode` gives the unit rows of a corpus, and is called only then.
     """
     found = neighbours(class_names, synsets)
     names, lexname, cluster = list(found.names), found.lexname.tolist(), found.cluster.tolist()
@@ -65,53 +78,47 @@ def near_names(
         lexname, cluster = [lexname[i] for i in held], [cluster[i] for i in held]
 
     if found.unmatched:
-        candidates = _candidates(embedder, class_names, found)
-        for k, nearest in _nearest(
-            candidates, class_names, class_embeddings, encode, found, device
-        ).items():
+        known = set(names)
+        for k, nearest, files in _nearest_names(
+            found, class_names, class_embeddings, embedder, encode, corpus, device
+        ):
             # A name near two classes, or near by WordNet too, stays where it is first.
-            new = [i for i in nearest if candidates.names[i] not in names]
-            names += [candidates.names[i] for i in new]
-            lexname += candidates.lexname[new].tolist()
-            cluster += [-1 - k] * len(new)
-
-    if not names:
-        raise ValueError(
-            f"{NEAR!r} is empty: none of WordNet's {len(found.names)} neighbours of the class names "
-            "is in the EmbeddingTable. Add Corpus.related(class_names) to the table, or give a "
-            "corpus of your own."
-        )
-    return NearNames(
-        Corpus(names, "noun", lexname, name=NEAR), np.array(cluster, np.intp), found.unmatched
-    )
+            for name, file in zip(nearest, files, strict=True):
+                if name not in known:
+                    known.add(name)
+                    names.append(name)
+                    lexname.append(file)
+                    cluster.append(-1 - k)
+    return NearNames(names, lexname, np.array(cluster, np.intp), found.unmatched)
 
 
-def _candidates(embedder: object, class_names: Sequence[str], found: Neighbours) -> Corpus:
-    """What the neighbours of a class may be taken from, no words for classes among them."""
-    if isinstance(embedder, EmbeddingTable):
-        corpus = Corpus(embedder.names, name="table")
-    else:
-        corpus = load_corpus("wordnet").filter(part_of_speech="noun")
-    own = found.words_of_classes | {folded(name) for name in class_names}
-    return corpus.filter(where=lambda name: folded(name) not in own)
-
-
-def _nearest(
-    candidates: Corpus,
+def _nearest_names(
+    found: Neighbours,
     class_names: Sequence[str],
     class_embeddings: np.ndarray,
+    embedder: object,
     encode: Callable[[Corpus], np.ndarray],
-    found: Neighbours,
+    corpus: Corpus | None,
     device: str,
-) -> dict[int, np.ndarray]:
-    """Class without a synset -> its nearest candidates, the most similar first."""
+) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Each class without a synset, and its nearest corpus names with their lexicographer files."""
+    if corpus is None and isinstance(embedder, EmbeddingTable):
+        corpus = Corpus(embedder.names, name="table")
+    elif corpus is None:
+        corpus = load_corpus("wordnet")
+
+    # No words for classes, and no adjectives.
+    own = found.words_of_classes | {folded(name) for name in class_names}
+    keep = np.array([folded(name) not in own for name in corpus.names]) & ~corpus.is_adjective
+    if not keep.any():
+        return
+    corpus = corpus.filter(where=keep)
+
     position = {name: k for k, name in enumerate(class_names)}
     index = [position[name] for name in found.unmatched]
-    cosines = whole_product(class_embeddings[index], encode(candidates), device=device)
+    cosines = whole_product(class_embeddings[index], encode(corpus), device=device)
     cosines[cosines > _LARGEST_COSINE] = -np.inf
-
-    nearest = {}
     for k, row in zip(index, cosines, strict=True):
         order = np.argsort(-row, kind="stable")[:_N_NEAREST]
-        nearest[k] = order[np.isfinite(row[order])]
-    return nearest
+        chosen = order[np.isfinite(row[order])]
+        yield k, [corpus.names[i] for i in chosen], corpus.lexname[chosen].tolist()

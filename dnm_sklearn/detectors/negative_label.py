@@ -53,7 +53,7 @@ class CorpusDetector(BaseOODDetector):
                 lambda corpus: self._encode_corpus(corpus)[0],
                 device=self._scoring_device(),
             )
-            return near.corpus
+            return near.corpus()
         if self.corpus is not None:
             return check_corpus(self.corpus)
         if not isinstance(self.embedder_, EmbeddingTable):

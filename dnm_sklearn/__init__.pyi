@@ -26,6 +26,7 @@ from .detectors import (
     MaxLogitDetector,
     MCMDetector,
     NegLabelDetector,
+    ReNegDetector,
     TANLDetector,
     UnknownImageDetector,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "MaxLogitDetector",
     "NegLabelDetector",
     "OODClassifier",
+    "ReNegDetector",
     "SklearnOutlierAdapter",
     "StratifiedBySourceKFold",
     "TANLDetector",

@@ -7,6 +7,7 @@ from .info import DetectorInfo
 from .negative_label import NegativeLabelDetector
 from .neglabel import NegLabelDetector
 from .registry import all_detectors
+from .reneg import ReNegDetector
 from .streaming import StreamingDetector
 from .tanl import TANLDetector
 from .unknown_image import UnknownImageDetector
@@ -24,6 +25,7 @@ __all__ = [
     "MaxLogitDetector",
     "NegLabelDetector",
     "NegativeLabelDetector",
+    "ReNegDetector",
     "StreamingDetector",
     "TANLDetector",
     "UnknownImageDetector",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
+from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -74,6 +75,14 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     # -- what a method defines ----------------------------------------------------------------
 
+    def _setting(self, name: str) -> Any:
+        """A parameter; of a plug-in's that is not given, its base's."""
+        return getattr(self, name)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        """ID scores (n,) on a scale from 0 to 1; for methods whose scores are log-odds."""
+        return expit(scores)
+
     @abstractmethod
     def _fit_text(self) -> None:
         """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
@@ -133,7 +142,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         ValueError
             If there are no names, a parameter or an image is bad, or widths differ.
         """
-        labels = resolve_labels(X, y, self.classes, self.ood_label)
+        labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
         if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
             warn(
                 "The greater label in y means ID, and this detector scores OOD images higher, so "
@@ -142,13 +151,18 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             )
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
-        self.embedder_ = check_embedder(self.embedder, memory=self.memory)
+        self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None
         if labels.images is not None:
             rows, failed = self._embed(labels.images, reset=True)
+        return self._fit_rows(labels, rows, failed)
 
+    def _fit_rows(
+        self, labels: ResolvedLabels, rows: np.ndarray | None, failed: np.ndarray | None
+    ) -> Self:
+        """Fit with ``embedder_``, on names and on rows that it has embedded."""
         self.temperature_ = self._temperature()
         class_embeddings = self._encode_classes(labels)
         first = first_doubles(class_embeddings, labels.class_names)
@@ -222,7 +236,8 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
                     owners.append(i)
 
         # Names and synonyms go through the prompt together; a template holds its own class's name.
-        vectors = [self.embedder_.encode_text(names, self.prompt)] if names else []
+        prompt = self._setting("prompt")
+        vectors = [self.embedder_.encode_text(names, prompt)] if names else []
         for i, template in templates:
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, stdtrit
 from sklearn.utils._param_validation import Interval
 
 from dnm_sklearn import scoring
@@ -495,6 +495,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if isinstance(self.contamination, Real):
             return thresholds.expected_threshold(believed, flagged=float(self.contamination))
         return thresholds.threshold_from_pythresh(self.contamination, believed)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        # With E from ID images 0 is "like an ID image"; without, scores are higher all over.
+        return expit(scores if self.n_id_images_ else scores + self._zero_shot_threshold())
 
     def _zero_shot_threshold(self) -> float:
         guessed = self.image_mean is not None

@@ -8,6 +8,7 @@ from dnm_sklearn.detectors.csp import CSPDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
+from dnm_sklearn.detectors.reneg import ReNegDetector
 from dnm_sklearn.detectors.tanl import TANLDetector
 from dnm_sklearn.detectors.zero_shot import EnergyDetector, MaxLogitDetector, MCMDetector
 
@@ -24,6 +25,7 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     TANLDetector,
     AdaNegDetector,
     ENLDetector,
+    ReNegDetector,
 )
 
 

@@ -7,11 +7,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
-from threading import Lock
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 from sklearn.utils.validation import check_memory
+
+from dnm_sklearn._utils.forks import ForkSafeLock
 
 __all__ = ["RecentResults", "as_memory", "cached"]
 
@@ -92,7 +93,7 @@ class RecentResults(Generic[Result]):
     def __init__(self, max_items: int) -> None:
         self.max_items = max_items
         self._results: OrderedDict[Hashable, Result] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """Give the result of a key, computed now if it is not among the last few that were used."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.device import torch_threads
 from dnm_sklearn._utils.warnings import warn
 
 __all__ = [
@@ -52,8 +53,12 @@ def to_numpy(X: Any) -> Any:
     if not is_tensor(X):
         return X
     X = X.detach().cpu()
-    # numpy has no bfloat16.
-    return (X.float() if X.dtype == sys.modules["torch"].bfloat16 else X).numpy()
+    if X.dtype != sys.modules["torch"].bfloat16:
+        return X.numpy()
+
+    # numpy has no bfloat16. (In threads of torch: of a forked process, in one.)
+    with torch_threads(None):
+        return X.float().numpy()
 
 
 def is_one_image(x: Any) -> bool:

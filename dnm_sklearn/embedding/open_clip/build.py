@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import pickle
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.device import torch_threads
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.exceptions import (
@@ -35,7 +36,7 @@ __all__ = [
 SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
-_shipped_lock = threading.Lock()
+_shipped_lock = ForkSafeLock()
 
 
 @contextmanager
@@ -120,7 +121,12 @@ def load_model(
 
     # Random weights ("name/") are the same in each process, and leave the user's generator alone.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
-    with warnings.catch_warnings(), _quiet_root_logger(), torch.random.fork_rng(devices=[]):
+    with (
+        warnings.catch_warnings(),
+        _quiet_root_logger(),
+        torch.random.fork_rng(devices=[]),
+        torch_threads(None),
+    ):
         # The activation is right: `_recipe` has taken it from the weights' record.
         warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")
         torch.manual_seed(seed)
@@ -142,7 +148,8 @@ def load_model(
             if _is_unavailable(error, name, tag):
                 raise WeightsUnavailableError(_unavailable_message(name, tag, error)) from error
             raise
-    return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
+        width = int(config["embed_dim"])
+        return LoadedModel(model, tokenizer, width, device, precision, config)
 
 
 def _recipe(

@@ -231,6 +231,8 @@ def _numbers(y: Any) -> np.ndarray:
     if values.dtype.kind == "U":  # of a mixed list, numpy makes strings of everything in it
         values = np.asarray(y, dtype=object)
 
+    if values.dtype.kind == "c":
+        raise ValueError("Complex data not supported: y holds complex numbers.")
     if values.dtype.kind != "O":
         return values
 

@@ -151,6 +151,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             )
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
+        self._check_id_images(labels)
         self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
@@ -174,10 +175,12 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
         self._fit_text()
         readable = None if failed is None else ~failed
-        if rows is not None and readable is not None and readable.any():
+        if rows is not None and readable is not None:
             known = labels.take(readable)
-            warn_if_misread(rows[readable], known, self.class_embeddings_)
-            self._fit_images(rows[readable], known)
+            self._check_id_images(known)
+            if readable.any():
+                warn_if_misread(rows[readable], known, self.class_embeddings_)
+                self._fit_images(rows[readable], known)
         self._finish_fit(readable)
         self._set_threshold(rows, failed, labels.is_ood)
         # As scikit-learn's LabelEncoder leaves it: see `classes_`.
@@ -216,6 +219,44 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         """
         self.fit(X, y)._check_threshold()
         return self.labels_
+
+    def _check_id_images(self, labels: ResolvedLabels) -> None:
+        """Refuse a fit without the ID images that the method needs, and say what it lacks."""
+        if not self.info.needs_id_images:
+            return
+
+        name = type(self).__name__
+        if labels.images is None and labels.is_ood is None:
+            raise ValueError(
+                f"{name} learns from ID images: fit(X, y) with images and their class names. "
+                "NegLabelDetector and others need the names only."
+            )
+        if labels.is_ood is None:
+            raise ValueError(
+                f"{name} requires y to be passed, but the target y is None or says nothing of ID: "
+                "give the class name of each image, or 0 for ID and 1 for OOD."
+            )
+        if labels.is_ood.all():
+            raise ValueError(
+                f"{name} learns from ID images, but no readable row of X is ID "
+                f"(n_samples={len(labels.is_ood)})."
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.info.needs_id_images
+        return tags
+
+    def _id_images(
+        self, embeddings: np.ndarray, labels: ResolvedLabels
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows known to be ID (n, D), and the class of each (n,)."""
+        is_id = ~labels.is_ood
+        X = embeddings[is_id]
+        # A y of 0 and 1 names no class: then the nearest.
+        if labels.class_index is None:
+            return X, self._class_index(X)
+        return X, labels.class_index[is_id]
 
     def _temperature(self) -> float:
         """The temperature that scores use."""

@@ -27,6 +27,7 @@ FLOORS = {
     "pipeline": 4,
     "detectors": 3,
     "datasets": 2,
+    "plotting": 2,
     "streams": 2,
     "calibration": 1,
     "corpus": 1,

@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from dnm_sklearn._utils.safe_text import visible
+from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
 # Eight colours that stay apart for most colour-blind readers, times four kinds of dashes (lengths
 # of strokes and gaps in pixels): no two of 32 lines look alike.
@@ -41,9 +42,6 @@ COLOURS = (
     "#555555",
 )
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 3), (9, 3, 2, 3))
-
-# The two sides of a histogram, in the page's colours of ID and OOD, and the threshold between them.
-ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR = "#0b5fa5", "#c1440e", "#111111"
 
 # One inch has 72 units of SVG, so that at 72 dots per inch a size in points is a size in pixels.
 _DPI = 72

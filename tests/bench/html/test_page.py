@@ -16,10 +16,10 @@ from markupsafe import escape
 from PIL import Image
 
 from dnm_sklearn._utils.safe_text import visible
-from dnm_sklearn.bench.html import plots
 from dnm_sklearn.bench.html.figures import find_sweeps
 from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, roc_points
 from dnm_sklearn.bench.results.run_groups import read_run_groups
+from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
 EVIL = '<script>document.title="owned"</script>'
 
@@ -262,9 +262,9 @@ def test_plots_of_odd_scores():
         (same, np.array([1e300, -1e300, 0.0]), 0.0, True),
     ):
         plot = histogram(ids, oods, threshold, title="t", description="d")
-        assert plot.count(f'fill="{plots.ID_COLOUR}"') == 1
-        assert plot.count(f'fill="{plots.OOD_COLOUR}"') == 1
-        assert (plots.THRESHOLD_COLOUR in plot) == is_drawn
+        assert plot.count(f'fill="{ID_COLOUR}"') == 1
+        assert plot.count(f'fill="{OOD_COLOUR}"') == 1
+        assert (THRESHOLD_COLOUR in plot) == is_drawn
         assert "nan" not in plot.lower()
 
 

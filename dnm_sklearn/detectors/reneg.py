@@ -119,7 +119,7 @@ class ReNegDetector(PlugInDetector):
 
     References
     ----------
-    Ferdous, "ReNeg: knowledge-graph negative labels grounded in the test stream for test-time OOD
+    Ferdous, ReNeg: "Knowledge-graph negative labels grounded in the test stream for test-time OOD
     detection with CLIP", 2026, software, https://github.com/NabilRafi/ReNeg.
 
     Examples
@@ -241,8 +241,7 @@ class ReNegDetector(PlugInDetector):
         """Names of the pool, and their clusters; None = by the nearest class."""
         self.pool_unmatched_: list[str] = []
         if not (isinstance(self.pool, str) and self.pool == NEAR):
-            own = check_corpus(self.pool) if len(self.pool) else ()
-            return list(own), None
+            return list(check_corpus(self.pool)), None
 
         corpus = self._setting("corpus")
         near = near_names(

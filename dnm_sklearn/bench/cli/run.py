@@ -107,7 +107,8 @@ class RunOptions:
     "detector_names",
     multiple=True,
     help="Only this detector: a name, or NegLabel(n_groups=10), or, fitted on ID images beside the "
-    "names, ENL(id_per_class=4); may be repeated.",
+    "names, ENL(id_per_class=4), or on top of another ReNeg(base=TANL), or one of your own "
+    "package.module:Class; may be repeated.",
 )
 @click.option(
     "-b",

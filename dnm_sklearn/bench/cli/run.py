@@ -51,6 +51,7 @@ class RunOptions:
     download: bool
     model: str | None
     corpus: str | None
+    blind: bool
     cache: str | None
     cache_size: int | None
 
@@ -135,6 +136,11 @@ class RunOptions:
 @click.option(
     "--corpus",
     help="Candidate negative labels: a corpus's name (wordnet-csp), or a text file of words.",
+)
+@click.option(
+    "--blind",
+    is_flag=True,
+    help="Leave out of the corpus, and of ReNeg's pool, the names of the OOD sets' classes.",
 )
 @click.option(
     "--model", help="The open_clip model (name/tag) that embeds the suite's images and names."
@@ -404,6 +410,20 @@ def _suite(options: RunOptions) -> Suite:
         suite = _with_corpus(suite, options.corpus)
     if options.id_train is not None:
         suite = with_id_train(suite, options.id_train)
+    return suite.blind() if options.blind else _with_leaks_told(suite)
+
+
+def _with_leaks_told(suite: Suite) -> Suite:
+    """Say how many names of OOD classes the corpus holds."""
+    leaks = suite.leaks()
+    if leaks:
+        shown = ", ".join(f"{name} {len(names)}" for name, names in leaks.items())
+        example = next(iter(leaks.values()))[0]
+        told = (
+            f"The corpus holds names of OOD classes (e.g. {example!r}), by set: {shown}. --blind "
+            "leaves them out."
+        )
+        click.echo(visible(told), err=True)
     return suite
 
 
@@ -429,7 +449,7 @@ def _with_corpus(suite: Suite, name: str) -> Suite:
     from dnm_sklearn.corpus.check import check_corpus
     from dnm_sklearn.embedding import EmbeddingTable
 
-    corpus = check_corpus(name)
+    corpus = check_corpus(name, suite.class_names)
     if isinstance(suite.embedder, EmbeddingTable):
         raise BadInput(
             f"--corpus {name}: the suite {suite.name!r} holds embeddings of its own "

@@ -147,8 +147,8 @@ def _foreign(module: str, name: str) -> Method:
         cls = getattr(import_module(module), name.strip(), None)
     except ImportError as error:
         raise UnknownNameError(
-            f"The module {module!r} cannot be imported ({error}): install it, or run dnm-bench as "
-            "'python -m dnm_sklearn.bench.cli.main' in its folder."
+            f"The module {module!r} cannot be imported ({error}): install it, or name its folder in "
+            "PYTHONPATH."
         ) from error
     if cls is None:
         raise UnknownNameError(f"The module {module!r} has no {name!r}.")

@@ -24,7 +24,7 @@ from dnm_sklearn.embedding.open_clip.registry import is_published
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.exceptions import FileContentError
-from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
+from dnm_sklearn.pipeline import OODPipeline
 
 __all__ = ["load", "save"]
 
@@ -131,9 +131,8 @@ def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ())
     is_pair = isinstance(steps, list) and len(steps) == 2
     if not is_pair or not all(isinstance(step, str) for step in steps) or steps[0] == steps[1]:
         raise FileContentError(f"{path}: its 'steps' are {steps!r}, no two names of a pipeline.")
-    pipeline = make_ood_pipeline(encoder, detector)
-    pipeline.steps = list(zip(steps, (encoder, detector), strict=True))
-    return pipeline
+    detector.embedder = encoder
+    return OODPipeline(list(zip(steps, (encoder, detector), strict=True)))
 
 
 def _detector_class(path: Any, name: Any) -> Any:
@@ -188,8 +187,8 @@ def _restored(
     chosen = sorted(set(plain) & set(not_saved))
     if chosen:
         raise FileContentError(
-            f"{path} sets {', '.join(chosen)} of its {cls.__name__}, which a file may not choose. Do "
-            "not trust its source."
+            f"{path} sets {', '.join(chosen)} of its {cls.__name__}, which a file may not choose. "
+            "Do not trust its source."
         )
 
     params = {}

@@ -173,8 +173,8 @@ class DictionaryDetector(PlugInDetector):
         needed = self.n_neighbors + int(self.exclude_self)
         if needed > self.queue_length:
             raise ValueError(
-                f"The queue of {self.queue_length} images never holds the {needed} that are compared "
-                "with: raise queue_length or lower n_neighbors."
+                f"The queue of {self.queue_length} images never holds the {needed} that are "
+                "compared with: raise queue_length or lower n_neighbors."
             )
 
     def _finish_fit(self, readable: np.ndarray | None) -> None:
@@ -193,7 +193,7 @@ class DictionaryDetector(PlugInDetector):
             )
 
     def _probes(self) -> np.ndarray:
-        """Rows of which a base should be sure and unsure: the class texts, and the reverse of their mean."""
+        """Rows of which a base should be sure, the class texts, and one that it should not."""
         mean = self.class_embeddings_.mean(axis=0, dtype=float)
         away = -mean / max(float(np.linalg.norm(mean)), np.finfo(float).eps)
         return np.vstack([self.class_embeddings_, away]).astype(np.float32)

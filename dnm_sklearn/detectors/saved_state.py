@@ -1,4 +1,4 @@
-"""What the fitted attributes in a file of a detector may be: their names, kinds, shapes and ranges."""
+"""What the fitted attributes in a detector's file may be: names, kinds, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _ALWAYS_FITTED = (
 )
 _FITTED_NAME = re.compile("[a-z][a-z0-9_]*[a-z0-9]_")
 
-# Kinds and lengths of arrays; lengths of one name are equal in a detector. What is not listed may be
-# any plain value.
+# Kinds and lengths of arrays; lengths of one name are equal in a detector. What is not listed may
+# be any plain value.
 _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "class_names_": ("U", ("classes",)),
     "class_embeddings_": ("f", ("classes", "d")),
@@ -64,6 +64,7 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "labelled_counts_": ("f", ("classes",)),
     "image_sum_": ("f", ("d",)),
     "base_log_odds_": ("f", ("",)),
+    "image_embeddings_": ("f", ("classes", "d")),
     "margin_rows_": ("f", ("classes", "d")),
     "margin_offsets_": ("f", ("classes",)),
     "log_weights_": ("f", ("negatives",)),
@@ -99,6 +100,9 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "n_scored_",
         "n_seen_",
     ),
+    "RenyiDetector": (*_GROUPS, "radius_", "tail_"),
+    "EOEDetector": _NEGATIVES,
+    "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
     "ENLDetector": (
         *_NEGATIVES,
         "id_prototypes_",
@@ -149,6 +153,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "id_scale_": (0, 1e308),
     "margin_square_sum_": (0, 1e308),
     "background_seed_": (0, 2**31),
+    "radius_": (5e-324, 1e308),
+    "tail_": (0, 1),
+    "proportion_passed_": (0, 1),
     "margin_mean_": (-1e308, 1e308),
     "margin_scale_": (0, 1e308),
     **dict.fromkeys(("n_seen_", "calibration_n_seen_", "n_admitted_", "n_scored_"), (0, 1e18)),
@@ -205,8 +212,8 @@ def _check_name_of_fitted(path: Any, detector: BaseEstimator, name: str) -> None
     # A class may give an attribute its value before fit.
     if not is_fitted or not isinstance(own, (type(None), int, float)):
         raise FileContentError(
-            f"{path} sets {name!r}, which is no fitted attribute of a {type(detector).__name__}. Do "
-            "not trust its source."
+            f"{path} sets {name!r}, which is no fitted attribute of a {type(detector).__name__}. "
+            "Do not trust its source."
         )
 
 

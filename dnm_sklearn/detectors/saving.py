@@ -75,9 +75,9 @@ def _name_of_class(detector: BaseEstimator) -> str:
     name = type(detector).__name__ if is_ours(detector) else foreign_name(type(detector))
     if name is None:
         raise TypeError(
-            f"A file cannot name {type(detector).__module__}.{type(detector).__name__}, which is no "
-            f"detector of dnm_sklearn: make it an entry point of its package, in the group {GROUP!r} "
-            f"(then load finds it where the package is installed), or use joblib."
+            f"A file cannot name {type(detector).__module__}.{type(detector).__name__}, which is "
+            "no detector of dnm_sklearn: make it an entry point of its package, in the group "
+            f"{GROUP!r} (then load finds it where the package is installed), or use joblib."
         )
     return name
 
@@ -174,12 +174,11 @@ def from_plain(value: Any) -> Any:
 
 def _to_plain(value: Any, what: str) -> Any:
     """Turn a value into what a file may hold; `what` names it in the error."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return str(value)  # plain str where numpy's str_ was given
+    # First: numpy's float64 and str_ are Python's own too, but a file holds only the latter.
     if isinstance(value, np.generic):
         return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Corpus):
@@ -219,7 +218,7 @@ def _is_plain_array(array: np.ndarray) -> bool:
 
 
 def _embedder_record(detector: Any) -> dict[str, Any]:
-    """What a file says of the encoder: which one it was, and how to make it again if that is possible."""
+    """What a file says of the encoder: which one it was, and if possible how to make it again."""
     embedder = detector.embedder_
     record = {
         "name": type(embedder).__name__,
@@ -265,7 +264,7 @@ def _read_schema(data: bytes) -> Any:
 
 
 def _foreign_types(schema: Any) -> set[str]:
-    """Types of objects that no detector has; a file with one is refused before anything is built."""
+    """Types of objects that no detector has; a file with one is refused before it is built."""
     foreign = set()
     for node in _nodes(schema):
         name = f"{node.get('__module__')}.{node.get('__class__')}"

@@ -1,8 +1,8 @@
 """OODD's stream: a queue of the most suspicious test images, and how near to them an image is.
 
-The queue holds the images of lowest ID confidence b seen so far. The score of an image is b less its
-cosine to the k-th nearest image in the queue. A batch is queued before it is scored, so that its own
-rows are among those that it is compared with.
+The queue holds the images of lowest ID confidence b seen so far. The score of an image is b less
+its cosine to the k-th nearest image in the queue. A batch is queued before it is scored, so that
+its own rows are among those that it is compared with.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ class SuspiciousImagesStream:
         return confidence - self.nearness(batch, queued & self._exclude_self)
 
     def nearness(self, rows: np.ndarray, queued: np.ndarray) -> np.ndarray:
-        """Cosine (n,) to the k-th nearest image in the queue; `queued` rows are not compared with themselves.
+        """Cosine (n,) to the k-th nearest image in the queue.
 
-        As long as the queue holds too few images, the mean cosine between two images of the stream.
+        Rows that are `queued` are not compared with themselves. As long as the queue holds too few
+        images, it is the mean cosine between two images of the stream.
         """
         import torch
 
@@ -127,7 +128,7 @@ class SuspiciousImagesStream:
         return 0.0 if n < 2 else float((total @ total - n) / (n * (n - 1)))
 
     def _queue(self, batch: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """Keep the images of lowest confidence, of equal ones the earlier; say which of these are new."""
+        """Keep the images of lowest confidence, of equal ones the earlier; say which are kept."""
         suspicious = np.flatnonzero(confidence < self._largest_confidence)
         n_old = len(self._state["queue_confidence_"])
         confidences = np.concatenate([self._state["queue_confidence_"], confidence[suspicious]])

@@ -143,7 +143,7 @@ def parametrize_with_ood_checks(
 
 
 def _run(check: Callable[[Any], None], detector: Any) -> None:
-    """Check a clone, so that cases of one detector do not see each other; name the rule it breaks."""
+    """Check a clone, so that cases of one detector do not see each other; name a broken rule."""
     try:
         check(clone(detector))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Methods by specification: ``ENL(id_per_class=4)``, ``my_package.module:MyDetector``, ``pyod:KNN``."""
+"""Methods by specification: ``ENL(id_per_class=4)``, ``package.module:Class``, ``pyod:KNN``."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def _foreign(module: str, name: str) -> Method:
         cls = getattr(import_module(module), name.strip(), None)
     except ImportError as error:
         raise UnknownNameError(
-            f"The module {module!r} cannot be imported ({error}): install it, or name its folder in "
-            "PYTHONPATH."
+            f"The module {module!r} cannot be imported ({error}): install it, or name its folder "
+            "in PYTHONPATH."
         ) from error
     if cls is None:
         raise UnknownNameError(f"The module {module!r} has no {name!r}.")

@@ -267,6 +267,8 @@ class ReNegDetector(PlugInDetector):
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         super()._fit_images(embeddings, labels)
+        if labels.is_ood is None:
+            return
         X, index = self._id_images(embeddings, labels)
         np.add.at(self.labelled_sums_, index, X)
         np.add.at(self.labelled_counts_, index, 1)

@@ -1,6 +1,7 @@
 from .adaneg import AdaNegDetector
 from .base import BaseOODDetector
 from .csp import CSPDetector
+from .dictionary import DictionaryDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
 from .eoe import EOEDetector
@@ -22,6 +23,7 @@ __all__ = [
     "CSPDetector",
     "DebiasedNegMiningDetector",
     "DetectorInfo",
+    "DictionaryDetector",
     "ENLDetector",
     "EOEDetector",
     "EnergyDetector",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dnm_sklearn.detectors.adaneg import AdaNegDetector
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.csp import CSPDetector
+from dnm_sklearn.detectors.dictionary import DictionaryDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.eoe import EOEDetector
@@ -30,6 +31,7 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     TANLDetector,
     AdaNegDetector,
     ENLDetector,
+    DictionaryDetector,
     ReNegDetector,
     InterNegDetector,
 )

@@ -47,6 +47,8 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory_label_": ("iu", ("memory",)),
     "memory_entropy_": ("f", ("memory",)),
     "id_prototypes_": ("f", ("classes", "d")),
+    "queue_images_": ("f", ("queue", "d")),
+    "queue_confidence_": ("f", ("queue",)),
     "pool_labels_": ("U", ("pool",)),
     "pool_embeddings_": ("f", ("pool", "d")),
     "pool_cluster_": ("iu", ("pool",)),
@@ -109,6 +111,13 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "admitted_",
         "probability_sums_",
         "n_admitted_",
+        "n_seen_",
+    ),
+    "DictionaryDetector": (
+        "base_",
+        "queue_images_",
+        "queue_confidence_",
+        "image_sum_",
         "n_seen_",
     ),
     "ReNegDetector": (

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dnm_sklearn import __version__
-from dnm_sklearn.detectors import BaseOODDetector, UnknownImageDetector, all_detectors
+from dnm_sklearn.detectors import (
+    BaseOODDetector,
+    GLMCMDetector,
+    UnknownImageDetector,
+    all_detectors,
+)
 from dnm_sklearn.detectors.saved_state import WIDEST, checked_fitted
 from dnm_sklearn.detectors.saving import (
     NOT_SAVED,
@@ -108,8 +113,12 @@ def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ())
     """
     envelope = read_detector(path)
     name = envelope["detector"]
-    # The front door is one of them under another name, so that tables do not list it.
-    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
+    # Tables list neither the front door, one of them under another name, nor what takes patches.
+    detectors: dict[str, Any] = {
+        **all_detectors(),
+        "UnknownImageDetector": UnknownImageDetector,
+        "GLMCMDetector": GLMCMDetector,
+    }
     if not isinstance(name, str) or name not in detectors:
         raise FileContentError(
             f"{path} holds a {name!r}, which this version {__version__} does not have; update "

@@ -4,6 +4,7 @@ from .csp import CSPDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
 from .eoe import EOEDetector
+from .glmcm import GLMCMDetector
 from .info import DetectorInfo
 from .interneg import InterNegDetector
 from .negative_label import NegativeLabelDetector
@@ -24,6 +25,7 @@ __all__ = [
     "ENLDetector",
     "EOEDetector",
     "EnergyDetector",
+    "GLMCMDetector",
     "InterNegDetector",
     "MCMDetector",
     "MaxLogitDetector",

@@ -4,6 +4,7 @@ from .csp import CSPDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
 from .eoe import EOEDetector
+from .few_images import KLMatchingDetector, MahalanobisDetector, PrototypeDetector
 from .glmcm import GLMCMDetector
 from .info import DetectorInfo
 from .interneg import InterNegDetector
@@ -27,10 +28,13 @@ __all__ = [
     "EnergyDetector",
     "GLMCMDetector",
     "InterNegDetector",
+    "KLMatchingDetector",
     "MCMDetector",
+    "MahalanobisDetector",
     "MaxLogitDetector",
     "NegLabelDetector",
     "NegativeLabelDetector",
+    "PrototypeDetector",
     "RenyiDetector",
     "StreamingDetector",
     "TANLDetector",

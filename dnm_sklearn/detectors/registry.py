@@ -8,6 +8,11 @@ from dnm_sklearn.detectors.csp import CSPDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.eoe import EOEDetector
+from dnm_sklearn.detectors.few_images import (
+    KLMatchingDetector,
+    MahalanobisDetector,
+    PrototypeDetector,
+)
 from dnm_sklearn.detectors.interneg import InterNegDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
 from dnm_sklearn.detectors.renyi import RenyiDetector
@@ -30,6 +35,9 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     AdaNegDetector,
     ENLDetector,
     InterNegDetector,
+    PrototypeDetector,
+    KLMatchingDetector,
+    MahalanobisDetector,
 )
 
 

@@ -11,6 +11,7 @@ from .interneg import InterNegDetector
 from .negative_label import NegativeLabelDetector
 from .neglabel import NegLabelDetector
 from .registry import all_detectors
+from .reneg import ReNegDetector
 from .renyi import RenyiDetector
 from .streaming import StreamingDetector
 from .tanl import TANLDetector
@@ -35,6 +36,7 @@ __all__ = [
     "NegLabelDetector",
     "NegativeLabelDetector",
     "PrototypeDetector",
+    "ReNegDetector",
     "RenyiDetector",
     "StreamingDetector",
     "TANLDetector",

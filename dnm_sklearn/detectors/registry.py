@@ -15,6 +15,7 @@ from dnm_sklearn.detectors.few_images import (
 )
 from dnm_sklearn.detectors.interneg import InterNegDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
+from dnm_sklearn.detectors.reneg import ReNegDetector
 from dnm_sklearn.detectors.renyi import RenyiDetector
 from dnm_sklearn.detectors.tanl import TANLDetector
 from dnm_sklearn.detectors.zero_shot import EnergyDetector, MaxLogitDetector, MCMDetector
@@ -34,6 +35,7 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     TANLDetector,
     AdaNegDetector,
     ENLDetector,
+    ReNegDetector,
     InterNegDetector,
     PrototypeDetector,
     KLMatchingDetector,

@@ -151,8 +151,10 @@ def _run_in_parallel(
     jobs: int,
     on_start: OnStart | None,
 ) -> Iterable[list[Result]]:
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
+    # joblib starts as many workers as it is asked for, whether or not there is work for them.
+    jobs = max(1, min(effective_n_jobs(jobs), len(tasks)))
     for task in tasks:
         if on_start is not None:
             on_start(task.method.label)

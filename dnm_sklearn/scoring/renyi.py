@@ -318,7 +318,7 @@ class _Gaps:
         sums = [torch.zeros_like(width) for _ in range(3)]
         for part, (u, power) in zip(self.parts, self._scratch, strict=True):
             torch.mul(part, (-1 / width).to(part.dtype), out=u).add_(1)
-            torch.nn.functional.threshold_(u, _LEAST_POWER ** (1 / dual_order), 0.0)
+            torch.threshold_(u, _LEAST_POWER ** (1 / dual_order), 0.0)
 
             # One power, for it costs as much as all the rest.
             torch.pow(u, dual_order - 2, out=power)

@@ -5,6 +5,8 @@ from .dictionary import DictionaryDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
 from .eoe import EOEDetector
+from .few_images import KLMatchingDetector, MahalanobisDetector, PrototypeDetector
+from .glmcm import GLMCMDetector
 from .info import DetectorInfo
 from .interneg import InterNegDetector
 from .negative_label import NegativeLabelDetector
@@ -27,11 +29,15 @@ __all__ = [
     "ENLDetector",
     "EOEDetector",
     "EnergyDetector",
+    "GLMCMDetector",
     "InterNegDetector",
+    "KLMatchingDetector",
     "MCMDetector",
+    "MahalanobisDetector",
     "MaxLogitDetector",
     "NegLabelDetector",
     "NegativeLabelDetector",
+    "PrototypeDetector",
     "ReNegDetector",
     "RenyiDetector",
     "StreamingDetector",

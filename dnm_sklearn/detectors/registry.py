@@ -9,6 +9,11 @@ from dnm_sklearn.detectors.dictionary import DictionaryDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.eoe import EOEDetector
+from dnm_sklearn.detectors.few_images import (
+    KLMatchingDetector,
+    MahalanobisDetector,
+    PrototypeDetector,
+)
 from dnm_sklearn.detectors.interneg import InterNegDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
 from dnm_sklearn.detectors.reneg import ReNegDetector
@@ -34,6 +39,9 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     DictionaryDetector,
     ReNegDetector,
     InterNegDetector,
+    PrototypeDetector,
+    KLMatchingDetector,
+    MahalanobisDetector,
 )
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from dnm_sklearn import __version__
 from dnm_sklearn._utils.safe_text import visible
-from dnm_sklearn.bench.html import figures, table
+from dnm_sklearn.bench.html import figures, summary, table
 from dnm_sklearn.bench.html.gallery import SIDE, Gallery
 from dnm_sklearn.bench.html.plots import style_of
 from dnm_sklearn.bench.results.run_groups import RunGroup
@@ -29,13 +29,33 @@ class LegendEntry:
     dashes: str
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a section in the contents: its heading, its anchor, and what it shows."""
+
+    title: str
+    anchor: str
+    holds: str
+
+
+_PARTS = (
+    Part("Results", "results", "rows"),
+    Part("Methods in the plots", "legend", "legend"),
+    Part("ROC curves", "roc", "rocs"),
+    Part("FPR95 against cost", "cost", "costs"),
+    Part("Sensitivity", "sensitivity", "sensitivity"),
+    Part("Score histograms", "histograms", "histograms"),
+    Part("Most confident errors", "errors", "galleries"),
+)
+
+
 def make_page(
     groups: Sequence[RunGroup],
-    galleries: Sequence[Gallery | None],
+    galleries: Sequence[Sequence[Gallery]],
     *,
     title: str = "OOD detection",
 ) -> str:
-    """Make the page of some run groups, each with its gallery or None."""
+    """Make the page of some run groups, each with its galleries."""
     environment = Environment(
         loader=PackageLoader("dnm_sklearn.bench.html", ""),
         # Every text of a record is escaped where it enters the page; a forgotten name is an error.
@@ -62,8 +82,10 @@ def make_page(
     )
 
 
-def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
+def _section(group: RunGroup, galleries: Sequence[Gallery]) -> dict[str, Any]:
     """Collect what the template shows of one run group."""
+    # Tables, legend and plots all have the best row first.
+    group = summary.best_first(group)
     rows, first = group.rows, group.records[0]
     histograms = []
     for row in rows:
@@ -71,10 +93,10 @@ def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
         if plots:
             histograms.append((row.label, plots))
 
-    return {
+    section = {
         "title": group.title,
-        "model": first.model.get("name") or first.model["fingerprint"],
-        "corpus": first.corpus,
+        "facts": summary.facts(group),
+        "sentences": summary.sentences(group),
         "note": first.suite.get("note"),
         "rows": rows,
         "kinds": list(dict.fromkeys(row.kind for row in rows)),
@@ -85,8 +107,11 @@ def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
         "costs": figures.cost_figures(group),
         "sensitivity": figures.sensitivity_figures(group),
         "histograms": histograms,
-        "gallery": gallery,
+        "galleries": galleries,
     }
+    # Contents: the parts that this section has.
+    section["parts"] = [part for part in _PARTS if section[part.holds]]
+    return section
 
 
 def _legend(group: RunGroup) -> list[LegendEntry]:

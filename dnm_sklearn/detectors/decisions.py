@@ -11,6 +11,7 @@ from weakref import WeakSet
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import by_class as class_conditional
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
@@ -43,6 +44,7 @@ class DecisionMixin(metaclass=ABCMeta):
     threshold_: Any  # a float, or None where neither images nor the method set one
     # What set it: "names" (the method's zero-shot rule), "images" at fit, or "calibration".
     threshold_source_: str
+    contamination_: float | None = None  # the proportion asked for at fit, if it was one
     decision_scores_: np.ndarray
     calibration_scores_: np.ndarray | None
     calibration_n_seen_: int | None
@@ -108,6 +110,9 @@ class DecisionMixin(metaclass=ABCMeta):
         self.calibration_scores_ = self.calibration_n_seen_ = None
         self.calibration_by_class_ = self.calibration_classes_ = None
         self.threshold_source_ = "images"
+        self.contamination_ = None
+        if isinstance(self.contamination, Real):
+            self.contamination_ = float(self.contamination)
         _have_warned.discard(self)
 
         if rows is None or failed is None:
@@ -307,8 +312,8 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _proportion_flagged(self, known: np.ndarray) -> float:
         """How many of the fit's rows are flagged: as asked for, or as it came out."""
-        if isinstance(self.contamination, Real):
-            return float(self.contamination)
+        if self.contamination_ is not None:
+            return self.contamination_
         return float(np.mean(known > self.threshold_))
 
     @overload
@@ -442,16 +447,16 @@ class DecisionMixin(metaclass=ABCMeta):
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
         rows, failed = self._embed(X_id, reset=False)
         scores = -self._score_rows(rows, failed, frozen=True)
-        self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
-
         order = np.argsort(scores, kind="stable")
-        self.calibration_scores_ = scores[order]
-        self.calibration_by_class_ = by_class
-        self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]
-        self.calibration_n_seen_ = self._n_learned()
-        self.threshold_source_ = "calibration"
-        self.labels_ = self._flag(self.decision_scores_)
-        self._finish_calibration(rows)
+        with all_or_nothing(self):
+            self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
+            self.calibration_scores_ = scores[order]
+            self.calibration_by_class_ = by_class
+            self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]
+            self.calibration_n_seen_ = self._n_learned()
+            self.threshold_source_ = "calibration"
+            self.labels_ = self._flag(self.decision_scores_)
+            self._finish_calibration(rows)
         return self
 
     def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)

@@ -116,6 +116,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         needs=("class names", "corpus"),
     )
     _default_corpus = "wordnet-csp"
+    _kept_params = ("clamp", "min_id_scale")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
         "mining": [StrOptions({"density", "norm", "percentile", "none"})],
@@ -123,7 +124,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
-        "positive_noise": [Interval(Real, 0, None, closed="left")],
+        "positive_noise": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
         "clamp": [Interval(Real, -1, 1, closed="both"), None],
@@ -304,7 +305,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         if self.positive_embeddings_ is not None:
             return self._noisy_scores(embeddings)[0]
 
-        if self.clamp is None:
+        if self.clamp_ is None:
             return super()._score_embeddings(embeddings)
 
         return scoring.clamped_log_odds(
@@ -314,7 +315,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            clamp=self.clamp,
+            clamp=self.clamp_,
             device=self._scoring_device(),
         )
 
@@ -328,6 +329,6 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            min_id_scale=self.min_id_scale,
+            min_id_scale=self.min_id_scale_,
             device=self._scoring_device(),
         )

@@ -171,7 +171,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         **CorpusDetector._parameter_constraints,
         **shared_parameters.STREAM,
         "image_mean": ["array-like", None],
-        "margin_weight": [Interval(Real, 0, None, closed="left")],
+        "margin_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "exclude_class_names": ["boolean"],
     }
@@ -225,7 +225,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _temperature(self) -> float:
         scale = 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
-        return scale * super()._temperature()
+        self.model_temperature_ = super()._temperature()
+        return scale * self.model_temperature_
 
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
@@ -461,7 +462,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             X,
             self.class_embeddings_,
             self.negative_embeddings_,
-            temperature=super()._temperature(),
+            temperature=self.model_temperature_,
             log_weights=log_weights,
             device=self._scoring_device(),
         )

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
+from dnm_sklearn._utils.validation import check_scores
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.streams.base import Stream
 
@@ -180,7 +181,7 @@ class StreamingDetector(BaseOODDetector):
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
             scores[batch] = stream.advance(rows[batch])
-        return scores
+        return check_scores(scores)
 
     # -- scores -------------------------------------------------------------------------------
 

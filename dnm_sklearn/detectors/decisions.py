@@ -181,7 +181,7 @@ class DecisionMixin(metaclass=ABCMeta):
         """What there is to say of a zero-shot threshold."""
         return zero_shot.uncalibrated_message(type(self).__name__, self._zero_shot_doubt())
 
-    def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
+    def _warn_uncalibrated(self) -> None:
         """Warn if scores no longer come from the rule that the calibration images met."""
         if self.calibration_scores_ is None:
             return
@@ -193,7 +193,7 @@ class DecisionMixin(metaclass=ABCMeta):
                 "rate is not guaranteed. Call calibrate(X_id) again.",
                 CalibrationWarning,
             )
-        elif not frozen and self._is_transductive():
+        elif self._is_transductive():
             warn(
                 f"{type(self).__name__} was calibrated with its state frozen, but "
                 "adaptation='transductive' scores every image together with the others of X: the "
@@ -257,7 +257,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _decisions_at(self, level: float, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scores of X, and labels by p-values."""
-        known = self._calibrated_scores("predict(level=)", unchanged=True)
+        known = self._calibrated_scores("predict(level=)")
         if self._is_transductive():
             raise ValueError(
                 "predict(level=) has no guarantee to give with adaptation='transductive', where "
@@ -462,8 +462,8 @@ class DecisionMixin(metaclass=ABCMeta):
     def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)
         """Keep what else a method needs of its calibration images, all of them readable."""
 
-    def _calibrated_scores(self, what: str, *, unchanged: bool) -> np.ndarray:
-        """Scores of the calibration images; `unchanged`: refused if the state has changed since."""
+    def _calibrated_scores(self, what: str) -> np.ndarray:
+        """Scores of the calibration images; refused if the state has changed since."""
         check_is_fitted(self, "decision_scores_")
         if self.calibration_scores_ is None:
             raise ValueError(
@@ -471,7 +471,7 @@ class DecisionMixin(metaclass=ABCMeta):
                 "were used for nothing else (images given to fit do not count). Without them there "
                 "is no guarantee to give."
             )
-        if unchanged and self._n_learned() != self.calibration_n_seen_:
+        if self._n_learned() != self.calibration_n_seen_:
             raise ValueError(
                 f"{what}: the detector has learned from test images since calibrate, so that its "
                 "scores may depend on the image scored and the guarantee is void. Call "
@@ -507,15 +507,14 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            Before :meth:`calibrate`.
+            Before :meth:`calibrate`, or if the state has changed since: there is no guarantee to
+            give then.
 
         References
         ----------
         Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023.
         """
-        # A state that has changed is a warning here; predict(level=) and e_value refuse it.
-        known = self._calibrated_scores("p_value", unchanged=False)
-        self._warn_uncalibrated(frozen=True)
+        known = self._calibrated_scores("p_value")
         return self._scores_and_p_values(X, known)[1]
 
     def _largest_stratum(self, known: np.ndarray) -> int:
@@ -566,7 +565,7 @@ class DecisionMixin(metaclass=ABCMeta):
         ----------
         Vovk, "Conformal e-prediction", Pattern Recognition 2025, arXiv:2001.05989.
         """
-        known = self._calibrated_scores("e_value", unchanged=True)
+        known = self._calibrated_scores("e_value")
 
         # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
         unit = self._score_unit()
@@ -598,5 +597,5 @@ class DecisionMixin(metaclass=ABCMeta):
         ValueError
             Before :meth:`calibrate`, or if the state has changed since.
         """
-        known = self._calibrated_scores("drift_alarm", unchanged=True)
+        known = self._calibrated_scores("drift_alarm")
         return conformal.ConformalTestMartingale(known, alpha=alpha, random_state=random_state)

@@ -517,30 +517,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     # -- guarantees ---------------------------------------------------------------------------
 
-    def p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
-
-        As in :class:`BaseOODDetector`, but refused where others warn: once the stream's state has
-        changed since, there is no guarantee to give.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images, or embeddings (normalised by us), scored with the state frozen.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            In [1 / (n + 1), 1]; small = unlike ID. NaN for an unreadable image.
-
-        Raises
-        ------
-        ValueError
-            Before :meth:`calibrate`, or if the state has changed since.
-        """
-        self._calibrated_scores("p_value", unchanged=True)
-        return super().p_value(X)
-
     def e_value(self, X: Any, form: str = "score") -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
 
@@ -576,7 +552,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             return super().e_value(X)
 
         # One e-value per corpus label, averaged with weights that no calibration image has moved.
-        n_calibration = len(self._calibrated_scores("e_value", unchanged=True))
+        n_calibration = len(self._calibrated_scores("e_value"))
         rows, failed = self._embed(X, reset=False)
         log_weights = self._present_log_weights()
 

@@ -140,6 +140,8 @@ class ExplainMixin(metaclass=ABCMeta):
         """Nearest class names of each image, and the negative labels that spoke against it.
 
         A score with a margin (ENL's) has one more row per image: "margin over an average label".
+        A test-time method is explained in its present state, each image on its own, as its scores
+        with ``adaptation="frozen"`` are.
 
         Parameters
         ----------

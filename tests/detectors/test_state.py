@@ -1,5 +1,7 @@
 """Fitted state never mixes: failed fits, set_params after fit, and parameters that overflow."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -13,6 +15,7 @@ from dnm_sklearn import (
     make_ood_pipeline,
 )
 from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.exceptions import CalibrationWarning, SmallBatchWarning
 from dnm_sklearn.scoring import clamped_log_odds, energy, mcm, negative_label_log_odds
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 from dnm_sklearn.testing.instances import make_detectors
@@ -233,3 +236,46 @@ def test_a_stream_whose_scores_are_nan_keeps_its_state(monkeypatch):
             det.partial_fit(WORLD.X[:7])
         monkeypatch.undo()
         assert all(getattr(det, name) is value for name, value in before.items())
+
+
+def streaming():
+    return [
+        pytest.param(det, id=type(det).__name__)
+        for det in make_detectors()
+        if "adaptation" in det.get_params()
+    ]
+
+
+@pytest.mark.parametrize("det", streaming())
+def test_what_rests_on_a_calibration_is_refused_after_learning_and_predict_warns(det):
+    """One rule for all methods: where there is no guarantee, none is given."""
+    det = in_world(det).set_params(adaptation="frozen").fit(WORLD.X, Y).calibrate(WORLD.X_id)
+    methods = (det.p_value, det.e_value, lambda X: det.predict(X, level=0.1), det.drift_alarm)
+    want = [method(*[WORLD.X] * (method != det.drift_alarm)) for method in methods][:3]
+    det.partial_fit(WORLD.X[20:40])
+    for method in methods:
+        with pytest.raises(ValueError, match="has learned from test images since calibrate"):
+            method(*[WORLD.X] * (method != det.drift_alarm))
+    with pytest.warns(CalibrationWarning, match="changed its state"):
+        det.predict(WORLD.X)
+    det.reset_adaptation()
+    for method, values in zip(methods, want, strict=False):
+        np.testing.assert_allclose(method(WORLD.X), values, atol=1e-9)
+
+
+@pytest.mark.parametrize("det", streaming())
+def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
+    det = in_world(det).set_params(adaptation="transductive", batch_size=50).fit()
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SmallBatchWarning)
+            det.decision_function(WORLD.X)  # 60 images
+            next(det.score_stream([WORLD.X[:5]]))
+            det.partial_fit(WORLD.X[:5])
+            clone(det).set_params(adaptation="frozen").fit().decision_function(WORLD.X[:5])
+        with pytest.warns(SmallBatchWarning, match="5 images .* fewer than batch_size=50"):
+            det.decision_function(WORLD.X[:5])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SmallBatchWarning)
+            det.predict(WORLD.X[:5])
+        det.fit()

@@ -22,6 +22,7 @@ from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dnm_sklearn._utils.labels import from_outlier_coding, row_is_ood
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.y_column import read_y
 
 __all__ = [
@@ -239,7 +240,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> auroc_scorer(forest, [[0.1], [9.0]], ["cat", "ood"])
     1.0
     """
-    return auroc(*_score_and_truth(estimator, X, y))
+    return auroc(*scores_and_truth(estimator, X, y))
 
 
 def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
@@ -268,7 +269,7 @@ def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> fpr95_scorer(forest, [[0.1], [9.0]], [0, 1]) == 0
     True
     """
-    return -fpr_at_tpr(*_score_and_truth(estimator, X, y), positive="id")
+    return -fpr_at_tpr(*scores_and_truth(estimator, X, y), positive="id")
 
 
 def fpr95_ood_positive_scorer(estimator: Any, X: Any, y: Any) -> float:
@@ -297,7 +298,7 @@ def fpr95_ood_positive_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> fpr95_ood_positive_scorer(forest, [[0.1], [9.0]], [0, 1]) == 0
     True
     """
-    return -fpr_at_tpr(*_score_and_truth(estimator, X, y), positive="ood")
+    return -fpr_at_tpr(*scores_and_truth(estimator, X, y), positive="ood")
 
 
 def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
@@ -326,12 +327,12 @@ def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> aupr_scorer(forest, [[0.1], [9.0]], [False, True])
     1.0
     """
-    return aupr(*_score_and_truth(estimator, X, y), positive="ood")
+    return aupr(*scores_and_truth(estimator, X, y), positive="ood")
 
 
 def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores' ranks (ties kept, infinities made finite) and a bool array."""
-    score, is_ood = np.asarray(score), np.asarray(is_ood)
+    score, is_ood = np.asarray(to_numpy(score)), np.asarray(to_numpy(is_ood))
     if score.ndim != 1 or score.shape != is_ood.shape:
         raise ValueError(
             f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and "
@@ -369,7 +370,7 @@ def _check_positive(positive: Any) -> None:
         raise ValueError(f'positive must be "id" or "ood", got {positive!r}.')
 
 
-def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # scikit-learn's outlier detectors score inliers higher, and so does an OODClassifier whose
     # first class is OOD.
@@ -412,6 +413,23 @@ def _in_classes(y: Any, classes: np.ndarray) -> np.ndarray:
             f"are {classes.tolist()}."
         )
     return labels
+
+
+def read_is_ood(y: Any, score: Any, ood_label: str = "ood") -> np.ndarray:
+    """Which rows y marks as OOD, where there must be one row per score."""
+    is_ood = _is_ood(y, ood_label)
+    if len(is_ood) != len(score):
+        raise ValueError(f"y_true has {len(is_ood)} rows, but there are {len(score)} scores.")
+    return is_ood
+
+
+def fitted_threshold(estimator: Any) -> float | None:
+    """Threshold of the detector that pipelines, searches and adapters wrap; None without one."""
+    while estimator is not None:
+        if hasattr(estimator, "threshold_"):
+            return estimator.threshold_
+        estimator = _inner(estimator)
+    return None
 
 
 def _ood_label(estimator: Any) -> str:

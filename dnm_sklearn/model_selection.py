@@ -28,8 +28,8 @@ class _SourceSplitter(BaseCrossValidator):
         """Return is_ood and the source of every row."""
         if y is None:
             raise ValueError(
-                f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), strings with the ood_label, "
-                "or class indices with -1 = OOD."
+                f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), strings with the "
+                "ood_label, or class indices with -1 = OOD."
             )
         if groups is None:
             raise ValueError(

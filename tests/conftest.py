@@ -13,7 +13,7 @@ _assert_allclose = np.testing.assert_allclose
 
 
 def _with_a_tolerance_for_zeros(actual, desired, rtol=1e-7, atol=0, **params):
-    """As numpy's, but of a 0 no relative tolerance makes sense: another processor rounds to 1e-17."""
+    """As numpy's, but beside a 0 a relative tolerance alone is refused: processors round apart."""
     __tracebackhide__ = True
     if atol == 0 and np.asarray(desired).dtype.kind == "f" and np.any(np.asarray(desired) == 0):
         raise AssertionError("assert_allclose compares with 0: give it an atol.")

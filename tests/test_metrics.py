@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import metrics
+from dnm_sklearn.calibration import conformal, thresholds
 
 SCORERS = [
     metrics.auroc_scorer,
@@ -277,3 +278,14 @@ class TestScorers:
         X, is_ood = data
         with pytest.raises(TypeError, match="StandardScaler has no decision_function"):
             metrics.auroc_scorer(StandardScaler(), X, is_ood)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradient"])
+def test_torch_scores_of_any_kind(kind):
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([0.25, 0.75])
+    kinds = {"bfloat16": scores.bfloat16(), "gradient": scores.clone().requires_grad_(True)}
+    given_scores = kinds[kind]
+    assert metrics.auroc(given_scores, torch.tensor([False, True])) == pytest.approx(1.0)
+    assert thresholds.quantile_threshold(given_scores, keep=0.5) == pytest.approx(0.5, abs=0.26)
+    assert conformal.conformal_p_values(given_scores, given_scores).shape == (2,)

@@ -68,7 +68,7 @@ class ResolvedLabels:
         return replace(self, images=None, is_ood=is_ood, class_index=class_index)
 
     def merge(self, first: np.ndarray) -> ResolvedLabels:
-        """Make one class of several: `first` (K,) has for each class the index of its first double."""
+        """Make one class of several: `first` (K,) has the index of each class's first double."""
         kept, position = np.unique(first, return_inverse=True)
         class_index = self.class_index
         if class_index is not None:
@@ -183,7 +183,7 @@ def row_is_ood(y: Any, ood_label: str = "ood") -> np.ndarray | None:
 
 
 def from_outlier_coding(y: Any) -> Any:
-    """`y` in scikit-learn's outlier coding (-1 = OOD, +1 = ID) as bool, True = OOD; any other as is.
+    """Read scikit-learn's outlier coding (-1 = OOD, +1 = ID) as bool, True = OOD; any other as is.
 
     Examples
     --------

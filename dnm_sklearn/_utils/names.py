@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.exceptions import InvalidNamesError
 
 __all__ = [
@@ -20,18 +22,9 @@ __all__ = [
     "unique_names",
 ]
 
-_IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-)
+
+# No tokenizer or file takes one.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def is_string_sequence(values: Any) -> bool:
@@ -87,6 +80,12 @@ def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
         if not isinstance(name, str):
             raise InvalidNamesError(
                 f"{what}[{i}] is {name!r} of type {_type(name)}; every name must be a string."
+            )
+        if not name.isascii() and _HALF_CHARACTER.search(name):
+            raise InvalidNamesError(
+                f"{what}[{i}] is {name!r}, which holds half of a character: it was read as another "
+                "encoding than its own, or is the name of a file or folder that is not in UTF-8. "
+                "Rename it."
             )
 
     return [str(name) for name in listed]  # plain str where numpy's str_ was given
@@ -159,7 +158,7 @@ def raise_why_no_names(what: str, value: Any) -> None:
 
 def check_not_image_paths(names: Sequence[str]) -> None:
     """Raise for names that end like the files of images, which are probably meant as images."""
-    paths = [name for name in names if name.strip().lower().endswith(_IMAGE_SUFFIXES)]
+    paths = [name for name in names if name.strip().lower().endswith(IMAGE_SUFFIXES)]
     if paths:
         raise InvalidNamesError(
             f"{paths[0]!r} looks like the path of an image, not a class name ({len(paths)} such of "
@@ -178,7 +177,7 @@ def _raise_single_string(what: str, text: str) -> None:
         raise InvalidNamesError(
             f"{what} is the single string {text!r}; a list of class names is wanted: [{text!r}]."
         )
-    if text.lower().endswith(_IMAGE_SUFFIXES):
+    if text.lower().endswith(IMAGE_SUFFIXES):
         raise InvalidNamesError(
             f"{what} is the path of one image, {text!r}; give images as a list, [{text!r}], and "
             "the class names as `classes=[...]` in the constructor."

@@ -67,7 +67,7 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_temperature(value: Any) -> float:
-    """Return a temperature as a float, or raise a ValueError where scores would over- or underflow."""
+    """Return a temperature as a float, or raise a ValueError where scores would overflow."""
     low, high = TEMPERATURES
     temperature = check_positive("temperature", value)
     if not low <= temperature <= high:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
+from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,6 +17,7 @@ from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_scores, check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
@@ -28,7 +30,7 @@ from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
+from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
 
 if TYPE_CHECKING:
@@ -77,6 +79,14 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self.device = device
 
     # -- what a method defines ----------------------------------------------------------------
+
+    def _setting(self, name: str) -> Any:
+        """A parameter; of a plug-in's that is not given, its base's."""
+        return getattr(self, name)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        """ID scores (n,) on a scale from 0 to 1; for methods whose scores are log-odds."""
+        return expit(scores)
 
     @abstractmethod
     def _fit_text(self) -> None:
@@ -144,7 +154,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     def _fit(self, X: Any, y: Any) -> None:
         """All of the fit."""
-        labels = resolve_labels(X, y, self.classes, self.ood_label)
+        labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
         if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
             warn(
                 "The greater label in y means ID, and this detector scores OOD images higher, so "
@@ -153,13 +163,19 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             )
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
-        self.embedder_ = check_embedder(self.embedder, memory=self.memory)
+        self._check_id_images(labels)
+        self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None
         if labels.images is not None:
             rows, failed = self._embed(labels.images, reset=True)
+        self._fit_rows(labels, rows, failed)
 
+    def _fit_rows(
+        self, labels: ResolvedLabels, rows: np.ndarray | None, failed: np.ndarray | None
+    ) -> None:
+        """Fit with ``embedder_``, on names and on rows that it has embedded."""
         self.temperature_ = self._temperature()
         for name in self._kept_params:
             setattr(self, f"{name}_", getattr(self, name))
@@ -173,10 +189,12 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
         self._fit_text()
         readable = None if failed is None else ~failed
-        if rows is not None and readable is not None and readable.any():
+        if rows is not None and readable is not None:
             known = labels.take(readable)
-            warn_if_misread(rows[readable], known, self.class_embeddings_)
-            self._fit_images(rows[readable], known)
+            self._check_id_images(known)
+            if readable.any():
+                warn_if_misread(rows[readable], known, self.class_embeddings_)
+                self._fit_images(rows[readable], known)
         self._finish_fit(readable)
         self._set_threshold(rows, failed, labels.is_ood)
         # As scikit-learn's LabelEncoder leaves it: see `classes_`.
@@ -215,6 +233,44 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self.fit(X, y)._check_threshold()
         return self.labels_
 
+    def _check_id_images(self, labels: ResolvedLabels) -> None:
+        """Refuse a fit without the ID images that the method needs, and say what it lacks."""
+        if not self.info.needs_id_images:
+            return
+
+        name = type(self).__name__
+        if labels.images is None and labels.is_ood is None:
+            raise ValueError(
+                f"{name} learns from ID images: fit(X, y) with images and their class names. "
+                "NegLabelDetector and others need the names only."
+            )
+        if labels.is_ood is None:
+            raise ValueError(
+                f"{name} requires y to be passed, but the target y is None or says nothing of ID: "
+                "give the class name of each image, or 0 for ID and 1 for OOD."
+            )
+        if labels.is_ood.all():
+            raise ValueError(
+                f"{name} learns from ID images, but no readable row of X is ID "
+                f"(n_samples={len(labels.is_ood)})."
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.info.needs_id_images
+        return tags
+
+    def _id_images(
+        self, embeddings: np.ndarray, labels: ResolvedLabels
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows known to be ID (n, D), and the class of each (n,)."""
+        is_id = ~labels.is_ood
+        X = embeddings[is_id]
+        # A y of 0 and 1 names no class: then the nearest.
+        if labels.class_index is None:
+            return X, self._class_index(X)
+        return X, labels.class_index[is_id]
+
     def _temperature(self) -> float:
         """The temperature that scores use."""
         if self.temperature != "auto":
@@ -240,7 +296,8 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
                     owners.append(i)
 
         # Names and synonyms go through the prompt together; a template holds its own class's name.
-        vectors = [self.embedder_.encode_text(names, self.prompt)] if names else []
+        prompt = self._setting("prompt")
+        vectors = [self.embedder_.encode_text(names, prompt)] if names else []
         for i, template in templates:
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)

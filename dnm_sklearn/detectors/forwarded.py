@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ForwardedMethods(metaclass=ABCMeta):
     """The methods of a detector, on what the steps before it make of images.
 
-    Those that scikit-learn's ``Pipeline`` forwards by itself (``predict``, ``decision_function`` and
-    so on) are not here.
+    Those that scikit-learn's ``Pipeline`` forwards by itself (``predict``, ``decision_function``
+    and so on) are not here.
     """
 
     @abstractmethod

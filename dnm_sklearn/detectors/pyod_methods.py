@@ -1,4 +1,4 @@
-"""PyOD's methods that no other library has: predictions with a reject option, and fit_predict_score."""
+"""PyOD's methods that no other library has: a reject option, and fit_predict_score."""
 
 from __future__ import annotations
 

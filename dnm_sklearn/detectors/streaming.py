@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# Detectors that have warned of a short stream since their fit. It is no attribute of theirs, because
-# to judge images must leave a detector as it was.
+# Detectors that have warned of a short stream since their fit. It is no attribute of theirs,
+# because to judge images must leave a detector as it was.
 _have_warned: WeakSet[Any] = WeakSet()
 
 
@@ -124,7 +124,7 @@ class StreamingDetector(BaseOODDetector):
             fitted nor knows its `classes`. The state is then as it was.
         """
         if not hasattr(self, "class_embeddings_"):
-            if self.classes is None:
+            if self._setting("classes") is None:
                 raise ValueError(
                     "partial_fit on an unfitted detector needs the class names: give classes=[...] "
                     "in the constructor, or call fit(names) first."

@@ -33,7 +33,7 @@ __all__ = [
 
 # Smaller "distances" of norm_representativeness count as this: the logarithm of 0 is -inf.
 _TINY_DISTANCE = 1e-12
-# Cosines of whole rows of a corpus held by the neighbour search: 256 MB. BLAS wants hundreds of rows.
+# Cosines of whole rows of a corpus held by the neighbour search: 256 MB, so hundreds of rows.
 _SEARCH_NUMBERS = 2**26
 # Two cosines closer than float32 can tell apart count as equal.
 _SAME_COSINE = 1e-6
@@ -103,7 +103,7 @@ def percentile_similarity(
 def max_similarity(
     corpus_embeddings: Any, class_embeddings: Any, *, device: Device = "auto"
 ) -> np.ndarray:
-    """Largest cosine of each corpus label to a class name (CSP drops those above 0.95 as duplicates).
+    """Largest cosine of each corpus label to a class name (CSP drops those above 0.95).
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def max_similarity(
 def knn_density(
     corpus_embeddings: Any, *, n_neighbors: int = 100, device: Device = "auto"
 ) -> np.ndarray:
-    """Density ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels (DNM, as in the paper).
+    """Density ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels, as in DNM.
 
     The label itself is left out, exactly once: other labels with the same embedding are neighbours
     at distance 0. The search is exact.
@@ -157,7 +157,8 @@ def knn_density(
     Returns
     -------
     numpy.ndarray of shape (N,), float64
-        Larger = denser; ``inf`` where all neighbours coincide with the label. DNM keeps the **largest**.
+        Larger = denser; ``inf`` where all neighbours coincide with the label. DNM keeps the
+        largest.
 
     Raises
     ------
@@ -387,7 +388,7 @@ def select_fraction(
 
 
 def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) -> np.ndarray:
-    """Order in which ordered labels are dealt into groups of ``Q = n_labels // n_groups``, Q at a time.
+    """Order in which labels are dealt into groups of ``Q = n_labels // n_groups``, Q at a time.
 
     Parameters
     ----------
@@ -429,7 +430,7 @@ def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) ->
 def _proportion_as_close(
     class_embeddings: Any, corpus_embeddings: Any, *, device: Device
 ) -> np.ndarray:
-    """Proportion of class names at least as close to another as a corpus label is to its nearest; (N,)."""
+    """Proportion of class names as close to another as a corpus label is to its nearest; (N,)."""
     classes, corpus = check_matrices(
         class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )
@@ -445,14 +446,20 @@ def _proportion_as_close(
 
 
 def _largest(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k largest of each row, in no order; `values` may be reordered."""
-    if values.device.type != "cpu":
-        return values.topk(k, dim=1, sorted=False).values
+    """Return the k largest of each row, in no order."""
+    import torch
 
-    # numpy's partition is several times as fast as torch's topk.
-    first = values.shape[1] - k
-    values.numpy().partition(first, axis=1)
-    return values[:, first:]
+    # Columns i, i + width, i + 2 * width, ... are a group. The k largest lie in the k groups whose
+    # maxima are largest: two small searches take a fifth of the time of one in the whole row.
+    n_columns = values.shape[1]
+    group_size = math.isqrt(n_columns // k)
+    width = n_columns // group_size
+    grouped = values[:, : group_size * width].unflatten(1, (group_size, width))
+
+    group = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    members = grouped.gather(2, group[:, None].expand(-1, group_size, -1)).flatten(1)
+    candidates = torch.cat([members, values[:, group_size * width :]], dim=1)
+    return candidates.topk(k, dim=1, sorted=False).values
 
 
 def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:

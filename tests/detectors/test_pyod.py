@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from fitting import y_for
 from pyod.models.base import BaseDetector
 from pyod.models.ecod import ECOD
 from pyod.models.embedding import EmbeddingOD, MultiModalOD
@@ -142,8 +143,9 @@ def test_score_averaging():
     for det in detectors:
         if "corpus" in det.get_params():
             det.set_params(corpus=WORLD.words)
-    members = [*detectors, KNN()]
-    train = np.column_stack([member.fit(WORLD.X).decision_scores_ for member in members])
+    fits = [det.fit(WORLD.X, WORLD.labels if y_for(det, WORLD.X) else None) for det in detectors]
+    members = [*fits, KNN().fit(WORLD.X)]
+    train = np.column_stack([member.decision_scores_ for member in members])
     test = np.column_stack([member.decision_function(WORLD.X) for member in members])
     train, test = standardizer(train, test)
     assert roc_auc_score(WORLD.y, test.mean(axis=1)) > 0.9
@@ -160,7 +162,7 @@ def test_score_averaging():
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
 def test_pyods_persistence(detector, tmp_path):
     X = np.random.default_rng(0).normal(size=(25, 16))
-    detector.fit(X)
+    detector.fit(X, y_for(detector, X))
     persistence.save(detector, tmp_path / "det.joblib")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -242,7 +244,7 @@ def test_fit_predict_score_reads_y_as_we_do(capsys):
 
 @pytest.mark.parametrize("method", ["decision_function", "predict_proba"])
 def test_scores_by_cross_val_predict(method):
-    """scikit-learn encodes y there and wants ``classes_``; names lose their meaning and are refused."""
+    """scikit-learn encodes y there and wants ``classes_``; names would lose their meaning."""
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     for y in (WORLD.y, WORLD.y == 1):
         scores = cross_val_predict(neglabel(), WORLD.X, y, cv=folds, method=method)

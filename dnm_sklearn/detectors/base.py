@@ -13,10 +13,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
+from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
 from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.validation import check_scores, check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import ExplainMixin
@@ -50,6 +52,9 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     info: ClassVar[DetectorInfo]
 
+    # Parameters that scores go by after fit, kept under their names with "_": what set_params says
+    # acts at the next fit.
+    _kept_params: ClassVar[tuple[str, ...]] = ()
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = shared_parameters.COMMON
 
     def __init__(
@@ -142,6 +147,13 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         ValueError
             If there are no names, a parameter or an image is bad, or widths differ.
         """
+        # A fit that fails leaves what an earlier one has made.
+        with all_or_nothing(self):
+            self._fit(X, y)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        """All of the fit."""
         labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
         if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
             warn(
@@ -158,13 +170,15 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         rows, failed = None, None
         if labels.images is not None:
             rows, failed = self._embed(labels.images, reset=True)
-        return self._fit_rows(labels, rows, failed)
+        self._fit_rows(labels, rows, failed)
 
     def _fit_rows(
         self, labels: ResolvedLabels, rows: np.ndarray | None, failed: np.ndarray | None
-    ) -> Self:
+    ) -> None:
         """Fit with ``embedder_``, on names and on rows that it has embedded."""
         self.temperature_ = self._temperature()
+        for name in self._kept_params:
+            setattr(self, f"{name}_", getattr(self, name))
         class_embeddings = self._encode_classes(labels)
         first = first_doubles(class_embeddings, labels.class_names)
         labels = labels.merge(first)
@@ -185,7 +199,6 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self._set_threshold(rows, failed, labels.is_ood)
         # As scikit-learn's LabelEncoder leaves it: see `classes_`.
         self._y_is_two_classes = labels.is_ood is not None and labels.class_index is None
-        return self
 
     @property
     def classes_(self) -> np.ndarray:
@@ -263,7 +276,13 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         """The temperature that scores use."""
         if self.temperature != "auto":
             return float(self.temperature)
-        return 1.0 / float(self.embedder_.logit_scale_)
+        try:
+            return check_temperature(1.0 / float(self.embedder_.logit_scale_))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(
+                f'temperature="auto" is 1 / the logit scale of {self.embedder_!r}, and that scale '
+                f"is {self.embedder_.logit_scale_!r}: give a temperature."
+            ) from error
 
     def _encode_classes(self, labels: ResolvedLabels) -> np.ndarray:
         """Unit text rows (K, D); several texts of a class are averaged and renormalised."""
@@ -393,11 +412,11 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         """ID scores (n,) of embedded rows, NaN where `failed`; `frozen`: each row on its own."""
         score = self._score_frozen if frozen else self._score_embeddings
         if not failed.any():
-            return score(rows)
+            return check_scores(score(rows))
 
         scores = np.full(len(rows), np.nan)
         if not failed.all():
-            scores[~failed] = score(rows[~failed])
+            scores[~failed] = check_scores(score(rows[~failed]))
         return scores
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -21,6 +21,9 @@ from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory,
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
+# The probability that a corpus label is truly negative, where nothing is said of it.
+_PAPERS_PRIOR = 0.5
+
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
@@ -46,9 +49,10 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         label is kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
-    negative_prior : float or "auto", default=0.5
+    negative_prior : float, "auto" or None, default=None
         Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
-        "auto" estimates it for the kept labels from the text embeddings
+        None = 0.5, or with few classes as much more as `min_id_scale` wants. "auto" estimates it
+        for the kept labels from the text embeddings
         (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
@@ -58,8 +62,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     {n_groups}
     min_id_scale : float, default=0.44
         Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few
-        classes), the prior is raised and a warning gives the numbers. 0 = the released behaviour as
-        long as c > 0.
+        classes), the prior is raised; of a prior that was given a warning says so, with the
+        numbers. 0 = the released behaviour as long as c > 0.
     clamp : float or None, default=None
         Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1
         there); ties many ID images. None = no clamp. Not with ``positive_noise``.
@@ -116,6 +120,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         needs=("class names", "corpus"),
     )
     _default_corpus = "wordnet-csp"
+    _kept_params = ("clamp", "min_id_scale")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
         **shared_parameters.REFINE,
@@ -123,8 +128,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
-        "positive_noise": [Interval(Real, 0, None, closed="left")],
+        "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right"), None],
+        "positive_noise": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
         "clamp": [Interval(Real, -1, 1, closed="both"), None],
@@ -148,7 +153,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         noun_fraction: float = 0.23,
         adjective_fraction: float = 0.13,
         n_neighbors: int = 100,
-        negative_prior: float = 0.5,
+        negative_prior: float | Literal["auto"] | None = None,
         positive_noise: float = 0.0,
         n_positives: int | Literal["auto"] = "auto",
         n_groups: int = 100,
@@ -234,12 +239,13 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             # p = (c0 + Q / K) / (1 + Q / K).
             per_class = group_size / n_classes
             raised = (self.min_id_scale + per_class) / (1 + per_class)
-            warn(
-                f"With {n_classes} classes and groups of {group_size} negative labels, "
-                f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
-                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a "
-                "larger negative_prior or n_groups to choose yourself.",
-            )
+            if self.negative_prior is not None:
+                warn(
+                    f"With {n_classes} classes and groups of {group_size} negative labels, "
+                    f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
+                    f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set "
+                    "a larger negative_prior or n_groups to choose yourself.",
+                )
             prior, scale = raised, float(self.min_id_scale)
 
         # At c <= 0 the most confident ID images, with r_j near 0, would rank last in 1 / (c + r_j).
@@ -252,7 +258,9 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         self.effective_negative_prior_, self.id_scale_ = prior, scale
 
     def _wanted_prior(self) -> float:
-        """The prior given, or estimated."""
+        """The prior given, or the paper's, or estimated."""
+        if self.negative_prior is None:
+            return _PAPERS_PRIOR
         if self.negative_prior != "auto":
             return float(self.negative_prior)
 
@@ -307,7 +315,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         if self.positive_embeddings_ is not None:
             return self._noisy_scores(embeddings)[0]
 
-        if self.clamp is None:
+        if self.clamp_ is None:
             return super()._score_embeddings(embeddings)
 
         return scoring.clamped_log_odds(
@@ -317,7 +325,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            clamp=self.clamp,
+            clamp=self.clamp_,
             device=self._scoring_device(),
         )
 
@@ -331,6 +339,6 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            min_id_scale=self.min_id_scale,
+            min_id_scale=self.min_id_scale_,
             device=self._scoring_device(),
         )

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 
+from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
 
 Constraints = dict[str, list[Any]]
@@ -35,7 +36,7 @@ COMMON: Constraints = {
     ],
     "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
     "prompt": [str, list, tuple],
-    "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "temperature": [StrOptions({"auto"}), Interval(Real, *TEMPERATURES, closed="both")],
     "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],
     "contamination": [
         StrOptions({"auto"}),
@@ -68,6 +69,9 @@ PERCENTILE_MINING: Constraints = {
     "fraction": [Interval(Real, 0, 1, closed="both")],
     "max_similarity": [Interval(Real, -1, 1, closed="both"), None],
 }
+
+# Weights and scales that scores are multiplied with: beyond, they overflow.
+LARGEST_WEIGHT = 1e6
 
 STREAM: Constraints = {
     "adaptation": [StrOptions({"transductive", "frozen"})],

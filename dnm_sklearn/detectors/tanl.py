@@ -144,6 +144,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("step", "gap", "alpha", "queue_length", "score_queue_length")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
         **shared_parameters.REFINE,
@@ -265,9 +266,9 @@ class TANLDetector(StreamingDetector, CorpusDetector):
             self.corpus_embeddings_,
             temperature=self.temperature_,
             n_activated=self.n_activated_,
-            step=self.step,
-            gap=self.gap,
-            alpha=self.alpha,
+            step=self.step_,
+            gap=self.gap_,
+            alpha=self.alpha_,
             device=self._scoring_device(),
         )
 
@@ -276,8 +277,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         stream.start(
             self.class_embeddings_[self.initial_id_order_],
             self.initial_ood_,
-            self.queue_length,
-            self.score_queue_length,
+            self.queue_length_,
+            self.score_queue_length_,
         )
         return stream.state()
 

@@ -157,8 +157,13 @@ def test_dnm_guard_warns_once_with_numbers_and_only_when_needed():
     with pytest.warns(
         UserWarning, match=r"8 classes and groups of 15 .*prior is raised to 0.8052"
     ) as record:
-        det = build(DebiasedNegMiningDetector, names, table, n_groups=4).fit()
+        given = build(DebiasedNegMiningDetector, names, table, n_groups=4, negative_prior=0.5).fit()
     assert len(record) == 1
+    # At the defaults nobody has asked for the prior that is raised.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        det = build(DebiasedNegMiningDetector, names, table, n_groups=4).fit()
+    assert det.effective_negative_prior_ == given.effective_negative_prior_
     assert det.effective_negative_prior_ == pytest.approx((0.44 + 15 / 8) / (1 + 15 / 8))
     assert det.id_scale_ == pytest.approx(0.44)
     with warnings.catch_warnings():

@@ -236,7 +236,7 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> auroc_scorer(forest, [[0.1], [9.0]], ["cat", "ood"])
     1.0
     """
-    return auroc(*_score_and_truth(estimator, X, y))
+    return auroc(*scores_and_truth(estimator, X, y))
 
 
 def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
@@ -265,7 +265,7 @@ def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> fpr95_scorer(forest, [[0.1], [9.0]], [0, 1]) == 0
     True
     """
-    return -fpr_at_tpr(*_score_and_truth(estimator, X, y), positive="id")
+    return -fpr_at_tpr(*scores_and_truth(estimator, X, y), positive="id")
 
 
 def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
@@ -294,7 +294,7 @@ def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
     >>> aupr_scorer(forest, [[0.1], [9.0]], [False, True])
     1.0
     """
-    return aupr(*_score_and_truth(estimator, X, y), positive="ood")
+    return aupr(*scores_and_truth(estimator, X, y), positive="ood")
 
 
 def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -337,7 +337,7 @@ def _check_positive(positive: Any) -> None:
         raise ValueError(f'positive must be "id" or "ood", got {positive!r}.')
 
 
-def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
@@ -350,6 +350,23 @@ def _score_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     score = np.asarray(estimator.decision_function(X))
     # scikit-learn's outlier detectors score inliers higher.
     return (-score if is_outlier_detector(estimator) else score), is_ood
+
+
+def read_is_ood(y: Any, score: Any, ood_label: str = "ood") -> np.ndarray:
+    """Which rows y marks as OOD, where there must be one row per score."""
+    is_ood = _is_ood(y, ood_label)
+    if len(is_ood) != len(score):
+        raise ValueError(f"y_true has {len(is_ood)} rows, but there are {len(score)} scores.")
+    return is_ood
+
+
+def fitted_threshold(estimator: Any) -> float | None:
+    """Threshold of the detector that pipelines, searches and adapters wrap; None without one."""
+    while estimator is not None:
+        if hasattr(estimator, "threshold_"):
+            return estimator.threshold_
+        estimator = _inner(estimator)
+    return None
 
 
 def _ood_label(estimator: Any) -> str:

@@ -150,8 +150,8 @@ def _restored(
     chosen = sorted(set(plain) & set(not_saved))
     if chosen:
         raise FileContentError(
-            f"{path} sets {', '.join(chosen)} of its {cls.__name__}, which a file may not choose. Do "
-            "not trust its source."
+            f"{path} sets {', '.join(chosen)} of its {cls.__name__}, which a file may not choose. "
+            "Do not trust its source."
         )
 
     try:

@@ -63,7 +63,8 @@ def build(folder: Path) -> dict[str, bytes]:
     )
     record = {
         "source": "WordNet 3.0 database files of Debian's package wordnet-base",
-        "rule": "first lemma of every synset, markers stripped, lower-cased, '_' to ' ', unique in its file",
+        "rule": "first lemma of every synset, markers stripped, lower-cased, '_' to ' ', "
+        "unique in its file",
         "inputs_sha256": {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in INPUTS},
         "list_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
         "counts": {name: len(words) for name, words in lists.items()},

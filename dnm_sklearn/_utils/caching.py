@@ -31,8 +31,8 @@ def as_memory(memory: Any) -> Any:
     # scikit-learn's own function refuses a pathlib.Path.
     folder = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
 
-    # joblib keeps pickles: whoever may write here may run code. A folder that exists keeps its mode,
-    # and one that cannot be made is told by joblib.
+    # joblib keeps pickles: whoever may write here may run code. A folder that exists keeps its
+    # mode, and one that cannot be made is told by joblib.
     if isinstance(folder, str) and folder:
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)

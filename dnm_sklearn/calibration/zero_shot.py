@@ -46,7 +46,7 @@ _Q05 = 0.25
 
 
 def enl_threshold(temperature: float, margin_weight: float, *, guessed: bool) -> float:
-    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` times the margin's.
+    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` margins.
 
     -7.5 for CLIP at the defaults. `guessed`: E from an image mean and not 1, which lowers scores.
     """

@@ -113,7 +113,8 @@ class CSPDetector(NegativeLabelDetector):
 
     info = DetectorInfo(
         name="CSP",
-        title="Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language Models",
+        title="Conjugated Semantic Pool Improves OOD Detection with Pre-trained "
+        "Vision-Language Models",
         year=2024,
         venue="NeurIPS",
         url="https://arxiv.org/abs/2410.08611",

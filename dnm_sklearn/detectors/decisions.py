@@ -518,7 +518,7 @@ class DecisionMixin(metaclass=ABCMeta):
         return len(known)
 
     def _scores_and_p_values(self, X: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """OOD scores, each row on its own, and p-values in the form that calibrate was asked for."""
+        """OOD scores, each row on its own, and p-values in the form chosen in calibrate."""
         rows, failed = self._embed(X, reset=False)
         scores = -self._score_rows(rows, failed, frozen=True)
         if self.calibration_by_class_ is None:

@@ -1,4 +1,4 @@
-"""ENL: every corpus label divided by its mean activation on ID images, and a margin over them all."""
+"""ENL: corpus labels divided by their mean activation on ID images, and a margin over them all."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class ExplainMixin(metaclass=ABCMeta):
         return None
 
     def _margins(self, X: np.ndarray) -> np.ndarray | None:
-        """Margin of unit rows over an average label, (n,) in units of a cosine; None = no such term."""
+        """Margin of unit rows over an average label, (n,), a cosine; None = no such term."""
         return None
 
     def explain(self, X: Any, top_k: int | None = 5) -> Any:

@@ -1,4 +1,4 @@
-"""What the fitted attributes in a file of a detector may be: their names, kinds, shapes and ranges."""
+"""What the fitted attributes in a detector's file may be: names, kinds, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _ALWAYS_FITTED = (
 )
 _FITTED_NAME = re.compile("[a-z][a-z0-9_]*[a-z0-9]_")
 
-# Kinds and lengths of arrays; lengths of one name are equal in a detector. What is not listed may be
-# any plain value.
+# Kinds and lengths of arrays; lengths of one name are equal in a detector. What is not listed may
+# be any plain value.
 _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "class_names_": ("U", ("classes",)),
     "class_embeddings_": ("f", ("classes", "d")),
@@ -149,8 +149,8 @@ def _check_name_of_fitted(path: Any, detector: BaseEstimator, name: str) -> None
     # A class may give an attribute its value before fit.
     if not is_fitted or not isinstance(own, (type(None), int, float)):
         raise FileContentError(
-            f"{path} sets {name!r}, which is no fitted attribute of a {type(detector).__name__}. Do "
-            "not trust its source."
+            f"{path} sets {name!r}, which is no fitted attribute of a {type(detector).__name__}. "
+            "Do not trust its source."
         )
 
 

@@ -188,7 +188,7 @@ def _is_plain_array(array: np.ndarray) -> bool:
 
 
 def _embedder_record(detector: Any) -> dict[str, Any]:
-    """What a file says of the encoder: which one it was, and how to make it again if that is possible."""
+    """What a file says of the encoder: which one it was, and if possible how to make it again."""
     embedder = detector.embedder_
     record = {
         "name": type(embedder).__name__,
@@ -234,7 +234,7 @@ def _read_schema(data: bytes) -> Any:
 
 
 def _foreign_types(schema: Any) -> set[str]:
-    """Types of objects that no detector has; a file with one is refused before anything is built."""
+    """Types of objects that no detector has; a file with one is refused before it is built."""
     foreign = set()
     for node in _nodes(schema):
         name = f"{node.get('__module__')}.{node.get('__class__')}"

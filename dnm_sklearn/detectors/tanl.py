@@ -135,7 +135,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
     info = DetectorInfo(
         name="TANL",
-        title="Activation Matters: Test-time Activated Negative Labels for OOD Detection with Vision-Language Models",
+        title="Activation Matters: Test-time Activated Negative Labels for OOD Detection with "
+        "Vision-Language Models",
         year=2026,
         venue="CVPR",
         url="https://arxiv.org/abs/2603.25250",

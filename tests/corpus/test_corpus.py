@@ -23,9 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "dnm_sklearn" / "corpus" / "data"
 
 PINNED_FILES = {
-    "noun.Tops": 50, "noun.act": 5890, "noun.animal": 7362, "noun.artifact": 10329, "noun.attribute": 2728,
+    "noun.Tops": 50, "noun.act": 5890, "noun.animal": 7362, "noun.artifact": 10329,
+    "noun.attribute": 2728,
     "noun.body": 1979, "noun.cognition": 2766, "noun.communication": 5100, "noun.event": 996,
-    "noun.feeling": 411, "noun.food": 2477, "noun.group": 2407, "noun.location": 2946, "noun.motive": 41,
+    "noun.feeling": 411, "noun.food": 2477, "noun.group": 2407, "noun.location": 2946,
+    "noun.motive": 41,
     "noun.object": 1500, "noun.person": 9627, "noun.phenomenon": 628, "noun.plant": 7630,
     "noun.possession": 997, "noun.process": 719, "noun.quantity": 1195, "noun.relation": 411,
     "noun.shape": 328, "noun.state": 3410, "noun.substance": 2923, "noun.time": 930,
@@ -84,7 +86,7 @@ def test_selections_are_pinned(name):
 
 
 def test_selections_against_the_authors_counts():
-    """Nouns within 1 %. CSP's adjectives are 9.8 % above the authors' 9,293: Notes of load_corpus."""
+    """Nouns within 1 %. CSP's adjectives are 9.8 % above the authors': Notes of load_corpus."""
     csp = load_corpus("wordnet-csp")
     assert (~csp.is_adjective).sum() == pytest.approx(47_327, rel=0.01)
     assert csp.is_adjective.sum() == pytest.approx(9_293, rel=0.10)

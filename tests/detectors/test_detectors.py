@@ -109,8 +109,8 @@ def test_dnm_is_the_papers_value():
 def test_dnm_noisy_positives_against_a_loop():
     names, _, table, X, _ = world(dim=16, n_classes=12)
     det = build(
-        DebiasedNegMiningDetector, names, table, negative_prior=0.8, positive_noise=0.5, n_positives=3, temperature=0.1,
-        n_groups=6,
+        DebiasedNegMiningDetector, names, table, negative_prior=0.8, positive_noise=0.5,
+        n_positives=3, temperature=0.1, n_groups=6,
     ).fit(X)  # fmt: skip
     assert det.positive_embeddings_.shape == (36, 16)
     S = np.exp(X @ det.class_embeddings_.T.astype(float) / 0.1).sum(axis=1)
@@ -209,8 +209,8 @@ def test_dnm_minings_keep_the_asked_share(mining):
     names, words, table, X, y = world()
     corpus = Corpus(words, ["noun"] * 40 + ["adjective"] * 20)
     det = DebiasedNegMiningDetector(
-        names, embedder=table, corpus=corpus, mining=mining, noun_fraction=0.5, adjective_fraction=0.25, n_groups=5,
-        n_neighbors=7, negative_prior=1.0,
+        names, embedder=table, corpus=corpus, mining=mining, noun_fraction=0.5,
+        adjective_fraction=0.25, n_groups=5, n_neighbors=7, negative_prior=1.0,
     ).fit()  # fmt: skip
     counts = (
         int((~det.negative_corpus_.is_adjective).sum()),
@@ -417,7 +417,7 @@ def test_mining_is_cached_by_setting(tmp_path, monkeypatch):
 
 
 def test_search_encodes_and_mines_once_a_setting(tmp_path, monkeypatch):
-    """Text banks and criteria are computed once for each distinct setting, whatever the folds and candidates."""
+    """Text banks and criteria are computed once per setting, whatever the folds and candidates."""
     from sklearn.model_selection import GridSearchCV
 
     from dnm_sklearn.metrics import auroc_scorer

@@ -101,8 +101,8 @@ def _is_torchscript(path: str) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        # Below the archive's one top folder, where torch looks for it: an entry of that name elsewhere
-        # makes no TorchScript, and must not let a pickle pass for one.
+        # Below the archive's one top folder, where torch looks for it: an entry of that name
+        # elsewhere makes no TorchScript, and must not let a pickle pass for one.
         entries = [entry.partition("/")[2] for entry in archive.namelist()]
         return "constants.pkl" in entries
 
@@ -171,9 +171,10 @@ def _recipe(
         if _is_torchscript(path):
             if not torchscript:
                 raise FileContentError(
-                    f"The checkpoint {tag!r} of model={_shown(name, tag)!r} is a TorchScript archive, "
-                    "which is a program and not only weights. If you trust its source, load it with "
-                    "CLIPEmbedder(..., torchscript=True); else use the weights as .safetensors."
+                    f"The checkpoint {tag!r} of model={_shown(name, tag)!r} is a TorchScript "
+                    "archive, which is a program and not only weights. If you trust its source, "
+                    "load it with CLIPEmbedder(..., torchscript=True); else use the weights as "
+                    ".safetensors."
                 )
             # OpenAI's own archive; torch reads TorchScript only with weights_only=False.
             options.update(quick_gelu=True, weights_only=False)

@@ -57,7 +57,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
 def is_published(model: str) -> bool:
     """Whether a name stands for a shipped model, a published tag of open_clip, or random weights.
 
-    Nothing that somebody put on this machine, or into a repository of a hub, answers to such a name.
+    Nothing that somebody put on this machine, or into a hub's repository, answers to such a name.
     """
     try:
         name, tag = parse_model_name(model)

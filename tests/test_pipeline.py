@@ -113,7 +113,7 @@ def test_set_output_names_the_columns():
 
 
 def test_string_model_name():
-    assert make_ood_pipeline("glyphclip", neglabel())[0].model == "glyphclip"
+    assert make_ood_pipeline("pictoclip", neglabel())[0].model == "pictoclip"
 
 
 def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):

@@ -43,9 +43,7 @@ class _Dice:
         return low + (raw % np.uint64(high - low + 1)).astype(np.int64).reshape(shape)
 
 
-def draw_icons(
-    pixels: np.ndarray, palettes: np.ndarray, line: np.ndarray, seed: str
-) -> np.ndarray:
+def draw_icons(pixels: np.ndarray, palettes: np.ndarray, line: np.ndarray, seed: str) -> np.ndarray:
     """Draw each icon on a background of its own: uint8 of shape (n, 64, 64, 3).
 
     `pixels` of shape (n, 72, 72) are numbers of colours in `palettes`, uint8 of shape (n, m, 4). Of
@@ -114,7 +112,7 @@ def enlarge(grids: np.ndarray, size: int) -> np.ndarray:
 
 
 def _backgrounds(n: int, dice: _Dice) -> np.ndarray:
-    """Return backgrounds, (n, 64, 64, 3): plain, gradient or noise, a third each; 35 % near white."""
+    """Return backgrounds, (n, 64, 64, 3): plain, gradient, or noise; 35 % of them near white."""
     light = dice.roll(1, 100, n) <= 35
     near_white = np.repeat(dice.roll(224, 255, n, 1), 3, axis=1)
     base = np.where(light[:, None], near_white, dice.roll(0, 255, n, 3))
@@ -123,7 +121,9 @@ def _backgrounds(n: int, dice: _Dice) -> np.ndarray:
     slopes = dice.roll(-32, 32, n, 2, 3)
     cells = dice.roll(_CELLS[0], _CELLS[-1], n)
     strength = dice.roll(0, 60, n)
-    values = dice.roll(-255, 255, n, _CELLS[-1], _CELLS[-1], 3) * strength[:, None, None, None] // 255
+    values = (
+        dice.roll(-255, 255, n, _CELLS[-1], _CELLS[-1], 3) * strength[:, None, None, None] // 255
+    )
 
     ground = np.zeros((n, SIZE, SIZE, 3), np.int32)
     line = (np.arange(SIZE) * 2 + 1 - SIZE)[:, None]
@@ -175,7 +175,10 @@ def _warp(icons: np.ndarray, maps: np.ndarray) -> np.ndarray:
     cos, sin, right, down = maps.T[..., None, None]
     u, v = line[None, None, :] - right, line[None, :, None] - down
     middle = (side << 15) - 2**15
-    y, x = (np.clip(at // 2 + middle, 0, (side - 2) << 16) for at in (cos * v - sin * u, cos * u + sin * v))
+    y, x = (
+        np.clip(at // 2 + middle, 0, (side - 2) << 16)
+        for at in (cos * v - sin * u, cos * u + sin * v)
+    )
 
     # 1/256 of a pixel is as fine as colours of 256 levels can show.
     at = (np.arange(n)[:, None, None] * side + (y >> 16)) * side + (x >> 16)
@@ -188,5 +191,6 @@ def _warp(icons: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def _between(a: np.ndarray, b: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Mix packed colours: b has `part` of 256. No channel reaches the next: 255 * 256 + 128 < 2**16."""
+    """Mix packed colours: b has `part` of 256."""
+    # No channel reaches the next: 255 * 256 + 128 < 2**16.
     return (a * (np.uint64(256) - part) + b * part + _HALVES) >> np.uint64(8) & _LOW_BYTES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ _TASKS = ("animals-food", "artifacts")
 _N_DIGITS, _N_TEXTURES = 100, 100
 
 # WordNet's files of things that can be drawn.
-_CONCRETE = (
+_THINGS = (
     "noun.animal",
     "noun.artifact",
     "noun.body",
@@ -37,19 +37,23 @@ _CONCRETE = (
     "noun.object",
     "noun.plant",
 )
+# A corpus that a first run goes through in seconds, of words that are in use: long names are mostly
+# terms of a science, short adjectives mostly common. CSP joins adjectives to its words.
+_MOST_WORDS, _MOST_LETTERS = 2, 7
 _NOTE = (
-    "A demo with a small model of emoji and icons: rankings on it do not carry over to photographs. "
-    "Test pictures are Fluent emoji, a vendor that the model never saw; negative labels come from "
-    "WordNet's nouns of animals, artifacts, parts of the body, food, natural objects and plants."
+    "A demo with a small model of emoji and icons; rankings on it do not carry over to "
+    "photographs. Test pictures are Fluent emoji, a vendor that the model never saw. Negative "
+    "labels come from WordNet: nouns of one or two words for things (animals, artifacts, parts of "
+    "the body, food, natural objects, plants), and short adjectives."
 )
 
 
-@lru_cache(maxsize=1)
+@cache
 def _index() -> dict[str, Any]:
     return json.loads((_DATA_DIR / "index.json").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _icons() -> tuple[np.ndarray, np.ndarray]:
     """Return icons (n, 72, 72) as numbers of colours, and their colours (n, 64, 4)."""
     with np.load(_DATA_DIR / "icons.npz") as data:
@@ -64,9 +68,9 @@ def _check_task(task: str) -> None:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _draw(task: str) -> dict[str, np.ndarray]:
-    """Draw the pictures of a task, by set; read-only, because all suites of a process share them."""
+    """Draw the pictures of a task, by set; read-only: all suites of a process share them."""
     index, (pixels, palettes) = _index(), _icons()
     line_vendors = index["line_vendors"]
     is_line = np.array([vendor in line_vendors for vendor, _, _ in index["icons"]])
@@ -102,9 +106,9 @@ def _draw_digits(n: int, seed: str) -> np.ndarray:
 def pictures_corpus(task: Task = "animals-food", *, contaminate: bool = False) -> Corpus:
     """Return the candidate negative labels of the suite of pictures: words for things.
 
-    The nouns of WordNet that are an animal, an artifact, a part of the body, food, a natural object
-    or a plant, without the class names of the task and without other words for them ("kitty" for
-    "cat").
+    WordNet's nouns of one or two words for an animal, an artifact, a part of the body, food, a
+    natural object or a plant, and its adjectives of up to seven letters; without the class names of
+    the task and without other words for them ("kitty" for "cat").
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def pictures_corpus(task: Task = "animals-food", *, contaminate: bool = False) -
     Returns
     -------
     Corpus
-        The words, all nouns.
+        The words.
 
     Examples
     --------
@@ -129,14 +133,23 @@ def pictures_corpus(task: Task = "animals-food", *, contaminate: bool = False) -
     _check_task(task)
     about = _index()["tasks"][task]
     synonyms = [word for words in about["synonyms"].values() for word in words]
-    concrete = load_corpus("wordnet").filter(lexname=_CONCRETE)
-    clean = concrete.without([*about["classes"], *synonyms])
-    names, lexnames = list(clean.names), clean.lexname.tolist()
+    words = _words_in_use(load_corpus("wordnet").filter(lexname=[*_THINGS, "adj.all"]))
+    clean = words.without([*about["classes"], *synonyms])
+    name = f"wordnet-things-{task}"
+    columns = [list(clean.names), clean.part_of_speech.tolist(), clean.lexname.tolist()]
     if contaminate:
-        names += synonyms
-        lexnames += [""] * len(synonyms)
-    name = f"wordnet-things-{task}" + ("-contaminated" if contaminate else "")
-    return Corpus(names, lexname=lexnames, name=name)
+        name += "-contaminated"
+        columns[0] += synonyms
+        columns[1] += ["noun"] * len(synonyms)
+        columns[2] += [""] * len(synonyms)
+    return Corpus(*columns, name=name)
+
+
+def _words_in_use(words: Corpus) -> Corpus:
+    """Keep short nouns and short adjectives."""
+    n_words = np.array([name.count(" ") + 1 for name in words.names])
+    is_short = np.array([name.isalpha() and len(name) <= _MOST_LETTERS for name in words.names])
+    return words.filter(where=np.where(words.is_adjective, is_short, n_words <= _MOST_WORDS))
 
 
 def load_pictures(task: Task = "animals-food", *, contaminate: bool = False) -> Suite:

@@ -128,7 +128,7 @@ class Icons:
 
 
 def reduced(image: np.ndarray, *, line: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce an RGBA image to 64 colours, multiplied by alpha; a line icon to 16 levels of alpha."""
+    """Reduce RGBA to 64 colours, multiplied by alpha; a line icon to 16 levels of alpha."""
     rgba = image.reshape(-1, 4).astype(np.int64)
     if line:
         rgba[:, :3] = 0
@@ -165,7 +165,7 @@ def labelled_set(name: str, group: str, rows_of_class: list[list[int]]) -> dict:
 
 
 def shifted_set(name: str, rows_of_class: list[list[int]]) -> dict:
-    """Describe a set of ID classes in another style; a class that the vendor has not is left out."""
+    """Describe a set of ID classes in another style, those that the vendor has."""
     rows = [row for rows in rows_of_class for row in rows for _ in range(DRAWINGS)]
     return {"name": name, "group": "shifted", "rows": rows}
 
@@ -198,7 +198,9 @@ def build_task(task: str, icons: Icons, vendors: dict[str, Vendor], names_of: di
         else:
             shown = [one for one in names_of[category] if one not in classes]
             rows = icons.add_names(vendors[TEST_SET], shown)
-        sets.append({"name": name, "group": group, "rows": [r for r in rows for _ in range(DRAWINGS)]})
+        sets.append(
+            {"name": name, "group": group, "rows": [r for r in rows for _ in range(DRAWINGS)]}
+        )
 
     sets += [shifted_set(name, rows_by_class((one,))) for name, one in SHIFTED_SETS.items()]
     return {

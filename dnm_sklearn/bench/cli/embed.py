@@ -30,6 +30,12 @@ from dnm_sklearn.bench.cli.common import (
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
 @click.option(
+    "--shifted",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="ID classes in another style, which should be accepted; may be repeated.",
+)
+@click.option(
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
@@ -64,6 +70,7 @@ def embed(
     id_train: str | None,
     near: tuple[str, ...],
     far: tuple[str, ...],
+    shifted: tuple[str, ...],
     sanity: tuple[str, ...],
     names: str | None,
     corpus: str,
@@ -88,7 +95,7 @@ def embed(
     from dnm_sklearn.embedding import CLIPEmbedder
 
     # Sets in the order of the groups, as the tables show them.
-    groups = {"near": near, "far": far, "sanity": sanity}
+    groups = {"near": near, "far": far, "shifted": shifted, "sanity": sanity}
     ood: list[tuple[str, Any, str]] = []
     for group, values in groups.items():
         for value in values:

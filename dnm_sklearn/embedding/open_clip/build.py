@@ -30,9 +30,9 @@ __all__ = [
     "load_model",
 ]
 
-# The small models in this package, which need no download: their folders, by name. Each holds
+# The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
-SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
+SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = threading.Lock()
@@ -261,13 +261,13 @@ def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
     repository = "/".join(repository.split("/")[:2])
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     first = str(error).strip().splitlines()
-    shipped = " and ".join(f"CLIPEmbedder({name!r})" for name in SHIPPED)
+    shipped = " or ".join(f"CLIPEmbedder({name!r})" for name in SHIPPED)
     return (
         f"The weights of model={_shown(name, tag)!r} are not on this machine and could not be "
         f"downloaded ({first[0][:200] if first else type(error).__name__}). On a machine with a "
         f"connection run\n    {fetch}\nand copy its Hugging Face cache (~/.cache/huggingface, or "
         "where HF_HOME points) to this one. Or point at files you have: a checkpoint in the tag's "
         f"place, CLIPEmbedder({local!r}), or a folder with open_clip_config.json and the weights, "
-        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there are the "
-        f"small shipped models: {shipped}."
+        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there is the "
+        f"small shipped model: {shipped}."
     )

@@ -20,13 +20,15 @@ from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.names_alike import warn_of_one_name
 from dnm_sklearn.detectors.norms import warn_far_from_unit
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
-from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type
+from dnm_sklearn.embedding.check import check_embedder, checked_rows
+from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
+from dnm_sklearn.embedding.text import check_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,6 +77,10 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
     @abstractmethod
     def _fit_text(self) -> None:
         """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
+
+    def _check_before_encoding(self) -> None:
+        """Raise for what can be told from the parameters alone, before texts are encoded."""
+        check_prompt(self.prompt)
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         """Use the readable images given to ``fit``, one at least; most methods need none."""
@@ -133,6 +139,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         labels = resolve_labels(X, y, self.classes, self.ood_label)
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
+        self._check_before_encoding()
         self.embedder_ = check_embedder(self.embedder, memory=self.memory)
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
@@ -143,6 +150,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         self.class_names_ = np.asarray(labels.class_names)
         self.temperature_ = self._temperature()
         self.class_embeddings_ = self._encode_classes(labels)
+        warn_of_one_name(self.class_names_, self.class_embeddings_)
         self._set_width(rows)
         self.embedder_fingerprint_ = encoder_identity(self.embedder_)
 
@@ -196,7 +204,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)
 
-        stacked = np.concatenate(vectors)
+        stacked = checked_rows(self.embedder_, "encode_text", np.concatenate(vectors), len(owners))
         if owners == list(range(len(labels.class_names))):
             return stacked  # one text per class, in order: there is nothing to average
 
@@ -238,7 +246,7 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         if infer_input_type(X) == "embeddings":
             return self._normalised(X, reset=reset)
 
-        rows = self.embedder_.encode_image(X)
+        rows = checked_rows(self.embedder_, "encode_image", self.embedder_.encode_image(X))
         if reset:
             self.n_features_in_ = rows.shape[1]
         return rows, np.isnan(rows).any(axis=1)
@@ -256,21 +264,30 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             ensure_all_finite="allow-nan" if lenient else False,
             ensure_min_samples=1 if reset else 0,
         )
-        finite = np.isfinite(X).all(axis=1)
+        finite = finite_rows(X)
         if not lenient and not finite.all():
             raise ValueError(
                 f"X holds NaN or infinity (first in row {int(np.argmin(finite))}): remove those "
                 "rows."
             )
+        if finite.all():
+            # No row is left out, and rows may be gigabytes: nothing is copied but once, normalised.
+            return self._unit_rows(X, reset=reset), ~finite
 
-        failed = np.isnan(X).all(axis=1)
+        failed = ~finite
+        failed[failed] = np.isnan(X[failed]).all(axis=1)
         rows = np.full(X.shape, np.nan, dtype=np.float32)
         if not failed.all():
-            warn_far_from_unit(X[~failed])
-            if reset:
-                self.embedder_.fit(X[~failed])
-            rows[~failed] = self.embedder_.encode_image(X[~failed])
+            rows[~failed] = self._unit_rows(X[~failed], reset=reset)
         return rows, failed
+
+    def _unit_rows(self, X: np.ndarray, *, reset: bool) -> np.ndarray:
+        """Unit rows of embeddings, all of them finite or refused."""
+        warn_far_from_unit(X)
+        if reset:
+            self.embedder_.fit(X)
+        rows = self.embedder_.encode_image(X)
+        return checked_rows(self.embedder_, "encode_image", rows, len(X))
 
     # -- scores -------------------------------------------------------------------------------
 

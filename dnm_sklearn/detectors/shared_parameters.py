@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOpt
 
 from dnm_sklearn.corpus import Corpus
 
-Constraints = dict[str, list[Any]]
+Constraints = dict[str, Any]
 
 # Types of the constructors' parameters. Arrays and Series of strings are iterables of them.
 Classes = Iterable[str] | Mapping[str, str | Sequence[str]] | None
@@ -32,7 +32,8 @@ COMMON: Constraints = {
         Hidden(HasMethods(["__iter__"])),
         Hidden(HasMethods(["__fspath__"])),
     ],
-    "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
+    # Checked where it is made an encoder, by a message that names all that one needs.
+    "embedder": "no_validation",
     "prompt": [str, list, tuple],
     "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],

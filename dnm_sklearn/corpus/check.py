@@ -50,13 +50,13 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         # The name of a selection, else a file; of what is neither, guess which one was meant.
         if corpus in corpus_names():
             return load_corpus(corpus)
-        if os.path.isfile(corpus):
+        if os.path.isfile(os.path.expanduser(corpus)):
             return Corpus.from_file(corpus)
         if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):
             raise FileNotFoundError(f"There is no corpus file {corpus!r}. {_HOW_TO_NAME}")
         return load_corpus(corpus)
     if isinstance(corpus, os.PathLike):
-        if not os.path.isfile(corpus):
+        if not os.path.isfile(os.path.expanduser(corpus)):
             raise FileNotFoundError(
                 f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}"
             )

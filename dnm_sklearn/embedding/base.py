@@ -47,6 +47,9 @@ class BaseEmbedder(
         `encode_image` on images.
     """
 
+    # Of parameters that a subclass says nothing of, nothing is checked.
+    _parameter_constraints: dict[str, Any] = {}
+
     memory: Any = None
     cache_size: Any = None
     on_error: str = "raise"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +127,7 @@ def unwrap_item(item: Any) -> Any:
 
 def _column(X: Any) -> Any:
     """Give the one column of a table of images, as objects (n,); None of anything else."""
-    shape = getattr(X, "shape", ())
+    shape: tuple[int, ...] = getattr(X, "shape", ())
     is_array = isinstance(X, np.ndarray) and X.dtype.kind in "UTO"
     is_table = hasattr(X, "columns") and hasattr(X, "__array__")
     if len(shape) != 2 or shape[1] != 1 or not (is_array or is_table):
@@ -136,7 +136,7 @@ def _column(X: Any) -> Any:
     return column if len(column) and _first_is_image(column) else None
 
 
-def _first_is_image(X: Sequence[Any]) -> bool:
+def _first_is_image(X: Iterable[Any]) -> bool:
     """Whether the first entry that is not missing is an image; the others are checked when read."""
     return next((_has_image(x) for x in X if not is_missing(x)), all(x is None for x in X))
 

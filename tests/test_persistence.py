@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
+from fitting import y_for
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import Normalizer
@@ -41,7 +42,8 @@ def fitted(**params):
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: f"{type(det).__name__}")
 def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     images = IMAGES * 5
-    detector.fit(images).calibrate(images)
+    y = y_for(detector, images)
+    detector.fit(images, y).calibrate(images)
     detector.save(tmp_path / "det.skops")
     again = load(tmp_path / "det.skops")
     assert type(again) is type(detector)
@@ -54,7 +56,7 @@ def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     assert {k: v for k, v in left.items() if k != "embedder"} == {
         k: v for k, v in right.items() if k != "embedder"
     }
-    again.fit(images)
+    again.fit(images, y)
     assert clone(again).embedder.get_params() == detector.embedder.get_params()
 
 

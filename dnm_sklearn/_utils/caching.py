@@ -8,13 +8,13 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
-from threading import Lock
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from sklearn.utils.validation import check_memory
 
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
 
@@ -168,7 +168,7 @@ class RecentResults(Generic[Result]):
         self.max_items = max_items
         _all_recent.add(self)
         self._results: OrderedDict[Hashable, Result] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """Give the result of a key, computed now if it is not among the last few that were used."""

@@ -28,11 +28,16 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def is_string_sequence(values: Any) -> bool:
-    """Whether `values` is a one-dimensional sequence of strings, not empty: list, array, Series."""
+    """Whether `values` is a sequence of strings, not empty: list, array, column of any library."""
     if values is None or isinstance(values, (str, bytes, Mapping)):
         return False
-    if isinstance(values, (list, tuple)):
+    # The columns of Hugging Face's datasets are sequences too. The first entry tells nearly always,
+    # so that no other image of a column of images is decoded.
+    if isinstance(values, Sequence):
         return len(values) > 0 and all(isinstance(value, str) for value in values)
+    # An array of Arrow has neither dtype nor shape.
+    if hasattr(values, "__array__") and not hasattr(values, "dtype"):
+        values = np.asarray(values)
 
     dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", None)
     if dtype is None or shape is None or len(shape) != 1 or shape[0] == 0:

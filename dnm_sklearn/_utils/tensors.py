@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.device import torch_threads
+
 __all__ = ["as_floats", "is_tensor", "to_numpy"]
 
 
@@ -42,9 +44,10 @@ def to_numpy(X: Any) -> Any:
         return X
     torch = sys.modules["torch"]
     X = X.detach().cpu()
-    # numpy has neither bfloat16 nor floats of eight bits.
+    # numpy has neither bfloat16 nor floats of eight bits. (In a forked process, in one thread.)
     if X.dtype.is_floating_point and X.dtype not in (torch.float16, torch.float32, torch.float64):
-        X = X.float()
+        with torch_threads(None):
+            X = X.float()
     return X.numpy()
 
 

@@ -6,10 +6,9 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, stdtrit
 from sklearn.utils._param_validation import Interval
 
-from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.tensors import to_numpy
@@ -259,13 +258,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if not is_id.any():
             return
 
-        # A y of 0 and 1 names no class: then the nearest.
-        X = embeddings[is_id]
-        if labels.class_index is None:
-            index = scoring.class_index(X, self.class_embeddings_, device=self._scoring_device())
-        else:
-            index = labels.class_index[is_id]
-
+        X, index = self._id_images(embeddings, labels)
         trusted = enl_prior.trusted_images(
             X,
             index,
@@ -495,6 +488,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if isinstance(self.contamination, Real):
             return thresholds.expected_threshold(believed, flagged=float(self.contamination))
         return thresholds.threshold_from_pythresh(self.contamination, believed)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        # With E from ID images 0 is "like an ID image"; without, scores are higher all over.
+        return expit(scores if self.n_id_images_ else scores + self._zero_shot_threshold())
 
     def _zero_shot_threshold(self) -> float:
         guessed = self.image_mean is not None

@@ -127,12 +127,12 @@ def unwrap_item(item: Any) -> Any:
 
 def _column(X: Any) -> Any:
     """Give the one column of a table of images, as objects (n,); None of anything else."""
-    shape: tuple[int, ...] = getattr(X, "shape", ())
+    shape: Any = getattr(X, "shape", ())
     is_array = isinstance(X, np.ndarray) and X.dtype.kind in "UTO"
     is_table = hasattr(X, "columns") and hasattr(X, "__array__")
     if len(shape) != 2 or shape[1] != 1 or not (is_array or is_table):
         return None
-    column = np.asarray(X, dtype=object)[:, 0]
+    column: Any = np.asarray(X, dtype=object)[:, 0]
     return column if len(column) and _first_is_image(column) else None
 
 

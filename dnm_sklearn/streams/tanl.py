@@ -102,6 +102,8 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = _score_positions(n_activated, step, chunks.device)
+        # Which images of the last batch were confident ID, bool (b,).
+        self.confident_id: np.ndarray | None = None
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -223,6 +225,7 @@ class ActivationStream:
                 first > threshold + self._gap * (1 - threshold),
                 first < threshold - self._gap * threshold,
             )
+            self.confident_id = confident[0].cpu().numpy()
             chosen = [torch.nonzero(mask).squeeze(1) for mask in confident]
             totals = self._take_in(
                 [features[index] for index in chosen], [log_sums[index] for index in chosen]

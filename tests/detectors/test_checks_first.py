@@ -80,28 +80,3 @@ def test_the_message_names_what_is_enough():
         all_detectors()["MaxLogitDetector"](["cat"], embedder=object()).fit()
     for member in (name for name in vars(Embedder) if not name.startswith("_")):
         assert member in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("Cat", "cat"),
-        ("Alzheimer's", "Alzheimer\u2019s"),
-        ("caf\u00e9", "cafe\u0301"),
-        ("sea\u00a0lion", "sea lion"),
-    ],
-)
-def test_names_that_the_model_reads_alike_are_told(first, second):
-    class Folding(FakeEmbedder):
-        def _encode_prompts(self, prompts):
-            alike = [prompt.replace(first, second) for prompt in prompts]
-            return super()._encode_prompts(alike)
-
-    make = all_detectors()["MCMDetector"]
-    with pytest.warns(UserWarning, match="are one name to the model"):
-        make([first, second, "dog"], embedder=Folding()).fit()
-
-
-def test_names_that_the_model_tells_apart_are_two(recwarn):
-    all_detectors()["MCMDetector"](["Cat", "cat"], embedder=FakeEmbedder()).fit()
-    assert not [w for w in recwarn if "one name" in str(w.message)]

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 # Wide enough for the table of means where there is no terminal whose width could be taken.
 TABLE_WIDTH = 160
 
-# Exit code after Ctrl-C, as shells give it: 128 + SIGINT.
-INTERRUPTED = 130
+
+class WorkFailed(click.ClickException):
+    """Something failed that the user did not give; exit code 1."""
+
+    exit_code = 1
 
 
 class BadInput(click.ClickException):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dnm_sklearn.bench.cli.common import (
-    INTERRUPTED,
     BadInput,
     cache_options,
     check_prompt,
@@ -19,6 +17,7 @@ from dnm_sklearn.bench.cli.common import (
     user_errors,
     verbose_option,
 )
+from dnm_sklearn.bench.cli.ending import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +122,8 @@ def score(
         job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
         calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
         n_unreadable = job.run(detector, calibration)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; the same command goes on behind what is in {output}.part.", err=True
-        )
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"the same command goes on behind what is in {output}.part.") from error
     except user_errors() as error:
         if is_full_disk(error):
             raise BadInput(

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import pickle
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.device import torch_threads
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.hub import (
     SHIPPED,
@@ -37,7 +38,7 @@ from dnm_sklearn.exceptions import (
 __all__ = ["load_model"]
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
-_shipped_lock = threading.Lock()
+_shipped_lock = ForkSafeLock()
 
 
 @contextmanager
@@ -144,6 +145,7 @@ def load_model(
         torch.random.fork_rng(devices=[]),
         _torch_defaults(),
         asking_hub(is_reachable),
+        torch_threads(None),
     ):
         # The activation is right: `_recipe` has taken it from the weights' record.
         warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")
@@ -170,7 +172,8 @@ def load_model(
             raise _missing_package(name, tag, error) from error
         except Exception as error:
             raise tokenizer_unavailable(name, tag, config, error) from None
-    return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
+        width = int(config["embed_dim"])
+        return LoadedModel(model, tokenizer, width, device, precision, config)
 
 
 def _missing_package(name: str, tag: str | None, error: ImportError) -> ImportError:

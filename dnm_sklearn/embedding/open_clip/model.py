@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.device import resolve_device, torch_threads
+from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
@@ -69,7 +69,7 @@ class LoadedModel(ImageEncoder):
 
         self._description = description
         self._fingerprint: str | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._compiled: LoadedModel | None = None
         self._image_rows: Callable[[Any], Any] = self._plain_rows
         self._tower = _causal_tower(self.model)
@@ -181,6 +181,9 @@ class LoadedModel(ImageEncoder):
 
     def compiled(self) -> LoadedModel:
         """Give the same model, weights shared, with an image tower that compiles at first use."""
+        if torch_was_forked():
+            # Compiled programs have their number of threads built in, which are not there.
+            return self
         with self._lock:
             if self._compiled is None:
                 twin = copy(self)

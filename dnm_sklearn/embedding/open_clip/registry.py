@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn._utils.device import resolve_device
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn.embedding.open_clip.build import load_model
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
@@ -28,8 +28,8 @@ __all__ = [
 _SCHEMES = ("hf-hub:", "local-dir:")
 
 _registry: dict[tuple[Any, ...], LoadedModel] = {}
-_registry_lock = threading.Lock()
-_loading_locks: dict[tuple[Any, ...], threading.Lock] = {}
+_registry_lock = ForkSafeLock()
+_loading_locks: dict[tuple[Any, ...], ForkSafeLock] = {}
 
 
 def parse_model_name(model: str) -> tuple[str, str | None]:
@@ -135,7 +135,7 @@ def get_model(
     key = (name, tag, precision, device, torchscript, *weights.items())
     with _registry_lock:
         found = _registry.get(key)
-        lock = _loading_locks.setdefault(key, threading.Lock())
+        lock = _loading_locks.setdefault(key, ForkSafeLock())
     if found is not None:
         return found
 

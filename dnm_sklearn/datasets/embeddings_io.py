@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.untrusted_files import (
     Npz,
     lies_inside,
@@ -84,7 +85,7 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
     >>> suite.id.images.shape, suite.corpus.names
     ((1, 3), ('car',))
     """
-    folder = Path(path)
+    folder = user_path(path)
     if folder.name == SUITE_FILE and not folder.is_dir():
         folder = folder.parent
 
@@ -574,7 +575,7 @@ def write_embedding_suite(
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32', got {dtype!r}.")
 
-    target = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(user_path(folder)))
     check_target(target, overwrite)
 
     # What stands beside the text embeddings, and what the reader of the suite is told.

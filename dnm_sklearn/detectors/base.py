@@ -29,9 +29,10 @@ from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
-from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type
+from dnm_sklearn.embedding.check import check_embedder, checked_rows
+from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
+from dnm_sklearn.embedding.text import check_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,6 +92,10 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
     @abstractmethod
     def _fit_text(self) -> None:
         """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
+
+    def _check_before_encoding(self) -> None:
+        """Raise for what can be told from the parameters alone, before texts are encoded."""
+        check_prompt(self._setting("prompt"))
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         """Use the readable images given to ``fit``, one at least; most methods need none."""
@@ -164,6 +169,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
         self._check_id_images(labels)
+        self._check_before_encoding()
         self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
@@ -303,7 +309,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)
 
-        stacked = np.concatenate(vectors)
+        stacked = checked_rows(self.embedder_, "encode_text", np.concatenate(vectors), len(owners))
         if owners == list(range(len(labels.class_names))):
             return stacked  # one text per class, in order: there is nothing to average
 
@@ -345,7 +351,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         if infer_input_type(X) == "embeddings":
             return self._normalised(X, reset=reset)
 
-        rows = self.embedder_.encode_image(X)
+        rows = checked_rows(self.embedder_, "encode_image", self.embedder_.encode_image(X))
         if reset:
             self.n_features_in_ = rows.shape[1]
         return rows, np.isnan(rows).any(axis=1)
@@ -363,21 +369,30 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             ensure_all_finite="allow-nan" if lenient else False,
             ensure_min_samples=1 if reset else 0,
         )
-        finite = np.isfinite(X).all(axis=1)
+        finite = finite_rows(X)
         if not lenient and not finite.all():
             raise ValueError(
                 f"X holds NaN or infinity (first in row {int(np.argmin(finite))}): remove those "
                 "rows."
             )
+        if finite.all():
+            # No row is left out, and rows may be gigabytes: nothing is copied but once, normalised.
+            return self._unit_rows(X, reset=reset), ~finite
 
-        failed = np.isnan(X).all(axis=1)
+        failed = ~finite
+        failed[failed] = np.isnan(X[failed]).all(axis=1)
         rows = np.full(X.shape, np.nan, dtype=np.float32)
         if not failed.all():
-            warn_far_from_unit(X[~failed])
-            if reset:
-                self.embedder_.fit(X[~failed])
-            rows[~failed] = self.embedder_.encode_image(X[~failed])
+            rows[~failed] = self._unit_rows(X[~failed], reset=reset)
         return rows, failed
+
+    def _unit_rows(self, X: np.ndarray, *, reset: bool) -> np.ndarray:
+        """Unit rows of embeddings, all of them finite or refused."""
+        warn_far_from_unit(X)
+        if reset:
+            self.embedder_.fit(X)
+        rows = self.embedder_.encode_image(X)
+        return checked_rows(self.embedder_, "encode_image", rows, len(X))
 
     # -- scores -------------------------------------------------------------------------------
 

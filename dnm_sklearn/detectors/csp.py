@@ -177,6 +177,12 @@ class CSPDetector(NegativeLabelDetector):
         self.n_groups = n_groups
         self.random_state = random_state
 
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
+        words = self.superclasses
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
+
     def _given_corpus(self) -> Corpus:
         """Return the corpus with its adjectives joined to superclasses."""
         corpus = super()._given_corpus()
@@ -186,9 +192,6 @@ class CSPDetector(NegativeLabelDetector):
             return corpus
 
         words = self.superclasses
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
-
         drawn = check_random_state(self.random_state).randint(len(words), size=len(bare))
 
         # Position by position, so that a corpus with its order keeps it.

@@ -443,6 +443,10 @@ class DecisionMixin(metaclass=ABCMeta):
         if by_class is not None and by_class not in class_conditional.FORMS:
             raise ValueError(f'by_class={by_class!r} must be "shrunk", "strict" or None.')
 
+        # Too few are too few whatever they score: said before they are embedded.
+        if hasattr(X_id, "__len__"):
+            conformal.calibration_threshold(np.zeros(len(X_id)), id_tpr)
+
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
         rows, failed = self._embed(X_id, reset=False)

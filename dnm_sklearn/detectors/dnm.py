@@ -208,7 +208,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             "max_similarity": None,  # neither paper nor code drops near duplicates of class names
         }
 
-    def _fit_text(self) -> None:
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
         if self.clamp is not None and self.positive_noise > 0:
             raise ValueError(
                 "clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0."
@@ -218,6 +219,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
                 "positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44."
             )
 
+    def _fit_text(self) -> None:
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn.embedding.text import check_prompt
 from dnm_sklearn.scoring import mining
 
 # How far from 1 the length of a row of half precision that was normalised can be.
@@ -68,6 +70,13 @@ class CorpusDetector(BaseOODDetector):
                 "negative label is left. Add more names to the table, or give corpus=."
             )
         return Corpus(names, name="table")
+
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
+        check_prompt(self._setting("adjective_prompt"))
+        # A file or a name of a corpus; a list is looked at again and again in a search.
+        if isinstance(self.corpus, (str, os.PathLike)) and self.corpus != NEAR:
+            check_corpus(self.corpus)
 
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""

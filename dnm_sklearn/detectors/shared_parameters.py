@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOpt
 from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
 
-Constraints = dict[str, list[Any]]
+Constraints = dict[str, Any]
 
 # Types of the constructors' parameters. Arrays and Series of strings are iterables of them.
 Classes = Iterable[str] | Mapping[str, str | Sequence[str]] | None
@@ -34,7 +34,8 @@ COMMON: Constraints = {
         Hidden(HasMethods(["__iter__"])),
         Hidden(HasMethods(["__fspath__"])),
     ],
-    "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
+    # Checked where it is made an encoder, by a message that names all that one needs.
+    "embedder": "no_validation",
     "prompt": [str, list, tuple],
     "temperature": [StrOptions({"auto"}), Interval(Real, *TEMPERATURES, closed="both")],
     "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],

@@ -121,127 +121,120 @@ def units_of(source, draws):
 
 
 class Results:
-    """Values of methods of one suite, (draws, 1 + repeats, groups, 2), by images and kind."""
+    """What was measured of one suite: values (draws, 1 + repeats, sets, 2) by images, kind and method."""
 
-    def __init__(self, source, found, draws):
-        task = load(source)
-        self.groups = group_columns(list(task.ood), task.near)
-        self.sets = list(task.ood)
-        self.raw = {}
+    def __init__(self, source, found):
+        self.task = load(source)
+        self.groups = group_columns(list(self.task.ood), self.task.near)
+        self.raw, self.n_images = {}, {}
         for (own, images, kind, _), result in found.items():
             if own != source:
                 continue
+            self.n_images[images] = int(result["n_images"])
             for row, method in enumerate(result["methods"]):
                 key = images, kind, str(method)
                 self.raw.setdefault(key, []).append(result["values"][:, row])
-        self.n_images = {
-            unit[1]: int(found[unit]["n_images"]) for unit in found if unit[0] == source
-        }
-        self.draws = draws
 
-    def values(self, images, kind, method):
-        """By draw, replicate and group; a method without use for images has those of names."""
+    def by_set(self, images, kind, method):
+        """Values by set, or None; a method without use for images has those of names."""
         draws = self.raw.get((images, kind, method)) or self.raw.get((0, kind, method))
-        if draws is None:
-            return None
-        values = np.stack(draws)
-        grouped = [values[:, :, columns].mean(axis=2) for columns in self.groups.values()]
-        return np.stack(grouped, axis=2)
+        return None if draws is None else np.stack(draws)
 
-    def methods(self, images, kind):
-        """Methods measured, those that need no images too."""
-        names = []
-        for own, own_kind, method in self.raw:
-            if own in (0, images) and own_kind == kind and method not in names:
-                names.append(method)
-        return names
+    def by_group(self, images, kind, method):
+        """Mean values of the far and the near sets, or None."""
+        values = self.by_set(images, kind, method)
+        if values is None:
+            return None
+        means = [values[:, :, columns].mean(axis=2) for columns in self.groups.values()]
+        return np.stack(means, axis=2)
+
+    def rows(self, kinds):
+        """Numbers of images and methods measured, those with names only first."""
+        found = []
+        for images, kind, method in self.raw:
+            if kind in kinds and (images, method) not in found:
+                found.append((images, method))
+        return sorted(found, key=lambda row: row[0] > 0)
+
+
+def label(images, method):
+    """A row's name."""
+    return f"{method}, {images} a class" if images else method
 
 
 def number(values):
     """Mean +- sd over draws; a single value where the draw plays no part."""
-    mean = f"{np.mean(values):.1f}"
-    return (
-        mean
-        if len(values) < 2 or np.ptp(values) == 0
-        else f"{mean} +- {np.std(values, ddof=1):.1f}"
-    )
+    if len(values) < 2 or np.ptp(values) == 0:
+        return f"{np.mean(values):.1f}"
+    return f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}"
 
 
-def by_set(results, images):
+def table_of_sets(results):
     """Static AUROC / FPR95 of each OOD set."""
     rows = []
-    for method in results.methods(images, "static"):
-        draws = results.raw.get((images, "static", method)) or results.raw[0, "static", method]
-        values = np.stack(draws)[:, 0]
+    for images, method in results.rows(["static"]):
+        values = results.by_set(images, "static", method)[:, 0]
         cells = []
-        for column in range(len(results.sets)):
-            cells.append(f"{number(values[:, column, 0])} / {number(values[:, column, 1])}")
-        rows.append([method, *cells])
-    return rst_table(["method", *results.sets], rows)
+        for column in range(values.shape[1]):
+            cells.append(" / ".join(number(values[:, column, metric]) for metric in (0, 1)))
+        rows.append([label(images, method), *cells])
+    return rst_table(["method", *results.task.ood], rows)
 
 
-def by_order(results, images, metric):
+def table_of_orders(results, metric):
     """One figure of each group of sets, by kind of stream."""
-    methods = []
-    for kind in ORDERS:
-        methods += [name for name in results.methods(images, kind) if name not in methods]
     rows = []
-    for method in methods:
+    for images, method in results.rows(ORDERS):
         cells = []
         for kind in ORDERS:
-            values = results.values(images, kind, method)
-            if values is None:
-                cells.append("")
-                continue
-            own = [number(values[:, 0, group, metric]) for group in range(values.shape[2])]
-            cells.append(" / ".join(own))
-        rows.append([method, *cells])
+            # No figure of names in the row of images.
+            draws = results.raw.get((images, kind, method))
+            values = results.by_group(images, kind, method) if draws else None
+            groups = range(values.shape[2]) if draws else ()
+            cells.append(" / ".join(number(values[:, 0, group, metric]) for group in groups))
+        rows.append([label(images, method), *cells])
     return rst_table(["method", *ORDERS], rows)
 
 
-def intervals(results, images, metric):
-    """Base minus method with 95 % intervals: test images and draws resampled, paired."""
-    rng = np.random.default_rng(1)
-    rows, methods = {}, []
+def table_of_intervals(results, images, metric):
+    """ENL minus method with 95 % intervals: test images and draws resampled, paired."""
+    rng, rows = np.random.default_rng(1), {}
     for kind in ORDERS:
         base_name = BASE if kind == "static" else f"{BASE}, stream"
-        base = results.values(images, kind, base_name)
-        if base is None:
-            continue
-        for method in results.methods(images, kind):
-            if method in (BASE, base_name):
+        base = results.by_group(images, kind, base_name)
+        for given, method in results.rows([kind]):
+            if given not in (0, images) or method in (BASE, base_name):
                 continue
-            gap = base - results.values(images, kind, method)
-            n = len(gap)
+            gap = base - results.by_group(images, kind, method)
+            n_draws, n_repeats = gap.shape[:2]
+            chosen = rng.integers(n_draws, size=(n_repeats, n_draws))
             text = []
             for group in range(gap.shape[2]):
-                chosen = rng.integers(n, size=(gap.shape[1], n))
-                means = gap[chosen, np.arange(gap.shape[1])[:, None], group, metric].mean(axis=1)
+                own = gap[:, :, group, metric]
+                means = own[chosen, np.arange(n_repeats)[:, None]].mean(axis=1)
                 low, high = np.quantile(means[1:], [0.025, 0.975])
-                text.append(f"{gap[:, 0, group, metric].mean():+.1f} [{low:+.1f}, {high:+.1f}]")
+                text.append(f"{own[:, 0].mean():+.1f} [{low:+.1f}, {high:+.1f}]")
             rows.setdefault(method, {})[kind] = " / ".join(text)
-            methods += [method] if method not in methods else []
-    return rst_table(
-        [f"{BASE} minus", *ORDERS],
-        [[method, *(rows[method].get(kind, "") for kind in ORDERS)] for method in methods],
-    )
+    cells = [[method, *(own.get(kind, "") for kind in ORDERS)] for method, own in rows.items()]
+    return rst_table([f"{BASE} minus", *ORDERS], cells)
 
 
-def show(source, found, sizes, draws):
+def show(source, found, sizes):
     """Print all tables of a suite."""
-    results = Results(source, found, draws)
-    name, groups = load(source).name, " / ".join(results.groups)
+    results = Results(source, found)
+    name, groups = results.task.name, " / ".join(results.groups)
+    print(f"\n{name}: AUROC / FPR95 by set, static\n")
+    print(table_of_sets(results))
+    for metric, what in enumerate(("AUROC", "FPR95")):
+        print(f"\n{name}: {what}, {groups}\n")
+        print(table_of_orders(results, metric))
     for images in sizes:
         given = f"{images} ID images a class ({results.n_images[images]} in all)"
-        given = given if images else "names only"
-        print(f"\n{name}, {given}: AUROC / FPR95 by set, static\n")
-        print(by_set(results, images))
         for metric, what in enumerate(("AUROC", "FPR95")):
-            print(f"\n{name}, {given}: {what}, {groups}\n")
-            print(by_order(results, images, metric))
-        for metric, what in enumerate(("AUROC", "FPR95")):
-            print(f"\n{name}, {given}: difference in {what}, {groups}\n")
-            print(intervals(results, images, metric), flush=True)
+            print(
+                f"\n{name}, {given if images else 'names only'}: difference in {what}, {groups}\n"
+            )
+            print(table_of_intervals(results, images, metric), flush=True)
 
 
 def main() -> None:
@@ -254,7 +247,7 @@ def main() -> None:
         units += own
     found = run_units(measure, units, given.keep, given.jobs)
     for source in sources:
-        show(source, found, sizes[source], given.draws)
+        show(source, found, sizes[source])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import streaming_checks as checks
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -301,6 +302,19 @@ def test_more_labels_asked_for_than_there_are():
     with pytest.warns(UserWarning, match="n_activated_=40 is used"):
         det = detector(names, table, n_activated=41).fit()
     assert np.isfinite(det.decision_function(X)).all()
+
+
+@pytest.mark.parametrize("n_activated", [1, 9, 150, 700])
+def test_labels_activated_alike_are_taken_in_the_order_of_the_corpus(n_activated):
+    rng = np.random.default_rng(0)
+    n_words = 1000
+    names, table, _, _ = stream_world(n_corpus=n_words)
+    stream = detector(names, table, n_activated=n_activated).fit()._open_stream()
+    # Few values, so that most labels are tied, at the border of the selection too.
+    activation = torch.tensor(rng.integers(5, size=n_words) / 4)
+    found = stream._top(torch.zeros(n_words, dtype=torch.float64), activation).tolist()
+    want = sorted(range(n_words), key=lambda i: (-activation[i].item(), i))
+    assert found == want[:n_activated]
 
 
 def test_initial_queues():

@@ -96,17 +96,17 @@ def decisions(sources, given):
             for draws in zero_shot_thresholds.by_size(found, source).values():
                 flagged = zero_shot_thresholds.flagged_parts(draws, number)
                 parts.append(flagged[:, 0].mean())
-                for result in draws:
-                    own = result["values"][number][~result["near"]]
-                    caught += own[own[:, 3] >= 95, 2].tolist()
+                # Of each set, over the draws: some have 47 images only.
+                own = [result["values"][number][~result["near"]][:, :5] for result in draws]
+                means = np.mean(own, axis=0)
+                caught += means[means[:, 3] >= 95, 2].tolist()
             what = f"{method}, {load(source).name}: ID flagged, mean over K"
             text = f"at most {MOST_FLAGGED}"
             rows.append(row(what, np.mean(parts), text, np.mean(parts) <= MOST_FLAGGED))
             if caught:
-                what = f"{method}, {load(source).name}: % of far sets with AUROC >= 95 caught"
-                enough = 100 * np.mean(np.array(caught) >= LEAST_CAUGHT_FAR)
-                text = f"all by {LEAST_CAUGHT_FAR} % ({len(caught)} sets)"
-                rows.append(row(what, enough, text, enough == 100))
+                what = f"{method}, {load(source).name}: least % caught of far sets with AUROC >= 95"
+                text = f"at least {LEAST_CAUGHT_FAR} ({len(caught)} sets)"
+                rows.append(row(what, min(caught), text, min(caught) >= LEAST_CAUGHT_FAR))
 
     # The default, on all classes of both suites and on five of the first.
     five, every = min(zero_shot_thresholds.DRAWS), [len(load(source).names) for source in sources]

@@ -1,4 +1,5 @@
-"""Tables of docs/enl_tables.rst: what each part of ENL does, bad ID images, widths, and DNM's prior.
+"""Tables of docs/enl_tables.rst: what each part of ENL does, bad ID images, means of images, widths, and
+DNM's prior.
 
 ``python -m benchmarks.enl_tables --suite FOLDER --part ablation --jobs 16``. Draw s takes the ID
 images from seed s. How ENL compares is in ``detector_tables``, its streams are in
@@ -147,6 +148,21 @@ def width(source, numbers, slope, spread, given, draw):
     return {"values": figures(detector, task)}
 
 
+def mean(source, kind):
+    """ENL with names only and a mean of images: none, of ID images, or of those to be scored."""
+    task = load(source)
+    if kind != "images to be scored":
+        given = task.x_fit.mean(axis=0) if kind == "ID images" else None
+        return {"values": figures(fitted(task, image_mean=given), task)}
+
+    values = []
+    for name, rows in task.ood.items():
+        given = np.concatenate([task.x, rows]).mean(axis=0)
+        own = replace(task, ood={name: rows})
+        values.append(figures(fitted(task, image_mean=given), own)[0])
+    return {"values": np.array(values)}
+
+
 def prior(source, mining, value):
     """DNM with another prior, and the prior in use."""
     task = load(source)
@@ -183,6 +199,11 @@ def width_units(source, draws, numbers=0):
         units.append((source, numbers, slope, spread, "image mean", 0))
         units += [(source, numbers, slope, spread, "32 in all", draw) for draw in range(draws)]
     return units
+
+
+def mean_units(source, draws):
+    """Nothing is random."""
+    return [(source, kind) for kind in ("none", "ID images", "images to be scored")]
 
 
 def prior_units(source, draws):
@@ -246,6 +267,15 @@ def show_width(found, source):
     print(rst_table(["ID images", "slope", "spread", "numbers", *groups], rows))
 
 
+def show_mean(found, source):
+    """A row per mean."""
+    rows = []
+    for (own, kind), result in found.items():
+        if own == source:
+            rows.append([kind, *(f"{auroc:.1f} / {fpr:.1f}" for auroc, fpr in result["values"])])
+    print(rst_table(["image_mean of", *load(source).ood], rows))
+
+
 def show_prior(found, source):
     """A row per mining and set."""
     rows, of_mining = [], {}
@@ -267,6 +297,7 @@ PARTS = {
     "ablation": (ablation, ablation_units, show_ablation),
     "bad": (bad, bad_units, show_bad),
     "width": (width, width_units, show_width),
+    "mean": (mean, mean_units, show_mean),
     "prior": (prior, prior_units, show_prior),
 }
 

@@ -93,6 +93,8 @@ def test_numbers_of_images_needed_are_those_of_exact_arithmetic():
         with pytest.raises(ValueError, match=f"at least {needed} are needed|at least one"):
             calibration_threshold(np.arange(needed - 1), float(exact))
 
+    # Of 1 / 49 floats miss both 49 times it and its inverse.
+    for exact in [*LEVELS, *(Fraction(1, number) for number in range(2, 400))]:
         fewest = ceil(1 / exact) - 1
         assert check_level(float(exact), fewest) == float(exact)
         if fewest > 1:

@@ -284,7 +284,8 @@ def test_contract_of_test_time_methods(check):
 def test_separates_and_learns():
     names, table, X, y = stream_world(n_images=200, noise=0.4)
     det = detector(names, table).fit()
-    assert det.threshold_ == 2.03  # of a stream
+    # Of a stream, with 9 labels activated where the constant is for 1,000.
+    assert det.threshold_ == pytest.approx(1.95 + np.log(9 / 1000))
     assert roc_auc_score(y, det.decision_function(X)) > 0.95
     assert set(det.predict(X)) == {0, 1}
     assert det.n_seen_ == 0
@@ -315,6 +316,18 @@ def test_labels_activated_alike_are_taken_in_the_order_of_the_corpus(n_activated
     found = stream._top(torch.zeros(n_words, dtype=torch.float64), activation).tolist()
     want = sorted(range(n_words), key=lambda i: (-activation[i].item(), i))
     assert found == want[:n_activated]
+
+
+def test_with_the_largest_gap_nothing_is_confident():
+    """Not even probabilities that are exactly 1 or 0."""
+    names, table, X, _ = stream_world(logit_scale=50000.0)
+    det = detector(names, table, gap=1.0).fit()
+    before = det.id_queued_, det.ood_queued_
+    scores = det.partial_fit(X).score_samples(X)
+    probability = expit(scores)
+    assert (probability == 1).any()
+    assert (probability == 0).any()
+    assert (det.id_queued_, det.ood_queued_) == before
 
 
 def test_initial_queues():

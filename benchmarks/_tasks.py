@@ -25,7 +25,7 @@ _MOST_NEAR = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """Names, corpus and embeddings: test images `x`, images that may be given to a fit, OOD sets."""
+    """Names, corpus and embeddings: test images `x`, images for fits, OOD sets."""
 
     name: str
     names: list
@@ -52,7 +52,7 @@ class Task:
         return cls(self.names, embedder=self.table, **extra, **params)
 
     def draw(self, per_class, seed):
-        """Embeddings and class indices of a few ID images of each class (all there are, if fewer)."""
+        """Embeddings and class indices of a few ID images of each class, or all there are."""
         rng = np.random.default_rng(seed)
         rows = []
         for k in range(len(self.names)):
@@ -179,7 +179,7 @@ def scores_in_order(detector, task, order, seed):
 
 
 def pick_in_order(scores, task, order, seed):
-    """What `scores_in_order` gives, from scores that no order moves: those of ID and of each set."""
+    """What `scores_in_order` gives, from scores that no order moves: of ID and of each set."""
     own, of_sets = scores
     out = {}
     for name, rows in task.ood.items():
@@ -206,7 +206,7 @@ def group_columns(task_sets, near):
 
 
 def run_units(measure, units, folder, jobs) -> dict:
-    """Results of `measure(*unit)`, dictionaries of arrays, by unit; kept in `folder` if there is one.
+    """Results of `measure(*unit)`, dictionaries of arrays, by unit; kept in `folder` if given.
 
     Units that the folder has are read, so that a run that was stopped goes on.
     """

@@ -1,4 +1,4 @@
-"""Every detector on a suite: with names only and with ID images, static and in streams, and paired intervals.
+"""Every detector on a suite: names only and with ID images, static and in streams; intervals.
 
 ``python -m benchmarks.detector_tables --suite FOLDER [--glyphs letters] --jobs 16 --keep FOLDER``
 prints the tables of docs/detector_tables.rst. Draw s takes the ID images given to `fit` and the
@@ -47,6 +47,24 @@ class KNN:
         return (X @ self.rows.T).max(axis=1)
 
 
+def detectors() -> dict:
+    """Detectors that a suite has all things for, by name of their class.
+
+    EOE wants outlier names, and a plug-in such as ReNeg words that the table of a suite lacks.
+    """
+    met = {"class names", "corpus", "test stream", "ID images", "ID images (optional)"}
+    found = {}
+    for name, cls in all_detectors().items():
+        if met.issuperset(cls.info.needs) and "base" not in cls().get_params(deep=False):
+            found[name] = cls
+    return found
+
+
+def needs_images(cls) -> bool:
+    """Whether a detector cannot be fitted on names alone."""
+    return "ID images" in cls.info.needs
+
+
 def uses_images(cls) -> bool:
     """Whether a detector's scores are made of ID images given to `fit`."""
     return any("ID images" in need for need in cls.info.needs)
@@ -60,7 +78,7 @@ def adapts(cls) -> bool:
 @lru_cache(maxsize=64)
 def _scores_of_names(source, name):
     task = load(source)
-    detector = task.detector(all_detectors()[name], adaptation="frozen").fit()
+    detector = task.detector(detectors()[name], adaptation="frozen").fit()
     return static_scores(detector, task)
 
 
@@ -73,9 +91,9 @@ def measure(source, images, kind, draw):
         fit = X, np.asarray(task.names)[index]
         scores["KNN, same images"] = static_scores(KNN().fit(*fit), task)
 
-    for name, cls in all_detectors().items():
+    for name, cls in detectors().items():
         method = cls.info.name
-        if images and not uses_images(cls):
+        if not uses_images(cls) if images else needs_images(cls):
             continue
         if kind == "static" or not adapts(cls) or uses_images(cls):
             if images:
@@ -124,7 +142,7 @@ def units_of(source, draws):
 
 
 class Results:
-    """What was measured of one suite: values (draws, 1 + repeats, sets, 2) by images, kind and method."""
+    """What was measured of a suite: values (draws, 1 + repeats, sets, 2) by images, kind, method."""
 
     def __init__(self, source, found):
         self.task = load(source)

@@ -1,4 +1,4 @@
-"""ENL on the tasks that its constants were chosen on: FPR95 with names only, with few images, in five orders.
+"""ENL on the tasks that its constants were chosen on: FPR95 with few images, in five orders.
 
 Tasks: both photograph suites, three halves of the first (near OOD = the other half) and draws of 10
 to 500 classes of the second (near OOD = images of the other classes). To compare two states of the

@@ -1,5 +1,4 @@
-"""Tables of docs/enl_tables.rst: what each part of ENL does, bad ID images, means of images, widths, and
-DNM's prior.
+"""Tables of docs/enl_tables.rst: ENL's parts, bad ID images, means of images, widths, DNM's prior.
 
 ``python -m benchmarks.enl_tables --suite FOLDER --part ablation --jobs 16``. Draw s takes the ID
 images from seed s. How ENL compares is in ``detector_tables``, its streams are in

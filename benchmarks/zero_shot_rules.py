@@ -119,9 +119,8 @@ def main() -> None:
                 parts = 100 * own.flagged(thresholds)
                 caught = 100 * own.caught(thresholds)
                 caught_text = f"{np.mean(caught >= 60) * 100:.0f} %" if len(caught) else "none"
-                cells.append(
-                    f"{text}{own.weight @ parts:.1f} [{parts.min():.0f}, {parts.max():.0f}], {caught_text}"
-                )
+                span = f"[{parts.min():.0f}, {parts.max():.0f}]"
+                cells.append(f"{text}{own.weight @ parts:.1f} {span}, {caught_text}")
             rows.append(cells)
     print(rst_table(["rule", "tasks", "fitted there", "fitted on the other", "in use"], rows))
 

@@ -1,4 +1,4 @@
-"""What ``predict`` flags right after ``fit(names)``, by number of classes K; and how well scores separate there.
+"""What ``predict`` flags right after ``fit(names)``, by number of classes K, and FPR95 there.
 
 For each suite and K, some draws of K classes: ID are their test images, the corpus is the suite's
 own, far OOD are its far sets, near OOD images of the other classes. Test-time methods see ID and
@@ -12,9 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks._tasks import arguments, auroc_fpr, load, rst_table, run_units, scores_in_order
-from benchmarks.detector_tables import adapts
+from benchmarks.detector_tables import adapts, detectors, needs_images
 from dnm_sklearn import UnknownImageDetector
-from dnm_sklearn.detectors import all_detectors
 
 # The more classes, the less one draw of them differs from another.
 DRAWS = {5: 24, 10: 16, 20: 12, 50: 8, 100: 6, 200: 4, 500: 3, 1000: 1}
@@ -25,8 +24,8 @@ GRID = np.linspace(0, 1, 401)
 def methods():
     """Name, class and parameters of each."""
     found = {"default": (UnknownImageDetector, {})}
-    for cls in all_detectors().values():
-        if cls.info.name == "ENL":
+    for cls in detectors().values():
+        if cls.info.name == "ENL" or needs_images(cls):
             continue
         found[cls.info.name] = (cls, {"adaptation": "frozen"})
         if adapts(cls):
@@ -48,7 +47,7 @@ def zero_point(detector) -> float:
 
 
 def measure(source, size, draw):
-    """Of each method and set: threshold, percentages flagged, AUROC and FPR95, quantiles of scores."""
+    """Of each method and set: threshold, flagged, AUROC and FPR95, quantiles of scores."""
     task = load(source).of_size(size, draw)
     rows, zero_points = [], []
     for cls, params in methods().values():

@@ -5,20 +5,23 @@ They are on ``decision_function`` (higher = more OOD). Each has constants that m
 Caltech-101 and ImageNet-1k, 135 tasks in all (``benchmarks/zero_shot_rules.py``).
 "Across": mean over K of the percentage of ID flagged, constants fitted on the second set and judged
 on the first / the reverse. "In use": the same of the constants used here. "Single": range over
-single tasks; the largest are of five classes. Q is the number of labels per group.
+single tasks; the largest are of five classes. Q is the number of labels per group. Renyi and EOE
+were measured on 39 of the tasks.
 
-========  ==========================================  ==========  =========  ======  ================
-method    threshold                                   across      in use     single  holds
-========  ==========================================  ==========  =========  ======  ================
-ENL       -7.5 (-(0.024 + 0.057 a) / T)               7.5 / 6.6   6.8 / 6.7  0-32    yes
-MCM       log K - 0.15 (1 - |mean class|^2) - 0.014   5.8 / 3.4   8.6 / 7.7  0-58    with model facts
-MaxLogit  -(5 % quantile of the model facts)          12.1 / 2.9  9.7 / 5.5  0-64    with model facts
-NegLabel  log Q - 4.24 - 0.157 log K (CSP alike)      2.2 / 9.6   5.4 / 9.4  0-32    yes
-DNM       log(Q / c) - 3.26 - 0.349 log K             8.9 / 3.9   8.5 / 5.5  0-43    yes
-TANL      1.72, as a stream 1.95 (+ log(M / 1000))    4.8 / 8.4   6.1 / 7.8  0-40    frozen only
-AdaNeg    log Q - 4.57, as a stream log Q - 7.3       4.5 / 9.2   5.9 / 8.2  0-38    frozen only
-Energy    0.014 - q05 - 0.005 log K                   12.3 / 2.6  9.6 / 4.9  0-53    no
-========  ==========================================  ==========  =========  ======  ================
+========  =========================================  ==========  =========  ======  ================
+method    threshold                                  across      in use     single  holds
+========  =========================================  ==========  =========  ======  ================
+ENL       -7.5 (-(0.024 + 0.057 a) / T)              7.5 / 6.6   6.8 / 6.7  0-32    yes
+MCM       log K - 0.15 (1 - |mean class|^2) - 0.014  5.8 / 3.4   8.6 / 7.7  0-58    with model facts
+MaxLogit  -(5 % quantile of the model facts)         12.1 / 2.9  9.7 / 5.5  0-64    with model facts
+NegLabel  log Q - 4.24 - 0.157 log K (CSP alike)     2.2 / 9.6   5.4 / 9.4  0-32    yes
+DNM       log(Q / c) - 3.26 - 0.349 log K            8.9 / 3.9   8.5 / 5.5  0-43    yes
+Renyi     0.6 - 0.44 log K                           10.4 / 2.9  --         0-25    yes, just
+TANL      1.72, as a stream 1.95 (+ log(M / 1000))   4.8 / 8.4   6.1 / 7.8  0-40    frozen only
+AdaNeg    log Q - 4.57, as a stream log Q - 7.3      4.5 / 9.2   5.9 / 8.2  0-38    frozen only
+Energy    0.014 - q05 - 0.005 log K                  12.3 / 2.6  9.6 / 4.9  0-53    no
+EOE       -(1.04 - beta) / (K + L)                   5.9 / 13.8  --         0-56    no
+========  =========================================  ==========  =========  ======  ================
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ __all__ = [
     "dnm_ratio",
     "energy_threshold",
     "enl_threshold",
+    "eoe_threshold",
     "max_logit_threshold",
     "mcm_threshold",
     "neglabel_threshold",
+    "renyi_threshold",
     "tanl_threshold",
     "uncalibrated_message",
 ]
@@ -47,7 +52,7 @@ _Q05 = 0.25
 
 
 def enl_threshold(temperature: float, margin_weight: float, *, guessed: bool) -> float:
-    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` times the margin's.
+    """ENL, in units of a cosine: the labels' part of the score and `margin_weight` margins.
 
     -7.5 for CLIP at the defaults. `guessed`: E from an image mean and not 1, which lowers scores.
     """
@@ -87,6 +92,19 @@ def neglabel_threshold(n_classes: int, group_size: int) -> float:
     return log(group_size) - 4.24 - 0.157 * log(n_classes)
 
 
+def renyi_threshold(n_classes: int) -> float:
+    """Rényi: from the zero point, where the class names hold what the soft top of all labels does.
+
+    More class names are more of that top themselves.
+    """
+    return 0.6 - 0.44 * log(n_classes)
+
+
+def eoe_threshold(n_labels: int, outlier_weight: float) -> float:
+    """EOE: at T = 1 all K + L probabilities are near one another, the best class 4 % above."""
+    return -(1.04 - outlier_weight) / n_labels
+
+
 def dnm_ratio(n_classes: int, group_size: int) -> float:
     """DNM: sum of exponentials of a group over that of the class names, at the threshold.
 
@@ -123,8 +141,8 @@ def uncalibrated_message(name: str, doubt: str) -> str:
     else:
         state = (
             f"{name} decides by a rule of thumb, for no image has set its threshold. Such rules "
-            "flag 5-10 % of ID images on average, but 0-40 % on single tasks (of five classes, up to "
-            "64 %), and with 200 classes or more they miss most OOD images."
+            "flag 5-10 % of ID images on average, but 0-40 % on single tasks (of five classes, up "
+            "to 64 %), and with 200 classes or more they miss most OOD images."
         )
     return (
         f"{state} Call calibrate(X_id) with at least 100 ID images that served for nothing else "

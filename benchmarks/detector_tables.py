@@ -142,7 +142,7 @@ def units_of(source, draws):
 
 
 class Results:
-    """What was measured of a suite: values (draws, 1 + repeats, sets, 2) by images, kind, method."""
+    """What was measured of a suite: values (draws, 1 + repeats, sets, 2), by images, kind, row."""
 
     def __init__(self, source, found):
         self.task = load(source)

@@ -96,9 +96,9 @@ class Suite:
 
         Examples
         --------
-        >>> from dnm_sklearn.datasets.glyphs import load_glyphs
-        >>> load_glyphs().leaks()["arrows"][:2]
-        ('leftwards arrow', 'upwards arrow')
+        >>> from dnm_sklearn.datasets import load_pictures
+        >>> load_pictures().leaks()["vehicles"][:2]
+        ('airplane', 'ambulance')
         """
         found = {}
         for images in self.ood:

@@ -33,9 +33,9 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_) + 0.96``, as a stream ``-log(n_groups_) -
-        1.67``; see :doc:`/thresholds`. A threshold that
-        images set at fit stays: scores may drift away from it as the detector adapts.
+        The zero-shot threshold is ``log Q - 4.57``, as a stream ``log Q - 7.3``, Q labels per
+        group; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
+        away from it as the detector adapts.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt, refine, mining, quantile, fraction}
@@ -211,7 +211,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     # -- threshold ----------------------------------------------------------------------------
 
     def _zero_shot_threshold(self) -> float:
-        return zero_shot.adaneg_threshold(self.n_groups_, stream=self._is_transductive())
+        return zero_shot.adaneg_threshold(self._group_size(), stream=self._is_transductive())
 
     def _zero_shot_doubt(self) -> str:
         if self._is_transductive():

@@ -54,7 +54,8 @@ class CSPDetector(NegativeLabelDetector):
     prompt : str or list of str, default=NOUN_TEMPLATES
         Templates for class names and nouns (eight), averaged.
     {temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_) + 1.9 - 0.38 log K``; see :doc:`/thresholds`.
+        The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
+        :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
         prompt already: the templates are ignored, its names are nouns, and a corpus that holds

@@ -35,8 +35,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_ * id_scale_) + 3.3 - 0.59 log K``, which does
-        not hold everywhere; see :doc:`/thresholds`.
+        The zero-shot threshold is ``log(Q / id_scale_) - 3.26 - 0.349 log K``, Q labels per group;
+        see :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp".
     {adjective_prompt, refine}
@@ -230,7 +230,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         prior = self._wanted_prior()
 
         n_classes = len(self.class_names_)
-        group_size = len(self.negative_labels_) // self.n_groups_  # Q
+        group_size = self._group_size()  # Q
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
 
         # The clamp bounds the score by itself, whatever c is.
@@ -297,7 +297,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def _zero_shot_threshold(self) -> float | None:
         # Where every group has this ratio r to the class names' sum.
-        ratio = zero_shot.dnm_ratio(len(self.class_names_), self.n_groups_)
+        ratio = zero_shot.dnm_ratio(len(self.class_names_), self._group_size())
 
         if self.clamp is not None:
             return float(np.log(ratio))
@@ -307,11 +307,6 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         # The same point of the log of the paper's score (prior / K) / (c + r).
         log_factor = np.log(self.effective_negative_prior_ / len(self.class_names_))
         return float(np.log(self.id_scale_ + ratio) - log_factor)
-
-    def _zero_shot_doubt(self) -> str:
-        return super()._zero_shot_doubt() or (
-            "constants that flag 3 % of ID images on one data set flag 13 % on another"
-        )
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         if self.positive_embeddings_ is not None:

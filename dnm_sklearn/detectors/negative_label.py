@@ -268,13 +268,16 @@ class MinedLabelsDetector(CorpusDetector):
         if self.n_groups_ > 1 and not unchanged:
             self.group_embeddings_ = self.negative_embeddings_[self.permutation_]
 
+    def _group_size(self) -> int:
+        """Labels per group."""
+        return len(self.negative_labels_) // self.n_groups_
+
     # -- reasons ------------------------------------------------------------------------------
 
     def _negative_labels(self) -> NegativeLabels:
         group = np.full(len(self.negative_labels_), -1)
         # Labels that the division into equal groups leaves over are in none, -1.
-        group_size = len(self.permutation_) // self.n_groups_
-        group[self.permutation_] = np.arange(len(self.permutation_)) // group_size
+        group[self.permutation_] = np.arange(len(self.permutation_)) // self._group_size()
         return NegativeLabels(
             self.negative_labels_,
             self.negative_embeddings_,
@@ -314,7 +317,7 @@ class NegativeLabelDetector(MinedLabelsDetector):
         )
 
     def _zero_shot_threshold(self) -> float | None:
-        return zero_shot.neglabel_threshold(len(self.class_names_), self.n_groups_)
+        return zero_shot.neglabel_threshold(len(self.class_names_), self._group_size())
 
 
 # The corpus embeddings and norms that a fit with `memory` used last. One item: 70,000 labels take

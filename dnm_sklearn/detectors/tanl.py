@@ -45,8 +45,9 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is 1.66, as a stream 2.03; see :doc:`/thresholds`. A threshold that
-        images set at fit stays: scores may drift away from it as the detector adapts.
+        The zero-shot threshold is ``1.72 + log(n_activated_ / 1000)``, as a stream 1.95 in place of
+        1.72; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
+        away from it as the detector adapts.
     {ood_label, device, corpus}
         All of them are used but names equal to a class name (same case). Without a table None =
         "wordnet-neglabel".
@@ -285,7 +286,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     # -- threshold ----------------------------------------------------------------------------
 
     def _zero_shot_threshold(self) -> float:
-        return zero_shot.tanl_threshold(stream=self._is_transductive())
+        return zero_shot.tanl_threshold(self.n_activated_, stream=self._is_transductive())
 
     def _zero_shot_doubt(self) -> str:
         if self._is_transductive():

@@ -1,4 +1,4 @@
-"""Side-by-side timing, peak memory in a child process, and growth exponents, for the benchmarks of this folder."""
+"""Side-by-side timing, peak memory in a child process, and growth exponents, for this folder."""
 
 from __future__ import annotations
 
@@ -154,4 +154,5 @@ def machine(device: str = "cpu") -> str:
     if device != "cpu":
         name = f"{torch.cuda.get_device_name(device)}, {name}"
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}{load}"
+    versions = f"torch {torch.__version__}, numpy {np.__version__}"
+    return f"{name}, {torch.get_num_threads()} threads, {versions}{load}"

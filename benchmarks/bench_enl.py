@@ -1,4 +1,4 @@
-"""ENL at the size of WordNet against the bare product with the corpus: seconds and peak memory of one run.
+"""ENL at the size of WordNet against the bare product with the corpus: seconds and peak memory.
 
 Random unit vectors, so it says what ENL costs, not how well it does. Run from the project's root:
 python -m benchmarks.bench_enl [--labels 70000] [--batch 256] [--images 4000] [--repeats 3]

@@ -1,12 +1,12 @@
-"""The image tower on a GPU: the model alone, an older checkout of this package, and this one, in one run.
+"""The image tower on a GPU: the model alone, an older checkout of this package, and this one.
 
     python -m benchmarks.bench_gpu_image_tower --old PATH [--model ViT-B-16/] [--images 2048]
         [--repeats 5] [--precision fp16] [--device cuda]
 
 PATH is a checkout that holds the other `dnm_sklearn`; without --old only this one is measured. Each
-runs in a process of its own (PYTHONPATH) on the same GPU; the processes take turns repeat by repeat,
-so that all see the same machine. Needs torch, torchvision, numpy, scikit-learn, Pillow, PyOD, tqdm
-and open_clip; weights are random, nothing is downloaded.
+runs in a process of its own (PYTHONPATH) on the same GPU; the processes take turns repeat by
+repeat, so that all see the same machine. Needs torch, torchvision, numpy, scikit-learn, Pillow,
+PyOD, tqdm and open_clip; weights are random, nothing is downloaded.
 
 Measured, in images per second:
 

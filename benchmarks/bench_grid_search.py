@@ -1,4 +1,4 @@
-"""``GridSearchCV`` over mining parameters on cached embeddings, against the sum of its scoring products.
+"""``GridSearchCV`` over mining parameters on cached embeddings, against its scoring products.
 
 5 folds x 20 candidates of NegLabel's quantile and fraction. The encoder is a stand-in (hashed
 vectors), whose text banks are cached in a fresh folder, as a real model's are: "mining to do"
@@ -48,7 +48,7 @@ def search(names, X, y, folder):
 
 
 def products(X, n_labels, n_classes):
-    """The bare products of all fits: rows against class names and kept labels, best of torch and numpy."""
+    """The bare products of all fits, rows with class names and kept labels: torch's or numpy's."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Time and memory of fitting and scoring at 1x, 4x and 16x of images, of corpus and of classes, and the exponents.
+"""How time and memory of fit and scores grow with images, corpus and classes (1x, 4x, 16x).
 
 Embeddings are random and ready-made, one factor grows at a time. 1 = linear; below 1, fixed costs
 are still seen. (The k-NN density is a product of the corpus with itself: ``bench_mining --growth``

@@ -1,4 +1,4 @@
-"""k-NN density of a corpus against its chunked bare product, in one run, and the other mining criteria.
+"""k-NN density of a corpus against its chunked bare product, and the other mining criteria.
 
 The product writes into one resident buffer, in the best of several chunk sizes, in torch and in
 numpy; ours searches exact neighbours on top. Run from the project's root: python -m

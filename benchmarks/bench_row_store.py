@@ -1,4 +1,4 @@
-"""Re-reading cached image rows: files known unchanged by their stat record, against hashing every file.
+"""Reading cached image rows: files known by their stat record, against hashing every file.
 
 Writes `--rows` files, fills a cache, then times both ways side by side, each with fresh objects as
 in a new process. Run from the project's root: python -m benchmarks.bench_row_store, or with the

@@ -59,7 +59,7 @@ def peak(parameters):
 
 
 def candidates(arrays, n_groups, device):
-    """Bare products with resident inputs and output, ours, and a loop over groups as in the papers' code."""
+    """Bare products of arrays in memory, ours, and a loop over groups as in the papers' code."""
     import numpy as np
     import torch
 

@@ -39,7 +39,10 @@ def child_seconds(code):
 
 def heavy_modules(code):
     """Names of the heavy libraries loaded after `code`."""
-    report = f"import atexit, sys; atexit.register(lambda: print(*(m for m in {HEAVY!r} if m in sys.modules))); "
+    report = (
+        "import atexit, sys; "
+        f"atexit.register(lambda: print(*(m for m in {HEAVY!r} if m in sys.modules))); "
+    )
     done = subprocess.run(
         [sys.executable, "-c", report + code],
         check=True,

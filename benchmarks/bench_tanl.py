@@ -1,4 +1,4 @@
-"""A batch of TANL's stream against the bare product with the corpus, in one run, and the size of its state.
+"""A batch of TANL's stream against the bare product with the corpus, and the size of its state.
 
 The bare product is the faster of numpy's and torch's, inputs and result resident. Half of the
 images lie near class names, half near corpus labels, so that both queues take rows in every batch.

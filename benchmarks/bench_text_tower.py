@@ -1,4 +1,4 @@
-"""Prompts through the text tower, against open_clip's own ``tokenizer`` and ``encode_text``, in one run.
+"""Prompts through the text tower, against open_clip's own ``tokenizer`` and ``encode_text``.
 
 Both start from strings; the prompts are every 8th word of the shipped list under one template,
 unsorted. open_clip runs in the fastest of several batch sizes. It pads every prompt to the whole

@@ -1,10 +1,10 @@
-"""What ENL's guarantees claim and what happens: P(flag an ID image), and P(ever alarm) with the delay to an alarm.
+"""ENL's guarantees and what happens: P(flag an ID image), P(ever alarm), the delay to an alarm.
 
 Needs the embedding suite of ``--suite`` (any with `id_train`); without one, Gaussian scores are
 used. Everything is seeded and vectorised: the drift alarm runs as a twin of the library's that
-takes many streams at once, and beside it the "simple jumper", the shortest martingale there is. Run:
-``python -m benchmarks.enl_guarantee --suite path/to/caltech63``. ENL is fitted on `--fits` draws of
-other ID images.
+takes many streams at once, and beside it the "simple jumper", the shortest martingale there is.
+Run: ``python -m benchmarks.enl_guarantee --suite path/to/caltech63``. ENL is fitted on `--fits`
+draws of other ID images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = (32, 100, 250, 1000)
 
 
 def suite_values(path: str, per_class: int, seed: int):
-    """OOD scores of ID and OOD images, and log ratios of ID images, under ENL fitted on other ID images."""
+    """OOD scores of ID and OOD images, and log ratios of ID images; ENL is fitted on others."""
     from dnm_sklearn import ENLDetector
     from dnm_sklearn.datasets import load_embedding_suite
 
@@ -45,7 +45,7 @@ def suite_values(path: str, per_class: int, seed: int):
 
 
 def flags(scores, ratios, n, repeats, n_test, rng):
-    """Shares of flagged ID images for each rule and level, one for each draw of calibration and test images."""
+    """Proportions of ID images flagged per rule and level, for each draw of the images."""
     counts = {}
     for _ in range(repeats):
         order = rng.permutation(len(scores))
@@ -67,7 +67,7 @@ def flags(scores, ratios, n, repeats, n_test, rng):
 
 
 def online_p_values(scores, n_calibration, random_state):
-    """Smoothed p-values of many streams (S, n + m): each score ranked among calibration and all before it."""
+    """Smoothed p-values of streams (S, n + m): each score among calibration and all before it."""
     n_streams, length = scores.shape[0], scores.shape[1] - n_calibration
     u = 1 - np.random.RandomState(random_state).random_sample((n_streams, length))
     out = np.empty(u.shape)
@@ -100,7 +100,7 @@ def experts_log_capital(p_values, switch=0.001):
 
 
 def jumper_log_capital(p_values, jump=0.01):
-    """Log capital (S, m) of the simple jumper: bets 1 + e (p - 1/2), a hundredth of the capital changes its e."""
+    """Log capital (S, m) of the simple jumper: bets 1 + e (p - 1/2), a hundredth changes its e."""
     slopes = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
     share = np.full((len(p_values), len(slopes)), 1 / len(slopes))
     capital, out = np.zeros(len(p_values)), np.empty(p_values.shape)
@@ -125,7 +125,7 @@ def check_twin(rng):
 
 
 def alarm_runs(id_scores, ood_scores, *, n, length, streams, share, alphas, rng, block=500):
-    """For each bet and alpha, each stream's delay to its alarm (length + 1 = none); `share` of each stream is OOD."""
+    """Delays to alarms (length + 1 = none) per bet and alpha; `share` of each stream is OOD."""
     delays = {(name, alpha): [] for name in BETS for alpha in alphas}
     for start in range(0, streams, block):
         size = min(block, streams - start)

@@ -1,4 +1,4 @@
-"""Streams of docs/enl_tables.rst: ENL, TANL and a TANL with a static gate in five orders, over draws.
+"""Streams of docs/enl_tables.rst: ENL, TANL and TANL with a static gate in five orders.
 
 ``python -m benchmarks.enl_streams --suite FOLDER``, or ``--glyphs letters``. Draw s takes the ID
 images given to `fit`, the order of the stream and the few images of rare OOD from seed s.
@@ -31,7 +31,7 @@ def methods(data, per_class, seed):
 
 
 def stream_scores(det, data, kind, seed, fixed=None):
-    """Scores of ID and OOD images of each set, one stream a set; single kind: one of ID and one of OOD images.
+    """Scores of ID and OOD images per set, a stream each; single kind: one of ID, one of OOD.
 
     `fixed` has the scores of a detector that does not adapt: those of ID, then OOD, of each set.
     """

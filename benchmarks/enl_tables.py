@@ -1,4 +1,4 @@
-"""Tables of docs/enl.rst: methods with intervals, halves, ablations and bad ID images, over draws of ID images.
+"""Tables of docs/enl.rst, over draws of ID images: methods, halves, ablations, bad ID images.
 
 ``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the
 shipped suite. FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything
@@ -96,7 +96,8 @@ def load(args) -> Data:
         table = EmbeddingTable(every, text, logit_scale=encoder.logit_scale_)
     return Data(
         suite.class_names, list(suite.corpus.names), table, embed(suite.id.images), suite.id.labels,
-        embed(suite.id_train.images), suite.id_train.labels, {s.name: embed(s.images) for s in sets}, near,
+        embed(suite.id_train.images), suite.id_train.labels,
+        {s.name: embed(s.images) for s in sets}, near,
     )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def auroc_fpr(id_scores, ood_scores):
 
 
 def scores_of(fitted, data, seed=0):
-    """Scores of ID and of each OOD set; a test-time method sees a set mixed with ID as one stream, in seeded order."""
+    """Scores of ID and of each OOD set; a test-time method sees ID and a set as one stream."""
     if getattr(fitted, "adaptation", "frozen") == "frozen":
         own = fitted.score_samples(data.x)
         return {name: (own, fitted.score_samples(x)) for name, x in data.ood.items()}
@@ -145,7 +146,7 @@ class OtherPrior(ENLDetector):
 
 
 def enl(cls=ENLDetector, *, prior=None, prototype_weight=None, **params):
-    """A maker of ENL detectors that see the images drawn; `prior` and `prototype_weight` are for ablations."""
+    """A maker of ENL detectors; `prior` and `prototype_weight` are for ablations."""
 
     def make(data, image, index):
         det = (cls if prior is None else with_prior(prior))(**data.common(), **params)
@@ -238,7 +239,7 @@ def show(title, rows):
 
 
 def replicates(draws, repeats=300, seed=0):
-    """AUROC and FPR95 on resampled test images, shape (1 + repeats, draws, sets, 2); the first row is on all images.
+    """AUROC and FPR95 on resampled test images, (1 + repeats, draws, sets, 2); first on all images.
 
     Equal seeds give equal images, so that differences of methods are paired.
     """
@@ -259,7 +260,7 @@ def replicates(draws, repeats=300, seed=0):
 
 
 def show_intervals(results, data, repeats=300):
-    """Print the difference of ENL to the others, mean over draws, with 95 % intervals of a two-level bootstrap.
+    """Print ENL minus the others, mean over draws, with 95 % intervals of a two-level bootstrap.
 
     Each repeat draws test images with replacement, the same for both methods and all draws of ID
     images, and then the draws themselves with replacement. So an interval holds the chance of the

@@ -1,4 +1,4 @@
-"""How ENL's zero-shot guess depends on the width of the embeddings: slope and spread measured, and FPR95.
+"""How ENL's zero-shot guess depends on the embeddings' width: slope, spread and FPR95.
 
 ``python -m benchmarks.enl_widths --suite FOLDER [--width 256 --how pca]``, or ``--glyphs letters``.
 A projected suite is *not* an encoder of that width, it only moves the numbers that the two
@@ -20,7 +20,7 @@ GRID = ((0.5, 0.035), (0.0, 0.035), (1.0, 0.035), (0.5, 0.0), (0.5, 0.07))
 
 
 def project(data, width, how, seed=0):
-    """Project text and images alike and give them length 1: principal directions of both, or random ones."""
+    """Project text and images to unit rows: on principal directions of both, or random ones."""
     names = [*data.names, *data.words]
     text = data.table.encode_text(names)
     if how == "pca":
@@ -43,7 +43,7 @@ def project(data, width, how, seed=0):
 
 
 def measured(data, n_words=200):
-    """Slope by least squares of class means on names, and the spread along n_j - t_k, in a class and about m_k."""
+    """Slope of class means on names, and spread along n_j - t_k, in a class and about m_k."""
     text, words = data.table.encode_text(data.names), data.table.encode_text(data.words)
     mean = data.x_fit.mean(axis=0)
     present = np.unique(data.labels_fit)

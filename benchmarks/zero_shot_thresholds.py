@@ -3,7 +3,8 @@
 For each suite and each number K of classes, a few draws of K classes: ID are the test images of
 these classes, the corpus is the suite's own, far OOD are its far sets. One line per K, mean over
 draws; "a/b" = percentage of ID flagged / of far OOD flagged. Test-time methods see ID and one far
-set as one mixed stream in "stream", else each image alone. (CSP is NegLabel here: no adjectives to join.)
+set as one mixed stream in "stream", else each image alone. (CSP is NegLabel
+here: no adjectives to join.)
 
     python -m benchmarks.zero_shot_thresholds --suite FOLDER --suite FOLDER
 """

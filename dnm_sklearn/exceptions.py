@@ -16,6 +16,7 @@ __all__ = [
     "InvalidNamesError",
     "RandomWeightsWarning",
     "SuiteError",
+    "TokenizerUnavailableError",
     "TruncatedPromptWarning",
     "UncalibratedThresholdWarning",
     "UnreadableImageError",
@@ -58,6 +59,10 @@ class EmbeddingNormWarning(UserWarning):
 
 class RandomWeightsWarning(UserWarning):
     """A model was asked for with an empty tag and has random weights."""
+
+
+class TokenizerUnavailableError(RuntimeError):
+    """A model's weights are on this machine, but not its tokenizer."""
 
 
 class TruncatedPromptWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""Detectors that know class names beside PyOD detectors that know ID images, on the same embeddings.
+"""Detectors that know class names beside PyOD's that know ID images, on the same embeddings.
 
     python examples/against_pyod.py
 

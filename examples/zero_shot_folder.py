@@ -22,7 +22,7 @@ from dnm_sklearn.datasets import extract_glyphs, list_images
 
 
 def demo(folder, n_images, memory):
-    """Write the shipped images as files; return a detector of the 52 letters, and paths of letters and arrows."""
+    """Write the shipped images as files; return a detector of letters, and paths of images."""
     suite = extract_glyphs(folder)
     arrows = next(images for images in suite.ood if images.name == "arrows")
     corpus = suite.corpus[::5]  # a fifth of the suite's 27,000 names: quick

@@ -27,6 +27,7 @@ FLOORS = {
     "pipeline": 4,
     "detectors": 3,
     "datasets": 2,
+    "plotting": 2,
     "streams": 2,
     "calibration": 1,
     "corpus": 1,
@@ -99,7 +100,7 @@ class Imports:
 
 
 def room_of(module):
-    """Package or module at the top of the library; in ``bench``, which is large, its subpackages."""
+    """Package or module at the top of the library; in ``bench``, its subpackages."""
     _, *parts = module.split(".")
     if parts[:1] == ["bench"]:
         parts = [".".join(parts[:2])]

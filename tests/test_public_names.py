@@ -1,4 +1,4 @@
-"""The names that editors see (``__init__.pyi``) are those that can be imported, from a wheel too."""
+"""The names that editors see (``__init__.pyi``) can be imported, from a wheel too."""
 
 import sys
 from fnmatch import fnmatch

@@ -11,7 +11,8 @@ MAIN = "from dnm_sklearn.bench.cli.main import main"
 WAYS = {
     "import dnm_sklearn": "import dnm_sklearn; dir(dnm_sklearn)",
     "subpackages": "from dnm_sklearn import corpus, datasets, detectors, embedding, testing",
-    "pure functions": "from dnm_sklearn import calibration, scoring; import dnm_sklearn._utils.labels",
+    "pure functions": "from dnm_sklearn import calibration, scoring; "
+    "import dnm_sklearn._utils.labels",
     "dnm-bench --help": MAIN + "; main(['--help'], standalone_mode=False)",
     "dnm-bench run --help": MAIN + "; main(['run', '--help'], standalone_mode=False)",
     "dnm-bench --version": MAIN + "; main(['--version'], standalone_mode=False)",

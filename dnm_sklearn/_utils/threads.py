@@ -1,8 +1,8 @@
 """Threads of our own for the parts of one computation, while numpy and torch use one thread each.
 
-numpy (BLAS) and torch (OpenMP, MKL) each keep threads that spin for a while after their work, and so
-slow each other down where they take turns. In the context of a :class:`Threads` both use one, and
-the parts of the work go to threads of our own, as many as torch had.
+numpy (BLAS) and torch (OpenMP, MKL) each keep threads that spin for a while after their work, and
+so slow each other down where they take turns. In the context of a :class:`Threads` both use one,
+and the parts of the work go to threads of our own, as many as torch had.
 
 Torch's limits belong to the calling thread. That of BLAS belongs to the process: of contexts that
 overlap, in threads of the user's own, the first sets it and restores it. Who is still inside then
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 # Held by the context that limits BLAS: two that restored what they found could leave it at one.
 _BLAS_LOCK = ForkSafeLock()
 
-# Multiplications of a product from which threads pay: they cost about a millisecond, and these five.
+# Multiplications of a product from which threads pay: threads cost about 1 ms, these about 5.
 _WORTH_THREADS = 2**28
 
 

@@ -71,11 +71,11 @@ def read_bytes(
         # Python takes the memory that it is asked for at once: ask for what the file has, and one
         # byte more, for a file may grow while it is read.
         stated = os.fstat(file.fileno()).st_size
-        content = file.read(min(stated, largest) + 1)
-    if len(content) > largest:
+        content = b"" if stated > largest else file.read(stated + 1)
+    if max(stated, len(content)) > largest:
         raise error(
-            f"{path} is larger than {largest} bytes, more than such a file can need; it is something "
-            "else, or damaged."
+            f"{path} is larger than {largest} bytes, more than such a file can need; it is "
+            "something else, or damaged."
         )
     return content
 
@@ -164,8 +164,8 @@ def check_zip(
         if entry.file_size > _SMALL + _LARGEST_RATIO * entry.compress_size:
             raise error(
                 f"{place}: its entry {entry.filename!r} would take {entry.file_size} bytes, "
-                f"{entry.file_size // max(1, entry.compress_size)} times what it takes in the file; "
-                "this is no file of this package. Nothing of it was read."
+                f"{entry.file_size // max(1, entry.compress_size)} times what it takes in the "
+                "file; this is no file of this package. Nothing of it was read."
             )
     total = sum(entry.file_size for entry in archive.infolist())
     packed = sum(entry.compress_size for entry in archive.infolist())
@@ -311,8 +311,8 @@ def open_npz(
 def _no_npz(place: object, error: type[FileContentError], problem: Exception) -> FileContentError:
     text = str(problem) or type(problem).__name__
     return error(
-        f"{place} is not a readable npz file of plain arrays ({text}); it may be truncated: copy or "
-        "write it again."
+        f"{place} is not a readable npz file of plain arrays ({text}); it may be truncated: copy "
+        "or write it again."
     )
 
 

@@ -1,4 +1,4 @@
-"""The ``dnm-bench`` command: detectors and baselines on a suite, one record a run, tables from records.
+"""The ``dnm-bench`` command: detectors and baselines on a suite, records of runs, and tables.
 
 Importing this package imports neither torch nor PyOD; :mod:`dnm_sklearn.bench.cli.main` stays as
 cheap.

@@ -114,7 +114,7 @@ class StreamingDetector(BaseOODDetector):
             fitted nor knows its `classes`. The state is then as it was.
         """
         if not hasattr(self, "class_embeddings_"):
-            if self.classes is None:
+            if self._setting("classes") is None:
                 raise ValueError(
                     "partial_fit on an unfitted detector needs the class names: give classes=[...] "
                     "in the constructor, or call fit(names) first."

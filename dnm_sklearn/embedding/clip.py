@@ -53,8 +53,8 @@ class CLIPEmbedder(BaseEmbedder):
         measured. It wants a C++ compiler, on a GPU Triton too. Embeddings differ by rounding, and
         share the rows of a cache with those made without.
     torchscript : bool, default=False
-        Let the checkpoint ``"name//path"`` be a TorchScript archive, as OpenAI's original files are.
-        Such an archive is a program: set it for files only whose source you trust. All other
+        Let the checkpoint ``"name//path"`` be a TorchScript archive, as OpenAI's original files
+        are. Such an archive is a program: set it for files only whose source you trust. All other
         checkpoints are read as tensors only (safetensors, or ``weights_only=True``), and nothing in
         them can run.
     memory : str, path, joblib.Memory or None, default=None

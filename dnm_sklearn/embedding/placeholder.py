@@ -49,9 +49,9 @@ class PlaceholderEmbedder(FixedEmbedder):
         if self.params is not None:
             model = self.params.get("model")
             return (
-                f"The detector was saved with the model {model!r}, a file or repository that anybody "
-                f"may have made, so it takes embeddings only, no {what}. If you trust that model, "
-                f"load it with load(path, trusted_models=[{model!r}]), or give "
+                f"The detector was saved with the model {model!r}, a file or repository that "
+                f"anybody may have made, so it takes embeddings only, no {what}. If you trust that "
+                f"model, load it with load(path, trusted_models=[{model!r}]), or give "
                 "load(path, embedder=...) the embedder itself."
             )
         return (

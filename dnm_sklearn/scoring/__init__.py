@@ -1,4 +1,4 @@
-"""Scores of zero-shot OOD detectors as pure functions of embeddings; **higher = more in-distribution (ID)**.
+"""Scores of zero-shot OOD detectors as pure functions of embeddings; **higher = more ID**.
 
 All functions take unit rows (numpy arrays of any float dtype, or torch tensors) and return numpy
 float64. ``h = cos / temperature`` throughout. Nothing is exponentiated before its maximum is taken

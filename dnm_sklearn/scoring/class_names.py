@@ -150,27 +150,8 @@ def energy(
 
 
 def class_index(X: Any, class_embeddings: Any, *, device: Device = "auto") -> np.ndarray:
-    """Index of the class name with the largest cosine: zero-shot classification.
+    """Index (n,) of the class name with the largest cosine: zero-shot classification.
 
-    Parameters
-    ----------
-    X, class_embeddings : array-like of shape (n, width) and (K, width)
-        Unit rows.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), int64
-        In 0..K-1.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring import class_index
     >>> class_index(np.array([[0.6, 0.8]]), np.eye(2))

@@ -377,7 +377,8 @@ def expectation_score(
     Returns
     -------
     ndarray of shape (n,), float64
-        Higher = more ID; 0 where the image activates the labels as much as an ID image does on average.
+        Higher = more ID; 0 where the image activates the labels as much as an ID image does on
+        average.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-r"""How much nearer an image is to its best class than to an average label: ENL's second alternative.
+r"""How much nearer an image is to its best class than to an average label: a term of ENL.
 
 The score of :mod:`dnm_sklearn.scoring.enl` knows one alternative to "ID": one of the corpus labels.
 Where none of them describes an OOD image it has nothing to say. The second alternative is an image

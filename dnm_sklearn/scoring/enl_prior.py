@@ -31,7 +31,8 @@ class ZeroShotPrior:
     and standard deviation `spread` in every direction; with only :math:`t_k` in the denominator of
     :math:`r_j`,
 
-    .. math:: \log Z_{kj} = (n_j - t_k) \cdot m_k / T + \mathrm{spread}^2 (1 - n_j \cdot t_k) / T^2 .
+    .. math:: \log Z_{kj} = (n_j - t_k) \cdot m_k / T
+        + \mathrm{spread}^2 (1 - n_j \cdot t_k) / T^2 .
 
     Attributes
     ----------
@@ -55,17 +56,7 @@ class ZeroShotPrior:
     strength: float = 1.0
 
     def class_means(self, corpus_mean: np.ndarray) -> np.ndarray:
-        """Return m_k.
-
-        Parameters
-        ----------
-        corpus_mean : ndarray of shape (D,)
-            Mean of the corpus labels' embeddings.
-
-        Returns
-        -------
-        ndarray of shape (K, D), float64
-        """
+        """Return m_k (K, D), float64, from the mean embedding of the corpus labels (D,)."""
         text = np.asarray(self.class_embeddings, dtype=float)
         return np.asarray(self.image_mean, dtype=float) + self.slope * (text - corpus_mean)
 
@@ -105,7 +96,7 @@ class ZeroShotPrior:
 def names_only_weights(
     class_embeddings: Any, corpus_embeddings: Any, *, level: float = 0.5, device: Device = "auto"
 ) -> np.ndarray:
-    """Weights in [0, 1] that silence corpus labels as close to a class as classes are to each other.
+    """Weights in [0, 1] that silence corpus labels as near to a class as classes are to others.
 
     ``min(1, p / level)`` with p the proportion of class names whose nearest other class name is at
     least as close as the corpus label's nearest class name.
@@ -201,9 +192,12 @@ def trusted_images(
     proportion: float,
     device: Device = "auto",
 ) -> np.ndarray:
-    r"""Which images to believe to be ID: all but the least likely ones, unless their class vouches for them.
+    r"""Which images to believe to be ID: all but the least likely ones, unless their class helps.
 
-    An image of class y is judged by ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) / Z_j``,
+    An image of class y is judged by
+
+    ``cos(x, t_y) / T - log mean_j w_j exp(cos(x, n_j) / T) / Z_j``,
+
     with Z and w from names alone, so that bad images cannot vouch for each other. The `proportion`
     of images with the lowest values is left out, but for the best third of each class (rounded up):
     where a whole class has low values, its name is to blame. Of a class above the median size only

@@ -33,7 +33,7 @@ __all__ = [
 
 # Smaller "distances" of norm_representativeness count as this: the logarithm of 0 is -inf.
 _TINY_DISTANCE = 1e-12
-# Cosines of whole rows of a corpus held by the neighbour search: 256 MB. BLAS wants hundreds of rows.
+# Cosines of whole rows of a corpus held by the neighbour search: 256 MB, so hundreds of rows.
 _SEARCH_NUMBERS = 2**26
 # Two cosines closer than float32 can tell apart count as equal.
 _SAME_COSINE = 1e-6
@@ -103,7 +103,7 @@ def percentile_similarity(
 def max_similarity(
     corpus_embeddings: Any, class_embeddings: Any, *, device: Device = "auto"
 ) -> np.ndarray:
-    """Largest cosine of each corpus label to a class name (CSP drops those above 0.95 as duplicates).
+    """Largest cosine of each corpus label to a class name (CSP drops those above 0.95).
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def max_similarity(
 def knn_density(
     corpus_embeddings: Any, *, n_neighbors: int = 100, device: Device = "auto"
 ) -> np.ndarray:
-    """Density ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels (DNM, as in the paper).
+    """Density ``-log sum |t_y - t_j|^2`` over a label's nearest corpus labels, as in DNM.
 
     The label itself is left out, exactly once: other labels with the same embedding are neighbours
     at distance 0. The search is exact.
@@ -157,7 +157,8 @@ def knn_density(
     Returns
     -------
     numpy.ndarray of shape (N,), float64
-        Larger = denser; ``inf`` where all neighbours coincide with the label. DNM keeps the **largest**.
+        Larger = denser; ``inf`` where all neighbours coincide with the label. DNM keeps the
+        largest.
 
     Raises
     ------
@@ -387,7 +388,7 @@ def select_fraction(
 
 
 def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) -> np.ndarray:
-    """Order in which ordered labels are dealt into groups of ``Q = n_labels // n_groups``, Q at a time.
+    """Order in which labels are dealt into groups of ``Q = n_labels // n_groups``, Q at a time.
 
     Parameters
     ----------
@@ -429,7 +430,7 @@ def group_permutation(n_labels: int, n_groups: int, random_state: Any = None) ->
 def _proportion_as_close(
     class_embeddings: Any, corpus_embeddings: Any, *, device: Device
 ) -> np.ndarray:
-    """Proportion of class names at least as close to another as a corpus label is to its nearest; (N,)."""
+    """Proportion of class names as close to another as a corpus label is to its nearest; (N,)."""
     classes, corpus = check_matrices(
         class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )

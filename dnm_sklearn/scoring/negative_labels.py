@@ -115,7 +115,7 @@ def dnm_log_confidence(
 
     Parameters
     ----------
-    X, class_embeddings, negative_embeddings : array-like of shape (n, width), (K, width), (M, width)
+    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
         Unit rows, as in :func:`negative_label_log_odds`.
     positives : array-like of shape (P, width)
         Unit embeddings v_i that stand for the ID part of the corpus (the paper: noisy ID labels).
@@ -212,7 +212,7 @@ def clamped_log_odds(
 
     Parameters
     ----------
-    X, class_embeddings, negative_embeddings : array-like of shape (n, width), (K, width), (M, width)
+    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
         Unit rows, as in :func:`negative_label_log_odds`.
     temperature : float, default=0.01
         T, divides the cosines.
@@ -277,25 +277,9 @@ def clamped_log_odds(
 def debiased_id_scale(n_classes: int, group_size: int, negative_prior: float) -> float:
     """DNM's constant ``c = tau - (1 - tau) * Q / K`` for K classes and groups of Q labels.
 
-    At c <= 0 (``tau <= Q / (K + Q)``) the debiased score inverts; use a larger prior or smaller
-    groups then.
+    tau is the `negative_prior`; tau = 1 gives c = 1 (NegLabel). At c <= 0 (``tau <= Q / (K + Q)``)
+    the debiased score inverts; use a larger prior or smaller groups then.
 
-    Parameters
-    ----------
-    n_classes : int
-        K.
-    group_size : int
-        Q, negative labels per group.
-    negative_prior : float
-        tau, in (0, 1].
-
-    Returns
-    -------
-    float
-        c; 1 for ``negative_prior=1`` (NegLabel).
-
-    Examples
-    --------
     >>> from dnm_sklearn.scoring import debiased_id_scale
     >>> debiased_id_scale(1000, 120, 0.5)
     0.44

@@ -1,4 +1,4 @@
-"""Exponentials of the logits of a batch with all labels, kept for sums over labels and over images."""
+"""Exponentials of a batch's logits with all labels, kept for sums over labels and images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Exponentials:
         return (self._largest + total.log_()).logsumexp(dim=1)
 
     def row_sums(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the log of each image's sum, with weights >= 0 of the labels (N,); float64 (n,)."""
+        """Return the log of each image's sum, labels weighted (N,) >= 0; float64 (n,)."""
         import torch
 
         total = torch.empty_like(self._largest)

@@ -163,7 +163,7 @@ class LabelMemoryStream:
         return scores.cpu().numpy()
 
     def _score_statically(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logits of all labels (b, K + Q * G), and the grouped score's log probabilities."""
+        """Return logits of all labels (b, K + Q * G), and the grouped score's log probabilities."""
         logits = images.new_empty(len(images), len(self._text))
 
         def score(part: slice, found: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ class LabelMemoryStream:
     def _mixed(
         self, images: torch.Tensor, logits: torch.Tensor, static: torch.Tensor
     ) -> torch.Tensor:
-        """Log-odds of ``(S_ada + weight * S_nl) / (1 + weight)``; overwrites logits with the proxies'."""
+        """Log-odds of ``(S_ada + weight * S_nl) / (1 + weight)``; overwrites logits."""
         import torch
 
         self._put_proxies(images, logits)
@@ -273,7 +273,7 @@ class LabelMemoryStream:
         self._entropy[places] = entropy
 
     def _slots(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the labels that hold images, and their places (labels, memory_length), -1 = none."""
+        """Return the labels that hold images, and their places (labels, memory_length) or -1."""
         import torch
 
         live = torch.nonzero(self._label >= 0).squeeze(1)

@@ -106,25 +106,13 @@ class ExpectationStream:
         self._n_admitted = self._n_seen = 0
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state, whose arrays are copied.
-
-        Parameters
-        ----------
-        state : dict
-            What :meth:`state` returned.
-        """
+        """Go on from what :meth:`state` returned; arrays are copied."""
         self._admitted = self._chunks.tensor(state["admitted_"])
         self._sums = self._chunks.tensor(state["probability_sums_"], double=True)
         self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers.
-
-        Returns
-        -------
-        dict
-            Keys are ``STATE_NAMES``. Its arrays may share memory with the stream.
-        """
+        """Return the state by ``STATE_NAMES``; its arrays may share memory with the stream."""
         arrays = (self._admitted.cpu().numpy(), self._sums.cpu().numpy())
         return dict(zip(STATE_NAMES, (*arrays, self._n_admitted, self._n_seen), strict=True))
 
@@ -217,7 +205,7 @@ class ExpectationStream:
     def _remember(
         self, features: torch.Tensor, admitted: np.ndarray, log_weight: torch.Tensor
     ) -> None:
-        """Put admitted rows in the ring and their probabilities in the sums, in place of the oldest.
+        """Put admitted rows in the ring and their probabilities in the sums; the oldest leave.
 
         `log_weight` (b,) is minus the log of each image's sum over the corpus.
         """

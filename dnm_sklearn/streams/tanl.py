@@ -102,6 +102,8 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = _score_positions(n_activated, step, chunks.device)
+        # Which images of the last batch were confident ID, bool (b,).
+        self.confident_id: np.ndarray | None = None
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -174,18 +176,7 @@ class ActivationStream:
     # -- scores -----------------------------------------------------------------------------------
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score rows with the labels activated at present, learning nothing.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, D)
-            Unit rows.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Log-odds, higher = more ID.
-        """
+        """Return log-odds (n,) of unit rows by the labels activated now, learning nothing."""
         return self._static_log_odds(rows, self.activated()[0])
 
     def activated(self) -> tuple[np.ndarray, np.ndarray]:
@@ -234,6 +225,7 @@ class ActivationStream:
                 first > threshold + self._gap * (1 - threshold),
                 first < threshold - self._gap * threshold,
             )
+            self.confident_id = confident[0].cpu().numpy()
             chosen = [torch.nonzero(mask).squeeze(1) for mask in confident]
             totals = self._take_in(
                 [features[index] for index in chosen], [log_sums[index] for index in chosen]
@@ -265,7 +257,7 @@ class ActivationStream:
         return [queue.mean() for queue in self._queues]
 
     def _take_in(self, new: list[torch.Tensor], log_sums: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Queue features (n, D), one tensor per queue; return the sums of their activation rows (N,).
+        """Queue features (n, D), a tensor per queue; return sums of their activation rows (N,).
 
         `log_sums` (n, 1) are their log-sum-exps over the class names. The oldest run of a queue,
         where it loses rows by that, is summed anew.
@@ -370,7 +362,7 @@ class _Queue:
         return self.sums.sum(dim=0) / (self.count - self._oldest)
 
     def rows_to_sum_anew(self, new: torch.Tensor) -> torch.Tensor:
-        """Features of the run that is the oldest once `new` rows are in, if it has lost rows by then."""
+        """Features of the run that is oldest once `new` rows are in, if it lost rows by then."""
         import torch
 
         count = self.count + len(new)

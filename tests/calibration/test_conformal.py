@@ -34,7 +34,7 @@ def test_label_e_values_are_the_formula():
 
 
 def test_mean_over_all_roles_of_exchangeable_images_is_one():
-    """Exactness: over which of the n + 1 images is the test image, the e-values average to 1 (weights of mean 1)."""
+    """Exact: over which of the n + 1 images is the test image, the e-values average to 1."""
     rng = np.random.default_rng(1)
     values = rng.normal(0, 5, size=(20, 6))
     score = [conformal_e_values(values[i, :1], np.delete(values[:, 0], i))[0] for i in range(20)]
@@ -49,7 +49,7 @@ def test_mean_over_all_roles_of_exchangeable_images_is_one():
 
 
 def test_flags_keep_their_promise_where_the_plug_in_does_not():
-    """Twenty calibration images and many heavy-tailed labels: r / mean(r) averaged over labels is no e-value."""
+    """With 20 images and many heavy-tailed labels, the mean of r / mean(r) is no e-value."""
     rng, n, repeats = np.random.default_rng(0), 20, 600
     score, label, plug_in = [], [], []
     for _ in range(repeats):
@@ -148,7 +148,7 @@ def test_false_alarms_are_rare_and_drift_is_found():
 
 
 def test_capital_dealt_anew_finds_a_drift_that_begins_late():
-    """After long ID streams the experts that bet on drift have nothing left, but for what is dealt anew."""
+    """After long ID streams the experts that bet on drift have only what is dealt anew."""
     rng = np.random.default_rng(7)
     known, late = rng.normal(size=200), rng.normal(3, 1, size=60)
     delays = {"default": [], 0.001: [], 0.0: []}

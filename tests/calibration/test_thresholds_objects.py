@@ -173,7 +173,7 @@ def test_confidence_is_pyods():
 
 
 def test_p_values_and_calibration_hold_in_simulation():
-    """Split conformal: P(p <= alpha) <= alpha and P(flagged) <= 1 - id_tpr over calibration and test draws."""
+    """Split conformal: P(p <= alpha) <= alpha and P(flagged) <= 1 - id_tpr over all draws."""
     rng = np.random.default_rng(0)
     det = build(MaxLogitDetector).fit()
     n_calibration, n_test, rounds = 39, 10, 400
@@ -185,8 +185,8 @@ def test_p_values_and_calibration_hold_in_simulation():
         p_values.append(det.p_value(pool[rows[n_calibration:]]))
         flagged.append(det.predict(pool[rows[n_calibration:]]))
     p_values, flagged = np.concatenate(p_values), np.concatenate(flagged)
-    # Four standard errors of a proportion over rounds that share a calibration set (conservatively one
-    # draw per round).
+    # Four standard errors of a proportion over rounds that share a calibration set (conservatively
+    # one draw per round).
     for alpha in (0.025, 0.1, 0.3, 0.5):
         slack = 4 * np.sqrt(alpha * (1 - alpha) / rounds)
         assert (p_values <= alpha).mean() <= alpha + slack

@@ -1,4 +1,4 @@
-"""The rules of zero-shot thresholds, the facts of models that they use, and what is said of them."""
+"""The rules of zero-shot thresholds, the models' facts that they use, and what is said of them."""
 
 import warnings
 from pathlib import Path

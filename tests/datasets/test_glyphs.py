@@ -50,7 +50,7 @@ def embedder():
 
 @pytest.fixture(scope="module")
 def embedded(letters, embedder):
-    """Embeddings of the ID images and of every OOD set: each picture is encoded once for all tests."""
+    """Embeddings of ID images and every OOD set: each picture is encoded once for all tests."""
     return embedder.transform(letters.id.images), {
         s.name: embedder.transform(s.images) for s in letters.ood
     }

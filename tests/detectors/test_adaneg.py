@@ -102,8 +102,9 @@ def test_stream_is_the_naive_twin(
         stream.load(stream.state())
         got.append(stream.advance(batch))
     want = naive_stream(
-        class_embeddings, negative, [b.astype(float) for b in batches], temperature=temperature, n_groups=n_groups,
-        length=length, proxy=proxy, beta=beta, weight=weight, gap=gap,
+        class_embeddings, negative, [b.astype(float) for b in batches],
+        temperature=temperature, n_groups=n_groups, length=length, proxy=proxy, beta=beta,
+        weight=weight, gap=gap,
     )  # fmt: skip
     np.testing.assert_allclose(expit(np.concatenate(got)), want, rtol=1e-6)
     label = stream.state()["memory_label_"]

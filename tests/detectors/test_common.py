@@ -1,4 +1,4 @@
-"""scikit-learn's checks and the library's own, over every estimator; every exemption is named with its reason."""
+"""scikit-learn's checks and the library's own, over every estimator; exemptions have reasons."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_own_contract(estimator, check):
 
 
 def test_array_api_input():
-    """The one check that scikit-learn skips unless SciPy's array API is switched on before the import."""
+    """The check that scikit-learn skips unless SciPy's array API is on before the import."""
     code = (
         "from dnm_sklearn.testing.instances import make_estimators\n"
         "from sklearn.utils import estimator_checks as c\n"

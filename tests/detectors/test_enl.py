@@ -1,4 +1,4 @@
-"""ENLDetector: fits, guarantees, streams, explanations, and the study's figures where the data is there."""
+"""ENLDetector: fits, guarantees, streams, explanations; the study's figures where data is there."""
 
 import warnings
 
@@ -277,7 +277,7 @@ def test_a_synonym_of_a_class_name_moves_enl_less_than_neglabel():
 
 
 def with_bad_images(world, nearest_name, per_class=30):
-    """ID images of which ten per cent are OOD, under wrong names or under those that they resemble most."""
+    """ID images, ten per cent of them OOD, under wrong names or those that they resemble most."""
     X, y = labelled(world, per_class=per_class)
     bad = np.random.default_rng(0).choice(len(X), len(X) // 10, replace=False)
     X[bad] = world.X[world.y == 1][: len(bad)]
@@ -326,7 +326,7 @@ def test_images_used_are_told_in_the_rows_of_x():
     assert build(world, trim=0.2, image_mean=np.zeros(32)).fit().id_images_used_ is None
 
 
-# -- guarantees ---------------------------------------------------------------------------------------
+# -- guarantees ------------------------------------------------------------------------------------
 
 
 def test_e_values_and_levels_after_calibration():
@@ -371,7 +371,7 @@ def test_no_guarantee_without_calibration_or_with_a_state_that_moved():
         det.set_params(adaptation="transductive").predict(world.X, level=0.1)
 
 
-# -- streams --------------------------------------------------------------------------------------------
+# -- streams ---------------------------------------------------------------------------------------
 
 
 def naive_weights(det, rows):
@@ -512,7 +512,7 @@ def test_a_stream_moves_the_label_weights_and_not_the_margin(with_images):
     np.testing.assert_allclose(learned[1] - learned[0], static[1] - static[0], atol=2e-4)
 
 
-# -- reasons ------------------------------------------------------------------------------------------
+# -- reasons ---------------------------------------------------------------------------------------
 
 
 def test_explain_gives_the_probability_of_each_weighted_label():
@@ -559,7 +559,7 @@ def test_e_values_over_labels_do_not_see_the_margin():
     assert np.abs(np.log(by_score[0] / by_score[1])).max() > 0.1
 
 
-# -- the study's figures ------------------------------------------------------------------------------
+# -- the study's figures ---------------------------------------------------------------------------
 
 
 def test_figures_on_real_embeddings(shared_dir):

@@ -1,4 +1,4 @@
-"""explain: probabilities sum to 1, the group column gives the score back, labels can be exported and given back."""
+"""explain: probabilities sum to 1, groups give the score, labels can be exported and given back."""
 
 import builtins
 

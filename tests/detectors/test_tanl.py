@@ -120,8 +120,8 @@ def assert_twin(
         batches.append(unit(near + 0.6 * unit(rng.normal(size=(size, dim)))).astype(np.float32))
     arrays = [a.astype(float) for a in (class_embeddings, corpus, noise)]
     want, thresholds = naive_stream(
-        *arrays, [b.astype(float) for b in batches], scale=scale, m=m, k=k, gap=gap, alpha=alpha, length=length,
-        score_length=score_length,
+        *arrays, [b.astype(float) for b in batches], scale=scale, m=m, k=k, gap=gap, alpha=alpha,
+        length=length, score_length=score_length,
     )  # fmt: skip
     settings_ = {"temperature": 1 / scale, "n_activated": m, "step": k, "gap": gap, "alpha": alpha}
     with mock.patch.object(_exponentials, "FLOAT64_NUMBERS", 2**40):
@@ -164,8 +164,8 @@ def test_stream_is_the_naive_twin(seed, n_corpus, share, **config):
 )
 def test_special_cases_of_the_twin(special):
     config = {
-        "n_classes": 5, "n_corpus": 25, "m": 11, "k": 1, "gap": 0.2, "alpha": 0.9, "length": 12, "score_length": 100,
-        "batch_sizes": [20, 20, 20],
+        "n_classes": 5, "n_corpus": 25, "m": 11, "k": 1, "gap": 0.2, "alpha": 0.9, "length": 12,
+        "score_length": 100, "batch_sizes": [20, 20, 20],
     }  # fmt: skip
     for seed in range(2):
         assert_twin(seed, **{**config, **special})
@@ -210,8 +210,8 @@ def test_golden_scores_of_the_first_batch(case):
             key.split("_", 1)[1]: file[key] for key in file.files if key.startswith(f"case{case}_")
         }
     got = activation_log_odds(
-        golden["image"], golden["id_text"], golden["ranked_text"], temperature=1 / golden["logit_scale"].item(),
-        step=golden["step"].item(),
+        golden["image"], golden["id_text"], golden["ranked_text"],
+        temperature=1 / golden["logit_scale"].item(), step=golden["step"].item(),
     )  # fmt: skip
     assert np.abs(expit(got) - golden["score_id_confidence"]).max() <= 2e-6
 
@@ -258,7 +258,7 @@ def test_otsu_refuses_what_is_no_confidence():
     assert otsu_threshold([1.0, 1.0]) == 0.5
 
 
-# -- the detector --------------------------------------------------------------------------------------
+# -- the detector ----------------------------------------------------------------------------------
 
 
 def detector(names, table, **params):

@@ -47,8 +47,8 @@ def test_test_command_is_one_line_where_ci_looks_for_it():
     block = README.split("<!-- test command -->")[1].split("<!-- end -->")[0]
     (command,) = [line for line in block.splitlines() if line and not line.startswith("```")]
     assert (
-        command
-        == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest -n 2'
+        command == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" '
+        "&& .venv/bin/python -m pytest -n 2"
     )
 
 

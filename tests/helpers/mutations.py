@@ -1,4 +1,4 @@
-"""Damaged and hostile forms of files, drawn from a seed: 2,000 of a file are the same everywhere."""
+"""Damaged and hostile forms of files, drawn from a seed: the same 2,000 of a file everywhere."""
 
 import copy
 import io

@@ -80,7 +80,8 @@ def check_errors_leave_the_state(det, X):
     nan, zero = X.copy(), X.copy()
     nan[-1], zero[-1] = np.nan, 0
     for bad, match in (
-        (X[:, :-1], "features"), (np.hstack([X, X]), "features"), (nan, "NaN"), (zero, "zero"), (X[:0], "empty"),
+        (X[:, :-1], "features"), (np.hstack([X, X]), "features"),
+        (nan, "NaN"), (zero, "zero"), (X[:0], "empty"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=match):
             det.partial_fit(bad)

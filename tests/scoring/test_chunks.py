@@ -197,7 +197,7 @@ FORKED = {
 
 
 def check_fork(score, want):
-    """`score()` in a forked process gives `want`, and does not wait for threads that are not there."""
+    """`score()` in a forked process gives `want`, and waits for no threads that are not there."""
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=lambda: queue.put(score()))
@@ -279,8 +279,8 @@ for call in calls:
 def test_extra_memory_is_bounded():
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    # The first call brings the libraries' own memory. Logits would take 40 to 320 MB in float32, and
-    # what is made of them several times that.
+    # The first call brings the libraries' own memory. Logits would take 40 to 320 MB in float32,
+    # and what is made of them several times that.
     extra = [float(line) for line in done.stdout.split()][1:]
     assert len(extra) == 4
     assert max(extra) < 150, extra

@@ -15,7 +15,7 @@ def unit(rows):
 
 @pytest.fixture(params=[2**22, 20])
 def world(request, monkeypatch):
-    """6 classes: 0, 2 and 3 have several images, 4 has one, 1 and 5 have none; in one chunk and many."""
+    """6 classes: 0, 2, 3 have several images, 4 has one, 1 and 5 none; in one chunk and many."""
     monkeypatch.setitem(_chunks.ROW_NUMBERS, "cpu", request.param)
     rng = np.random.default_rng(0)
     text, nbar = unit(rng.normal(size=(6, 12))), 0.1 * rng.normal(size=12)
@@ -76,7 +76,7 @@ def test_a_class_without_images_keeps_what_its_name_says(world):
 
 
 def test_one_image_leaves_its_class_where_its_name_is():
-    """The only image is the mean of all, so that the name is all that counts, n0 times of n0 + 1."""
+    """The only image is the mean of all, so the name is all that counts, n0 times of n0 + 1."""
     text, nbar = np.eye(3), np.zeros(3)
     fitted, left_out = margin_of_images(np.array([[0.6, 0.8, 0.0]]), [0], text, nbar)
     np.testing.assert_allclose(fitted.rows, [[25 / 26, 0, 0], [0, 1, 0], [0, 0, 1]])

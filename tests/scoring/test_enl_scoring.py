@@ -285,7 +285,7 @@ def test_bad_input():
         enl.expectation_score(image, np.eye(3), np.eye(2), temperature=T)
 
 
-# -- which ID images to trust -------------------------------------------------------------------------
+# -- which ID images to trust ----------------------------------------------------------------------
 
 
 def naive_trusted(image, index, ids, corpus, mu, proportion):

@@ -142,8 +142,8 @@ def test_positives_that_are_the_id_labels_give_the_closed_form():
         X, class_embeddings, negative_embeddings, temperature=0.1, n_groups=4, id_scale=c
     )
     confidence, n_floored = scoring.dnm_log_confidence(
-        X, class_embeddings, negative_embeddings, class_embeddings, temperature=0.1, n_groups=4, negative_prior=0.8,
-        min_id_scale=1e-9,
+        X, class_embeddings, negative_embeddings, class_embeddings,
+        temperature=0.1, n_groups=4, negative_prior=0.8, min_id_scale=1e-9,
     )  # fmt: skip
     assert n_floored == 0
     np.testing.assert_allclose(np.exp(confidence), 0.8 / (5 * c) * expit(log_odds), rtol=1e-10)

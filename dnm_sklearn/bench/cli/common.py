@@ -37,9 +37,15 @@ class BadInput(click.ClickException):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.embedding.open_clip.build import WeightsUnavailableError
+    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
 
-    return (ValueError, OSError, ImportError, WeightsUnavailableError)
+    return (
+        ValueError,
+        OSError,
+        ImportError,
+        WeightsUnavailableError,
+        TokenizerUnavailableError,
+    )
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The ``dnm-bench`` command; heavy libraries are imported inside the commands: ``--help`` is quick."""
+"""The ``dnm-bench`` command. Its sub-commands import heavy libraries: ``--help`` is quick."""
 
 from __future__ import annotations
 

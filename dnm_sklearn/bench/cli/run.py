@@ -296,7 +296,7 @@ def _start(options: RunOptions, running: ExitStack) -> tuple[Iterable[Result], A
     methods = _without_missing_images(methods, suite, options)
 
     # ID training images that no method looks at are not embedded.
-    if all(method.kind != "baseline" and method.id_per_class is None for method in methods):
+    if all(config.id_images_of(method) is None for method in methods):
         suite = replace(suite, id_train=None)
     if options.folder is not None:
         _make_folder(options.folder)
@@ -338,7 +338,7 @@ def _methods(options: RunOptions) -> list[Method]:
 def _detectors(names: tuple[str, ...]) -> list[Method]:
     """Find detectors by name or specification; without any, all.
 
-    Those that can use ID images are then run both without and with a few.
+    Those that use ID images are then run with a few, and those that can do without both ways.
     """
     from dnm_sklearn.bench.run import registry
     from dnm_sklearn.bench.run.specs import detector_of_spec
@@ -347,7 +347,8 @@ def _detectors(names: tuple[str, ...]) -> list[Method]:
         return _distinct([detector_of_spec(name) for name in names])
     methods = list(registry.detectors().values())
     with_images = [method for method in methods if method.uses_id_images]
-    return methods + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
+    names_only = [method for method in methods if not method.needs_id_images]
+    return names_only + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
 
 
 def _baselines(names: tuple[str, ...]) -> list[Method]:

@@ -90,7 +90,8 @@ def score(
     Columns: path, score (higher = more OOD), is_ood, label (the nearest class, or "ood"),
     nearest_class, top_negative_label (of methods with negative labels), error (of an image that
     cannot be read: no score, is_ood true). Without --calibrate is_ood and label go by a rule of
-    thumb, and a line on standard error says how far to trust it.
+    thumb, and a line on standard error says how far to trust it. A byte of a path that is no UTF-8
+    stands as \\xNN.
 
     The file appears when it is complete. Until then finished chunks are kept in OUTPUT.part, and
     the same call goes on behind them.

@@ -176,8 +176,8 @@ def _fit_again(
     chosen = sorted(set(record.params) & set(SUITE_PARAMS))
     if chosen:
         return None, (
-            f"The records set {', '.join(chosen)}, which a run does not write; the errors are shown "
-            "without explanation."
+            f"The records set {', '.join(chosen)}, which a run does not write; the errors are "
+            "shown without explanation."
         )
 
     try:

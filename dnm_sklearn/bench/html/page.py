@@ -99,12 +99,12 @@ def _legend(group: RunGroup) -> list[LegendEntry]:
 
 
 def _finalize(value: Any) -> Any:
-    """Clean every value that enters the template of what HTML may not hold; plots stay as they are."""
+    """Clean a value that enters the template of what HTML may not hold; plots stay as they are."""
     return value if isinstance(value, Markup) else visible(value)
 
 
 def _policy(style: str, script: str) -> Markup:
-    """Say what the page may use: its own style sheet and script by their digests, and its images."""
+    """Say what the page may use: its style sheet and script by their digests, and its images."""
     digests = []
     for text in (style, script):
         digest = hashlib.sha256(text.encode("utf-8")).digest()

@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from dnm_sklearn._utils.safe_text import visible
+from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
 # Eight colours that stay apart for most colour-blind readers, times four kinds of dashes (lengths
 # of strokes and gaps in pixels): no two of 32 lines look alike.
@@ -41,9 +42,6 @@ COLOURS = (
     "#555555",
 )
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 3), (9, 3, 2, 3))
-
-# The two sides of a histogram, in the page's colours of ID and OOD, and the threshold between them.
-ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR = "#0b5fa5", "#c1440e", "#111111"
 
 # One inch has 72 units of SVG, so that at 72 dots per inch a size in points is a size in pixels.
 _DPI = 72
@@ -289,7 +287,7 @@ def _shared_axes(width: int, x_scale: str) -> Axes:
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
 
-    # Nothing is drawn beyond the axes, and without clipping a line on their edge has its full width.
+    # Nothing is drawn beyond the axes; without clipping, a line on their edge has its full width.
     axes.grid(True, clip_on=False)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
     if x_scale == "log":
@@ -406,8 +404,8 @@ def _clean(element: ElementTree.Element, keys: Sequence[str]) -> None:
         if group.startswith(_KEY):
             element.set("data-key", keys[int(group.removeprefix(_KEY))])
 
-    # The page forbids style attributes; what they say can be attributes of their own. Only "font" is
-    # short for several.
+    # The page forbids style attributes; what they say can be attributes of their own. Only "font"
+    # is short for several.
     for rule in element.attrib.pop("style", "").split(";"):
         name, _, value = (part.strip() for part in rule.partition(":"))
         font = _FONT.fullmatch(value) if name == "font" else None

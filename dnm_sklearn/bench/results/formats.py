@@ -31,10 +31,10 @@ from dnm_sklearn.bench.results.run_groups import RunGroup
 # With more OOD sets than these, a table of single sets is cut by group to fit on a page.
 _WIDEST = 8
 _MEANINGS = {
-    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID images "
-    "are.",
-    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD images "
-    "are.",
+    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID "
+    "images are.",
+    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD "
+    "images are.",
 }
 
 
@@ -87,7 +87,7 @@ def make_table(
 
 
 def make_set_tables(group: RunGroup, *, metrics: Sequence[str] = tuple(METRICS)) -> list[Table]:
-    """Lay the single OOD sets out as one table per metric, or with many sets per metric and group."""
+    """Lay the OOD sets out as one table per metric, or for many sets per metric and group."""
     rows, sets = group.rows, group.ood_sets
     cut = len(sets) > _WIDEST
     ood_groups = dict.fromkeys(ood_group for _, ood_group in sets) if cut else [""]

@@ -1,4 +1,4 @@
-"""Rows of the result tables: the records of one method under one configuration, with their means."""
+"""Rows of the result tables: the records of a method under one configuration, and their means."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Row:
         total = 0.0
         for seed in self.seeds:
             of_seed = [record.seconds for record in self.records if record.seed == seed]
-            # Fit and the scores of the ID images stand in the record of each set, but are done once.
+            # Fit and ID scores stand in the record of each set, but are done once.
             total += of_seed[0].get("fit", 0.0) + of_seed[0].get("score_id", 0.0)
             total += sum(seconds.get("score_ood", 0.0) for seconds in of_seed)
         return total / max(1, len(self.seeds))
@@ -161,6 +161,6 @@ def percent(values: Sequence[float], plus_minus: str = "±") -> str:
 
 
 def _row_label(record: Record) -> str:
-    """Return the label of a record's method, with the order of the stream if it is not the usual."""
+    """Return the label of a record's method, with the stream's order if it is not the usual."""
     usual = record.stream in ("", "shuffled")
     return record.label if usual else f"{record.label} [{record.stream}]"

@@ -92,8 +92,8 @@ def read_scores(folder: str | os.PathLike[str], record: Record) -> tuple[np.ndar
             shape, dtype = arrays.header(name)
             if shape != (len(record.runs), images["n"]) or dtype.kind != "f":
                 raise RecordError(
-                    f"{path}: {name!r} should hold {len(record.runs)} x {images['n']} scores, but is "
-                    f"{dtype} of shape {shape}; run with --skip-existing to make it again."
+                    f"{path}: {name!r} should hold {len(record.runs)} x {images['n']} scores, but "
+                    f"is {dtype} of shape {shape}; run with --skip-existing to make it again."
                 )
             pairs.append(arrays.read(name).astype(np.float64))
     return pairs[0], pairs[1]

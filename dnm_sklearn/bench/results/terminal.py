@@ -28,9 +28,9 @@ _LABEL_WIDTH = 30
 _LEGEND = (
     "All in percent. FPR95 ID+ (ID positive, the papers'): proportion of OOD images accepted where "
     "95 % of the ID images are. FPR95 OOD+ (OOD positive): proportion of ID images flagged where "
-    "95 % of the OOD images are. AUPR by the positive class. near, far: means over the sets of that "
-    "group. ID images: seen at fit. Stream: whether an image's score depends on other test images. "
-    "Seconds: fit and scoring, without encoding images and texts."
+    "95 % of the OOD images are. AUPR by the positive class. near, far: means over the sets of "
+    "that group. ID images: seen at fit. Stream: whether an image's score depends on other test "
+    "images. Seconds: fit and scoring, without encoding images and texts."
 )
 
 

@@ -17,7 +17,8 @@ def with_id_train(suite: Suite, path: str) -> Suite:
     """Give a suite other ID images to fit on.
 
     `path` is a folder of images with a subfolder per class, for a suite of images; or, for any
-    suite, an npz file with ``embedding`` (n, d) of the suite's model and, if wanted, ``label`` (n,).
+    suite, an npz file with ``embedding`` (n, d) of the suite's model and, if wanted, ``label``
+    (n,).
     """
     where = Path(path)
     if not where.exists():

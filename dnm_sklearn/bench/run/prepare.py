@@ -226,7 +226,7 @@ def build(method: Method, suite: Suite, embedder: Any, config: RunConfig) -> Any
 
 
 def draw_id_images(images: ImageSet, per_class: int, seed: int) -> ImageSet:
-    """Draw up to `per_class` images of each class for a fit; all where it is 0 or without labels."""
+    """Draw up to `per_class` images of each class for a fit; all where it is 0 or labels miss."""
     if per_class == 0 or images.labels is None:
         return images
 

@@ -1,4 +1,4 @@
-"""Methods by specification: ``ENL(id_per_class=4)``, ``pyod:KNN(n_neighbors=10)``, ``sklearn:...``."""
+"""Methods by specification: ``ENL(id_per_class=4)``, ``pyod:KNN(n_neighbors=10)``."""
 
 from __future__ import annotations
 

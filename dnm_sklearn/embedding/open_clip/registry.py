@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn._utils.device import resolve_device
 from dnm_sklearn._utils.forks import ForkSafeLock
-from dnm_sklearn.embedding.open_clip.build import SHIPPED, load_model
+from dnm_sklearn.embedding.open_clip.build import load_model
+from dnm_sklearn.embedding.open_clip.hub import SHIPPED
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 
@@ -57,7 +59,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
 def is_published(model: str) -> bool:
     """Whether a name stands for a shipped model, a published tag of open_clip, or random weights.
 
-    Nothing that somebody put on this machine, or into a repository of a hub, answers to such a name.
+    Nothing that somebody put on this machine, or into a hub's repository, answers to such a name.
     """
     try:
         name, tag = parse_model_name(model)
@@ -89,7 +91,8 @@ def shown_model_name(model: str) -> str:
 def release_models() -> int:
     """Forget all loaded models, so that their memory can be freed.
 
-    Embedders load them again when they are used.
+    Also the corpus that the last fit with ``memory=`` embedded. Embedders load models again when
+    they are used.
 
     Returns
     -------
@@ -107,6 +110,7 @@ def release_models() -> int:
         count = len(_registry)
         _registry.clear()
         _loading_locks.clear()
+    forget_recent_results()
 
     # Modules refer to each other in circles, which only the collector frees; torch then keeps the
     # memory for itself until it is told.

@@ -1,4 +1,4 @@
-"""dnm-bench on a terminal: bars with rates on what takes long, and silence where there is no terminal."""
+"""dnm-bench shows bars with rates on a terminal, and is silent where there is none."""
 
 import os
 import re

@@ -16,10 +16,10 @@ from markupsafe import escape
 from PIL import Image
 
 from dnm_sklearn._utils.safe_text import visible
-from dnm_sklearn.bench.html import plots
 from dnm_sklearn.bench.html.figures import find_sweeps
 from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, roc_points
 from dnm_sklearn.bench.results.run_groups import read_run_groups
+from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
 EVIL = '<script>document.title="owned"</script>'
 
@@ -262,14 +262,14 @@ def test_plots_of_odd_scores():
         (same, np.array([1e300, -1e300, 0.0]), 0.0, True),
     ):
         plot = histogram(ids, oods, threshold, title="t", description="d")
-        assert plot.count(f'fill="{plots.ID_COLOUR}"') == 1
-        assert plot.count(f'fill="{plots.OOD_COLOUR}"') == 1
-        assert (plots.THRESHOLD_COLOUR in plot) == is_drawn
+        assert plot.count(f'fill="{ID_COLOUR}"') == 1
+        assert plot.count(f'fill="{OOD_COLOUR}"') == 1
+        assert (THRESHOLD_COLOUR in plot) == is_drawn
         assert "nan" not in plot.lower()
 
 
 def test_names_in_plots_are_shown_as_they_are():
-    """No formula, no markup, no character that SVG may not hold; and no warning of missing glyphs."""
+    """No formula, no markup, no character that SVG may not hold; no warning of missing glyphs."""
     assert visible("a\x00\ud800b\x85\n") == "a\ufffd\ufffdb\ufffd\n"
     name = '$x^2$ <b> & "\x07 \u4e2d\u6587'
     plot = chart([Series(name, [0, 50], [0, 50])], title=name, x_label=name)
@@ -310,8 +310,10 @@ const up = values();
 const box = document.querySelector("input[type=search]");
 box.value = "mcm";
 box.dispatchEvent(new Event("input"));
-const rows = Array.from(document.querySelectorAll("table.results tbody tr")).filter((r) => !r.hidden);
-const lines = Array.from(document.querySelectorAll("svg g[data-key]")).filter((g) => g.style.display !== "none");
+const rows = Array.from(document.querySelectorAll("table.results tbody tr"))
+  .filter((r) => !r.hidden);
+const lines = Array.from(document.querySelectorAll("svg g[data-key]"))
+  .filter((g) => g.style.display !== "none");
 document.body.setAttribute("data-outcome", JSON.stringify({
   down: down, up: up, sort: heads[column].getAttribute("aria-sort"), rows: rows.length,
   keys: Array.from(new Set(lines.map((g) => g.getAttribute("data-key")))), title: document.title,

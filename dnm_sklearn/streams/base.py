@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ class Stream(Protocol):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state, whose arrays are copied."""
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from what several states have learned; their order plays no part."""
 
     def state(self) -> dict[str, Any]:
         """Return the state; its arrays may share memory with the stream."""

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.forwarding import available_if_detector_has
+from dnm_sklearn._utils.labels import from_outlier_coding, greater_label_is_ood
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
 
@@ -34,6 +35,11 @@ class _Adapter(BaseEstimator):
             self.__dict__.pop(name, None)
             if hasattr(self.detector_, name):
                 setattr(self, name, getattr(self.detector_, name))
+
+    def _ood_label(self) -> str:
+        """The string that marks OOD rows to the detector, which may end a pipeline."""
+        last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
+        return getattr(last, "ood_label", "ood")
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "detector_")
@@ -124,13 +130,24 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         X : images, array-like of shape (n, D), sequence of str or None, default=None
             As in the detector's ``fit``.
         y : array-like or None, default=None
-            As in the detector's ``fit`` (0 = ID, 1 = OOD).
+            -1 = OOD and +1 = ID, scikit-learn's coding; or as in the detector's ``fit`` (0 = ID, 1
+            = OOD). scikit-learn's scoring strings (``"roc_auc"``) take the greater label for the
+            one that scores higher, which is right of the former only: use
+            :func:`~dnm_sklearn.metrics.auroc_scorer` with the latter.
 
         Returns
         -------
         self : object
         """
-        self.detector_ = clone(self.detector).fit(X, y)
+        labels = from_outlier_coding(y)
+        # In scikit-learn's coding the greater label, +1, is ID, as its scoring strings need it.
+        if labels is y and greater_label_is_ood(y, self._ood_label()):
+            warn(
+                "The greater label in y means OOD, but this adapter scores ID images higher, so "
+                'that scoring="roc_auc" and its like come out the wrong way round: pass y = '
+                "np.where(is_ood, -1, 1), or use dnm_sklearn.metrics.auroc_scorer."
+            )
+        self.detector_ = clone(self.detector).fit(X, labels)
         self._copy_width()
         return self
 
@@ -264,8 +281,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
 
         self.ood_class_ = self._ood_class()
 
-        # As 0 and 1 the detector reads it whatever the two values are.
-        self.detector_ = clone(self.detector).fit(X, (labels == self.ood_class_).astype(int))
+        # As bool the detector reads it whatever the two values are.
+        self.detector_ = clone(self.detector).fit(X, labels == self.ood_class_)
         self._copy_width()
 
         return self
@@ -300,8 +317,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
                 )
             return self.ood_class
 
-        last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
-        marker = getattr(last, "ood_label", "ood")
+        marker = self._ood_label()
         if is_string_sequence(self.classes_) and marker in self.classes_:
             return marker
 

@@ -17,6 +17,7 @@ __all__ = [
     "PartitionError",
     "RandomWeightsWarning",
     "SuiteError",
+    "TokenizerUnavailableError",
     "TruncatedPromptWarning",
     "UncalibratedThresholdWarning",
     "UnreadableImageError",
@@ -59,6 +60,10 @@ class EmbeddingNormWarning(UserWarning):
 
 class RandomWeightsWarning(UserWarning):
     """A model was asked for with an empty tag and has random weights."""
+
+
+class TokenizerUnavailableError(RuntimeError):
+    """A model's weights are on this machine, but not its tokenizer."""
 
 
 class TruncatedPromptWarning(UserWarning):

@@ -21,13 +21,16 @@ import numpy as np
 from sklearn.base import is_outlier_detector
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from dnm_sklearn._utils.labels import row_is_ood
+from dnm_sklearn._utils.labels import from_outlier_coding, row_is_ood
+from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.y_column import read_y
 
 __all__ = [
     "aupr",
     "aupr_scorer",
     "auroc",
     "auroc_scorer",
+    "fpr95_ood_positive_scorer",
     "fpr95_scorer",
     "fpr_at_tpr",
     "ood_metrics",
@@ -214,8 +217,9 @@ def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
         outlier-detector tag (higher for inliers) are negated.
     X : rows to score
     y : array-like of shape (n,)
-        0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` (default "ood") means
-        OOD.
+        0/1 or bool (1 = OOD), strings of which the estimator's `ood_label` (default "ood") means
+        OOD, or class indices with -1 = OOD. Of estimators with the outlier-detector tag also -1 =
+        OOD and +1 = ID; of an `OODClassifier` its own two classes.
 
     Returns
     -------
@@ -268,6 +272,35 @@ def fpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
     return -fpr_at_tpr(*scores_and_truth(estimator, X, y), positive="id")
 
 
+def fpr95_ood_positive_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """**Minus** FPR95 with OOD positive (OpenOOD's): of a scorer greater is better.
+
+    Parameters
+    ----------
+    estimator, X, y
+        As in :func:`auroc_scorer`.
+
+    Returns
+    -------
+    float
+        In [-1, 0].
+
+    Raises
+    ------
+    ValueError
+        As in :func:`auroc_scorer`.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from dnm_sklearn.metrics import fpr95_ood_positive_scorer
+    >>> forest = IsolationForest(random_state=0).fit([[0.0], [0.1], [0.2]])
+    >>> fpr95_ood_positive_scorer(forest, [[0.1], [9.0]], [0, 1]) == 0
+    True
+    """
+    return -fpr_at_tpr(*scores_and_truth(estimator, X, y), positive="ood")
+
+
 def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
     """Average precision with OOD positive, as a scorer.
 
@@ -299,7 +332,7 @@ def aupr_scorer(estimator: Any, X: Any, y: Any) -> float:
 
 def _check(score: Any, is_ood: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores' ranks (ties kept, infinities made finite) and a bool array."""
-    score, is_ood = np.asarray(score), np.asarray(is_ood)
+    score, is_ood = np.asarray(to_numpy(score)), np.asarray(to_numpy(is_ood))
     if score.ndim != 1 or score.shape != is_ood.shape:
         raise ValueError(
             f"score and is_ood must be 1-D and of one length, got shapes {score.shape} and "
@@ -339,6 +372,16 @@ def _check_positive(positive: Any) -> None:
 
 def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the rows, higher = more OOD, and which rows are OOD."""
+    # scikit-learn's outlier detectors score inliers higher, and so does an OODClassifier whose
+    # first class is OOD.
+    inverted = is_outlier_detector(estimator)
+    ood_class = _ood_class(estimator)
+    if ood_class is not None:
+        inverted = estimator.classes_[0] == ood_class
+        y = None if y is None else _in_classes(y, estimator.classes_) == ood_class
+    elif inverted:
+        y = from_outlier_coding(y)
+
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
@@ -348,8 +391,28 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
         )
 
     score = np.asarray(estimator.decision_function(X))
-    # scikit-learn's outlier detectors score inliers higher.
-    return (-score if is_outlier_detector(estimator) else score), is_ood
+    return (-score if inverted else score), is_ood
+
+
+def _ood_class(estimator: Any) -> Any:
+    """The class of an OODClassifier that means OOD, also inside a pipeline or search; else None."""
+    while estimator is not None:
+        if hasattr(estimator, "ood_class_"):
+            return estimator.ood_class_
+        estimator = _inner(estimator)
+    return None
+
+
+def _in_classes(y: Any, classes: np.ndarray) -> np.ndarray:
+    """`y` as an array of the classes of a fitted classifier, and of nothing else."""
+    labels = np.asarray(read_y(y))
+    unknown = np.unique(labels[~np.isin(labels, classes)])
+    if len(unknown):
+        raise ValueError(
+            f"y holds {unknown[:5].tolist()}, which the classifier was not fitted on: its classes "
+            f"are {classes.tolist()}."
+        )
+    return labels
 
 
 def read_is_ood(y: Any, score: Any, ood_label: str = "ood") -> np.ndarray:
@@ -395,18 +458,22 @@ def _is_ood(y: Any, ood_label: str) -> np.ndarray:
     """Which rows y marks as OOD, as `fit` reads it; here it must say so."""
     if y is None:
         raise ValueError(
-            f'Scoring needs y: 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD.'
+            f'Scoring needs y: 0/1 or bool (1 = OOD), strings of which "{ood_label}" means OOD, or '
+            "class indices with -1 = OOD."
         )
 
     is_ood = row_is_ood(y, ood_label)
+    labels = read_y(y)
     # Distinct values in their order, for the errors.
-    values = list(dict.fromkeys(np.ravel(np.asarray(y, dtype=object)).tolist()))
+    values = list(
+        dict.fromkeys(labels if isinstance(labels, list) else np.asarray(labels).tolist())
+    )
     if is_ood is None:
         raise ValueError(
-            f'y must be 0/1 or bool (1 = OOD), or strings of which "{ood_label}" means OOD; '
-            f"got values such as {values[:5]}."
+            f'y must be 0/1 or bool (1 = OOD), strings of which "{ood_label}" means OOD, or class '
+            f"indices with -1 = OOD; got values such as {values[:5]}."
         )
-    if not is_ood.any() and isinstance(values[0], str):
+    if not is_ood.any() and isinstance(labels, list):
         raise ValueError(
             f'None of the {len(is_ood)} rows is labelled "{ood_label}" (the estimator\'s '
             f"ood_label); y holds {', '.join(map(repr, values[:5]))}, ... {_SPLITTER_HINT}"

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold
 
 from dnm_sklearn._utils.labels import row_is_ood
+from dnm_sklearn._utils.y_column import read_y
 
 __all__ = ["LeaveOneOODSetOut", "StratifiedBySourceKFold", "held_out_classes"]
 
@@ -27,8 +28,8 @@ class _SourceSplitter(BaseCrossValidator):
         """Return is_ood and the source of every row."""
         if y is None:
             raise ValueError(
-                f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), or strings with the "
-                "ood_label."
+                f"{type(self).__name__} needs y: 0/1 or bool (1 = OOD), strings with the "
+                "ood_label, or class indices with -1 = OOD."
             )
         if groups is None:
             raise ValueError(
@@ -40,7 +41,10 @@ class _SourceSplitter(BaseCrossValidator):
         is_ood = row_is_ood(y, self.ood_label)
         sources = np.asarray(groups).astype(str)
         if is_ood is None:
-            raise ValueError("y must be 0/1 or bool (1 = OOD), or strings with the ood_label.")
+            raise ValueError(
+                "y must be 0/1 or bool (1 = OOD), strings with the ood_label, or class indices "
+                "with -1 = OOD."
+            )
         if sources.shape != is_ood.shape:
             raise ValueError(
                 f"groups has shape {sources.shape} and y {is_ood.shape}; give one source per row."
@@ -97,7 +101,7 @@ class StratifiedBySourceKFold(_SourceSplitter):
         X : sequence of length n
             Rows (only their number counts).
         y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), or strings with `ood_label`.
+            0/1 or bool (1 = OOD), strings with `ood_label`, or class indices with -1 = OOD.
         groups : array-like of shape (n,)
             Source of each row.
 
@@ -181,7 +185,7 @@ class LeaveOneOODSetOut(_SourceSplitter):
         X : sequence of length n
             Rows (only their number counts).
         y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), or strings with `ood_label`.
+            0/1 or bool (1 = OOD), strings with `ood_label`, or class indices with -1 = OOD.
         groups : array-like of shape (n,)
             Source of each row.
 
@@ -268,7 +272,7 @@ def held_out_classes(
     Raises
     ------
     ValueError
-        If y holds `ood_label`, or fewer classes than `n_splits`.
+        If y holds `ood_label`, anything but strings, or fewer classes than `n_splits`.
 
     Examples
     --------
@@ -279,7 +283,10 @@ def held_out_classes(
     ['cat', 'owl'] ['cat', 'ood', 'cat', 'owl']
     ['dog', 'owl'] ['ood', 'dog', 'ood', 'owl']
     """
-    labels = np.asarray(y).astype(str)
+    given = read_y(y)
+    if not isinstance(given, list):
+        raise ValueError("y must hold the class name of every row, as strings.")
+    labels = np.array([name.strip() for name in given])
     names = list(dict.fromkeys(labels.tolist()))
     if ood_label in names:
         raise ValueError(

@@ -7,11 +7,14 @@ from typing import Any
 
 from dnm_sklearn import __version__
 from dnm_sklearn.detectors import BaseOODDetector, UnknownImageDetector, all_detectors
+from dnm_sklearn.detectors.entry_points import GROUP, foreign_detector
 from dnm_sklearn.detectors.saved_state import WIDEST, checked_fitted
 from dnm_sklearn.detectors.saving import (
     NOT_SAVED,
     NOT_SAVED_OF_EMBEDDER,
     from_plain,
+    is_nested,
+    nested_class,
     read_detector,
 )
 from dnm_sklearn.embedding import CLIPEmbedder
@@ -21,7 +24,7 @@ from dnm_sklearn.embedding.open_clip.registry import is_published
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.exceptions import FileContentError
-from dnm_sklearn.pipeline import OODPipeline, make_ood_pipeline
+from dnm_sklearn.pipeline import OODPipeline
 
 __all__ = ["load", "save"]
 
@@ -107,27 +110,20 @@ def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ())
     [1.0, 1.0, 0.0]
     """
     envelope = read_detector(path)
-    name = envelope["detector"]
-    # The front door is one of them under another name, so that tables do not list it.
-    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
-    if not isinstance(name, str) or name not in detectors:
-        raise FileContentError(
-            f"{path} holds a {name!r}, which this version {__version__} does not have; update "
-            "dnm_sklearn."
-        )
+    _detector_class(path, envelope["detector"])
     if isinstance(trusted_models, str):
         raise TypeError(f"trusted_models must be a list of names: give [{trusted_models!r}].")
 
     record = _checked_record(path, envelope["embedder"])
     encoder = _restored_encoder(path, record, embedder, trusted_models)
-    detector = _restored(path, detectors[name], envelope["params"], NOT_SAVED, envelope)
-
+    try:
+        detector = _restored_detector(path, envelope, record, encoder)
+    except RecursionError as error:
+        raise FileContentError(
+            f"{path}: its detectors stand inside each other too deeply; it is damaged."
+        ) from error
     # The parameter is what the user gave (a model's name, say), the attribute what it stands for.
     detector.embedder = encoder if embedder is None else embedder
-    for key, value in checked_fitted(path, detector, envelope["fitted"], record).items():
-        setattr(detector, key, value)
-
-    detector.embedder_ = encoder
     steps = envelope["steps"]
     if steps is None:
         return detector
@@ -135,9 +131,50 @@ def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ())
     is_pair = isinstance(steps, list) and len(steps) == 2
     if not is_pair or not all(isinstance(step, str) for step in steps) or steps[0] == steps[1]:
         raise FileContentError(f"{path}: its 'steps' are {steps!r}, no two names of a pipeline.")
-    pipeline = make_ood_pipeline(encoder, detector)
-    pipeline.steps = list(zip(steps, (encoder, detector), strict=True))
-    return pipeline
+    detector.embedder = encoder
+    return OODPipeline(list(zip(steps, (encoder, detector), strict=True)))
+
+
+def _detector_class(path: Any, name: Any) -> Any:
+    """Class that a file names: one of this package, or of an entry point of an installed one."""
+    # The front door is one of ours under another name, so that tables do not list it.
+    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
+    if isinstance(name, str) and name in detectors:
+        return detectors[name]
+
+    found = foreign_detector(name) if isinstance(name, str) else None
+    if isinstance(found, type) and issubclass(found, BaseOODDetector):
+        return found
+    raise FileContentError(
+        f"{path} holds a {name!r}, which this version {__version__} does not have and no installed "
+        f"package gives in the group {GROUP!r}; update dnm_sklearn, or install that package."
+    )
+
+
+def _restored_detector(path: Any, plain: Any, record: dict[str, Any], encoder: Any) -> Any:
+    """Make the fitted detector of a file, or one inside another."""
+    cls = _detector_class(path, plain["detector"])
+    detector = _restored(path, cls, plain["params"], NOT_SAVED, plain)
+    detector.embedder = encoder
+
+    fitted, inner = plain["fitted"], {}
+    if isinstance(fitted, dict):
+        inner = {key: value for key, value in fitted.items() if is_nested(value)}
+        fitted = {key: value for key, value in fitted.items() if key not in inner}
+    for key, value in checked_fitted(path, detector, fitted, record, tuple(inner)).items():
+        setattr(detector, key, value)
+    for key, value in inner.items():
+        setattr(detector, key, _restored_detector(path, _inner(path, value), record, encoder))
+
+    detector.embedder_ = encoder
+    return detector
+
+
+def _inner(path: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """Check what a file says of a detector inside another one."""
+    if not {"params", "fitted"} <= set(value):
+        raise FileContentError(f"{path}: a detector inside it is incomplete.")
+    return {**value, "detector": nested_class(value)}
 
 
 def _restored(
@@ -154,8 +191,17 @@ def _restored(
             "Do not trust its source."
         )
 
+    params = {}
+    for key, value in plain.items():
+        if is_nested(value):
+            inner = _inner(path, value)
+            own = _detector_class(path, inner["detector"])
+            params[key] = _restored(path, own, inner["params"], NOT_SAVED, envelope)
+        else:
+            params[key] = from_plain(value)
+
     try:
-        estimator = cls(**{key: from_plain(value) for key, value in plain.items()})
+        estimator = cls(**params)
         estimator._validate_params()
     # Constructors and checks raise these for values of a wrong kind.
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:

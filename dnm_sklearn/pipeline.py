@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import joblib
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.forwarding import available_if_detector_has
 from dnm_sklearn._utils.names import is_string_sequence
+from dnm_sklearn._utils.y_column import read_y
+from dnm_sklearn.detectors.forwarded import ForwardedMethods
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.embedding.check import check_embedder
 
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class OODPipeline(Pipeline):
+class OODPipeline(ForwardedMethods, Pipeline):
     """Embedder then detector, with one embedder for images and names.
 
-    Build it with :func:`make_ood_pipeline`. The detector's ``embedder`` parameter *is* the first
-    step, also after ``clone``, ``set_params(embedder__model=...)``, pickling and inside
-    ``GridSearchCV``.
+    Build it with :func:`make_ood_pipeline`. The last step is a clone of the detector given, whose
+    ``embedder`` parameter *is* the first step, also after ``clone``,
+    ``set_params(embedder__model=...)``, pickling and inside ``GridSearchCV``. A detector with
+    another embedder is refused. It offers whatever its detector does.
 
     Parameters
     ----------
@@ -38,6 +41,8 @@ class OODPipeline(Pipeline):
         As in :class:`sklearn.pipeline.Pipeline`.
     """
 
+    steps: list[tuple[str, Any]]
+
     def __init__(
         self,
         steps: list[tuple[str, Any]],
@@ -47,20 +52,47 @@ class OODPipeline(Pipeline):
         verbose: bool = False,
     ) -> None:
         super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
-        self._link()
+        self._adopt()
+
+    def _has_detector(self) -> bool:
+        """Whether the last step is a detector; a slice, such as pipe[:-1], may have none."""
+        first, last = self.steps[0][1], self.steps[-1][1]
+        return last is not first and hasattr(last, "decision_function")
+
+    def _adopt(self) -> None:
+        """Put a clone in the place of a detector that is somebody else's."""
+        if not self._has_detector() or self.steps[-1][1].embedder is self.steps[0][1]:
+            return
+        self._check_embedder()
+        name, detector = self.steps[-1]
+        own = clone(detector).set_params(embedder=self.steps[0][1])
+        self.steps = [*self.steps[:-1], (name, own)]
 
     def _link(self) -> None:
-        """Make the detector use the first step's embedder."""
-        first, last = self.steps[0][1], self.steps[-1][1]
-        # A slice of the pipeline, such as pipe[:-1], may have no detector.
-        if last is not first and hasattr(last, "decision_function"):
-            last.set_params(embedder=first)
+        """Make the pipeline's own detector use the first step's embedder."""
+        # scikit-learn's Pipeline with memory= replaces its steps by fitted clones.
+        if self._has_detector() and self.steps[-1][1].embedder is not self.steps[0][1]:
+            self._check_embedder()
+            self.steps[-1][1].set_params(embedder=self.steps[0][1])
+
+    def _check_embedder(self) -> None:
+        """Refuse a detector with an embedder that differs from the first step."""
+        first, own = self.steps[0][1], self.steps[-1][1].embedder
+        if own is None or _are_alike(first, own):
+            return
+        raise ValueError(
+            f"The detector has an embedder of its own, {own!r}, which is not the pipeline's, "
+            f"{first!r}: images and names would go through different models. Leave the detector's "
+            "embedder=None; the first step is it (set_params(embedder=...) changes both)."
+        )
 
     def __sklearn_clone__(self) -> Self:
         """Clone, keeping the one embedder."""
         # scikit-learn's own clone compares each parameter with the one given, and the detector's
         # embedder is no longer that.
         steps = [(name, clone(step)) for name, step in self.steps]
+        if self._has_detector():
+            steps[-1][1].set_params(embedder=steps[0][1])
         return type(self)(
             steps,
             transform_input=clone(self.transform_input, safe=False),
@@ -80,8 +112,18 @@ class OODPipeline(Pipeline):
         -------
         self : object
         """
+        before = self.steps
         super().set_params(**params)
-        self._link()
+        if not self._has_detector():
+            return self
+
+        detector = self.steps[-1][1]
+        if detector is not before[-1][1]:
+            self._adopt()
+        elif detector.embedder is before[0][1]:
+            detector.set_params(embedder=self.steps[0][1])  # the embedder was exchanged, for both
+        else:
+            self._check_embedder()
         return self
 
     def fit(self, X: Any = None, y: Any = None, **params: Any) -> Self:
@@ -113,125 +155,12 @@ class OODPipeline(Pipeline):
         """Whether `fit` is given class names and no images (the names rule of the detectors)."""
         if X is None:
             return True
-        gave_names = self.steps[-1][1].classes is not None or is_string_sequence(y)
+        gave_names = self.steps[-1][1].classes is not None or isinstance(read_y(y), list)
         return is_string_sequence(X) and not gave_names
 
     def _rows(self, X: Any) -> Any:
         """Embeddings (n, D): X through all steps but the detector."""
         return self[:-1].transform(X)
-
-    @property
-    def threshold_(self) -> float | None:
-        """Threshold of the detector."""
-        return self.steps[-1][1].threshold_
-
-    @available_if_detector_has("predict_class")
-    def predict_class(self, X: Any) -> np.ndarray:
-        """Zero-shot class names; see the detector.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n,), str
-        """
-        return self._fitted_detector().predict_class(self._rows(X))
-
-    @available_if_detector_has("predict_confidence")
-    def predict_confidence(self, X: Any) -> np.ndarray:
-        """How surely each row would get the same label had fit seen other images; see the detector.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        return self._fitted_detector().predict_confidence(self._rows(X))
-
-    @available_if_detector_has("calibrate")
-    def calibrate(
-        self,
-        X_id: Any,
-        id_tpr: float = 0.95,
-        *,
-        by_class: Literal["shrunk", "strict"] | None = None,
-    ) -> Self:
-        """Set the detector's threshold from ID images.
-
-        Parameters
-        ----------
-        X_id : images or array-like of shape (n, D)
-            ID images used for nothing else.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep.
-        by_class : {"shrunk", "strict"} or None, default=None
-            P-values by predicted class; see the detector.
-
-        Returns
-        -------
-        self : object
-        """
-        self._fitted_detector().calibrate(self._rows(X_id), id_tpr, by_class=by_class)
-        return self
-
-    @available_if_detector_has("p_value")
-    def p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-values of "this image is ID", after :meth:`calibrate`; see the detector.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Small = unlike ID.
-        """
-        return self._fitted_detector().p_value(self._rows(X))
-
-    @available_if_detector_has("explain")
-    def explain(self, X: Any, top_k: int | None = 5) -> Any:
-        """Nearest class names and negative labels of each image; see the detector.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-        top_k : int or None, default=5
-            Labels a side; None = all.
-
-        Returns
-        -------
-        pandas.DataFrame, or list of dict where pandas is not installed
-        """
-        return self._fitted_detector().explain(self._rows(X), top_k)
-
-    @available_if_detector_has("partial_fit")
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Adapt a test-time detector to images and keep its state; see the detector.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images or embeddings.
-        y : ignored
-            Present for scikit-learn's API.
-
-        Returns
-        -------
-        self : object
-        """
-        self._link()
-        self.steps[-1][1].partial_fit(self._rows(X))
-        return self
 
     @available_if_detector_has("save")
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -251,6 +180,10 @@ class OODPipeline(Pipeline):
 
         write_detector(self._fitted_detector(), path, [name for name, _ in self.steps])
 
+    def _own_detector(self) -> Any:
+        self._link()
+        return self.steps[-1][1]
+
     def _fitted_detector(self) -> Any:
         check_is_fitted(self.steps[-1][1])
         return self.steps[-1][1]
@@ -266,7 +199,7 @@ def make_ood_pipeline(
     embedder : CLIPEmbedder or str
         First step; a string is a model name.
     detector : BaseOODDetector
-        Last step; its ``embedder`` parameter becomes the first step.
+        A clone of it, without its fit, is the last step, with the first step as its ``embedder``.
     memory : str, joblib.Memory or None, default=None
         As in scikit-learn's ``Pipeline``. Embeddings are cached by the embedder's own ``memory``.
     verbose : bool, default=False
@@ -275,6 +208,11 @@ def make_ood_pipeline(
     Returns
     -------
     OODPipeline
+
+    Raises
+    ------
+    ValueError
+        If the detector has an ``embedder`` that is not like the first step.
 
     Examples
     --------
@@ -286,8 +224,19 @@ def make_ood_pipeline(
     >>> pipe.fit(["cat", "dog"]).decision_function(np.ones((2, 8))).shape
     (2,)
     """
-    if isinstance(embedder, str):
-        embedder = check_embedder(embedder)
+    # The caller's own stay as they are, so that two pipelines of them are two.
+    embedder = check_embedder(embedder)
     return OODPipeline(
         [("embedder", embedder), ("detector", detector)], memory=memory, verbose=verbose
     )
+
+
+def _are_alike(first: Any, other: Any) -> bool:
+    """Whether two embedders are one, or equal in class and parameters; a string names a model."""
+    if isinstance(other, str):
+        other = check_embedder(other)
+    if other is first:
+        return True
+    if type(other) is not type(first) or not hasattr(first, "get_params"):
+        return False
+    return joblib.hash(first.get_params()) == joblib.hash(other.get_params())

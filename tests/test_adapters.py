@@ -1,5 +1,7 @@
 """The bridges to scikit-learn's outlier detectors and classifiers."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.base import clone, is_classifier, is_outlier_detector
@@ -14,6 +16,8 @@ from sklearn.model_selection import (
 )
 
 from dnm_sklearn import (
+    EmbeddingTable,
+    MaxLogitDetector,
     MCMDetector,
     NegLabelDetector,
     OODClassifier,
@@ -21,7 +25,12 @@ from dnm_sklearn import (
     make_ood_pipeline,
 )
 from dnm_sklearn.exceptions import UncalibratedThresholdWarning
-from dnm_sklearn.metrics import auroc_scorer
+from dnm_sklearn.metrics import (
+    aupr_scorer,
+    auroc_scorer,
+    fpr95_ood_positive_scorer,
+    fpr95_scorer,
+)
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 
 WORLD = make_ood_blobs()
@@ -135,3 +144,67 @@ def test_tuned_threshold_and_stratified_by_default():
     )
     assert scores.min() > 0.9
     assert clone(OODClassifier(neglabel(), ood_class=1)).ood_class == 1
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        WORLD.y,
+        WORLD.y.astype(bool),
+        np.where(WORLD.y == 1, "ood", "id"),
+        np.where(WORLD.y == 1, "ood", "seen"),
+        np.where(WORLD.y == 1, -1, 1),
+    ],
+    ids=["0/1", "bool", "id", "seen", "-1/+1"],
+)
+def test_every_scorer_has_the_right_sign_for_every_y_of_a_classifier(y):
+    classifier = OODClassifier(neglabel(), ood_class=y[WORLD.y == 1][0]).fit(WORLD.X, y)
+    assert auroc_scorer(classifier, WORLD.X, y) > 0.95
+    assert aupr_scorer(classifier, WORLD.X, y) > 0.95
+    assert fpr95_scorer(classifier, WORLD.X, y) > -0.2
+    assert fpr95_ood_positive_scorer(classifier, WORLD.X, y) > -0.2
+    folds = {"cv": CV, "error_score": "raise"}
+    assert cross_val_score(classifier, WORLD.X, y, scoring="roc_auc", **folds).min() > 0.9
+    assert cross_val_score(classifier, WORLD.X, y, scoring=auroc_scorer, **folds).min() > 0.9
+    with pytest.raises(ValueError, match="which the classifier was not fitted on"):
+        auroc_scorer(classifier, WORLD.X, np.full(len(y), 7))
+
+
+def test_outlier_adapter_reads_its_own_coding():
+    """-1 = OOD, +1 = ID, of which scikit-learn's scoring strings have the right sign."""
+    y = np.where(WORLD.y == 1, -1, 1)
+    want = SklearnOutlierAdapter(neglabel()).fit(WORLD.X, WORLD.y == 1)
+    adapter = SklearnOutlierAdapter(neglabel()).fit(WORLD.X, y)
+    assert adapter.threshold_ == want.threshold_
+    # With all rows inliers, as for novelty detection, nothing is OOD.
+    inliers = SklearnOutlierAdapter(neglabel()).fit(WORLD.X_id, np.ones(len(WORLD.X_id), int))
+    assert inliers.threshold_ == neglabel().fit(WORLD.X_id, [False] * len(WORLD.X_id)).threshold_
+    for scoring in ("roc_auc", auroc_scorer, aupr_scorer):
+        scores = cross_val_score(adapter, WORLD.X, y, cv=CV, scoring=scoring, error_score="raise")
+        assert scores.min() > 0.9
+
+
+@pytest.mark.parametrize(
+    "y", [WORLD.y, WORLD.y == 1, np.where(WORLD.y == 1, "ood", WORLD.names[0])]
+)
+def test_outlier_adapter_warns_where_a_scoring_string_turns_the_sign(y):
+    adapter = SklearnOutlierAdapter(neglabel())
+    with pytest.warns(UserWarning, match=r"wrong way round: pass y = np.where\(is_ood, -1, 1\)"):
+        adapter.fit(WORLD.X, y)
+    assert auroc_scorer(adapter, WORLD.X, y) > 0.9
+
+
+def test_a_detector_warns_where_a_scoring_string_turns_the_sign():
+    names = ["zebra", *WORLD.names]
+    table = EmbeddingTable(
+        names, np.vstack([WORLD.X_id.mean(axis=0), WORLD.table.encode_text(WORLD.names)])
+    )
+    detector = MaxLogitDetector(names, embedder=table)
+    y = np.where(WORLD.y == 1, "ood", "zebra")
+    with pytest.warns(UserWarning, match="greater label in y means ID.*auroc_scorer"):
+        detector.fit(WORLD.X, y)
+    assert auroc_scorer(detector, WORLD.X, y) > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.fit(WORLD.X, WORLD.y == 1)
+        detector.fit(WORLD.X, np.where(WORLD.y == 1, "ood", WORLD.names[0]))

@@ -11,8 +11,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import metrics
+from dnm_sklearn.calibration import conformal, thresholds
 
-SCORERS = [metrics.auroc_scorer, metrics.fpr95_scorer, metrics.aupr_scorer]
+SCORERS = [
+    metrics.auroc_scorer,
+    metrics.fpr95_scorer,
+    metrics.fpr95_ood_positive_scorer,
+    metrics.aupr_scorer,
+]
 
 
 def naive_fpr(score, is_ood, tpr, positive):
@@ -193,6 +199,8 @@ class TestScorers:
             names.tolist(),
         ):
             assert scorer(detector, X, y) == expected
+        indices = np.where(is_ood, -1, np.arange(len(is_ood)) % 5)
+        assert scorer(detector, X, indices) == expected
         renamed = np.where(is_ood, "unknown", "ood")
         assert scorer(Column(1, "unknown").fit(X), X, renamed) == expected
 
@@ -202,6 +210,9 @@ class TestScorers:
         assert metrics.auroc_scorer(detector, X, is_ood) == metrics.auroc(score, is_ood)
         assert metrics.fpr95_scorer(detector, X, is_ood) == -metrics.fpr_at_tpr(
             score, is_ood, positive="id"
+        )
+        assert metrics.fpr95_ood_positive_scorer(detector, X, is_ood) == -metrics.fpr_at_tpr(
+            score, is_ood, positive="ood"
         )
         assert metrics.aupr_scorer(detector, X, is_ood) == metrics.aupr(
             score, is_ood, positive="ood"
@@ -255,7 +266,7 @@ class TestScorers:
             ([0, 1, 2] * 20, "y must be 0/1"),
             (np.zeros((60, 2)), "y must be 1-D"),
             (["cat", "dog"] * 30, r"""None of the 60 rows is labelled "ood" .*'cat', 'dog'"""),
-            ([None, 1] * 30, "y must be 0/1"),
+            ([None, 1] * 30, r"y\[0\] is None"),
         ],
     )
     def test_other_y(self, data, y, match):
@@ -267,3 +278,14 @@ class TestScorers:
         X, is_ood = data
         with pytest.raises(TypeError, match="StandardScaler has no decision_function"):
             metrics.auroc_scorer(StandardScaler(), X, is_ood)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradient"])
+def test_torch_scores_of_any_kind(kind):
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([0.25, 0.75])
+    kinds = {"bfloat16": scores.bfloat16(), "gradient": scores.clone().requires_grad_(True)}
+    given_scores = kinds[kind]
+    assert metrics.auroc(given_scores, torch.tensor([False, True])) == pytest.approx(1.0)
+    assert thresholds.quantile_threshold(given_scores, keep=0.5) == pytest.approx(0.5, abs=0.26)
+    assert conformal.conformal_p_values(given_scores, given_scores).shape == (2,)

@@ -44,3 +44,5 @@ def test_what_cannot_be_split_is_told():
         next(held_out_classes(["cat", "dog"]))
     with pytest.raises(ValueError, match="n_splits=1 must be"):
         next(held_out_classes(["cat", "dog"], n_splits=1))
+    with pytest.raises(ValueError, match="class name of every row, as strings"):
+        next(held_out_classes([0, 1, 2]))

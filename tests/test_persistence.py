@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
+from fitting import y_for
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import Normalizer
@@ -21,7 +22,8 @@ from dnm_sklearn import (
     persistence,
 )
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import saving
+from dnm_sklearn.detectors import all_detectors, saving
+from dnm_sklearn.embedding import clip
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.exceptions import FileContentError
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
@@ -40,7 +42,8 @@ def fitted(**params):
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: f"{type(det).__name__}")
 def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     images = IMAGES * 5
-    detector.fit(images).calibrate(images)
+    y = y_for(detector, images)
+    detector.fit(images, y).calibrate(images)
     detector.save(tmp_path / "det.skops")
     again = load(tmp_path / "det.skops")
     assert type(again) is type(detector)
@@ -53,7 +56,7 @@ def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     assert {k: v for k, v in left.items() if k != "embedder"} == {
         k: v for k, v in right.items() if k != "embedder"
     }
-    again.fit(images)
+    again.fit(images, y)
     assert clone(again).embedder.get_params() == detector.embedder.get_params()
 
 
@@ -184,6 +187,43 @@ def test_no_model_is_loaded_and_precision_does_not_matter(tmp_path, monkeypatch)
         else:
             with pytest.raises(ValueError, match="another model"):
                 again.embedder_._check_identity()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", sorted(all_detectors()))
+def test_embeddings_need_no_model_whatever_is_asked(name, tmp_path, monkeypatch):
+    """Scores, decisions, guarantees, reasons and streams come from what the file holds."""
+    det = all_detectors()[name](WORLD.names, embedder=WORLD.table)
+    few = {"n_groups": 2, "n_activated": 2, "random_state": 0, "batch_size": 10}
+    parameters = det.get_params(deep=False)
+    det.set_params(**{key: value for key, value in few.items() if key in parameters}).fit()
+    expected = det.decision_function(WORLD.X)
+
+    model = "ViT-B-16-quickgelu/openai"
+    det.embedder_ = CLIPEmbedder(model)
+    with monkeypatch.context() as patched:
+        for attribute in ("fingerprint_", "logit_scale_", "embedding_dim_"):
+            value = getattr(WORLD.table, attribute)
+            patched.setattr(CLIPEmbedder, attribute, property(lambda self, value=value: value))
+        det.save(tmp_path / "det.skops")
+
+    def no_model(*args, **kwargs):
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(clip, "get_model", no_model)
+    again = load(tmp_path / "det.skops")
+    np.testing.assert_allclose(again.decision_function(WORLD.X), expected, rtol=1e-6)
+    again.calibrate(WORLD.X[:30])
+    assert np.isfinite(again.p_value(WORLD.X)).all()
+    assert np.isfinite(again.e_value(WORLD.X)).all()
+    assert len(again.predict_class(WORLD.X)) == len(WORLD.X)
+    assert len(again.explain(WORLD.X[:5]))
+    assert again.predict_proba(WORLD.X).shape == (len(WORLD.X), 2)
+    if again.info.test_time:
+        again.partial_fit(WORLD.X)
+        assert np.isfinite(np.concatenate(list(again.score_stream([WORLD.X, WORLD.X])))).all()
+        again.reset_adaptation()
+        np.testing.assert_allclose(again.decision_function(WORLD.X), expected, rtol=1e-6)
 
 
 def test_parameters_of_all_plain_kinds(tmp_path):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from dnm_sklearn import MCMDetector, NegLabelDetector, make_ood_pipeline
+from dnm_sklearn.metrics import auroc_scorer
+from dnm_sklearn.pipeline import OODPipeline
 from dnm_sklearn.testing import FakeEmbedder
 from dnm_sklearn.testing.instances import make_detectors
 
@@ -37,6 +40,109 @@ def test_one_embedder_after_anything(pipe):
     assert linked(clone(pipe).set_params(detector=MCMDetector(["a", "b"])))
     assert linked(pickle.loads(pickle.dumps(pipe)))
     assert linked(pickle.loads(pickle.dumps(clone(pipe).fit(IMAGES))))
+
+
+def test_the_callers_own_stay_as_they_are():
+    """Two pipelines of one detector do not know of each other."""
+    embedder, detector = FakeEmbedder(dim=16), neglabel()
+    pipes = [make_ood_pipeline(e, detector).fit(IMAGES) for e in (embedder, FakeEmbedder(dim=8))]
+    assert detector.embedder is None
+    assert not hasattr(detector, "class_embeddings_")
+    assert not hasattr(embedder, "n_features_in_")
+    alone = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).fit(IMAGES)
+    np.testing.assert_array_equal(
+        pipes[0].decision_function(IMAGES), alone.decision_function(IMAGES)
+    )
+    other = MCMDetector(["a", "b"])
+    pipes[0].set_params(detector=other)
+    assert other.embedder is None
+    direct = OODPipeline([("embedder", embedder), ("detector", other)])
+    assert other.embedder is None
+    assert direct[-1].embedder is embedder
+
+
+def test_another_embedder_of_the_detector_is_refused(pipe):
+    other = FakeEmbedder(dim=16, random_state=7)
+    with pytest.raises(ValueError, match="embedder of its own"):
+        make_ood_pipeline(FakeEmbedder(dim=16), neglabel().set_params(embedder=other))
+    with pytest.raises(ValueError, match="embedder of its own"):
+        clone(pipe).set_params(detector__embedder=other)
+    with pytest.raises(ValueError, match="embedder of its own"):
+        clone(pipe).set_params(detector=neglabel().set_params(embedder="glyphclip"))
+    changed = clone(pipe)
+    changed[-1].set_params(embedder=other)
+    with pytest.raises(ValueError, match="embedder of its own"):
+        changed.fit(IMAGES)
+    search = GridSearchCV(
+        clone(pipe),
+        {"detector__embedder": [other]},
+        scoring=auroc_scorer,
+        error_score="raise",
+        cv=2,
+    )
+    with pytest.raises(ValueError, match="embedder of its own"):
+        search.fit(IMAGES, np.arange(30) % 2 == 0)
+    # One like it is no other.
+    alike = neglabel().set_params(embedder=FakeEmbedder(dim=16))
+    assert make_ood_pipeline(FakeEmbedder(dim=16), alike)[-1].embedder.dim == 16
+    named = MCMDetector(["a", "b"], embedder="glyphclip")
+    assert make_ood_pipeline("glyphclip", named)[-1].embedder.model == "glyphclip"
+
+
+def test_a_cached_pipeline_keeps_one_embedder(tmp_path):
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), neglabel(), memory=str(tmp_path))
+    want = make_ood_pipeline(FakeEmbedder(dim=16), neglabel()).fit(IMAGES)
+    for _ in range(2):
+        scores = pipe.fit(IMAGES).decision_function(IMAGES)
+        np.testing.assert_array_equal(scores, want.decision_function(IMAGES))
+
+
+@pytest.mark.parametrize("det", make_detectors(embedder=None), ids=lambda det: type(det).__name__)
+def test_whatever_a_detector_offers_its_pipeline_offers(det):
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), det)
+    for offers in (det, pipe):
+        assert not hasattr(offers, "threshold_")
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40, 16))
+    pipe.set_params(detector__contamination=0.2).fit(rows).calibrate(rows)
+    alone = pipe[-1]
+    own = {"info", "failures_"}  # of the class, and of the embedder that reads the images
+    for name in dir(alone):
+        routing = name.startswith("set_") and name.endswith("_request")
+        if name.startswith("_") or routing or name in own:
+            continue
+        if not callable(getattr(alone, name, None)):
+            continue
+        assert callable(getattr(pipe, name)), name
+    for name in ("threshold_", "decision_scores_", "labels_"):
+        np.testing.assert_array_equal(getattr(pipe, name), getattr(alone, name))
+    np.testing.assert_array_equal(pipe.e_value(rows), alone.e_value(rows))
+    assert pipe.drift_alarm(alpha=0.2).alpha == 0.2
+    np.testing.assert_array_equal(
+        pipe.predict_with_rejection(rows, T=1), alone.predict_with_rejection(rows, T=1)
+    )
+    assert pipe.compute_rejection_stats(T=1) == alone.compute_rejection_stats(T=1)
+
+
+def test_streams_are_forwarded():
+    det = next(det for det in make_detectors(embedder=None) if hasattr(det, "score_stream"))
+    pipe = make_ood_pipeline(FakeEmbedder(dim=16), det).fit()
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    alone = clone(det).set_params(embedder=FakeEmbedder(dim=16)).fit()
+    batches = [slice(0, 10), slice(10, 30)]
+    got = list(pipe.score_stream(IMAGES[batch] for batch in batches))
+    want = list(alone.score_stream(rows[batch] for batch in batches))
+    np.testing.assert_array_equal(np.concatenate(got), np.concatenate(want))
+    assert pipe[-1].n_seen_ == 30
+    assert pipe.reset_adaptation() is pipe
+    assert pipe[-1].n_seen_ == 0
+
+
+def test_pyods_fit_predict_score_through_a_pipeline(pipe):
+    is_ood = np.arange(30) % 2 == 0
+    rows = FakeEmbedder(dim=16).transform(IMAGES)
+    alone = neglabel().set_params(embedder=FakeEmbedder(dim=16))
+    assert pipe.fit_predict_score(IMAGES, is_ood) == alone.fit_predict_score(rows, is_ood)
 
 
 def test_pipeline_is_the_detector_on_embeddings(pipe):
@@ -82,7 +188,8 @@ def test_forwards(pipe, tmp_path):
 def test_partial_fit_is_forwarded_where_there_is_one():
     adaptive = [det for det in make_detectors() if hasattr(det, "partial_fit")]
     for det in adaptive:
-        pipe = make_ood_pipeline(FakeEmbedder(dim=16), clone(det))
+        det.set_params(embedder=None)
+        pipe = make_ood_pipeline(FakeEmbedder(dim=16), det)
         assert pipe.partial_fit(IMAGES) is pipe
         rows = FakeEmbedder(dim=16).transform(IMAGES)
         alone = clone(det).set_params(embedder=FakeEmbedder(dim=16)).partial_fit(rows)

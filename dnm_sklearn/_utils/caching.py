@@ -4,22 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
-from threading import Lock
 from types import FunctionType
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from sklearn.utils.validation import check_memory
 
-__all__ = ["RecentResults", "as_memory", "cached"]
+from dnm_sklearn._utils.forks import ForkSafeLock
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.exceptions import CacheWriteWarning
+
+__all__ = [
+    "RecentResults",
+    "as_memory",
+    "cache_folder",
+    "cached",
+    "forget_recent_results",
+    "warn_unsaved",
+]
 
 Result = TypeVar("Result")
 
 
+def cache_folder(memory: Any) -> str | None:
+    """Give the folder that a parameter ``memory`` names; None where nothing is kept.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn._utils.caching import cache_folder
+    >>> cache_folder(Path("cache")), cache_folder(None)
+    ('cache', None)
+    """
+    if memory is None:
+        return None
+    folder = memory if isinstance(memory, (str, os.PathLike)) else memory.location
+    return None if folder is None else os.path.expanduser(folder)
+
+
 def as_memory(memory: Any) -> Any:
     """Give the ``joblib.Memory`` that a parameter ``memory`` stands for: a folder, a cache or None.
+
+    A folder that cannot be made or written to costs a warning; then nothing is kept.
 
     Examples
     --------
@@ -28,15 +58,30 @@ def as_memory(memory: Any) -> Any:
     >>> as_memory(Path("cache")).location, as_memory(None).location
     ('cache', None)
     """
-    # scikit-learn's own function refuses a pathlib.Path.
-    folder = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+    # scikit-learn's own function refuses a pathlib.Path, and takes a tilde as it is.
+    if isinstance(memory, (str, os.PathLike)) and os.fspath(memory):
+        memory = cache_folder(memory)
 
-    # joblib keeps pickles: whoever may write here may run code. A folder that exists keeps its
-    # mode, and one that cannot be made is told by joblib.
-    if isinstance(folder, str) and folder:
+        # joblib keeps pickles: whoever may write here may run code. A folder that exists keeps its
+        # mode, and one that cannot be made is told by joblib.
         with contextlib.suppress(OSError):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-    return check_memory(folder)
+            os.makedirs(memory, mode=0o700, exist_ok=True)
+    try:
+        return check_memory(memory)
+    except OSError as error:
+        warn_unsaved(memory, error, "Embeddings of texts")
+        return check_memory(None)
+
+
+def warn_unsaved(folder: Any, error: Exception, what: str) -> None:
+    """Say that results are right but not kept."""
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    warn(
+        f"{what} could not be saved in the cache folder {folder} ({reason}). Results are complete "
+        "but will be computed again next time: free some space, make the folder writable, or "
+        "point memory= elsewhere.",
+        CacheWriteWarning,
+    )
 
 
 def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:
@@ -45,6 +90,8 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     joblib keeps in a process which functions' code it has recorded, not where. In a second folder
     the record is therefore missing, and the next process takes the results there for those of other
     code and computes them again. A copy of the function is new to joblib in every folder.
+
+    A cache that cannot be read or written to costs a warning.
 
     Parameters
     ----------
@@ -75,7 +122,35 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     update_wrapper(own, function)
     own.__dict__.pop("__wrapped__")
 
-    return memory.cache(own, ignore=list(ignore))
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return memory.cache(own, ignore=list(ignore))(*args, **kwargs)
+        except Exception as error:
+            if _came_from(own, error):
+                raise
+            fault = error
+
+        # Outside the handler, so that an error of the function is not told as one of the cache.
+        warn_unsaved(memory.location, fault, "Embeddings of texts and mined labels")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _came_from(function: FunctionType, error: Exception) -> bool:
+    """Whether an error was raised in a function, not in the cache around it."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is function.__code__ for frame, _ in frames)
+
+
+# Results in memory, so that all of them can be forgotten at once.
+_all_recent: WeakSet[Any] = WeakSet()
+
+
+def forget_recent_results() -> None:
+    """Free what is kept in this process."""
+    for recent in list(_all_recent):
+        recent.forget()
 
 
 class RecentResults(Generic[Result]):
@@ -91,8 +166,9 @@ class RecentResults(Generic[Result]):
 
     def __init__(self, max_items: int) -> None:
         self.max_items = max_items
+        _all_recent.add(self)
         self._results: OrderedDict[Hashable, Result] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """Give the result of a key, computed now if it is not among the last few that were used."""
@@ -111,3 +187,8 @@ class RecentResults(Generic[Result]):
                 self._results.popitem(last=False)
 
         return result
+
+    def forget(self) -> None:
+        """Keep nothing of what was computed."""
+        with self._lock:
+            self._results.clear()

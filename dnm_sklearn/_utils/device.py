@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dnm_sklearn._utils.forks import torch_was_forked
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,7 +59,12 @@ def resolve_device(device: Any) -> torch.device:
 
 @contextmanager
 def torch_threads(n_threads: int | None) -> Iterator[None]:
-    """Limit the threads in which torch computes, and restore them afterwards; None = no limit."""
+    """Limit the threads in which torch computes, and restore them afterwards; None = no limit.
+
+    In a forked process it is one thread always: torch would wait for those of the parent.
+    """
+    if torch_was_forked():
+        n_threads = 1
     if n_threads is None:
         yield
         return

@@ -7,7 +7,7 @@ from ``X`` if it is a one-dimensional sequence of strings and neither of the oth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,19 @@ from dnm_sklearn._utils.names import (
     check_not_image_paths,
     is_string_sequence,
     raise_why_no_names,
+    strip_names,
     unique_names,
 )
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn._utils.y_column import read_y
 
-__all__ = ["ResolvedLabels", "resolve_labels", "row_is_ood"]
+__all__ = [
+    "ResolvedLabels",
+    "from_outlier_coding",
+    "greater_label_is_ood",
+    "resolve_labels",
+    "row_is_ood",
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class ResolvedLabels:
         Rows known to be OOD; None if ``y`` said nothing of it.
     class_index : ndarray of int of shape (n,), or None
         Index into ``class_names`` for each row (-1 for OOD rows); None if unknown.
+    is_zero_or_one : bool
+        Whether `y` was numbers in {0, 1}: read as ID and OOD, but perhaps meant as class indices.
     """
 
     class_names: list[str]
@@ -48,12 +59,26 @@ class ResolvedLabels:
     images: Any
     is_ood: np.ndarray | None
     class_index: np.ndarray | None
+    is_zero_or_one: bool = False
 
     def take(self, rows: np.ndarray) -> ResolvedLabels:
         """Keep what is known of the rows of a bool mask (the images themselves are dropped)."""
         is_ood = None if self.is_ood is None else self.is_ood[rows]
         class_index = None if self.class_index is None else self.class_index[rows]
-        return ResolvedLabels(self.class_names, self.prompts, None, is_ood, class_index)
+        return replace(self, images=None, is_ood=is_ood, class_index=class_index)
+
+    def merge(self, first: np.ndarray) -> ResolvedLabels:
+        """Make one class of several: `first` (K,) has the index of each class's first double."""
+        kept, position = np.unique(first, return_inverse=True)
+        class_index = self.class_index
+        if class_index is not None:
+            class_index = np.where(class_index < 0, -1, position[class_index])
+        return replace(
+            self,
+            class_names=[self.class_names[i] for i in kept],
+            prompts=[self.prompts[i] for i in kept],
+            class_index=class_index,
+        )
 
 
 def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> ResolvedLabels:
@@ -68,21 +93,24 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
     >>> resolve_labels(["cat", "dog", "cat"], None, None).class_names
     ['cat', 'dog']
     """
-    y = _column(y)
-    images, labels = X, y
+    labels = read_y(y)
+    images = X
 
+    # Position of each entry of `classes`, where names may repeat, among the distinct names.
+    position = None
     if classes is not None:
-        names, prompts = _names_from_classes(classes)
-    elif is_string_sequence(y):
-        names = [name for name in unique_names(y, "y") if name != ood_label]
+        names, prompts, position = _names_from_classes(classes)
+    elif isinstance(labels, list):
+        names = [name for name in unique_names(labels, "y") if name != ood_label]
         prompts = [[name] for name in names]
         if X is None:
             check_not_image_paths(names)
+            labels = None
     elif is_string_sequence(X):
         check_not_image_paths(list(X))
         names = unique_names(X, "X")
         prompts = [[name] for name in names]
-        images, labels = None, None
+        images = None
     else:
         raise_why_no_names("y", y)
         raise_why_no_names("X", X)
@@ -100,30 +128,45 @@ def resolve_labels(X: Any, y: Any, classes: Any, ood_label: str = "ood") -> Reso
         raise ValueError(
             f"No class names: y holds only the ood_label {ood_label!r}. Give `classes=[...]`."
         )
+    if images is None and labels is not None:
+        raise ValueError(
+            "y labels the rows of X, and there are no images in X: leave y out, or give the images "
+            "as X and the class names as `classes=[...]` in the constructor."
+        )
 
     if images is None or labels is None:
         return ResolvedLabels(names, prompts, images, None, None)
 
-    n_rows, n_labels = _length(images), _length(labels)
-    if n_rows != n_labels:
+    n_rows = _length(images)
+    if n_rows != len(labels):
         raise ValueError(
-            f"X has {n_rows} rows and y has {n_labels} entries; y labels the rows of X. To give "
+            f"X has {n_rows} rows and y has {len(labels)} entries; y labels the rows of X. To give "
             "class names beside unlabelled images use `classes=[...]` in the constructor."
         )
+    if isinstance(labels, list):
+        index = _index_of(labels, names, ood_label)
+        return ResolvedLabels(names, prompts, images, index < 0, index)
 
     # Only the parameter fixes which class an index means; names out of y depend on its rows.
-    is_ood = row_is_ood(labels, ood_label, len(names) if classes is not None else None)
-    class_index = _class_index(labels, names, ood_label, is_ood)
-    return ResolvedLabels(names, prompts, images, is_ood, class_index)
+    assert position is not None
+    is_ood = _is_ood_of_numbers(labels, n_classes=len(position))
+    if is_ood is None and len(labels):
+        _warn_without_reading(labels, len(position))
+
+    class_index = None
+    if is_ood is not None and _are_class_indices(labels):
+        class_index = np.where(is_ood, -1, position[labels.astype(int)])
+    is_zero_or_one = is_ood is not None and class_index is None and labels.dtype.kind != "b"
+    return ResolvedLabels(names, prompts, images, is_ood, class_index, is_zero_or_one)
 
 
-def row_is_ood(y: Any, ood_label: str = "ood", n_classes: int | None = None) -> np.ndarray | None:
+def row_is_ood(y: Any, ood_label: str = "ood") -> np.ndarray | None:
     """Read which rows `y` marks as OOD: bool of shape (n,), or None if it says nothing of OOD.
 
-    Strings are class names or `ood_label`; bool, and numbers in {0, 1}, mean 1 = OOD; with
-    `n_classes`, integers in ``0..n_classes - 1`` that include others are class indices, all ID. A
-    table of one column is that column. scikit-learn's outlier coding -1 / +1, of the opposite sign,
-    and missing labels are errors.
+    Strings are class names or `ood_label`; bool, and numbers in {0, 1}, mean 1 = OOD; of integers
+    with -1 among them, the others not negative, -1 = OOD. A table of one column is that column.
+    scikit-learn's outlier coding -1 / +1, of the opposite sign, other negative numbers and missing
+    labels are errors.
 
     Examples
     --------
@@ -131,41 +174,118 @@ def row_is_ood(y: Any, ood_label: str = "ood", n_classes: int | None = None) -> 
     >>> row_is_ood(["cat", " ood "]).tolist(), row_is_ood([0, 1]).tolist()
     ([False, True], [False, True])
     """
-    y = _column(y)
-    if is_string_sequence(y):
-        return np.array([label.strip() == ood_label for label in y], dtype=bool)
+    labels = read_y(y)
+    if labels is None:
+        return None
+    if isinstance(labels, list):
+        return np.array([label.strip() == ood_label for label in labels], dtype=bool)
+    return _is_ood_of_numbers(labels)
 
-    values = _numbers(y)
-    if values.ndim != 1:
-        raise ValueError(f"y must be 1-D, one entry per row, got shape {values.shape}.")
+
+def from_outlier_coding(y: Any) -> Any:
+    """Read scikit-learn's outlier coding (-1 = OOD, +1 = ID) as bool, True = OOD; any other as is.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.labels import from_outlier_coding
+    >>> from_outlier_coding([1, -1]).tolist(), from_outlier_coding([0, 1])
+    ([False, True], [0, 1])
+    """
+    labels = read_y(y)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind == "b" or not len(labels):
+        return y
+    return labels == -1 if np.isin(labels, (-1, 1)).all() else y
+
+
+def greater_label_is_ood(y: Any, ood_label: str = "ood") -> bool | None:
+    """Of a `y` with two labels, whether the greater marks OOD rows; None of any other `y`.
+
+    The scoring strings of scikit-learn take the greater label for the one that scores higher.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.labels import greater_label_is_ood
+    >>> greater_label_is_ood(["cat", "ood"]), greater_label_is_ood(["ood", "zebra"])
+    (True, False)
+    """
+    labels = read_y(y)
+    if labels is None or len(np.unique(labels)) != 2:
+        return None
+    is_ood = row_is_ood(y, ood_label)
+    if is_ood is None or is_ood.all() or not is_ood.any():
+        return None
+    return bool(is_ood[np.argmax(labels)])
+
+
+def _is_ood_of_numbers(values: np.ndarray, n_classes: int | None = None) -> np.ndarray | None:
+    """Rows that numbers mark as OOD, or None where they have no reading.
+
+    `n_classes`: how many classes an index may mean; None where that is not known.
+    """
     if values.dtype.kind == "b":
         return values
-    if values.dtype.kind not in "iuf" or values.size == 0:
+    if values.size == 0:
         return None
 
-    missing = np.isnan(values)
-    unique = set(np.unique(values[~missing]).tolist())
-    if missing.any() and unique <= {0, 1}:
-        raise _missing_label(int(np.flatnonzero(missing)[0]), np.nan)
-    if missing.any():
-        return None
-    if unique <= {0, 1}:
+    unique = np.unique(values)
+    if np.isin(unique, (0, 1)).all():
         return values == 1
-    if unique <= {-1, 1}:
+    if np.isin(unique, (-1, 1)).all():
         raise ValueError(
             "y holds -1 and +1, scikit-learn's outlier coding (-1 = outlier), but y must be 0/1 "
-            "here, with 1 = OOD: pass y == -1, or set y = (y == -1).astype(int)."
+            "here, with 1 = OOD: pass y == -1, or set y = (y == -1).astype(int). "
+            "SklearnOutlierAdapter takes it as it is."
         )
 
-    integers = all(float(value).is_integer() for value in unique)
-    if n_classes is not None and integers and min(unique) >= 0 and max(unique) < n_classes:
-        return np.zeros(values.size, dtype=bool)
+    # -1 is OOD in the image lists of OpenOOD and in pytorch-ood. No other negative number has a
+    # meaning, and neither -1 nor they come by accident.
+    no_index = unique[(unique < -1) | (unique % 1 != 0)]
+    if n_classes is not None:
+        no_index = np.union1d(no_index, unique[unique >= n_classes])
+    if unique[0] < 0 and len(no_index):
+        raise ValueError(
+            f"y holds {_shown(no_index)}: beside -1 = OOD only class indices may stand"
+            f"{'' if n_classes is None else f', 0..{n_classes - 1}'}. Give class names and the "
+            "ood_label, or bool (True = OOD)."
+        )
 
-    return None
+    if unique[0] < 0:
+        return values == -1
+    if n_classes is None or len(no_index):
+        return None
+    return np.zeros(values.size, dtype=bool)
 
 
-def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
-    """Class names of the parameter, and for each the texts that stand for it."""
+def _are_class_indices(values: np.ndarray) -> bool:
+    """Whether numbers that have a reading are class indices: those in {0, 1} say ID or OOD."""
+    if values.dtype.kind == "b":
+        return False
+    return bool(values.size and (values.max() > 1 or values.min() < 0))
+
+
+def _warn_without_reading(values: np.ndarray, n_classes: int) -> None:
+    """Say that y is not used. No error: scikit-learn's checks fit outlier detectors on any y."""
+    unique = np.unique(values)
+    no_index = unique[(unique % 1 != 0) | (unique >= n_classes)]
+    warn(
+        f"y is not used: it holds {_shown(no_index)}, and numbers must be 0 = ID and 1 = OOD, or "
+        f"indices of the {n_classes} classes, 0..{n_classes - 1} (-1 = OOD). Give class names and "
+        "the ood_label, or bool (True = OOD)."
+    )
+
+
+def _shown(values: np.ndarray) -> str:
+    """The first few numbers for a message."""
+    listed = ", ".join(f"{value:g}" for value in values[:5].tolist())
+    return listed + (", ..." if len(values) > 5 else "")
+
+
+def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]], np.ndarray]:
+    """Class names of the parameter, for each the texts that stand for it, and where entries went.
+
+    The last is the index of each entry of `classes` among the names: an index in y counts entries,
+    also those that repeat a name, as two of open_clip's thousand names of ImageNet do.
+    """
     check_is_list("classes", classes)
     if len(classes) == 0:
         raise ValueError(
@@ -173,12 +293,14 @@ def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
             "y or X."
         )
     if not isinstance(classes, Mapping):
-        names = unique_names(classes, "classes")
-        return names, [[name] for name in names]
+        given = strip_names(classes, "classes")
+        names = list(dict.fromkeys(given))
+        place = {name: i for i, name in enumerate(names)}
+        return names, [[name] for name in names], np.array([place[name] for name in given])
 
     prompts_of: dict[str, list[str]] = {}
-    for given, variants in classes.items():
-        (name,) = unique_names([given], "The names in classes")
+    for raw, variants in classes.items():
+        (name,) = unique_names([raw], "The names in classes")
         if name in prompts_of:
             raise ValueError(
                 f"classes has two entries for {name!r} (names are stripped); join them into one."
@@ -186,30 +308,14 @@ def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]]]:
         texts = [variants] if isinstance(variants, str) else list(variants)
         prompts_of[name] = unique_names(texts, f"classes[{name!r}]") if texts else [name]
 
-    return list(prompts_of), list(prompts_of.values())
-
-
-def _class_index(
-    labels: Any, names: Sequence[str], ood_label: str, is_ood: np.ndarray | None
-) -> np.ndarray | None:
-    """Class of each row (-1 = OOD), or None where the labels do not tell it."""
-    if is_string_sequence(labels):
-        return _index_of([label.strip() for label in labels], names, ood_label)
-    if is_ood is None:
-        return None
-
-    # Numbers in {0, 1} say ID or OOD; only a greater one shows that they are class indices.
-    numbers = _numbers(labels)
-    if numbers.dtype.kind == "b" or numbers.max(initial=0) <= 1:
-        return None
-
-    return numbers.astype(int)
+    return list(prompts_of), list(prompts_of.values()), np.arange(len(prompts_of))
 
 
 def _index_of(labels: Sequence[str], names: Sequence[str], ood_label: str) -> np.ndarray:
     """Position of each label among the names, -1 for the ood_label."""
     position = {name: i for i, name in enumerate(names)}
     position[ood_label] = -1
+    labels = [label.strip() for label in labels]
     for label in labels:
         if label not in position:
             hint = did_you_mean(label, position, n=1, cutoff=0.6)
@@ -220,47 +326,6 @@ def _index_of(labels: Sequence[str], names: Sequence[str], ood_label: str) -> np
             )
 
     return np.array([position[label] for label in labels], dtype=int)
-
-
-def _numbers(y: Any) -> np.ndarray:
-    """Array of `y`, with objects that are numbers (pandas's nullable columns) as numbers.
-
-    Strings among other things are an error: a missing label would else make all others be ignored.
-    """
-    values = np.asarray(y)
-    if values.dtype.kind == "U":  # of a mixed list, numpy makes strings of everything in it
-        values = np.asarray(y, dtype=object)
-
-    if values.dtype.kind != "O":
-        return values
-
-    entries = values.ravel()
-    kinds = {type(entry) for entry in entries}
-    if any(issubclass(kind, str) for kind in kinds):
-        for row, entry in enumerate(entries):
-            if not isinstance(entry, str):
-                raise _missing_label(row, entry)
-    elif all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
-        return values.astype(bool)
-    elif all(issubclass(kind, (int, float, np.number, np.bool_)) for kind in kinds):
-        return values.astype(float)
-
-    return values
-
-
-def _missing_label(row: int, value: Any) -> ValueError:
-    return ValueError(
-        f"y[{row}] is {value!r}, but y must say of every row what it is: a class name or the "
-        "ood_label, or 0 (ID) or 1 (OOD). Leave rows without a label out of X and y."
-    )
-
-
-def _column(y: Any) -> Any:
-    """A table of one column (a data frame, an array of shape (n, 1)) as that column."""
-    if isinstance(y, (list, tuple)) and len(y) > 0 and isinstance(y[0], (list, tuple)):
-        y = np.asarray(y, dtype=object)
-    shape: tuple[int, ...] = getattr(y, "shape", ())
-    return np.asarray(y).ravel() if len(shape) == 2 and shape[1] == 1 else y
 
 
 def _length(values: Any) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.exceptions import InvalidNamesError
 
 __all__ = [
@@ -20,26 +22,22 @@ __all__ = [
     "unique_names",
 ]
 
-_IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-)
+
+# No tokenizer or file takes one.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def is_string_sequence(values: Any) -> bool:
-    """Whether `values` is a one-dimensional sequence of strings, not empty: list, array, Series."""
+    """Whether `values` is a sequence of strings, not empty: list, array, column of any library."""
     if values is None or isinstance(values, (str, bytes, Mapping)):
         return False
-    if isinstance(values, (list, tuple)):
+    # The columns of Hugging Face's datasets are sequences too. The first entry tells nearly always,
+    # so that no other image of a column of images is decoded.
+    if isinstance(values, Sequence):
         return len(values) > 0 and all(isinstance(value, str) for value in values)
+    # An array of Arrow has neither dtype nor shape.
+    if hasattr(values, "__array__") and not hasattr(values, "dtype"):
+        values = np.asarray(values)
 
     dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", None)
     if dtype is None or shape is None or len(shape) != 1 or shape[0] == 0:
@@ -82,6 +80,12 @@ def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
         if not isinstance(name, str):
             raise InvalidNamesError(
                 f"{what}[{i}] is {name!r} of type {_type(name)}; every name must be a string."
+            )
+        if not name.isascii() and _HALF_CHARACTER.search(name):
+            raise InvalidNamesError(
+                f"{what}[{i}] is {name!r}, which holds half of a character: it was read as another "
+                "encoding than its own, or is the name of a file or folder that is not in UTF-8. "
+                "Rename it."
             )
 
     return [str(name) for name in listed]  # plain str where numpy's str_ was given
@@ -154,7 +158,7 @@ def raise_why_no_names(what: str, value: Any) -> None:
 
 def check_not_image_paths(names: Sequence[str]) -> None:
     """Raise for names that end like the files of images, which are probably meant as images."""
-    paths = [name for name in names if name.strip().lower().endswith(_IMAGE_SUFFIXES)]
+    paths = [name for name in names if name.strip().lower().endswith(IMAGE_SUFFIXES)]
     if paths:
         raise InvalidNamesError(
             f"{paths[0]!r} looks like the path of an image, not a class name ({len(paths)} such of "
@@ -173,7 +177,7 @@ def _raise_single_string(what: str, text: str) -> None:
         raise InvalidNamesError(
             f"{what} is the single string {text!r}; a list of class names is wanted: [{text!r}]."
         )
-    if text.lower().endswith(_IMAGE_SUFFIXES):
+    if text.lower().endswith(IMAGE_SUFFIXES):
         raise InvalidNamesError(
             f"{what} is the path of one image, {text!r}; give images as a list, [{text!r}], and "
             "the class names as `classes=[...]` in the constructor."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["csv_row", "latex_text", "markdown_text", "one_line", "visible"]
+__all__ = ["csv_row", "file_name_text", "latex_text", "markdown_text", "one_line", "visible"]
 
 # What stands in the place of each character that is taken out.
 _MARK = "\ufffd"
@@ -22,6 +22,9 @@ _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\u
 # tags, which carry text that nobody sees.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 _HARMFUL = re.compile(f"[{_CONTROLS}{_DIRECTIONS}]")
+
+# How Python reads the bytes 0x80 to 0xff of a file's name that is not in UTF-8.
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 # A spreadsheet runs a cell that starts like this (the full-width forms included) as a formula.
 _FORMULA = re.compile("[=+\\-@\t\r\n|\uff1d\uff0b\uff0d\uff20]")
@@ -46,6 +49,21 @@ def visible(text: object) -> str:
     ('cat�[2J', 'two\nlines')
     """
     return _HARMFUL.sub(_MARK, str(text))
+
+
+def file_name_text(name: str) -> str:
+    r"""Return a file's name or path as text, with ``\xNN`` for each byte that is no UTF-8.
+
+    Python stands such bytes, of old archives and disks, for halves of characters that no file may
+    hold.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.safe_text import file_name_text
+    >>> print(file_name_text("caf\udce9.png"))
+    caf\xe9.png
+    """
+    return _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
 
 
 def one_line(text: object) -> str:

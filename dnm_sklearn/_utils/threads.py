@@ -14,13 +14,13 @@ waits for none of them.
 from __future__ import annotations
 
 import ctypes
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from typing import Any, TypeVar
+
+from dnm_sklearn._utils.forks import ForkSafeLock
 
 __all__ = ["Threads"]
 
@@ -28,7 +28,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Held by the context that limits BLAS: two that restored what they found could leave it at one.
-_BLAS_LOCK = threading.Lock()
+_BLAS_LOCK = ForkSafeLock()
 
 # Multiplications of a product from which threads pay: threads cost about 1 ms, these about 5.
 _WORTH_THREADS = 2**28
@@ -115,14 +115,3 @@ def _use_one_torch_thread() -> None:
     torch.get_num_threads()
     _thread_pools("openmp").limit(limits=1)
     _set_mkl_threads(1)
-
-
-def _renew_lock() -> None:
-    """Make a new lock in a forked process: the thread that held the old one may not be there."""
-    global _BLAS_LOCK
-    _BLAS_LOCK = threading.Lock()
-
-
-# Windows has no fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)

@@ -71,8 +71,8 @@ def read_bytes(
         # Python takes the memory that it is asked for at once: ask for what the file has, and one
         # byte more, for a file may grow while it is read.
         stated = os.fstat(file.fileno()).st_size
-        content = file.read(min(stated, largest) + 1)
-    if len(content) > largest:
+        content = b"" if stated > largest else file.read(stated + 1)
+    if max(stated, len(content)) > largest:
         raise error(
             f"{path} is larger than {largest} bytes, more than such a file can need; it is "
             "something else, or damaged."

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import as_floats
+
 __all__ = ["FORMS", "largest_stratum", "shrunk_p_values", "strict_p_values"]
 
 # A class with fewer images in the bag is pooled with the others of its kind: with 19 calibration
@@ -152,7 +154,7 @@ def largest_stratum(calibration_classes: Any) -> int:
 
 def _arrays(*arrays: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The four arguments as arrays, calibration images sorted by score."""
-    x, known = np.asarray(arrays[0], dtype=float), np.asarray(arrays[2], dtype=float)
+    x, known = as_floats(arrays[0]), as_floats(arrays[2])
     k, known_classes = np.asarray(arrays[1]), np.asarray(arrays[3])
     order = np.argsort(known, kind="stable")
     return x, k, known[order], known_classes[order]

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import as_floats
+
 __all__ = [
     "ConformalTestMartingale",
     "calibration_threshold",
@@ -110,7 +112,7 @@ def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
     [0.25, 0.75]
     """
     ordered = np.sort(_checked_scores(calibration_scores))
-    values = np.asarray(scores, dtype=float)
+    values = as_floats(scores)
 
     # side="left": a calibration score equal to the image's counts as "at least as large".
     at_least = len(ordered) - np.searchsorted(ordered, values, side="left")
@@ -191,7 +193,7 @@ def conformal_e_values(log_values: Any, calibration_log_values: Any) -> np.ndarr
     known = _checked_scores(calibration_log_values)
 
     # v / (v + sum) = expit(log v - log sum): nothing is exponentiated that could overflow.
-    log_ratio = np.asarray(log_values, dtype=float) - logsumexp(known)
+    log_ratio = as_floats(log_values) - logsumexp(known)
     return (len(known) + 1) * expit(log_ratio)
 
 
@@ -230,12 +232,12 @@ def label_e_values(
     """
     from scipy.special import expit
 
-    ratios = np.asarray(log_ratios, dtype=float)
-    sums = np.asarray(calibration_log_sums, dtype=float)
+    ratios = as_floats(log_ratios)
+    sums = as_floats(calibration_log_sums)
 
     weights = np.ones(len(sums))
     if log_weights is not None:
-        weights = np.exp(np.asarray(log_weights, dtype=float))
+        weights = np.exp(as_floats(log_weights))
     # A weighted mean of e-values is an e-value only where the weights have mean at most 1.
     if weights.mean() > 1 + _ROUNDING:
         raise ValueError(
@@ -246,7 +248,7 @@ def label_e_values(
 
 def _checked_scores(scores: Any) -> np.ndarray:
     """Scores of calibration images (n,), of which there must be one at least and no NaN."""
-    values = np.asarray(scores, dtype=float).ravel()
+    values = as_floats(scores).ravel()
     n_nan = int(np.isnan(values).sum())
     if len(values) == 0:
         raise ValueError("There are 0 calibration scores: give at least one ID image.")
@@ -346,7 +348,7 @@ class ConformalTestMartingale:
         self : ConformalTestMartingale
             The alarm, with its attributes brought up to date.
         """
-        for score in np.asarray(scores, dtype=float).ravel().tolist():
+        for score in as_floats(scores).ravel().tolist():
             if np.isnan(score):
                 continue
             p_value = self._p_value(score)
@@ -413,7 +415,7 @@ class _Bets:
 
     def gains(self, p: Any) -> np.ndarray:
         """What each expert makes of one unit of capital at p-values (...); (..., experts)."""
-        column = np.asarray(p, dtype=float)[..., None]
+        column = as_floats(p)[..., None]
 
         # 1 - a + a [p <= c] / c
         below = (column <= self._level) / self._level

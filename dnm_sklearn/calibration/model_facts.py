@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import as_floats
+
 __all__ = ["ModelFacts", "add_model_facts", "measure_model_facts", "model_facts"]
 
 # Fewer images leave the 5 % quantile uncertain by more than 0.005 (in nine draws of ten), and fewer
@@ -152,7 +154,7 @@ def measure_model_facts(cosines: Any, labels: Any, *, n_bootstrap: int = 1000) -
     >>> round(measured["median"], 3), measured["n_classes"]
     (0.317, 2)
     """
-    values, names = np.asarray(cosines, dtype=float), np.asarray(labels)
+    values, names = as_floats(cosines), np.asarray(labels)
     if values.ndim != 1 or values.shape != names.shape or not len(values):
         raise ValueError(
             f"cosines and labels must be one per image, and one image at least; got shapes "

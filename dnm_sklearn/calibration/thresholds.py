@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import as_floats
+
 # -- thresholds -----------------------------------------------------------------------------------
 
 
@@ -24,7 +26,7 @@ def contamination_threshold(scores: Any, contamination: float) -> float:
     >>> float(contamination_threshold([0.0, 1.0, 2.0, 3.0], 0.25))
     2.25
     """
-    return float(np.percentile(np.asarray(scores, dtype=float), 100 * (1 - contamination)))
+    return float(np.percentile(as_floats(scores), 100 * (1 - contamination)))
 
 
 def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
@@ -47,7 +49,7 @@ def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
     >>> quantile_threshold([3.0, 1.0, 2.0, 4.0], keep=0.75)
     3.0
     """
-    ordered = np.sort(np.asarray(scores_id, dtype=float))
+    ordered = np.sort(as_floats(scores_id))
 
     # 20 * 0.95 may be a float just above 19, and must stay 19.
     n_kept = ceil(keep * len(ordered) - 1e-9)
@@ -68,7 +70,7 @@ def expected_threshold(scores_id: Any, flagged: float = 0.05) -> float:
     >>> expected_threshold(range(1, 30), flagged=0.25)
     22.5
     """
-    return float(np.quantile(np.asarray(scores_id, dtype=float), 1 - flagged, method="weibull"))
+    return float(np.quantile(as_floats(scores_id), 1 - flagged, method="weibull"))
 
 
 def midpoint_above(threshold: float, scores: Any) -> float:
@@ -95,7 +97,7 @@ def midpoint_above(threshold: float, scores: Any) -> float:
     >>> midpoint_above(2.0, [1.0, 2.0, 3.0])
     2.5
     """
-    values = np.asarray(scores, dtype=float)
+    values = as_floats(scores)
     larger = values[values > threshold]
     if not len(larger):
         return float(threshold + 1e-5 * max(1.0, abs(threshold)))
@@ -130,7 +132,7 @@ def threshold_from_labels(scores: Any, labels: Any) -> float:
     >>> threshold_from_labels([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
     1.5
     """
-    values, flagged = np.asarray(scores, dtype=float), np.asarray(labels)
+    values, flagged = as_floats(scores), np.asarray(labels)
     if flagged.shape != values.shape or not np.isin(flagged, (0, 1)).all():
         raise ValueError(
             f"The thresholder in contamination= gave labels of shape {flagged.shape} for "
@@ -192,7 +194,7 @@ def threshold_from_pythresh(thresholder: Any, scores: Any) -> float:
     >>> threshold_from_pythresh(AboveMean(), [0.0, 1.0, 5.0])
     3.0
     """
-    own, values = deepcopy(thresholder), np.asarray(scores, dtype=float)
+    own, values = deepcopy(thresholder), as_floats(scores)
     if hasattr(own, "fit"):
         own.fit(values)
         return threshold_from_labels(values, own.labels_)
@@ -215,7 +217,7 @@ def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np
     """
     from scipy.special import expit
 
-    return expit((np.asarray(scores, dtype=float) - threshold) / unit)
+    return expit((as_floats(scores) - threshold) / unit)
 
 
 def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
@@ -229,7 +231,7 @@ def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     """
     low, high = np.nanmin(fit_scores), np.nanmax(fit_scores)
     span = (high - low) or 1.0
-    return np.clip((np.asarray(scores, dtype=float) - low) / span, 0, 1)
+    return np.clip((as_floats(scores) - low) / span, 0, 1)
 
 
 def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
@@ -253,7 +255,7 @@ def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     from scipy.special import erf
 
     spread = np.nanstd(fit_scores) or 1.0
-    standardised = (np.asarray(scores, dtype=float) - np.nanmean(fit_scores)) / spread
+    standardised = (as_floats(scores) - np.nanmean(fit_scores)) / spread
     return np.clip(erf(standardised / np.sqrt(2)), 0, 1)
 
 
@@ -289,8 +291,8 @@ def prediction_confidence(
     """
     from scipy.stats import binom
 
-    values = np.asarray(scores, dtype=float)
-    ordered = np.sort(np.asarray(fit_scores, dtype=float))
+    values = as_floats(scores)
+    ordered = np.sort(as_floats(fit_scores))
     n = len(ordered)
 
     # Bayesian estimate, under a flat prior, of the probability that another row scores no higher.

@@ -13,9 +13,11 @@ ENL       -7.5 (-(0.024 + 0.057 a) / T)                   8.6 / 4.4    0-35     
 MCM       log K - 0.15 (1 - |mean class|^2) - 0.014       7.7 / 6.0    0-32      with model facts
 MaxLogit  -(5 % quantile of the model facts)              4.2 / 10.9   0-33      with model facts
 NegLabel  -log G + 1.9 - 0.38 log K (CSP alike)           3.8 / 7.6    0-20      yes
+Renyi     0.6 - 0.44 log K                                10.4 / 2.9   0-25      yes, just
 TANL      1.66, as a stream 2.03                          10.2 / 3.8   0-35      frozen only
 AdaNeg    -log G + 0.96, as a stream -log G - 1.67        6.7 / 6.1    0-30      frozen only
 Energy    0.014 - q05 - 0.005 log K                       3.9 / 10.8   0-29      no
+EOE       -(1.04 - beta) / (K + L)                        5.9 / 13.8   0-56      no
 DNM       its zero point + 3.3 - 0.59 log K               2.7 / 12.8   0-29      no
 ========  ==============================================  ===========  ========  =================
 """
@@ -32,9 +34,11 @@ __all__ = [
     "dnm_ratio",
     "energy_threshold",
     "enl_threshold",
+    "eoe_threshold",
     "max_logit_threshold",
     "mcm_threshold",
     "neglabel_threshold",
+    "renyi_threshold",
     "tanl_threshold",
     "uncalibrated_message",
 ]
@@ -83,6 +87,19 @@ def neglabel_threshold(n_classes: int, n_groups: int) -> float:
     More class names hold more themselves: the farther negative labels are below ID images.
     """
     return -log(n_groups) + 1.9 - 0.38 * log(n_classes)
+
+
+def renyi_threshold(n_classes: int) -> float:
+    """Rényi: from the zero point, where the class names hold what the soft top of all labels does.
+
+    More class names are more of that top themselves.
+    """
+    return 0.6 - 0.44 * log(n_classes)
+
+
+def eoe_threshold(n_labels: int, outlier_weight: float) -> float:
+    """EOE: at T = 1 all K + L probabilities are near one another, the best class 4 % above."""
+    return -(1.04 - outlier_weight) / n_labels
 
 
 def dnm_ratio(n_classes: int, n_groups: int) -> float:

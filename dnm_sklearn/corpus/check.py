@@ -6,15 +6,19 @@ import os
 from collections.abc import Iterable
 
 from dnm_sklearn.corpus.corpus import Corpus
+from dnm_sklearn.corpus.neighbours import NEAR
 from dnm_sklearn.corpus.wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
     "Give a list of strings, a path to a text file with one name per line, or one of the shipped "
-    f"selections: {', '.join(map(repr, corpus_names()))}."
+    f"selections: {', '.join(map(repr, corpus_names()))}; with class names also {NEAR!r}."
 )
 
 
-def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Corpus:
+def check_corpus(
+    corpus: Corpus | Iterable[str] | str | os.PathLike[str],
+    class_names: Iterable[str] | None = None,
+) -> Corpus:
     """Make a `Corpus` of anything that stands for one.
 
     Parameters
@@ -23,6 +27,8 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         A corpus (returned as it is), names, a text file with one name per line, or the name of a
         shipped selection (see :func:`load_corpus`). A string that is such a name is never taken as
         a file.
+    class_names : iterable of str, optional
+        What ``"wordnet-near"`` is near to (see :meth:`Corpus.related`).
 
     Returns
     -------
@@ -50,6 +56,8 @@ def check_corpus(corpus: Corpus | Iterable[str] | str | os.PathLike[str]) -> Cor
         # The name of a selection, else a file; of what is neither, guess which one was meant.
         if corpus in corpus_names():
             return load_corpus(corpus)
+        if corpus == NEAR and class_names is not None:
+            return Corpus.related(class_names)
         if os.path.isfile(corpus):
             return Corpus.from_file(corpus)
         if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):

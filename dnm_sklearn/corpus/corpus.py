@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, overload
@@ -11,12 +11,14 @@ from typing import Any, overload
 import numpy as np
 
 from dnm_sklearn._utils.names import strip_names
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus.columns import (
     LEXICOGRAPHER_FILES,
     PARTS_OF_SPEECH,
     checked_column,
     folded,
 )
+from dnm_sklearn.corpus.neighbours import NEAR, leaked, neighbours
 from dnm_sklearn.corpus.text_file import format_rows, read_rows
 
 _OTHER_SOURCES = ", load_corpus(name) for a shipped selection, or Corpus.from_file(path) for a file"
@@ -363,6 +365,88 @@ class Corpus:
         drop = {key(word) for word in ([names] if isinstance(names, str) else names)}
         keep = [i for i, word in enumerate(self.names) if key(word) not in drop]
         return self._take(np.asarray(keep, dtype=np.intp), "without(names)")
+
+    def leaked(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Find names of the corpus that name one of the classes of an OOD set.
+
+        A corpus that holds them knows what the OOD images show. ``corpus.without(corpus.leaked(
+        names))`` is "blind" to it.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of classes that a detector should know nothing of.
+
+        Returns
+        -------
+        tuple of str
+            The names equal to one of them (ignoring case and plurals), or another word for the most
+            frequent sense that WordNet has of it; in the order of the corpus.
+
+        Examples
+        --------
+        >>> from dnm_sklearn.corpus import Corpus
+        >>> corpus = Corpus(["automobile", "teapot"])
+        >>> corpus.without(corpus.leaked(["Car"])).names
+        ('teapot',)
+        """
+        return leaked(self.names, strip_names(names))
+
+    @classmethod
+    def related(cls, names: Iterable[str], *, synsets: Mapping[str, str] | None = None) -> Corpus:
+        """Words for what is near the classes and none of them: neighbours in WordNet's noun tree.
+
+        This is the selection ``corpus="wordnet-near"`` of the detectors. Of each class: what has a
+        hypernym in common with it, what is directly below that, the siblings of its hypernyms, and
+        two steps below these. Without the classes themselves, all above and below them, other words
+        for them, and proper nouns. (14,536 names for ImageNet's 1,000 classes.)
+
+        Parameters
+        ----------
+        names : iterable of str
+            Class names. One that is no noun of WordNet (nor its plural) has no neighbours here, and
+            a warning names it; a detector takes the words nearest to it in the embedding instead.
+        synsets : mapping of str to str, default=None
+            Class name -> WordNet 3.0 id such as ``"n01440764"``, where another sense is meant than
+            the most frequent one. (The ids of ImageNet's classes are WordNet 3.0 ids.)
+
+        Returns
+        -------
+        Corpus
+            Lower-cased names in the order of WordNet's database.
+
+        Raises
+        ------
+        ValueError
+            If no class name has a neighbour, or `synsets` is wrong.
+
+        References
+        ----------
+        The pool of ReNeg, https://github.com/NabilRafi/ReNeg.
+
+        Examples
+        --------
+        >>> from dnm_sklearn.corpus import Corpus
+        >>> Corpus.related(["crane"], synsets={"crane": "n02012849"}).names[:3]
+        ('waterfowl', 'anseriform bird', 'duck')
+        """
+        found = neighbours(strip_names(names), synsets)
+        if not found.names:
+            raise ValueError(
+                f"None of the {len(found.unmatched)} class names that WordNet lacks has neighbours "
+                f"there (e.g. {found.unmatched[0]!r}): say which noun is meant, synsets={{name: "
+                "'n01440764'}, or give a corpus of your own."
+                if found.unmatched
+                else "These class names have no neighbours in WordNet: give a corpus of your own."
+            )
+        if found.unmatched:
+            shown = ", ".join(map(repr, found.unmatched[:5]))
+            warn(
+                f"{len(found.unmatched)} class names are no nouns of WordNet and have no neighbours "
+                f"in this corpus: {shown}{', ...' if len(found.unmatched) > 5 else ''}. Say what is "
+                "meant with synsets={name: 'n01440764'}."
+            )
+        return cls(found.names, "noun", found.lexname, name=NEAR)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, name: str | None = None) -> Corpus:

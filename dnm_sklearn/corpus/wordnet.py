@@ -11,6 +11,7 @@ from types import MappingProxyType
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
 from dnm_sklearn.corpus.corpus import Corpus
+from dnm_sklearn.corpus.neighbours import NEAR
 
 # What the papers leave out, see `load_corpus`.
 _NEGLABEL_EXCLUDES = frozenset({"noun.animal", "noun.food"})
@@ -149,6 +150,11 @@ def load_corpus(name: str = "wordnet-neglabel") -> Corpus:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be one of {corpus_names()}, got {type(name).__name__}.")
+    if name == NEAR:
+        raise ValueError(
+            f"{NEAR!r} depends on the class names: Corpus.related(class_names), or "
+            f'corpus="{NEAR}" of a detector.'
+        )
     if name not in _EXCLUDES:
         raise ValueError(
             f"There is no shipped corpus {name!r}.{did_you_mean(name, corpus_names(), n=1)} Known: "

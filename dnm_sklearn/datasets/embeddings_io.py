@@ -690,11 +690,14 @@ def _publish(scratch: Path, target: Path) -> None:
     # A folder that is not empty cannot be replaced in one step: move it aside, and back if the new
     # one cannot take its place.
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-    target.rename(aside / "suite")
+    old = aside / "suite"
     try:
+        target.rename(old)
         scratch.rename(target)
-    except OSError:
-        (aside / "suite").rename(target)
+    except BaseException:
+        # Ctrl-C as well, at any of these lines.
+        if old.exists() and not target.exists():
+            old.rename(target)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.image_formats import readable_suffixes
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.corpus.check import check_corpus
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
+from dnm_sklearn.datasets.file_tree import LeftOut, entries_of, files_below
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
-# What Pillow reads and people keep photographs in.
-IMAGE_EXTENSIONS = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
-
 
 def list_images(
-    folder: str | os.PathLike[str], *, extensions: Sequence[str] = IMAGE_EXTENSIONS
+    folder: str | os.PathLike[str], *, extensions: Sequence[str] | None = None
 ) -> list[str]:
     """Image files below a folder.
 
     Parameters
     ----------
     folder : str or path-like
-        Searched with all its subfolders; hidden files and folders are left out.
-    extensions : sequence of str
-        Endings that count, in lower case with the dot.
+        Searched with all its subfolders, linked ones too, each once; hidden files and folders are
+        left out.
+    extensions : sequence of str, optional
+        Endings that count, in lower case with the dot. By default those of all formats that are
+        read; a warning then says how many other files are left out.
 
     Returns
     -------
@@ -68,7 +59,13 @@ def list_images(
     ['photos/a.jpg', 'photos/trip/b.png']
     """
     root = _existing_folder(folder)
-    return _some_images(root, tuple(e.lower() for e in extensions), limit=0)
+    left_out = LeftOut()
+    if extensions is not None:
+        return _some_images(root, tuple(e.lower() for e in extensions), 0, left_out)
+
+    images = _some_images(root, readable_suffixes(), 0, left_out)
+    left_out.warn(root)
+    return images
 
 
 def list_class_folders(
@@ -113,8 +110,13 @@ def list_class_folders(
     ([0, 1, 1], ['cat', 'dog'])
     """
     root = _existing_folder(folder)
+    left_out = LeftOut()
     if subfolders is None:
         subfolders = subfolder_names(root)
+        # Files beside the folders of the classes are of no class.
+        for name, is_folder in entries_of(root):
+            if not is_folder:
+                left_out.add(name)
 
     if not subfolders:
         raise ValueError(
@@ -124,9 +126,11 @@ def list_class_folders(
     paths: list[str] = []
     labels: list[int] = []
     for i, name in enumerate(subfolders):
-        images = _some_images(_existing_folder(root / name), IMAGE_EXTENSIONS, per_class)
+        where = _existing_folder(root / name)
+        images = _some_images(where, readable_suffixes(), per_class, left_out)
         paths += images
         labels += [i] * len(images)
+    left_out.warn(root)
 
     return paths, np.asarray(labels), list(subfolders)
 
@@ -207,17 +211,17 @@ def embed_image_folders(
     >>> suite.class_names, suite.ood
     (['cat', 'dog'], [ImageSet('textures', far, 1 images)])
     """
-    target = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(user_path(folder)))
     check_target(target, overwrite)
 
     # List and check everything before the model runs, which may take hours.
     id_paths, id_labels, subfolders = list_class_folders(id)
-    class_names = _class_names(Path(id), subfolders, names)
+    class_names = _class_names(user_path(id), subfolders, names)
 
     # ID images first, then those for training, then the OOD sets.
     sets = [ImageSet("id", id_paths, "id", labels=id_labels)]
     if id_train is not None:
-        sets.append(_train_images(_existing_folder(id_train), Path(id), subfolders))
+        sets.append(_train_images(_existing_folder(id_train), user_path(id), subfolders))
 
     n_id_sets = len(sets)
     sets += [ImageSet(set_name, list_images(where), group) for set_name, group, where in ood]
@@ -260,11 +264,7 @@ def embed_image_folders(
 
 def subfolder_names(folder: Path) -> list[str]:
     """Names of a folder's subfolders, sorted; hidden ones are left out."""
-    names = []
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.name.startswith("."):
-            names.append(entry.name)
-    return sorted(names)
+    return [name for name, is_folder in entries_of(folder) if is_folder]
 
 
 def words_of(folder_name: str) -> str:
@@ -273,40 +273,24 @@ def words_of(folder_name: str) -> str:
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
-    path = Path(folder)
+    path = user_path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of images; check the path.")
     return path
 
 
-def _some_images(root: Path, endings: tuple[str, ...], limit: int) -> list[str]:
+def _some_images(root: Path, endings: tuple[str, ...], limit: int, left_out: LeftOut) -> list[str]:
     """List the images below a folder by their path, up to `limit` of them (0 = all)."""
     prefix = "" if root == Path() else os.path.join(root, "")
-    images = list(islice(_walk(prefix, endings), limit or None))
+    images = list(islice(files_below(prefix, endings, left_out), limit or None))
     if not images:
+        more = f" ({left_out})" if str(left_out) else ""
         raise ValueError(
-            f"{root} holds no image: looked for {', '.join(endings)} in it and its subfolders."
+            f"{root} holds no image: looked for {', '.join(endings)} in it and its "
+            f"subfolders{more}."
         )
 
     return images
-
-
-def _walk(prefix: str, endings: tuple[str, ...]) -> Iterator[str]:
-    """Yield the images below a folder in the order of the parts of their paths.
-
-    `prefix` is the folder's path with its separator, or "" for the current folder.
-    """
-    # scandir says of each name whether it is a folder, so that no file is asked for: a tree of a
-    # million images takes seconds.
-    with os.scandir(prefix or ".") as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-        ordered = sorted((entry.name, entry.is_dir()) for entry in visible)
-
-    for name, is_folder in ordered:
-        if is_folder:
-            yield from _walk(os.path.join(prefix + name, ""), endings)
-        elif name.lower().endswith(endings):
-            yield prefix + name
 
 
 def _class_names(

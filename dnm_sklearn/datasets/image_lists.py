@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.untrusted_files import read_text, stays_below
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.folders import words_of
@@ -73,8 +74,8 @@ def read_image_list(
     >>> paths, labels.tolist()
     (['cat.png', 'dog.png'], [0, 1])
     """
-    root = Path(images)
-    if not Path(path).exists():
+    path, root = user_path(path), user_path(images)
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such image list; check the path.")
     if not root.is_dir():
         raise FileNotFoundError(

@@ -3,10 +3,14 @@ from .base import BaseOODDetector
 from .csp import CSPDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
+from .eoe import EOEDetector
 from .info import DetectorInfo
+from .interneg import InterNegDetector
 from .negative_label import NegativeLabelDetector
 from .neglabel import NegLabelDetector
 from .registry import all_detectors
+from .reneg import ReNegDetector
+from .renyi import RenyiDetector
 from .streaming import StreamingDetector
 from .tanl import TANLDetector
 from .unknown_image import UnknownImageDetector
@@ -19,11 +23,15 @@ __all__ = [
     "DebiasedNegMiningDetector",
     "DetectorInfo",
     "ENLDetector",
+    "EOEDetector",
     "EnergyDetector",
+    "InterNegDetector",
     "MCMDetector",
     "MaxLogitDetector",
     "NegLabelDetector",
     "NegativeLabelDetector",
+    "ReNegDetector",
+    "RenyiDetector",
     "StreamingDetector",
     "TANLDetector",
     "UnknownImageDetector",

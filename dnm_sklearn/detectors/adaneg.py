@@ -12,7 +12,7 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
@@ -38,7 +38,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         images set at fit stays: scores may drift away from it as the detector adapts.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
-    {adjective_prompt, mining, quantile, fraction}
+    {adjective_prompt, refine, mining, quantile, fraction}
     memory_length : int, default=10
         Images remembered per label.
     proxy : {"task", "sample"}, default="task"
@@ -112,6 +112,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MinedLabelsDetector._parameter_constraints,
+        **shared_parameters.REFINE,
         **shared_parameters.PERCENTILE_MINING,
         **shared_parameters.STREAM,
         "memory_length": [Interval(Integral, 1, None, closed="left")],
@@ -134,6 +135,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         device: str = "auto",
         corpus: CorpusLike = None,
         adjective_prompt: Prompt = "This is a {} photo",
+        refine: Refine = None,
         mining: str = "percentile",
         quantile: float = 0.95,
         fraction: float = 0.15,
@@ -163,6 +165,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         # Negative labels: NegLabel's.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.refine = refine
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction

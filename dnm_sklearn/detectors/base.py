@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
+from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
-from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
+from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
+from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
-from dnm_sklearn.detectors.decisions import DecisionMixin
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.label_doubts import first_doubles, warn_if_misread
 from dnm_sklearn.detectors.norms import warn_far_from_unit
+from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy
+from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
-class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the zero-shot OOD detectors.
 
     A subclass names its method in ``info``, prepares fitted arrays in :meth:`_fit_text` and scores
@@ -70,6 +74,14 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         self.device = device
 
     # -- what a method defines ----------------------------------------------------------------
+
+    def _setting(self, name: str) -> Any:
+        """A parameter; of a plug-in's that is not given, its base's."""
+        return getattr(self, name)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        """ID scores (n,) on a scale from 0 to 1; for methods whose scores are log-odds."""
+        return expit(scores)
 
     @abstractmethod
     def _fit_text(self) -> None:
@@ -115,9 +127,10 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
             (in ``ENLDetector`` rows that `y` says are ID enter the score too). Or, with neither
             `classes` nor string `y`, the class names.
         y : array-like of shape (n,) or None, default=None
-            Strings = class names or `ood_label`; bool or {0, 1} = ID / OOD; integers in ``0..K-1``
-            that include others, with `classes` given = class indices; other numbers are ignored.
-            Without X, the class names.
+            Strings = class names or `ood_label`; bool, or numbers in {0, 1} = ID / OOD; with
+            `classes` given, other integers in ``0..K-1`` = positions in it, and -1 among them =
+            OOD. Numbers without such a reading are not used, with a warning. Without X, the class
+            names.
 
         Returns
         -------
@@ -129,29 +142,65 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         ValueError
             If there are no names, a parameter or an image is bad, or widths differ.
         """
-        labels = resolve_labels(X, y, self.classes, self.ood_label)
+        labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
+        if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
+            warn(
+                "The greater label in y means ID, and this detector scores OOD images higher, so "
+                'that scoring="roc_auc" and its like, which know no ood_label, come out the wrong '
+                "way round: use dnm_sklearn.metrics.auroc_scorer, or bool (True = OOD) as y."
+            )
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
-        self.embedder_ = check_embedder(self.embedder, memory=self.memory)
+        self._check_id_images(labels)
+        self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None
         if labels.images is not None:
             rows, failed = self._embed(labels.images, reset=True)
+        return self._fit_rows(labels, rows, failed)
 
-        self.class_names_ = np.asarray(labels.class_names)
+    def _fit_rows(
+        self, labels: ResolvedLabels, rows: np.ndarray | None, failed: np.ndarray | None
+    ) -> Self:
+        """Fit with ``embedder_``, on names and on rows that it has embedded."""
         self.temperature_ = self._temperature()
-        self.class_embeddings_ = self._encode_classes(labels)
+        class_embeddings = self._encode_classes(labels)
+        first = first_doubles(class_embeddings, labels.class_names)
+        labels = labels.merge(first)
+        self.class_names_ = np.asarray(labels.class_names)
+        self.class_embeddings_ = class_embeddings[np.unique(first)]
         self._set_width(rows)
         self.embedder_fingerprint_ = encoder_identity(self.embedder_)
 
         self._fit_text()
         readable = None if failed is None else ~failed
-        if rows is not None and readable is not None and readable.any():
-            self._fit_images(rows[readable], labels.take(readable))
+        if rows is not None and readable is not None:
+            known = labels.take(readable)
+            self._check_id_images(known)
+            if readable.any():
+                warn_if_misread(rows[readable], known, self.class_embeddings_)
+                self._fit_images(rows[readable], known)
         self._finish_fit(readable)
         self._set_threshold(rows, failed, labels.is_ood)
+        # As scikit-learn's LabelEncoder leaves it: see `classes_`.
+        self._y_is_two_classes = labels.is_ood is not None and labels.class_index is None
         return self
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """What ``cross_val_predict`` wants of the y given to fit: [0, 1], if it was 0/1 or bool.
+
+        For ``cross_val_predict(detector, X, y, method="decision_function")``, which encodes y as
+        integers; other y would be misread there, and so has no such attribute.
+        """
+        if getattr(self, "_y_is_two_classes", False):
+            return np.array([0, 1])
+        raise AttributeError(
+            f"{type(self).__name__} has classes_ only after a fit with y of 0/1 or bool. "
+            "cross_val_predict encodes names in y as integers, of which fit cannot tell the "
+            "meaning: give y as bool (True = OOD), leave it out, or use OODClassifier."
+        )
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit and return ``labels_``, the decision on the rows given to fit.
@@ -170,6 +219,44 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
         """
         self.fit(X, y)._check_threshold()
         return self.labels_
+
+    def _check_id_images(self, labels: ResolvedLabels) -> None:
+        """Refuse a fit without the ID images that the method needs, and say what it lacks."""
+        if not self.info.needs_id_images:
+            return
+
+        name = type(self).__name__
+        if labels.images is None and labels.is_ood is None:
+            raise ValueError(
+                f"{name} learns from ID images: fit(X, y) with images and their class names. "
+                "NegLabelDetector and others need the names only."
+            )
+        if labels.is_ood is None:
+            raise ValueError(
+                f"{name} requires y to be passed, but the target y is None or says nothing of ID: "
+                "give the class name of each image, or 0 for ID and 1 for OOD."
+            )
+        if labels.is_ood.all():
+            raise ValueError(
+                f"{name} learns from ID images, but no readable row of X is ID "
+                f"(n_samples={len(labels.is_ood)})."
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.info.needs_id_images
+        return tags
+
+    def _id_images(
+        self, embeddings: np.ndarray, labels: ResolvedLabels
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows known to be ID (n, D), and the class of each (n,)."""
+        is_id = ~labels.is_ood
+        X = embeddings[is_id]
+        # A y of 0 and 1 names no class: then the nearest.
+        if labels.class_index is None:
+            return X, self._class_index(X)
+        return X, labels.class_index[is_id]
 
     def _temperature(self) -> float:
         """The temperature that scores use."""
@@ -190,7 +277,8 @@ class BaseOODDetector(DecisionMixin, ExplainMixin, BaseEstimator, metaclass=ABCM
                     owners.append(i)
 
         # Names and synonyms go through the prompt together; a template holds its own class's name.
-        vectors = [self.embedder_.encode_text(names, self.prompt)] if names else []
+        prompt = self._setting("prompt")
+        vectors = [self.embedder_.encode_text(names, prompt)] if names else []
         for i, template in templates:
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)

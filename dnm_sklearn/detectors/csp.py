@@ -13,7 +13,7 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
@@ -64,7 +64,7 @@ class CSPDetector(NegativeLabelDetector):
         Templates for joined adjectives (four), averaged.
     superclasses : sequence of str, default=SUPERCLASSES
         The fourteen words that adjectives are joined to.
-    {mining}
+    {refine, mining}
         Near duplicates of class names are dropped from it even so.
     {quantile, fraction, n_groups, max_similarity, exclude_class_names}
     random_state : int, RandomState instance or None, default=0
@@ -123,6 +123,7 @@ class CSPDetector(NegativeLabelDetector):
     _default_corpus = "wordnet-csp"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
+        **shared_parameters.REFINE,
         "superclasses": [list, tuple],
         **shared_parameters.PERCENTILE_MINING,
     }
@@ -141,6 +142,7 @@ class CSPDetector(NegativeLabelDetector):
         corpus: CorpusLike = None,
         adjective_prompt: Prompt = SUPERCLASS_TEMPLATES,
         superclasses: Sequence[str] = SUPERCLASSES,
+        refine: Refine = None,
         mining: str = "percentile",
         quantile: float = 0.95,
         fraction: float = 0.15,
@@ -163,6 +165,7 @@ class CSPDetector(NegativeLabelDetector):
         # The corpus, its adjectives joined, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.refine = refine
         self.superclasses = superclasses
         self.mining = mining
         self.quantile = quantile

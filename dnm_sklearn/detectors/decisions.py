@@ -302,12 +302,14 @@ class DecisionMixin(metaclass=ABCMeta):
         """Confidence of labels that were given to scores."""
         known = self._fit_scores("The confidence")
 
-        # How many of the fit's rows are flagged: as asked for, or as it came out.
-        if isinstance(self.contamination, Real):
-            contamination = float(self.contamination)
-        else:
-            contamination = float(np.mean(known > self.threshold_))
+        contamination = self._proportion_flagged(known)
         return thresholds.prediction_confidence(scores, known, labels, contamination)
+
+    def _proportion_flagged(self, known: np.ndarray) -> float:
+        """How many of the fit's rows are flagged: as asked for, or as it came out."""
+        if isinstance(self.contamination, Real):
+            return float(self.contamination)
+        return float(np.mean(known > self.threshold_))
 
     @overload
     def predict_proba(
@@ -336,7 +338,7 @@ class DecisionMixin(metaclass=ABCMeta):
             "logistic": ``expit((decision_function(X) - threshold_) / u)``, with u = 1 for scores
             that are logs or log-odds and u = the temperature for cosines and energies: above 0.5
             exactly where ``predict`` is 1. "linear" and "unify": PyOD's two maps, by the scores of
-            the images given to fit.
+            the images given to fit; PyOD's own default is "linear", which needs such images.
         return_confidence : bool, default=False
             Also return :meth:`predict_confidence`.
 

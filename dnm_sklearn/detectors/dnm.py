@@ -17,7 +17,7 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
@@ -36,7 +36,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         not hold everywhere; see :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp".
-    {adjective_prompt}
+    {adjective_prompt, refine}
     mining : {"density", "norm", "percentile", "none"}, default="density"
         "density" is the paper's criterion (labels in dense regions of the corpus), "norm" the
         released code's (labels with a small raw text norm, concrete words), "percentile"
@@ -118,6 +118,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     _default_corpus = "wordnet-csp"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
+        **shared_parameters.REFINE,
         "mining": [StrOptions({"density", "norm", "percentile", "none"})],
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
@@ -142,6 +143,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         device: str = "auto",
         corpus: CorpusLike = None,
         adjective_prompt: Prompt = "This is a {} photo",
+        refine: Refine = None,
         mining: str = "density",
         noun_fraction: float = 0.23,
         adjective_fraction: float = 0.13,
@@ -170,6 +172,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.refine = refine
         self.mining = mining
         self.noun_fraction = noun_fraction
         self.adjective_fraction = adjective_fraction

@@ -6,12 +6,12 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, stdtrit
 from sklearn.utils._param_validation import Interval
 
-from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
 from dnm_sklearn.detectors import shared_parameters
@@ -224,8 +224,11 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     # -- fit ----------------------------------------------------------------------------------
 
     def _temperature(self) -> float:
-        scale = 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
-        return scale * super()._temperature()
+        return self._temperature_part() * super()._temperature()
+
+    def _temperature_part(self) -> float:
+        """The temperature in use over the one that the parameter stands for elsewhere."""
+        return 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
 
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
@@ -255,13 +258,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if not is_id.any():
             return
 
-        # A y of 0 and 1 names no class: then the nearest.
-        X = embeddings[is_id]
-        if labels.class_index is None:
-            index = scoring.class_index(X, self.class_embeddings_, device=self._scoring_device())
-        else:
-            index = labels.class_index[is_id]
-
+        X, index = self._id_images(embeddings, labels)
         trusted = enl_prior.trusted_images(
             X,
             index,
@@ -378,7 +375,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if self.image_mean is None:
             return None
 
-        mean = np.asarray(self.image_mean, dtype=float)
+        mean = np.asarray(to_numpy(self.image_mean), dtype=float)
         width = self.class_embeddings_.shape[1]
         if mean.shape != (width,) or not np.isfinite(mean).all():
             raise ValueError(
@@ -455,13 +452,14 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _admit_by_names(self, X: np.ndarray) -> np.ndarray:
         """Which images are surely OOD by names alone."""
-        # Without ID images the static weights are those of the names already.
+        # From what was fitted alone: a loaded detector streams without its model. Without ID images
+        # the static weights are those of the names already.
         log_weights = self._log_weights_of_names() if self.n_id_images_ else self.log_weights_
         scores = enl.expectation_score(
             X,
             self.class_embeddings_,
             self.negative_embeddings_,
-            temperature=super()._temperature(),
+            temperature=self.temperature_ / self._temperature_part(),
             log_weights=log_weights,
             device=self._scoring_device(),
         )
@@ -490,6 +488,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         if isinstance(self.contamination, Real):
             return thresholds.expected_threshold(believed, flagged=float(self.contamination))
         return thresholds.threshold_from_pythresh(self.contamination, believed)
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        # With E from ID images 0 is "like an ID image"; without, scores are higher all over.
+        return expit(scores if self.n_id_images_ else scores + self._zero_shot_threshold())
 
     def _zero_shot_threshold(self) -> float:
         guessed = self.image_mean is not None

@@ -139,7 +139,8 @@ class ExplainMixin(metaclass=ABCMeta):
     def explain(self, X: Any, top_k: int | None = 5) -> Any:
         """Nearest class names of each image, and the negative labels that spoke against it.
 
-        A score with a margin (ENL's) has one more row per image: "margin over an average label".
+        A score with a margin (ENL's) has one more row per image, "margin over an average label"; so
+        has one that compares with test images (ReNeg's, OODD's).
 
         Parameters
         ----------
@@ -154,8 +155,9 @@ class ExplainMixin(metaclass=ABCMeta):
             One row per label, with columns
 
             * ``image``: row of X (an unreadable image has no rows);
-            * ``side``: "id" or "negative" (methods without negative labels have the ID side only),
-              or "margin" for the row of the margin;
+            * ``side``: "id" or "negative" (methods without negative labels have the ID side only);
+              "margin" for the row of the margin, "stream" for that of the near-OOD name whose test
+              images are most like the image, "dictionary" for that of the k-th nearest image kept;
             * ``rank``: 1 = nearest of its side (negative labels of a method that weights them: most
               probable first);
             * ``label``, ``part_of_speech`` ("" for class names);
@@ -164,7 +166,7 @@ class ExplainMixin(metaclass=ABCMeta):
               kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
               both sides of an image. A method that weights labels (ENL) has the weights in it: with
               p the sum over class names and c the margin's ``cosine``, ``score_samples(X)`` is
-              ``logit(p) + margin_scale_ * c``. The margin is no label and has 0;
+              ``logit(p) + margin_scale_ * c``. The margin is no label and has 0, nor are test images;
             * ``group``: the group of a negative label, -1 for class names and for labels that the
               division into equal groups left out of the score. With s the sum of probabilities over
               class names and n_j that of group j, NegLabel's and DNM's value is the mean over j of
@@ -259,24 +261,27 @@ class ExplainMixin(metaclass=ABCMeta):
         }
 
         margins = self._margins(rows[index])
-        return table if margins is None else _with_margins(table, index, margins)
+        if margins is None:
+            return table
+        return with_more_evidence(table, "margin", index, "margin over an average label", margins)
 
 
-def _with_margins(
-    table: dict[str, np.ndarray], index: np.ndarray, margins: np.ndarray
+def with_more_evidence(
+    table: dict[str, np.ndarray], side: str, index: np.ndarray, labels: Any, cosines: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The table with one more row at the end of each image of `index`."""
+    """The table of `_explain_rows` with one more row at the end of each image of `index`."""
     same_in_all = {
-        "side": "margin",
+        "side": side,
         "rank": 1,
-        "label": "margin over an average label",
+        "label": labels,
         "part_of_speech": "",
         "probability": 0.0,
         "group": -1,
     }
-    more = {"image": index, "cosine": margins}
+    more = {"image": index, "cosine": cosines}
     for name, value in same_in_all.items():
-        more[name] = np.full(len(index), value, dtype=table[name].dtype)
+        more[name] = np.empty(len(index), dtype=table[name].dtype)
+        more[name][:] = value
 
     # A stable sort by image puts the new row behind the image's labels.
     joined = {name: np.concatenate([table[name], more[name]]) for name in COLUMNS}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Need = Literal["class names", "corpus", "test stream", "ID images (optional)"]
+Need = Literal[
+    "class names",
+    "corpus",
+    "outlier names",
+    "test stream",
+    "ID images (optional)",
+    "ID images",
+    "patch embeddings",
+]
 
 
 @dataclass(frozen=True)
@@ -40,3 +48,8 @@ class DetectorInfo:
     needs: tuple[Need, ...]
     test_time: bool = False
     own: bool = False
+
+    @property
+    def needs_id_images(self) -> bool:
+        """Whether it cannot be fitted on names alone."""
+        return "ID images" in self.needs

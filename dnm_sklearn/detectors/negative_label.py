@@ -13,9 +13,11 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus.neighbours import not_negative
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
+from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.embedding.digest import digest_array
 from dnm_sklearn.scoring import mining
@@ -27,7 +29,7 @@ _UNIT_TOLERANCE = 0.01
 class CorpusDetector(BaseOODDetector):
     """A detector with candidate negative labels: the corpus without the class names.
 
-    A subclass has the parameters `corpus` and `adjective_prompt`.
+    A subclass has the parameters `corpus` and `adjective_prompt`, and may have `refine`.
     """
 
     _default_corpus: ClassVar[str] = "wordnet-neglabel"
@@ -39,9 +41,19 @@ class CorpusDetector(BaseOODDetector):
 
     corpus: Any
     adjective_prompt: Any
+    refine: Any = None
 
     def _given_corpus(self) -> Corpus:
         """Return the whole corpus, class names included (a table's class names are not)."""
+        if isinstance(self.corpus, str) and self.corpus == NEAR:
+            near = near_names(
+                self.class_names_.tolist(),
+                self.class_embeddings_,
+                self.embedder_,
+                lambda corpus: self._encode_corpus(corpus)[0],
+                device=self._scoring_device(),
+            )
+            return near.corpus()
         if self.corpus is not None:
             return check_corpus(self.corpus)
         if not isinstance(self.embedder_, EmbeddingTable):
@@ -60,16 +72,33 @@ class CorpusDetector(BaseOODDetector):
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""
         corpus = self._given_corpus()
+        if exclude_class_names:
+            try:
+                corpus = _without(corpus, tuple(self.class_names_.tolist()), ignore_case)
+            except ValueError as error:
+                raise ValueError(
+                    f"The class names cover the whole corpus ({len(corpus)} labels), so no negative "
+                    "label is left. Give a larger corpus=."
+                ) from error
+        return self._refined(corpus)
 
-        if not exclude_class_names:
+    def _refined(self, corpus: Corpus) -> Corpus:
+        """Return the corpus without the labels that `refine` drops."""
+        if self.refine is None:
             return corpus
-        try:
-            return _without(corpus, tuple(self.class_names_.tolist()), ignore_case)
-        except ValueError as error:
+
+        names = self.class_names_.tolist()
+        if self.refine == "wordnet":
+            # An adjective that is written like a noun is none.
+            keep = ~_not_negative(corpus, tuple(names)) | corpus.is_adjective
+        else:
+            keep = np.array([not self.refine(word, names) for word in corpus.names])
+        if not keep.any():
             raise ValueError(
-                f"The class names cover the whole corpus ({len(corpus)} labels), so no negative "
-                "label is left. Give a larger corpus=."
-            ) from error
+                f"refine={self.refine!r} drops all {len(corpus)} labels of the corpus: give a larger "
+                "corpus=, or refine=None."
+            )
+        return corpus.filter(where=keep)
 
     def _encode_corpus(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (N, D) float32, each part of speech through its prompt, and raw norms (N,)."""
@@ -299,6 +328,12 @@ def _refuse_unit_norms(norms: np.ndarray, embedder: Any) -> None:
 def _without(corpus: Corpus, names: tuple[str, ...], ignore_case: bool) -> Corpus:
     """``corpus.without``, so that the fits of a search share one corpus and its fingerprint."""
     return corpus.without(names, ignore_case=ignore_case)
+
+
+@lru_cache(maxsize=4)
+def _not_negative(corpus: Corpus, names: tuple[str, ...]) -> np.ndarray:
+    """Mask of WordNet's proper nouns and kinds of the classes, computed once for a search."""
+    return not_negative(corpus.names, names)
 
 
 def rank(

@@ -8,7 +8,7 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
 from dnm_sklearn.embedding import Embedder
 
 
@@ -22,7 +22,7 @@ class NegLabelDetector(NegativeLabelDetector):
         The zero-shot threshold is ``-log(n_groups_) + 1.9 - 0.38 log K``; see :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
-    {adjective_prompt, mining, quantile, fraction, n_groups, max_similarity, exclude_class_names}
+    {adjective_prompt, refine, mining, quantile, fraction, n_groups, max_similarity, exclude_class_names}
     {random_state}
 
     Attributes
@@ -70,6 +70,7 @@ class NegLabelDetector(NegativeLabelDetector):
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
+        **shared_parameters.REFINE,
         **shared_parameters.PERCENTILE_MINING,
     }
 
@@ -86,6 +87,7 @@ class NegLabelDetector(NegativeLabelDetector):
         device: str = "auto",
         corpus: CorpusLike = None,
         adjective_prompt: Prompt = "This is a {} photo",
+        refine: Refine = None,
         mining: str = "percentile",
         quantile: float = 0.95,
         fraction: float = 0.15,
@@ -108,6 +110,7 @@ class NegLabelDetector(NegativeLabelDetector):
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.refine = refine
         self.mining = mining
         self.quantile = quantile
         self.fraction = fraction

@@ -7,13 +7,17 @@ from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.csp import CSPDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
+from dnm_sklearn.detectors.eoe import EOEDetector
+from dnm_sklearn.detectors.interneg import InterNegDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
+from dnm_sklearn.detectors.reneg import ReNegDetector
+from dnm_sklearn.detectors.renyi import RenyiDetector
 from dnm_sklearn.detectors.tanl import TANLDetector
 from dnm_sklearn.detectors.zero_shot import EnergyDetector, MaxLogitDetector, MCMDetector
 
 __all__ = ["all_detectors"]
 
-# In the order in which tables show them: names only, a corpus too, test-time.
+# In the order in which tables show them: names only, a corpus too, test-time, ID images.
 _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     MCMDetector,
     MaxLogitDetector,
@@ -21,9 +25,13 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     NegLabelDetector,
     CSPDetector,
     DebiasedNegMiningDetector,
+    RenyiDetector,
+    EOEDetector,
     TANLDetector,
     AdaNegDetector,
     ENLDetector,
+    ReNegDetector,
+    InterNegDetector,
 )
 
 

@@ -47,6 +47,22 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory_label_": ("iu", ("memory",)),
     "memory_entropy_": ("f", ("memory",)),
     "id_prototypes_": ("f", ("classes", "d")),
+    "pool_labels_": ("U", ("pool",)),
+    "pool_embeddings_": ("f", ("pool", "d")),
+    "pool_cluster_": ("iu", ("pool",)),
+    "caught_counts_": ("f", ("pool",)),
+    "margin_sums_": ("f", ("pool",)),
+    "vote_sums_": ("f", ("pool",)),
+    "name_weights_": ("f", ("pool",)),
+    "caught_names_": ("iu", ("caught",)),
+    "caught_image_sums_": ("f", ("caught", "d")),
+    "class_image_sums_": ("f", ("classes", "d")),
+    "class_image_counts_": ("f", ("classes",)),
+    "labelled_sums_": ("f", ("classes", "d")),
+    "labelled_counts_": ("f", ("classes",)),
+    "image_sum_": ("f", ("d",)),
+    "base_log_odds_": ("f", ("",)),
+    "image_embeddings_": ("f", ("classes", "d")),
     "margin_rows_": ("f", ("classes", "d")),
     "margin_offsets_": ("f", ("classes",)),
     "log_weights_": ("f", ("negatives",)),
@@ -82,6 +98,9 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "n_scored_",
         "n_seen_",
     ),
+    "RenyiDetector": (*_GROUPS, "radius_", "tail_"),
+    "EOEDetector": _NEGATIVES,
+    "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
     "ENLDetector": (
         *_NEGATIVES,
         "id_prototypes_",
@@ -90,6 +109,27 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "admitted_",
         "probability_sums_",
         "n_admitted_",
+        "n_seen_",
+    ),
+    "ReNegDetector": (
+        "base_",
+        "pool_labels_",
+        "pool_embeddings_",
+        "pool_cluster_",
+        "background_seed_",
+        "labelled_sums_",
+        "labelled_counts_",
+        "caught_counts_",
+        "margin_sums_",
+        "vote_sums_",
+        "name_weights_",
+        "caught_names_",
+        "caught_image_sums_",
+        "margin_square_sum_",
+        "class_image_sums_",
+        "class_image_counts_",
+        "image_sum_",
+        "base_log_odds_",
         "n_seen_",
     ),
 }
@@ -102,6 +142,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "threshold_": (-_INFINITE, _INFINITE),
     "n_groups_": (1, _INFINITE),
     "id_scale_": (0, 1e308),
+    "margin_square_sum_": (0, 1e308),
+    "background_seed_": (0, 2**31),
+    "radius_": (5e-324, 1e308),
+    "tail_": (0, 1),
+    "proportion_passed_": (0, 1),
     "margin_mean_": (-1e308, 1e308),
     "margin_scale_": (0, 1e308),
     **dict.fromkeys(("n_seen_", "calibration_n_seen_", "n_admitted_", "n_scored_"), (0, 1e18)),
@@ -110,16 +155,25 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def checked_fitted(
-    path: Any, detector: BaseEstimator, fitted: Any, record: dict[str, Any]
+    path: Any,
+    detector: BaseEstimator,
+    fitted: Any,
+    record: dict[str, Any],
+    inner: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Give the fitted attributes of a file, after a check of their names, kinds and shapes."""
+    """Give the fitted attributes of a file, after a check of their names, kinds and shapes.
+
+    `inner` are the names of those that are detectors themselves, which are checked elsewhere.
+    """
     if not isinstance(fitted, dict):
         raise FileContentError(f"{path}: its fitted attributes are no table.")
     needed = (*_ALWAYS_FITTED, *_FITTED_OF.get(type(detector).__name__, ()))
-    lacking = [name for name in needed if name not in fitted]
+    lacking = [name for name in needed if name not in fitted and name not in inner]
     if lacking:
         raise FileContentError(f"{path} lacks {', '.join(lacking)}; it is damaged.")
 
+    for name in inner:
+        _check_name_of_fitted(path, detector, name)
     found, lengths = {}, {"d": record["width"]}
     for name, plain in fitted.items():
         _check_name_of_fitted(path, detector, name)

@@ -21,11 +21,12 @@ from dnm_sklearn import __version__
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.untrusted_files import check_zip, open_npz, read_bytes
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.detectors.entry_points import GROUP, foreign_name
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.placeholder import PlaceholderEmbedder
 from dnm_sklearn.exceptions import FileContentError
 
-__all__ = ["from_plain", "read_detector", "write_detector"]
+__all__ = ["from_plain", "is_nested", "nested_class", "read_detector", "write_detector"]
 
 FORMAT = "dnm_sklearn"
 VERSION = 1
@@ -39,6 +40,8 @@ _LOADERS = {"DictNode", "ListNode", "TupleNode", "JsonNode", "NdArrayNode", "Typ
 
 # Key that tells the record of a Corpus from a dict of the user's.
 _CORPUS = "__corpus__"
+# The same of a detector inside another one: a plug-in's base.
+_DETECTOR = "__detector__"
 
 # Parameters that belong to one machine, or that only a person may set: what a file says of them is
 # refused, for a cache folder holds pickles, a log file is written to, and TorchScript is a program.
@@ -51,38 +54,61 @@ def write_detector(detector: BaseEstimator, path: Any, steps: list[str] | None =
     import skops.io
 
     check_is_fitted(detector, "class_embeddings_")
-    if not is_ours(detector):
-        raise TypeError(
-            "save writes the detectors of dnm_sklearn and their pipelines, not "
-            f"{type(detector).__name__}; use joblib for other estimators."
-        )
-
-    params = detector.get_params(deep=False)
-    plain_params = {}
-    for name, value in params.items():
-        if name not in NOT_SAVED:
-            plain_params[name] = _to_plain(value, f"parameter {name}")
-
-    plain_fitted = {}
-    for name, value in vars(detector).items():
-        # Without a trailing "_" it is a parameter that a class has set for its users.
-        if name not in params and name.endswith("_") and name != "embedder_":
-            plain_fitted[name] = _to_plain(value, f"attribute {name}")
-
     envelope = {
         "format": FORMAT,
         "version": VERSION,
         "written_by": __version__,
-        "detector": type(detector).__name__,
+        "detector": _name_of_class(detector),
         "steps": steps,
-        "params": plain_params,
+        "params": _plain_params(detector),
         "embedder": _embedder_record(detector),
-        "fitted": plain_fitted,
+        "fitted": _plain_fitted(detector),
     }
     # Level 1: arrays of floats hardly shrink, and higher levels take several times as long.
     content = skops.io.dumps(envelope, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     with atomic_write(path) as scratch:
         scratch.write_bytes(content)
+
+
+def _name_of_class(detector: BaseEstimator) -> str:
+    """Name by which a file can name the class of a detector."""
+    name = type(detector).__name__ if is_ours(detector) else foreign_name(type(detector))
+    if name is None:
+        raise TypeError(
+            f"A file cannot name {type(detector).__module__}.{type(detector).__name__}, which is no "
+            f"detector of dnm_sklearn: make it an entry point of its package, in the group {GROUP!r} "
+            f"(then load finds it where the package is installed), or use joblib."
+        )
+    return name
+
+
+def _plain_params(detector: BaseEstimator) -> dict[str, Any]:
+    """Parameters as a file holds them."""
+    plain = {}
+    for name, value in detector.get_params(deep=False).items():
+        if name not in NOT_SAVED:
+            plain[name] = _to_plain(value, f"parameter {name}")
+    return plain
+
+
+def _plain_fitted(detector: BaseEstimator) -> dict[str, Any]:
+    """Fitted attributes as a file holds them."""
+    params, plain = detector.get_params(deep=False), {}
+    for name, value in vars(detector).items():
+        # Without a trailing "_" it is a parameter that a class has set for its users.
+        if name not in params and name.endswith("_") and name != "embedder_":
+            plain[name] = _to_plain(value, f"attribute {name}")
+    return plain
+
+
+def is_nested(value: Any) -> bool:
+    """Whether a value of a file stands for a detector inside another one."""
+    return isinstance(value, dict) and _DETECTOR in value
+
+
+def nested_class(value: dict[str, Any]) -> Any:
+    """Name of the class that such a value gives."""
+    return value[_DETECTOR]
 
 
 def read_detector(path: Any) -> dict[str, Any]:
@@ -148,12 +174,11 @@ def from_plain(value: Any) -> Any:
 
 def _to_plain(value: Any, what: str) -> Any:
     """Turn a value into what a file may hold; `what` names it in the error."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return str(value)  # plain str where numpy's str_ was given
+    # First: numpy's float64 and str_ are Python's own too, but a file holds only the latter.
     if isinstance(value, np.generic):
         return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Corpus):
@@ -165,6 +190,11 @@ def _to_plain(value: Any, what: str) -> Any:
         }
     if isinstance(value, np.ndarray) and _is_plain_array(value):
         return value
+    if isinstance(value, BaseEstimator) and hasattr(value, "embedder"):
+        # Unfitted as a parameter, fitted as an attribute; it has the embedder of the outer one.
+        fitted = _plain_fitted(value) if hasattr(value, "embedder_") else None
+        record = {_DETECTOR: _name_of_class(value), "params": _plain_params(value)}
+        return {**record, "fitted": fitted}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {str(key): _to_plain(item, f"{what}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,6 +19,7 @@ Classes = Iterable[str] | Mapping[str, str | Sequence[str]] | None
 Prompt = str | Sequence[str]
 Memory = str | os.PathLike[str] | joblib.Memory | None
 CorpusLike = Corpus | Iterable[str] | os.PathLike[str] | None
+Refine = Callable[[str, list[str]], bool] | str | None
 
 # -- what a value may be --------------------------------------------------------------------------
 
@@ -51,6 +52,8 @@ CORPUS: Constraints = {
     "corpus": [Corpus, "array-like", str, None],
     "adjective_prompt": [str, list, tuple],
 }
+
+REFINE: Constraints = {"refine": [StrOptions({"wordnet"}), callable, None]}
 
 GROUPS: Constraints = {
     "quantile": [Interval(Real, 0, 1, closed="both")],
@@ -108,11 +111,18 @@ device : str, default={default}
     else the GPU if there is one.
 
 corpus : Corpus, list of str, str or None, default={default}
-    Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, or the name of a shipped list.
+    Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, the name of a shipped list, or
+    "wordnet-near", the neighbours of the class names (:meth:`~dnm_sklearn.corpus.Corpus.related`).
     With an ``EmbeddingTable`` None = all its other names.
 
 adjective_prompt : str or list of str, default={default}
     Template for adjectives.
+
+refine : {"wordnet"}, callable or None, default={default}
+    Drop bad negative labels before anything else. "wordnet" = NegRefine's filter by WordNet: nouns
+    that are proper nouns in all their senses, and those with a sense below a sense of a class name
+    (kinds of a class). A callable gets a label and the list of class names, a language model's
+    verdict say, and returns True to drop it.
 
 mining : {"percentile", "none"}, default={default}
     "percentile" keeps the labels that are farthest from the class names; "none" keeps the corpus

@@ -133,11 +133,8 @@ class StreamingDetector(BaseOODDetector):
             _check_state(state, present)
 
         stream = self._open_stream()
-        stream.merge(states)
-        merged = stream.state()
-        # What the copies had seen before they parted counts once.
-        merged["n_seen_"] -= (len(states) - 1) * present["n_seen_"]
-        self._keep(merged)
+        stream.merge(states, present)
+        self._keep(stream.state())
         return self
 
     def adaptation_state(self) -> dict[str, Any]:
@@ -178,7 +175,7 @@ class StreamingDetector(BaseOODDetector):
             fitted nor knows its `classes`. The state is then as it was.
         """
         if not hasattr(self, "class_embeddings_"):
-            if self.classes is None:
+            if self._setting("classes") is None:
                 raise ValueError(
                     "partial_fit on an unfitted detector needs the class names: give classes=[...] "
                     "in the constructor, or call fit(names) first."

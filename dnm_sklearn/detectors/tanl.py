@@ -18,7 +18,7 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.noise import noise_embeddings
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
@@ -50,7 +50,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     {ood_label, device, corpus}
         All of them are used but names equal to a class name (same case). Without a table None =
         "wordnet-neglabel".
-    {adjective_prompt}
+    {adjective_prompt, refine}
     n_activated : int, default=1000
         M, negative labels selected; reduced with a warning where the corpus has fewer.
     step : int, default=1
@@ -146,6 +146,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
+        **shared_parameters.REFINE,
         **shared_parameters.STREAM,
         "n_activated": [Interval(Integral, 1, None, closed="left")],
         "step": [Interval(Integral, 0, None, closed="left")],
@@ -170,6 +171,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         device: str = "auto",
         corpus: CorpusLike = None,
         adjective_prompt: Prompt = "This is a {} photo.",
+        refine: Refine = None,
         n_activated: int = 1000,
         step: int = 1,
         gap: float = 0.2,
@@ -195,6 +197,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         # The corpus, and the score of the labels activated.
         self.corpus = corpus
         self.adjective_prompt = adjective_prompt
+        self.refine = refine
         self.n_activated = n_activated
         self.step = step
 

@@ -131,6 +131,9 @@ class MCMDetector(_NamesOnlyDetector):
             device=self._scoring_device(),
         )
 
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        return np.exp(scores)
+
     def _zero_shot_threshold(self) -> float:
         mean = self.class_embeddings_.mean(axis=0, dtype=float)
         return zero_shot.mcm_threshold(len(self.class_names_), mean @ mean, self.temperature_)
@@ -197,6 +200,9 @@ class MaxLogitDetector(_NamesOnlyDetector):
         # A cosine over the temperature is a logit.
         return self.temperature_
 
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        return np.clip(scores, 0.0, 1.0)
+
     def _zero_shot_threshold(self) -> float:
         return zero_shot.max_logit_threshold(self._model_facts())
 
@@ -256,6 +262,10 @@ class EnergyDetector(_NamesOnlyDetector):
     def _score_unit(self) -> float:
         # The energy over the temperature is a log-sum-exp of logits.
         return self.temperature_
+
+    def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
+        # A cosine, and a little more for every class name that is as near.
+        return np.clip(scores, 0.0, 1.0)
 
     def _zero_shot_threshold(self) -> float:
         return zero_shot.energy_threshold(len(self.class_names_), self._model_facts())

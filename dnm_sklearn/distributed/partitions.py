@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dnm_sklearn.datasets.folders import IMAGE_EXTENSIONS
+from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.distributed.places import Place, find_place, list_files
-from dnm_sklearn.embedding.images import read_rgb
-from dnm_sklearn.exceptions import FileContentError, UnreadableImageError
+from dnm_sklearn.exceptions import FileContentError
 
 # Names under which people keep images, in the order in which they are looked for.
 _IMAGE_COLUMNS = ("image", "bytes", "path", "url", "jpg", "png")
@@ -30,10 +29,12 @@ Batch = tuple[list[str], Any]
 
 
 class EncodedImages(Dataset):  # type: ignore[type-arg]
-    """Images that are read and decoded when the embedder asks for them, by its threads."""
+    """Files of images that are decoded when the embedder wants them, by its threads.
+
+    Each is the bytes of a file, a path or URL, or None; with a `place`, a path there.
+    """
 
     def __init__(self, contents: Sequence[Any], place: Place | None = None) -> None:
-        # Each is the bytes of a file, or a path on the place's file system.
         self.contents = contents
         self.place = place
 
@@ -42,14 +43,12 @@ class EncodedImages(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Any:
         content = self.contents[index]
-        if content is None:
-            raise UnreadableImageError("the row has no image")
-        if isinstance(content, str):
-            try:
-                content = (self.place or find_place(content)).child(content).read()
-            except OSError as error:
-                raise UnreadableImageError(f"it cannot be read: {error}") from error
-        return read_rgb("image", content)
+        if not isinstance(content, str):
+            return content
+        if self.place is None and "://" not in content:
+            return content
+        place = find_place(content) if self.place is None else self.place.child(content)
+        return place.read()
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class TarPartition:
                 tarfile.open(fileobj=source, mode="r|*") as archive,
             ):
                 for member in archive:
-                    if not member.isfile() or not member.name.lower().endswith(IMAGE_EXTENSIONS):
+                    if not member.isfile() or not member.name.lower().endswith(IMAGE_SUFFIXES):
                         continue
                     file = archive.extractfile(member)
                     assert file is not None
@@ -177,7 +176,7 @@ def find_partitions(
     files = list_files(place)
     kind = _kind_of(files, source) if kind == "auto" else kind
     if kind == "images":
-        images = [path for path in files if path.lower().endswith(IMAGE_EXTENSIONS)]
+        images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
         if not images:
             raise ValueError(f"{source} holds no image ({len(files)} files of other kinds).")
         return _of_paths(place, images, rows)
@@ -194,7 +193,7 @@ def _kind_of(files: Sequence[str], source: Any) -> str:
             kinds.add("parquet")
         elif path.endswith(".tar"):
             kinds.add("webdataset")
-        elif path.lower().endswith(IMAGE_EXTENSIONS):
+        elif path.lower().endswith(IMAGE_SUFFIXES):
             kinds.add("images")
     if len(kinds) != 1:
         found = " and ".join(sorted(kinds)) or "no image, .parquet or .tar file"

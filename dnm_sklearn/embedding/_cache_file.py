@@ -111,7 +111,7 @@ class CacheFile:
         for mode in _READ:
             try:
                 with _connections:
-                    if not self._is_there():
+                    if not self.check():
                         return None
                     with closing(_connect(self.path, mode)) as db:
                         return work(db)
@@ -122,7 +122,7 @@ class CacheFile:
     def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction under the folder's lock, on a file that is whole."""
         with self.locked():
-            if not self._is_there():
+            if not self.check():
                 self._put_in_place(None)
             try:
                 return self._transaction(work)
@@ -139,7 +139,7 @@ class CacheFile:
     def rebuild(self) -> None:
         """Write the file anew with the rows that can be read."""
         with self.locked():
-            if self._is_there():
+            if self.check():
                 self._put_in_place(self.path)
 
     def remove(self) -> None:
@@ -182,7 +182,7 @@ class CacheFile:
             db.execute("COMMIT")
             return result
 
-    def _is_there(self) -> bool:
+    def check(self) -> bool:
         """Whether there is a file; one of another program or version is refused."""
         header = self._read_header()
         version = header[60:64]

@@ -7,18 +7,23 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 
-from dnm_sklearn._utils.caching import as_memory, cached
+from dnm_sklearn._utils.caching import as_memory, cache_folder, cached
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
-from dnm_sklearn.embedding.inputs import infer_input_type, to_numpy, to_unit_rows
+from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.text import check_prompt, encode_names, names_digest, warn_truncated
-from dnm_sklearn.exceptions import UnreadableImageWarning
+from dnm_sklearn.exceptions import (
+    CacheFormatError,
+    CacheWriteWarning,
+    UnreadableImageWarning,
+)
 
 __all__ = ["BaseEmbedder"]
 
@@ -141,14 +146,13 @@ class BaseEmbedder(
         self._validate_params()
 
         if infer_input_type(X) == "embeddings":
-            # The width must be that given to fit; if fit was given none, this one is recorded.
-            X = validate_data(
-                self,
-                to_numpy(X),
-                dtype="numeric",
-                ensure_all_finite=True,
-                reset=not self._has_width(),
-            )
+            X = to_numpy(X)
+            if self._has_width():
+                # The width must be that given to fit.
+                X = validate_data(self, X, dtype="numeric", reset=False)
+            else:
+                # Nothing is recorded: to transform changes no estimator.
+                X = check_array(X, dtype="numeric", estimator=self, input_name="X")
             return to_unit_rows(X)
 
         return self._encode_raw_images(X)
@@ -214,7 +218,7 @@ class BaseEmbedder(
             its number of ``rows``; ``bytes`` that the file takes with the rows of all models; and
             ``cache_size``, the cap on these in bytes or None.
         """
-        cache = self._embedding_cache()
+        cache = self._named_cache()
         if cache is None:
             return {"location": None}
 
@@ -281,11 +285,10 @@ class BaseEmbedder(
         self, names: list[str], templates: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Encode distinct names, through the cache where there is one."""
-        memory = self._joblib_memory()
         encode = encode_names
-        if memory is not None:
+        if cache_folder(self.memory) is not None:
             # In the key the digest stands for the names, the fingerprint for the model.
-            encode = cached(memory, encode_names, ignore=["names", "encode"])
+            encode = cached(as_memory(self.memory), encode_names, ignore=["names", "encode"])
 
         return encode(
             digest=names_digest(names),
@@ -295,26 +298,28 @@ class BaseEmbedder(
             encode=self._encode_prompts,
         )
 
-    def _joblib_memory(self) -> Any:
-        """Give the cache, None where there is none."""
-        if self.memory is None:
-            return None
-
-        # A Memory without a location keeps nothing.
-        memory = as_memory(self.memory)
-        return None if memory.location is None else memory
-
     def _has_width(self) -> bool:
         """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""
         return "n_features_in_" in self.__dict__
 
     def _embedding_cache(self) -> EmbeddingCache | None:
-        """Give the cache of images' embeddings, None where there is none."""
-        memory = self._joblib_memory()
-        if memory is None:
+        """Give the cache of images' embeddings; None where there is none, or none to be used."""
+        cache = self._named_cache()
+        try:
+            if cache is not None:
+                cache.check()
+        except CacheFormatError as error:
+            warn(f"The cache is not used, nothing is kept: {error}", CacheWriteWarning)
+            return None
+        return cache
+
+    def _named_cache(self) -> EmbeddingCache | None:
+        """Give the cache of images' embeddings in the folder that `memory` names."""
+        folder = cache_folder(self.memory)
+        if folder is None:
             return None
         cap = None if self.cache_size is None else size_in_bytes(self.cache_size)
-        return EmbeddingCache(memory.location, cap)
+        return EmbeddingCache(folder, cap)
 
     @property
     def _n_features_out(self) -> int:

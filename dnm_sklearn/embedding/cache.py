@@ -20,11 +20,12 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from dnm_sklearn._utils.caching import warn_unsaved
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding._cache_claims import Claim, remove_ended_claims
 from dnm_sklearn.embedding._cache_file import CacheFile
@@ -80,9 +81,15 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: PathLike, max_bytes: int | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.max_bytes = max_bytes
-        self._file = CacheFile(folder)
+        self._file = CacheFile(self.folder)
+
+    def check(self) -> None:
+        """Raise a CacheFormatError if the file is of another program or version."""
+        # Where it cannot even be looked at, reading and writing say so.
+        with contextlib.suppress(OSError):
+            self._file.check()
 
     # ---------------------------------------------------------------- embeddings
 
@@ -177,7 +184,7 @@ class EmbeddingCache:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 return os.fstat(file.fileno())
         except OSError as error:
-            _warn_unsaved(self.folder, error, "Digests of image files")
+            warn_unsaved(self.folder, error, "Digests of image files")
             return None
 
     def _remember_files(
@@ -266,7 +273,7 @@ class EmbeddingCache:
         try:
             return self._file.write(work)
         except _UNWRITABLE as error:
-            _warn_unsaved(self.folder, error, what)
+            warn_unsaved(self.folder, error, what)
             return None
 
 
@@ -302,17 +309,6 @@ def _file_record(status: os.stat_result, digest: bytes) -> tuple[int, int, bytes
 
 def _text_checksum(setting: str, content: Any) -> int:
     return zlib.crc32(f"{setting}\0{content}".encode())
-
-
-def _warn_unsaved(folder: Path, error: Exception, what: str) -> None:
-    """Say that results are right but not kept."""
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    warn(
-        f"{what} could not be saved in the cache folder {folder} ({reason}). Results are complete "
-        "but will be computed again next time: free some space, make the folder writable, or "
-        "point memory= elsewhere.",
-        CacheWriteWarning,
-    )
 
 
 def size_in_bytes(size: int | str) -> int:

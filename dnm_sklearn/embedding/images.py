@@ -9,16 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.embedding.inputs import IMAGE_FIX, describe, is_one_image, is_tensor
-from dnm_sklearn.exceptions import UnreadableImageError
+from dnm_sklearn._utils.image_formats import readable_formats
+from dnm_sklearn._utils.untrusted_files import read_bytes
+from dnm_sklearn.embedding.inputs import describe, is_one_image, is_path
+from dnm_sklearn.exceptions import FileContentError, UnreadableImageError
 
-__all__ = ["read_rgb", "to_rgb", "unwrap_item"]
+__all__ = ["as_unreadable", "read_image_file", "read_rgb", "to_rgb"]
 
-# EXIF's tag of the orientation; 1 is upright, 2 to 8 are turned or mirrored.
+# EXIF's tag of the orientation; 1 is upright.
 _ORIENTATION = 0x0112
-_TURNED = range(2, 9)
+# What turns an image upright that is stored in another orientation, by Pillow's names.
+_UPRIGHT_BY = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 # The address of a buffer in Pillow's messages says nothing, and differs from run to run.
 _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
+# The largest images that Pillow opens, 179 million pixels, take 1.4 GB with 16 bits and four
+# channels, packed next to nothing.
+_LARGEST_FILE = 2**31
+# How a file begins that iPhones and some cameras write: "ftyp" and one of these.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def _to_eight_bits(image: Any) -> Any:
@@ -50,7 +66,7 @@ def to_rgb(image: Any) -> Any:
     stretched), CMYK and other colour spaces are converted. Of an animation the first frame is
     taken.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
@@ -63,10 +79,9 @@ def to_rgb(image: Any) -> Any:
             raise UnreadableImageError(f"an image has 1, 3 or 4 channels, got {describe(image)}")
         image = Image.fromarray(np.ascontiguousarray(image))
 
+    _check_decoder(image)
     image.load()
-    # Asked to turn nothing, Pillow would copy the image.
-    if image.getexif().get(_ORIENTATION, 1) in _TURNED:
-        image = ImageOps.exif_transpose(image)
+    image = _upright(image)
 
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -83,39 +98,94 @@ def to_rgb(image: Any) -> Any:
     return image.convert("RGB")
 
 
-def read_rgb(item: Any, content: bytes | None = None) -> Any:
-    """Read one image to RGB; `content` is a file's bytes where the caller has them already."""
+def _check_decoder(image: Any) -> None:
+    """Refuse an image that is opened but not decoded, where the decoder is none that we name."""
+    is_lazy = bool(getattr(image, "tile", None))
+    if is_lazy and image.format not in (*readable_formats(), "MPO"):
+        raise UnreadableImageError(
+            f"it was opened as {image.format}, a format that is not decoded here, since some "
+            "decoders start programs; call its load() yourself if you trust its source"
+        )
+
+
+def _upright(image: Any) -> Any:
+    """Turn a decoded image as its EXIF orientation says."""
     from PIL import Image
 
-    if not is_one_image(item):
-        raise TypeError(
-            f"An image must be a path, a PIL image or a uint8 array, got {describe(item)}: "
-            f"{IMAGE_FIX}."
-        )
     try:
-        if isinstance(item, (str, os.PathLike)):
-            with Image.open(item if content is None else BytesIO(content)) as image:
-                return to_rgb(image)
-        return to_rgb(item)
-    except (UnreadableImageError, MemoryError):
-        raise
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    # A damaged EXIF block says nothing; viewers show such an image as it is stored.
+    except Exception:
+        return image
+
+    # Not ImageOps.exif_transpose: it writes the whole EXIF block anew, which fails for one odd tag
+    # of any other kind.
+    name = _UPRIGHT_BY.get(orientation) if isinstance(orientation, int) else None
+    return image if name is None else image.transpose(Image.Transpose[name])
+
+
+def read_image_file(path: str | os.PathLike[str]) -> bytes:
+    """Read the bytes of an image file, an ordinary one only: a pipe or a device has no end."""
+    if not os.fspath(path):
+        raise UnreadableImageError("no path (an empty string)")
+    try:
+        return read_bytes(path, largest=_LARGEST_FILE)
     except FileNotFoundError as error:
         raise UnreadableImageError("no such file") from error
-    except Exception as error:
-        # Decoders raise nearly anything on damaged files.
-        reason = _IN_MEMORY.sub("", str(error))
-        raise UnreadableImageError(f"{type(error).__name__}: {reason}") from error
+    except FileContentError as error:
+        raise UnreadableImageError(str(error)) from error
 
 
-def unwrap_item(item: Any) -> Any:
-    """Take the image out of a Dataset's item, which may be ``(image, target)`` or a mapping."""
-    if isinstance(item, (tuple, list)) and item:
-        item = item[0]
-    elif isinstance(item, dict) and ("image" in item or "img" in item):
-        item = item["image"] if "image" in item else item["img"]
-    if is_tensor(item):
-        raise TypeError(
-            "The dataset gives tensors; the embedder resizes and normalises images itself. Make "
-            "the dataset give PIL images: remove its transform (ToTensor, Normalize)."
+def as_unreadable(error: Exception) -> UnreadableImageError:
+    """Give the error that tells of one image what went wrong with it, of whatever kind."""
+    if isinstance(error, UnreadableImageError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file"
+    elif isinstance(error, MemoryError):
+        reason = "it does not fit into the memory that is left"
+    else:
+        reason = f"{type(error).__name__}: {_IN_MEMORY.sub('', str(error))}"
+    unreadable = UnreadableImageError(reason)
+    unreadable.__cause__ = error
+    return unreadable
+
+
+def _why_unknown(content: bytes) -> str:
+    """Say what may be wrong with bytes that no decoder knows."""
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        return (
+            "it is a HEIC image, for which Pillow has no decoder: pip install pillow-heif (it is "
+            "then used by itself), or convert it to JPEG"
         )
-    return item
+    return (
+        "cannot identify image file: it is damaged, or in none of the formats that are read here "
+        f"({', '.join(readable_formats())})"
+    )
+
+
+def read_rgb(item: Any, content: bytes | None = None) -> Any:
+    """Read one image to RGB; `content` is a file's bytes where the caller has them already."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not (is_one_image(item) or isinstance(item, bytes)):
+        raise UnreadableImageError(
+            f"it is no image: an image is a path, a PIL image or a uint8 array, got "
+            f"{describe(item)}"
+        )
+    try:
+        if is_path(item) and content is None:
+            content = read_image_file(item)
+        elif isinstance(item, bytes):
+            content = item
+        if content is None:
+            return to_rgb(item)
+        with Image.open(BytesIO(content), formats=readable_formats()) as image:
+            return to_rgb(image)
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_why_unknown(content or b"")) from error
+    # Decoders raise nearly anything on damaged files.
+    except Exception as error:
+        raise as_unreadable(error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,15 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import is_tensor, to_numpy
 from dnm_sklearn._utils.warnings import warn
 
 __all__ = [
     "as_image_sequence",
     "describe",
     "infer_input_type",
+    "is_missing",
     "is_one_image",
-    "to_numpy",
+    "is_path",
     "to_unit_rows",
+    "unwrap_item",
 ]
 
 IMAGE_FIX = (
@@ -35,38 +39,110 @@ def is_pil(x: Any) -> bool:
     return image_class is not None and isinstance(x, image_class)
 
 
-def is_tensor(x: Any) -> bool:
-    """Tell a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
-
-
 def _is_dataset(x: Any) -> bool:
-    """Tell a torch Dataset, without importing torch."""
+    """Tell a map-style torch Dataset, without importing torch; an iterable one is refused."""
     data = sys.modules.get("torch.utils.data")
-    return data is not None and isinstance(x, data.Dataset)
+    if data is None or not isinstance(x, data.Dataset):
+        return False
+    # It may have a length, but no positions.
+    if isinstance(x, data.IterableDataset):
+        raise TypeError(
+            "X is an iterable dataset, which gives no image by its position: give a map-style one, "
+            "or list(...) of it."
+        )
+    return True
 
 
-def to_numpy(X: Any) -> Any:
-    """Give a torch tensor, of any device, dtype and gradient, as an array; all else as it is."""
-    if not is_tensor(X):
-        return X
-    X = X.detach().cpu()
-    # numpy has no bfloat16.
-    return (X.float() if X.dtype == sys.modules["torch"].bfloat16 else X).numpy()
+def is_path(x: Any) -> bool:
+    """Tell what names a file."""
+    return isinstance(x, (str, os.PathLike))
+
+
+def is_missing(x: Any) -> bool:
+    """Tell what stands for nothing in a column: None, NaN, and pandas's NA and NaT."""
+    if x is None or type(x).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(x, numbers.Real) and bool(x != x)
 
 
 def is_one_image(x: Any) -> bool:
     """Tell what one image can be: a path, a PIL image, or a uint8 array of 2 or 3 dimensions."""
-    if isinstance(x, (str, os.PathLike)) or is_pil(x):
+    if is_path(x) or is_pil(x):
         return True
     return isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (2, 3)
 
 
+def _has_image(x: Any) -> bool:
+    """Tell an image, and a row that holds one, as datasets give it."""
+    return is_one_image(x) or (isinstance(x, dict) and len(_images_in(x)) == 1)
+
+
+def _images_in(row: dict[Any, Any]) -> list[Any]:
+    """Give the images in a row: the one of the usual name, else all values that are images.
+
+    An image that is not decoded, in Hugging Face's form a dict of bytes and path, comes as either.
+    """
+    for name in ("image", "img"):
+        if name in row:
+            return [_not_decoded(row[name])]
+    if isinstance(row.get("bytes"), bytes) or is_path(row.get("path")):
+        return [_not_decoded(row)]
+
+    # A string in a row is a caption as often as a path.
+    values = map(_not_decoded, row.values())
+    return [x for x in values if isinstance(x, bytes) or (is_one_image(x) and type(x) is not str)]
+
+
+def _not_decoded(value: Any) -> Any:
+    """Give the bytes or the path of an image that was not decoded, all else as it is."""
+    if not isinstance(value, dict) or not {"bytes", "path"} & set(value):
+        return value
+    return value.get("path") if value.get("bytes") is None else value["bytes"]
+
+
+def unwrap_item(item: Any) -> Any:
+    """Take the image out of a dataset's item, which may be ``(image, target)`` or a mapping.
+
+    Also bytes, those of a file that was not decoded.
+    """
+    if isinstance(item, (tuple, list)) and item:
+        item = item[0]
+    if isinstance(item, dict):
+        images = _images_in(item)
+        if len(images) != 1:
+            raise TypeError(
+                f"A row is a dict with the keys {list(item)}, of whose values "
+                f"{len(images) or 'none'} are images: give the image alone, or name it 'image'."
+            )
+        (item,) = images
+    if is_tensor(item):
+        raise TypeError(
+            "The dataset gives tensors; the embedder resizes and normalises images itself. Make "
+            "the dataset give PIL images: remove its transform (ToTensor, Normalize)."
+        )
+    return item
+
+
+def _column(X: Any) -> Any:
+    """Give the one column of a table of images, as objects (n,); None of anything else."""
+    shape: Any = getattr(X, "shape", ())
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "UTO"
+    is_table = hasattr(X, "columns") and hasattr(X, "__array__")
+    if len(shape) != 2 or shape[1] != 1 or not (is_array or is_table):
+        return None
+    column: Any = np.asarray(X, dtype=object)[:, 0]
+    return column if len(column) and _first_is_image(column) else None
+
+
+def _first_is_image(X: Sequence[Any]) -> bool:
+    """Whether the first entry that is not missing is an image; the others are checked when read."""
+    return next((_has_image(x) for x in X if not is_missing(x)), all(x is None for x in X))
+
+
 def _array_type(X: np.ndarray) -> Literal["embeddings", "images"]:
     """Tell images from embeddings among arrays, by dtype and shape."""
-    # Strings and objects (U, S, O): paths or PIL images.
-    if X.dtype.kind in "USO" and X.ndim == 1:
+    # Strings and objects (U, S, T, O): paths or PIL images.
+    if (X.dtype.kind in "USTO" and X.ndim == 1) or _column(X) is not None:
         return "images"
 
     if X.dtype == np.uint8:
@@ -97,8 +173,8 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
     """Tell whether `X` holds images to be encoded or precomputed embeddings.
 
     A 2-D numeric array (also a data frame or a list of numeric rows) of any dtype but uint8 holds
-    embeddings; all that an image can be is images. What is neither is left to the validation of
-    embeddings, whose errors are scikit-learn's.
+    embeddings; all that an image can be is images, and so is a table of one column of them. What is
+    neither is left to the validation of embeddings, whose errors are scikit-learn's.
     """
     if isinstance(X, (str, bytes, os.PathLike)) or is_pil(X):
         raise TypeError(
@@ -119,9 +195,10 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
 
     _check_collection(X)
 
-    # The first item tells; the others are checked when they are read.
     if isinstance(X, (list, tuple)):
-        return "images" if len(X) == 0 or is_one_image(X[0]) else "embeddings"
+        return "images" if _first_is_image(X) else "embeddings"
+    if _column(X) is not None:
+        return "images"
     # Series and data frames of any library, sparse matrices, columns of strings.
     if hasattr(X, "__array__") or hasattr(X, "__dataframe__") or hasattr(X, "toarray"):
         dtype = getattr(X, "dtype", None)
@@ -164,17 +241,13 @@ def _check_collection(X: Any) -> None:
                 f"image are unknown: {IMAGE_FIX}."
             )
 
-    columns: Sequence[Any] = getattr(X, "columns", ())
-    if len(columns) == 1 and len(X) and is_one_image(np.asarray(X, dtype=object)[0, 0]):
-        raise TypeError(
-            f"X is a table with one column of images or paths: give the column, X[{columns[0]!r}]."
-        )
-
 
 def describe(item: Any) -> str:
     """Name an image in a message: its path, or what kind of object it is."""
-    if isinstance(item, (str, os.PathLike)):
-        return item if isinstance(item, str) else os.fspath(item)
+    if is_path(item):
+        return os.fsdecode(item)
+    if is_missing(item):
+        return "missing"
     if is_pil(item):
         return f"PIL image {item.mode} {item.size[0]}x{item.size[1]}"
     if isinstance(item, np.ndarray):
@@ -233,6 +306,9 @@ def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.nda
 
 def as_image_sequence(X: Any) -> Any:
     """Make what `infer_input_type` calls images indexable by position."""
+    column = _column(X)
+    if column is not None:
+        return column
     if isinstance(X, (list, tuple, np.ndarray)):
         return X
     if hasattr(X, "__array__") and not _is_dataset(X):
@@ -241,7 +317,5 @@ def as_image_sequence(X: Any) -> Any:
     try:
         len(X)
     except TypeError as error:
-        raise TypeError(
-            "X must have a length: an iterable dataset cannot be scored, give a map-style one."
-        ) from error
+        raise TypeError("X must have a length: give a map-style dataset.") from error
     return X

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,8 +17,15 @@ import numpy as np
 from dnm_sklearn._utils.progress import progress
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
-from dnm_sklearn.embedding.images import read_rgb, unwrap_item
-from dnm_sklearn.embedding.inputs import as_image_sequence, describe, is_one_image, to_unit_rows
+from dnm_sklearn.embedding.images import as_unreadable, read_image_file, read_rgb
+from dnm_sklearn.embedding.inputs import (
+    as_image_sequence,
+    describe,
+    is_missing,
+    is_path,
+    to_unit_rows,
+    unwrap_item,
+)
 from dnm_sklearn.exceptions import UnreadableImageError
 
 __all__ = ["ImageEncoder", "encode_images", "prefetch", "resolve_workers", "retry_in_halves"]
@@ -126,15 +132,9 @@ def retry_in_halves(encode: Callable[[Any], np.ndarray], batch: Any, what: str) 
 # -- images by position -----------------------------------------------------------------------
 
 
-def _reason(error: OSError) -> str:
-    """Say why a file could not be read."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"{type(error).__name__}: {error}"
-
-
-def _is_path(item: Any) -> bool:
-    return isinstance(item, (str, os.PathLike))
+def _path(item: str | os.PathLike[str]) -> str:
+    """Path of an image file, with the user's folder in the place of a tilde."""
+    return os.path.expanduser(os.fsdecode(item))
 
 
 class _Source:
@@ -152,32 +152,42 @@ class _Source:
 
     def item(self, index: int) -> Any:
         """Give the image at a position; a dataset is asked by one thread at a time."""
-        if self.is_plain:
-            item = self.items[index]
-            if not is_one_image(item):
-                raise TypeError(
-                    f"X[{index}] is no image: an image is a path, a PIL image or a uint8 array, "
-                    f"got {describe(item)}."
-                )
-            return item
-
-        with self._lock:
-            try:
+        try:
+            if self.is_plain:
                 item = self.items[index]
-            except (OSError, SyntaxError, ValueError) as error:
-                # Pillow raises these three for damaged files, and datasets pass them on.
-                raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
-        return unwrap_item(item)
+            else:
+                with self._lock:
+                    item = self.items[index]
+        # A dataset decodes by itself, and may raise anything.
+        except Exception as error:
+            raise as_unreadable(error) from error
+
+        if not self.is_plain or isinstance(item, dict):
+            try:
+                item = unwrap_item(item)
+            except TypeError as error:
+                # The first item tells what all are; a later one is a single fault.
+                if index == 0:
+                    raise
+                raise as_unreadable(error) from error
+        if is_missing(item):
+            raise UnreadableImageError("no path and no image, but a missing value")
+        return _path(item) if is_path(item) else item
 
     def digest_pixels(self, index: int) -> bytes | UnreadableImageError:
         """Digest an image that is no file, by the pixels it shows."""
         try:
             item = self.item(index)
-            return digest_file(item) if _is_path(item) else digest_array(np.asarray(read_rgb(item)))
         except UnreadableImageError as error:
             return error
-        except OSError as error:
-            return UnreadableImageError(_reason(error))
+        try:
+            if is_path(item):
+                return digest_file(item)
+            if isinstance(item, bytes):
+                return digest_bytes(item)
+            return digest_array(np.asarray(read_rgb(item)))
+        except Exception as error:
+            return as_unreadable(error)
 
     def pixels(
         self, index: int, preprocess: Callable[[Any], np.ndarray]
@@ -185,20 +195,22 @@ class _Source:
         """Decode and preprocess the image at a position."""
         try:
             item = self.item(index)
-            if not _is_path(item):
+        except UnreadableImageError as error:
+            return error
+        try:
+            if not is_path(item):
                 return preprocess(read_rgb(item))
 
             # Read once, for the digest and the decoder.
-            content = Path(item).read_bytes()
+            content = read_image_file(item)
             expected = self.digests[index]
             # The row will be kept under this digest: it must be the row of these very bytes.
             if expected is not None and digest_bytes(content) != expected:
                 return UnreadableImageError("the file changed while it was being embedded")
             return preprocess(read_rgb(item, content))
-        except UnreadableImageError as error:
-            return error
-        except OSError as error:
-            return UnreadableImageError(_reason(error))
+        # Whatever one image does, memory that runs out included, is that image's failure.
+        except Exception as error:
+            return as_unreadable(error)
 
     def label(self, index: int) -> str:
         """Say what names the image in a message."""
@@ -337,7 +349,7 @@ class _Run:
         # A file's key is its path, any other image's its position.
         keys: list[Any] = list(range(len(source)))
         if source.is_plain:
-            keys = [os.fspath(x) if _is_path(x) else i for i, x in enumerate(source.items)]
+            keys = [_path(x) if is_path(x) else i for i, x in enumerate(source.items)]
 
         # The first position of each distinct key, and for each image the key that it has.
         position = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -364,10 +376,10 @@ class _Run:
         others = list(range(len(source)))
 
         if source.is_plain:
-            files = [i for i, item in enumerate(source.items) if _is_path(item)]
-            others = [i for i, item in enumerate(source.items) if not _is_path(item)]
+            files = [i for i, item in enumerate(source.items) if is_path(item)]
+            others = [i for i, item in enumerate(source.items) if not is_path(item)]
             if files:
-                paths = [source.items[i] for i in files]
+                paths = [_path(source.items[i]) for i in files]
                 found = cache.digest_files(paths, n_threads=max(1, self.num_workers))
                 for index, digest in zip(files, found, strict=True):
                     source.digests[index] = digest

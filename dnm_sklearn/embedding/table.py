@@ -10,6 +10,7 @@ import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
@@ -73,7 +74,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         self.names = tuple(check_names(names))
         if not self.names:
             raise ValueError("An EmbeddingTable needs at least one name: got none.")
-        raw = np.asarray(embeddings)
+        raw = np.asarray(to_numpy(embeddings))
         if raw.ndim != 2 or len(raw) != len(self.names):
             raise ValueError(
                 f"embeddings must have one row per name: shape ({len(self.names)}, d), got "
@@ -91,7 +92,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         if norms is None:
             self._norms = np.linalg.norm(raw.astype(np.float64), axis=1).astype(np.float32)
         else:
-            self._norms = np.array(norms, dtype=np.float32)
+            self._norms = np.array(to_numpy(norms), dtype=np.float32)
             if self._norms.shape != (len(self.names),) or not (self._norms > 0).all():
                 raise ValueError(f"norms must be {len(self.names)} positive numbers, one per name.")
         if not (np.isfinite(logit_scale) and logit_scale > 0):

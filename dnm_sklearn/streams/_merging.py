@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,3 +26,11 @@ def distinct_rows(parts: Sequence[np.ndarray], limit: int) -> np.ndarray:
     digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
     chosen = sorted(range(len(rows)), key=digests.__getitem__)[:limit]
     return rows[np.sort(chosen)]
+
+
+def merged_sum(name: str, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> Any:
+    """Sum of what each state has added to a sum or a count since all of them started."""
+    total = start[name]
+    for state in states:
+        total = total + (state[name] - start[name])
+    return total

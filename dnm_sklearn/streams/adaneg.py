@@ -16,6 +16,7 @@ import numpy as np
 
 from dnm_sklearn.scoring._chunks import BLOCK_NUMBERS, Chunks, Device
 from dnm_sklearn.scoring.negative_labels import _log_probability_sums
+from dnm_sklearn.streams._merging import merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ class LabelMemoryStream:
         self._entropy = tensor("memory_entropy_", np.float64)
         self._n_seen = state["n_seen_"]
 
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the images that several states remember: per label those of lowest entropy.
 
         That is what one memory would hold that had met all of them.
@@ -126,7 +127,7 @@ class LabelMemoryStream:
                 "memory_features_": rows[stays, 2:],
                 "memory_label_": rows[stays, 0],
                 "memory_entropy_": rows[stays, 1],
-                "n_seen_": sum(state["n_seen_"] for state in states),
+                "n_seen_": merged_sum("n_seen_", states, start),
             }
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,8 @@ class Stream(Protocol):
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state, whose arrays are copied."""
 
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Go on from what several states have learned; their order plays no part."""
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from what several states have learned that all grew from `start`, in any order."""
 
     def state(self) -> dict[str, Any]:
         """Return the state; its arrays may share memory with the stream."""
@@ -29,3 +29,41 @@ class Stream(Protocol):
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
         """Score unit rows (n, D) with what was learned so far, learning nothing; float64 (n,)."""
+
+
+class TransformedStream:
+    """A stream whose scores another one reads on another scale."""
+
+    def __init__(self, stream: Any, transform: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._stream, self._transform = stream, transform
+        self.load, self.state, self.merge = stream.load, stream.state, stream.merge
+
+    @property
+    def confident_id(self) -> np.ndarray | None:
+        """Images of the last batch that are surely ID; None for a method that does not say so."""
+        return getattr(self._stream, "confident_id", None)
+
+    def advance(self, batch: np.ndarray) -> np.ndarray:
+        """Score a batch and learn from it."""
+        return self._transform(self._stream.advance(batch))
+
+    def frozen(self, rows: np.ndarray) -> np.ndarray:
+        """Score rows, learning nothing."""
+        return self._transform(self._stream.frozen(rows))
+
+
+class StaticStream:
+    """A method that learns nothing, as a stream without a state."""
+
+    def __init__(self, score: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.frozen = self.advance = score
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, which is empty."""
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Merge states, which are empty."""
+
+    def state(self) -> dict[str, Any]:
+        """Return the state, which is empty."""
+        return {}

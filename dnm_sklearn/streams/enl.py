@@ -17,7 +17,7 @@ from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.enl import expectation_score
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
-from dnm_sklearn.streams._merging import distinct_rows, held
+from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ class ExpectationStream:
         self._sums = self._chunks.tensor(state["probability_sums_"], double=True)
         self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
 
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the images that several states have admitted, each image once.
 
         Where they are more than the window holds, a choice of them that depends on their content
@@ -129,7 +129,7 @@ class ExpectationStream:
         with self._chunks:
             self._sums = self._probability_sums(self._admitted[: len(rows)])
         self._n_admitted = len(rows)
-        self._n_seen = sum(state["n_seen_"] for state in states)
+        self._n_seen = merged_sum("n_seen_", states, start)
 
     def state(self) -> dict[str, Any]:
         """Return the state by ``STATE_NAMES``; its arrays may share memory with the stream."""

@@ -27,7 +27,7 @@ from dnm_sklearn.scoring.tanl import (
 )
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
-from dnm_sklearn.streams._merging import distinct_rows, held
+from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,8 @@ class ActivationStream:
         self._gap = gap
         self._alpha = alpha
         self._positions = _score_positions(n_activated, step, chunks.device)
+        # Which images of the last batch were confident ID, bool (b,).
+        self.confident_id: np.ndarray | None = None
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class ActivationStream:
             order = self._top(*self._means())
         return order.cpu().numpy()
 
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the queues of several states, each image and score once.
 
         Where they are more than a queue holds, a choice of them that depends on their content
@@ -171,7 +173,7 @@ class ActivationStream:
             self._n_scored = 0
             self._push_scores(chunks.tensor(scores, double=True))
             self._otsu = _otsu(self._known_scores())
-        self._n_seen = sum(state["n_seen_"] for state in states)
+        self._n_seen = merged_sum("n_seen_", states, start)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state; its arrays are copied."""
@@ -255,6 +257,7 @@ class ActivationStream:
                 first > threshold + self._gap * (1 - threshold),
                 first < threshold - self._gap * threshold,
             )
+            self.confident_id = confident[0].cpu().numpy()
             chosen = [torch.nonzero(mask).squeeze(1) for mask in confident]
             totals = self._take_in(
                 [features[index] for index in chosen], [log_sums[index] for index in chosen]

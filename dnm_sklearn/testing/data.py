@@ -27,6 +27,8 @@ class OODBlobs:
         Unit image embeddings, the ID half first.
     y : ndarray of shape (2 n,)
         0 = ID, 1 = OOD.
+    labels : list of str
+        The class name of each ID image, "ood" for the others.
     """
 
     names: list[str]
@@ -34,6 +36,7 @@ class OODBlobs:
     table: EmbeddingTable
     X: np.ndarray
     y: np.ndarray
+    labels: list[str]
 
     @property
     def X_id(self) -> np.ndarray:
@@ -88,7 +91,8 @@ def make_ood_blobs(
     directions = _unit_rows(rng.normal(size=(2 * n_images, dim)))
     X = _unit_rows(vectors[shown] + noise * directions)
 
-    return OODBlobs(names, words, table, X, np.repeat([0, 1], n_images))
+    labels = [names[i] for i in shown_class] + ["ood"] * n_images
+    return OODBlobs(names, words, table, X, np.repeat([0, 1], n_images), labels)
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -20,8 +20,12 @@ _SMALL = {
     "negative_prior": 0.95,
     "n_activated": 20,
     "max_similarity": None,
+    "missing": "text",
+    "class_proportion": 0.3,
 }
 _CLASSES = ["cat", "dog", "owl"]
+# The y of scikit-learn's checks, 0 to 3, must name a class where a method learns from its images.
+_MORE_CLASSES = [*_CLASSES, "fox"]
 # Batches so small that the order of a stream shows in the few rows of a check.
 _STREAM_BATCH = 4
 
@@ -63,6 +67,8 @@ def make_detectors(**params: Any) -> list[Any]:
     for cls in detectors:
         known = cls().get_params(deep=False)
         chosen = {key: value for key, value in values.items() if key in known}
+        if cls.info.needs_id_images and "classes" not in params:
+            chosen["classes"] = _MORE_CLASSES
         if "adaptation" not in known:
             instances.append(cls(**chosen))
             continue
@@ -83,11 +89,13 @@ def make_estimators() -> list[Any]:
     # An adapter cannot know that its detector scores a stream as a whole, and is checked as if each
     # row were scored on its own.
     frozen = [det for det in detectors if getattr(det, "adaptation", "frozen") == "frozen"]
+    # scikit-learn fits outlier detectors without y, which some methods need.
+    without_y = [det for det in frozen if not det.info.needs_id_images]
     return [
         *detectors,
         CLIPEmbedder(),
         FakeEmbedder(),
-        *map(SklearnOutlierAdapter, frozen),
+        *map(SklearnOutlierAdapter, without_y),
         *map(OODClassifier, frozen),
     ]
 

@@ -137,9 +137,10 @@ def test_shipped_files_are_small_licensed_and_recorded():
     assert " ".join(licence.split()) in " ".join(notices.split())
     record = json.loads((DATA / "wordnet30.json").read_text(encoding="utf-8"))
     assert record["counts"] == PINNED_FILES
-    assert set(record["inputs_sha256"]) == {"data.noun", "data.adj"}
-    text = lzma.decompress((DATA / "wordnet30.txt.xz").read_bytes())
-    assert hashlib.sha256(text).hexdigest() == record["list_sha256"]
+    assert set(record["inputs_sha256"]) == {"data.noun", "data.adj", "index.noun"}
+    for file, digest in (("wordnet30.txt.xz", "list"), ("wordnet30_nouns.txt.xz", "nouns")):
+        text = lzma.decompress((DATA / file).read_bytes())
+        assert hashlib.sha256(text).hexdigest() == record[f"{digest}_sha256"]
 
 
 def test_build_script_follows_the_rule(tmp_path):
@@ -149,12 +150,25 @@ def test_build_script_follows_the_rule(tmp_path):
     build_wordnet = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build_wordnet)
     head = "  1 Licence of the list  \n  2   \n  3 WITHOUT WARRANTY  \n"
-    noun = "00000001 20 n 02 Big_Oak 0 tree 0 000 | x\n00000002 20 n 01 big_oak 0 000 | y\n"
+    noun = (
+        "00000001 20 n 02 Big_Oak 0 tree 0 001 ~ 00000002 n 0000 | x\n"
+        "00000005 20 n 01 big_oak 0 002 @ 00000001 n 0000 #m 00000001 n 0000 | y\n"
+        "00000007 20 n 01 Old_Oak 0 001 @i 00000005 n 0000 | z @ 00000001 n 0000\n"
+    )
+    senses = "  1 x\nbig_oak n 2 2 @ ~ 2 1 00000005 00000001\ntree n 1 0 1 1 00000001\n"
+    senses += "old_oak n 1 1 @i 1 0 00000007\n"
     adjective = "00000003 00 s 01 Asleep(p) 0 000 | x\n00000004 44 a 01 galore(ip) 0 000 | y\n"
     (tmp_path / "data.noun").write_text(head + noun, encoding="utf-8")
     (tmp_path / "data.adj").write_text(head + adjective, encoding="utf-8")
+    (tmp_path / "index.noun").write_text(senses, encoding="utf-8")
+    columns = ["1\n4\n2", "20\n20\n20", ".\n1\ni1", "Big_Oak:2 tree\nbig_oak\nOld_Oak\n"]
+    assert build_wordnet.read_relations(tmp_path) == "\n\n".join(columns)
     found = {name: words for name, words in build_wordnet.read_lists(tmp_path).items() if words}
-    assert found == {"noun.plant": ["big oak"], "adj.all": ["asleep"], "adj.ppl": ["galore"]}
+    assert found == {
+        "noun.plant": ["big oak", "old oak"],
+        "adj.all": ["asleep"],
+        "adj.ppl": ["galore"],
+    }
     made = build_wordnet.build(tmp_path)
     assert made == build_wordnet.build(tmp_path)
     assert made["WORDNET_LICENSE.txt"] == b"Licence of the list\n\nWITHOUT WARRANTY\n"

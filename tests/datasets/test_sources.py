@@ -1,12 +1,15 @@
 """Image lists and torchvision data sets as image sets, on made-up stand-ins."""
 
+import os
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dnm_sklearn._utils.image_formats import readable_suffixes
 from dnm_sklearn.datasets import image_lists, list_images
 from dnm_sklearn.datasets.folders import list_class_folders
 from dnm_sklearn.datasets.image_lists import load_image_list, names_from_paths, read_image_list
@@ -107,11 +110,95 @@ def test_folders_are_listed_in_the_order_of_their_paths_parts(tmp_path):
         for n in names
         if n.lower().endswith(("png", "jpg")) and not any(p[0] == "." for p in n.split("/"))
     ]
-    expected = sorted([*seen, "c/1.png"], key=lambda name: name.split("/"))
+    # The link to a folder that was read already gives no image twice.
+    expected = sorted(seen, key=lambda name: name.split("/"))
     assert [
         Path(path).relative_to(tmp_path).as_posix() for path in list_images(tmp_path)
     ] == expected
     assert expected.index("a/2.JPG") < expected.index("a-b/1.png")
+
+
+class TestLeftOut:
+    """What a folder holds and the list does not is told."""
+
+    def make(self, folder, *names):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    def test_every_format_that_is_read_is_listed(self, tmp_path):
+        names = [f"a{suffix}" for suffix in readable_suffixes()]
+        assert {".jfif", ".jpe", ".tga", ".pnm", ".jp2", ".avif"} <= set(readable_suffixes())
+        self.make(tmp_path, *names)
+        assert list_images(tmp_path) == [str(tmp_path / name) for name in sorted(names)]
+
+    def test_other_files_are_told(self, tmp_path):
+        self.make(tmp_path, "a.png", "b.heic", "c/d.heic", "e.txt", "f", "Thumbs.db", ".hidden")
+        with pytest.warns(
+            UserWarning, match=r"4 files are left out.*2 \.heic, 1 \.txt.*pillow-heif"
+        ):
+            assert len(list_images(tmp_path)) == 1
+
+    def test_asked_for_one_ending_nothing_is_told(self, tmp_path):
+        self.make(tmp_path, "a.png", "b.gif")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert list_images(tmp_path, extensions=[".PNG"]) == [str(tmp_path / "a.png")]
+
+    def test_class_folders_tell_once(self, tmp_path):
+        self.make(tmp_path, "x/1.png", "x/2.psd", "y/1.png", "y/2.psd", "beside.png")
+        with pytest.warns(UserWarning, match=r"3 files are left out.*2 \.psd, 1 \.png") as caught:
+            list_class_folders(tmp_path)
+        assert len(caught) == 1
+
+    def test_no_image_at_all(self, tmp_path):
+        self.make(tmp_path, "a.heic")
+        with pytest.raises(ValueError, match=r"holds no image.*1 \.heic"):
+            list_images(tmp_path)
+
+
+class TestLinks:
+    def test_loops_are_passed_over_and_each_image_is_listed_once(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "1.png").touch()
+        (tmp_path / "above").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "a" / "x").symlink_to(tmp_path / "b", target_is_directory=True)
+        (tmp_path / "b" / "y").symlink_to(tmp_path / "a", target_is_directory=True)
+        (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+        (tmp_path / "itself").symlink_to(tmp_path / "itself")
+        with pytest.warns(UserWarning, match="1 without an ending"):
+            found = list_images(tmp_path)
+        assert [Path(path).relative_to(tmp_path).as_posix() for path in found] == [
+            "a/1.png",
+            "a/x/1.png",
+            "itself.png",
+        ]
+
+    def test_a_folder_that_cannot_be_read_is_told(self, tmp_path, monkeypatch):
+        (tmp_path / "locked").mkdir()
+        (tmp_path / "a.png").touch()
+        scandir = os.scandir
+
+        def refuse(path):
+            if "locked" in os.fspath(path):
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.warns(UserWarning, match="1 folders cannot be read, first .*locked"):
+            assert list_images(tmp_path) == [str(tmp_path / "a.png")]
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").touch()
+    image = str(tmp_path / "photos" / "cat" / "1.png")
+    assert list_images("~/photos") == [image]
+    assert list_class_folders("~/photos")[0] == [image]
+    (tmp_path / "list.txt").write_text("photos/cat/1.png 0")
+    assert image_lists.read_image_list("~/list.txt", "~")[0] == [image]
 
 
 def test_a_path_is_listed_as_it_was_given(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from fitting import NAMES_ONLY
 from scipy.special import expit, logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -18,7 +19,6 @@ from dnm_sklearn import (
     NegLabelDetector,
 )
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 from dnm_sklearn.scoring.mining import negative_proportion
 from dnm_sklearn.testing import FakeEmbedder
@@ -57,7 +57,7 @@ def build(cls, names, table, **params):
     )
 
 
-@pytest.mark.parametrize("cls", all_detectors().values())
+@pytest.mark.parametrize("cls", NAMES_ONLY)
 def test_ood_scores_are_higher_and_signs_agree(cls):
     names, _, table, X, y = world()
     det = build(cls, names, table).fit()
@@ -228,7 +228,7 @@ def test_negatives_can_be_exported_and_given_back():
     assert again.negative_labels_.tolist() == det.negative_labels_.tolist()
 
 
-@pytest.mark.parametrize("cls", all_detectors().values())
+@pytest.mark.parametrize("cls", NAMES_ONLY)
 def test_three_ways_to_give_names_and_repeats_agree(cls):
     names, _, table, X, _ = world()
     want = build(cls, names, table).fit().decision_function(X)
@@ -328,7 +328,7 @@ def test_scoring_leaves_the_detector_unchanged():
         np.testing.assert_equal(vars(det)[key], value)
 
 
-@pytest.mark.parametrize("cls", all_detectors().values())
+@pytest.mark.parametrize("cls", NAMES_ONLY)
 def test_bad_embeddings_are_clear_errors(cls):
     names, _, table, X, _ = world()
     det = build(cls, names, table).fit()

@@ -10,6 +10,7 @@ from dnm_sklearn.testing.instances import make_detectors
 
 WORLD = make_ood_blobs(n_images=60)
 SMALL = {"n_groups": 4, "fraction": 1.0, "noun_fraction": 1.0, "n_neighbors": 5, "n_activated": 40}
+SMALL |= {"missing": "text"}
 FROZEN = [det for det in make_detectors() if getattr(det, "adaptation", "frozen") == "frozen"]
 
 
@@ -19,7 +20,7 @@ def fitted(detector, **params):
     known = own.get_params(deep=False)
     values = {"classes": WORLD.names, "embedder": WORLD.table, "corpus": WORLD.words, **SMALL}
     own.set_params(**{k: v for k, v in {**values, **params}.items() if k in known})
-    return own.fit()
+    return own.fit(WORLD.X, WORLD.labels) if own.info.needs_id_images else own.fit()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from fitting import y_for
 from pyod.models.base import BaseDetector
 from pyod.models.ecod import ECOD
 from pyod.models.embedding import EmbeddingOD, MultiModalOD
@@ -15,6 +16,7 @@ from pyod.utils import persistence
 from pyod.utils.encoders import BaseEncoder, resolve_encoder
 from pyod.utils.utility import standardizer
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -141,8 +143,9 @@ def test_score_averaging():
     for det in detectors:
         if "corpus" in det.get_params():
             det.set_params(corpus=WORLD.words)
-    members = [*detectors, KNN()]
-    train = np.column_stack([member.fit(WORLD.X).decision_scores_ for member in members])
+    fits = [det.fit(WORLD.X, WORLD.labels if y_for(det, WORLD.X) else None) for det in detectors]
+    members = [*fits, KNN().fit(WORLD.X)]
+    train = np.column_stack([member.decision_scores_ for member in members])
     test = np.column_stack([member.decision_function(WORLD.X) for member in members])
     train, test = standardizer(train, test)
     assert roc_auc_score(WORLD.y, test.mean(axis=1)) > 0.9
@@ -159,7 +162,7 @@ def test_score_averaging():
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
 def test_pyods_persistence(detector, tmp_path):
     X = np.random.default_rng(0).normal(size=(25, 16))
-    detector.fit(X)
+    detector.fit(X, y_for(detector, X))
     persistence.save(detector, tmp_path / "det.joblib")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -175,3 +178,81 @@ def test_pyod_detectors_fit_on_our_embeddings_in_a_pipeline(theirs):
     pipeline = Pipeline([("embedder", FakeEmbedder(dim=8)), ("detector", theirs)]).fit(IMAGES)
     assert pipeline.decision_function(IMAGES).shape == (30,)
     assert set(pipeline.predict(IMAGES)) <= {0, 1}
+
+
+def test_every_public_method_of_pyods_base_class_is_there():
+    names = [name for name in dir(BaseDetector) if not name.startswith("_")]
+    public = {name for name in names if callable(getattr(BaseDetector, name))}
+    assert public <= set(dir(NegLabelDetector))
+
+
+class Theirs(BaseDetector):
+    """One column as the score."""
+
+    def __init__(self, contamination=0.1):
+        super().__init__(contamination=contamination)
+
+    def fit(self, X, y=None):
+        self.decision_scores_ = self.decision_function(X)
+        self._process_decision_scores()
+        return self
+
+    def decision_function(self, X):
+        return np.asarray(X)[:, 0]
+
+
+@pytest.mark.parametrize("T", [0.8, 2, 5, 32])
+def test_rejection_is_pyods(T):
+    detector = neglabel(contamination=0.2).fit(WORLD.X)
+    scores = detector.decision_function(WORLD.X)[:, None]
+    theirs = Theirs(contamination=0.2).fit(scores)
+    before = dict(vars(detector))
+    got, stats = detector.predict_with_rejection(WORLD.X, T=T, return_stats=True, c_fp=2)
+    want, want_stats = theirs.predict_with_rejection(scores, T=T, return_stats=True, c_fp=2)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(stats, want_stats, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        detector.compute_rejection_stats(T, c_r=0.3), theirs.compute_rejection_stats(T, c_r=0.3)
+    )
+    # To judge images leaves a detector as it was, which PyOD's own do not.
+    assert vars(detector).keys() == before.keys()
+    assert -2 in got or T < 1
+
+
+def test_rejection_says_what_it_needs():
+    with pytest.raises(ValueError, match="scores of images given to fit"):
+        neglabel().fit().compute_rejection_stats()
+    with pytest.raises(ValueError, match="delta=1 must lie"):
+        neglabel().fit(WORLD.X).compute_rejection_stats(delta=1)
+    with pytest.raises(ValueError, match="needs a flagged image"):
+        neglabel(contamination=0.001).fit(WORLD.X).compute_rejection_stats()
+
+
+def test_fit_predict_score_reads_y_as_we_do(capsys):
+    for y in (WORLD.y, WORLD.y == 1, np.where(WORLD.y == 1, "ood", "known")):
+        got = neglabel().fit_predict_score(WORLD.X, y)
+        assert got == roc_auc_score(WORLD.y, neglabel().fit(WORLD.X).decision_scores_)
+    top = np.argsort(neglabel().fit(WORLD.X).decision_scores_)[-WORLD.y.sum() :]
+    got = neglabel().fit_predict_score(WORLD.X, WORLD.y, scoring="prc_n_score")
+    assert got == pytest.approx(WORLD.y[top].mean())
+    with pytest.raises(ValueError, match="scoring='f1'"):
+        neglabel().fit_predict_score(WORLD.X, WORLD.y, scoring="f1")
+    with pytest.raises(ValueError, match="y must say"):
+        neglabel().fit_predict_score(WORLD.X, np.arange(len(WORLD.X)))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["decision_function", "predict_proba"])
+def test_scores_by_cross_val_predict(method):
+    """scikit-learn encodes y there and wants ``classes_``; names would lose their meaning."""
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    for y in (WORLD.y, WORLD.y == 1):
+        scores = cross_val_predict(neglabel(), WORLD.X, y, cv=folds, method=method)
+        scores = scores if method == "decision_function" else scores[:, 1]
+        assert roc_auc_score(WORLD.y, scores) > 0.9
+    nearest = (WORLD.X @ WORLD.table.encode_text(WORLD.names).T).argmax(axis=1)
+    y = np.where(WORLD.y == 1, "ood", np.asarray(WORLD.names)[nearest % 2])
+    with pytest.raises(AttributeError, match="classes_ only after a fit with y of 0/1 or bool"):
+        cross_val_predict(neglabel(), WORLD.X, y, cv=folds, method=method)
+    assert not hasattr(neglabel().fit(WORLD.X), "classes_")
+    assert not hasattr(neglabel().fit(WORLD.X, WORLD.y).fit(WORLD.X, y), "classes_")

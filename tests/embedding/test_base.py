@@ -10,7 +10,11 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 
-from dnm_sklearn.exceptions import UnreadableImageWarning
+from dnm_sklearn.exceptions import (
+    CacheFormatError,
+    CacheWriteWarning,
+    UnreadableImageWarning,
+)
 from dnm_sklearn.testing import FakeEmbedder
 
 
@@ -86,12 +90,12 @@ class TestEncode:
         (folder / "bad.png").write_bytes(b"no image")
         with pytest.raises(
             ValueError,
-            match=r"Image 1 \(.*bad\.png\) cannot be read: UnidentifiedImageError.*on_error",
+            match=r"Image 1 \(.*bad\.png\) cannot be read: cannot identify image file.*on_error",
         ):
             FakeEmbedder().encode_image([folder / "0.png", folder / "bad.png"])
         with pytest.raises(ValueError, match=r"missing\.png\) cannot be read: no such file"):
             FakeEmbedder().encode_image([folder / "missing.png"])
-        with pytest.raises(TypeError, match=r"X\[1\] is no image"):
+        with pytest.raises(ValueError, match="Image 1 .int.*it is no image"):
             FakeEmbedder().encode_image([folder / "0.png", 3])
 
     @pytest.mark.parametrize("memory", [False, True])
@@ -223,3 +227,39 @@ def test_a_series_of_images_is_read_by_position_whatever_its_index(kind, tmp_pat
     series = pd.Series(list(items), index=[2, 9, 0])
     series = series.astype(kind) if kind in ("string", "category") else series
     np.testing.assert_array_equal(FakeEmbedder().encode_image(series), expected)
+
+
+def test_transform_leaves_an_unfitted_encoder_as_it_was():
+    embedder = FakeEmbedder()
+    before = dict(vars(embedder))
+    for X in (np.ones((3, 5)), np.ones((3, 7))):
+        assert embedder.transform(X).shape == X.shape
+        assert vars(embedder) == before
+    assert embedder.transform([picture()]).shape == (1, embedder.embedding_dim_)
+    embedder.fit(np.ones((3, 5)))
+    with pytest.raises(ValueError, match="7 features"):
+        embedder.transform(np.ones((3, 7)))
+
+
+class TestUnusableCache:
+    images = tuple(picture(i) for i in range(3))
+
+    def rows(self, memory):
+        embedder = FakeEmbedder(memory=memory)
+        return np.concatenate([embedder.encode_image(self.images), embedder.encode_text(["cat"])])
+
+    def test_a_file_of_another_program(self, tmp_path):
+        expected = self.rows(None)
+        (tmp_path / "embeddings.sqlite").write_bytes(b"something else, which stays " * 9)
+        with pytest.warns(CacheWriteWarning, match="not a cache file of dnm_sklearn"):
+            np.testing.assert_array_equal(self.rows(tmp_path), expected)
+        assert (tmp_path / "embeddings.sqlite").read_bytes().startswith(b"something else")
+        with pytest.raises(CacheFormatError):
+            FakeEmbedder(memory=tmp_path).cache_info()
+
+    @pytest.mark.parametrize("place", ["", "below"])
+    def test_a_file_in_the_place_of_the_folder(self, tmp_path, place):
+        (tmp_path / "file").touch()
+        with pytest.warns(CacheWriteWarning, match="could not be saved"):
+            rows = self.rows(tmp_path / "file" / place)
+        np.testing.assert_array_equal(rows, self.rows(None))

@@ -1,9 +1,14 @@
 """One image to RGB: orientation, transparency, palettes, depths, colour spaces."""
 
+import io
+import os
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from dnm_sklearn.embedding import images
 from dnm_sklearn.embedding.images import read_rgb, to_rgb
 from dnm_sklearn.exceptions import UnreadableImageError
 
@@ -82,3 +87,77 @@ class TestConversion:
     def test_no_image(self, bad):
         with pytest.raises(UnreadableImageError):
             to_rgb(bad)
+
+
+def encoded(kind="JPEG", size=(40, 20), **options):
+    data = io.BytesIO()
+    Image.new("RGB", size, (220, 30, 40)).save(data, kind, **options)
+    return data.getvalue()
+
+
+class TestDecoders:
+    def test_formats_that_start_programs_are_not_decoded(self, tmp_path):
+        (tmp_path / "page.jpg").write_bytes(encoded("EPS"))
+        with pytest.raises(UnreadableImageError, match="in none of the formats that are read"):
+            read_rgb(str(tmp_path / "page.jpg"))
+        # Opened by the user, but not decoded yet.
+        with (
+            Image.open(tmp_path / "page.jpg") as opened,
+            pytest.raises(UnreadableImageError, match="opened as EPS"),
+        ):
+            read_rgb(opened)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "TGA", "PPM", "JPEG2000", "WEBP", "QOI"])
+    def test_named_formats_are_decoded_whatever_the_file_is_called(self, tmp_path, kind):
+        (tmp_path / "picture").write_bytes(encoded(kind))
+        assert read_rgb(tmp_path / "picture").size == (40, 20)
+        with Image.open(tmp_path / "picture") as opened:
+            assert to_rgb(opened).size == (40, 20)
+
+    def test_a_pipe_and_a_device_are_unreadable(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.png")
+        for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path):
+            with pytest.raises(UnreadableImageError, match="no ordinary file"):
+                read_rgb(path)
+
+    def test_a_huge_file_is_not_read(self, tmp_path):
+        with open(tmp_path / "sparse.png", "wb") as file:
+            file.truncate(2**40)
+        with pytest.raises(UnreadableImageError, match="larger than"):
+            read_rgb(tmp_path / "sparse.png")
+
+    def test_heic_says_what_to_install(self):
+        with pytest.raises(UnreadableImageError, match="pip install pillow-heif"):
+            read_rgb(b"\0\0\0\x18ftypheic" + bytes(40))
+
+    def test_memory_that_runs_out(self, monkeypatch):
+        def no_memory(image):
+            raise MemoryError
+
+        monkeypatch.setattr(images, "to_rgb", no_memory)
+        with pytest.raises(UnreadableImageError, match="memory"):
+            read_rgb(picture())
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7, 12])
+@pytest.mark.parametrize("tag", [0x011A, 0x0132, 0xA005, 0x0100])
+def test_orientation_beside_an_odd_tag(tag, kind):
+    """Only the orientation is read: nothing else in the EXIF block can make an image unreadable."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif += struct.pack("<HHI4s", tag, kind, 3, b"\x05\0\0\0") + bytes(4)
+    assert read_rgb(encoded(exif=exif)).size == (20, 40)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_all_orientations_are_those_of_pillow(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.png")), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_exif_block_is_left_aside():
+    assert read_rgb(encoded(exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).size == (40, 20)

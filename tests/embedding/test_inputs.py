@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnm_sklearn.embedding.inputs import infer_input_type
+from dnm_sklearn.embedding.inputs import (
+    as_image_sequence,
+    infer_input_type,
+    is_missing,
+    unwrap_item,
+)
 
 
 def picture(seed=0, shape=(40, 30, 3)):
@@ -85,13 +90,99 @@ def test_collections_that_cannot_be_taken_say_what_to_give(X, match):
         infer_input_type(X)
 
 
-def test_a_loader_and_a_table_of_paths_say_what_to_give():
+def test_a_loader_says_what_to_give_and_a_table_of_paths_is_its_column():
     torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
     with pytest.raises(TypeError, match=r"X is a torch DataLoader: give its dataset, X\.dataset"):
         infer_input_type(torch.utils.data.DataLoader([0, 1]))
-    with pytest.raises(
-        TypeError, match=r"one column of images or paths: give the column, X\['path'\]"
-    ):
-        infer_input_type(pd.DataFrame({"path": ["a.png"]}))
+    assert infer_input_type(pd.DataFrame({"path": ["a.png"]})) == "images"
     assert infer_input_type(pd.Series(["a.png"], index=[7])) == "images"
     assert infer_input_type(pd.DataFrame({"x": [0.5]})) == "embeddings"
+
+
+def test_an_iterable_dataset_is_refused_though_it_has_a_length():
+    data = pytest.importorskip("torch.utils.data")
+
+    class Shards(data.IterableDataset):
+        def __iter__(self):
+            return iter([picture()])
+
+        def __len__(self):
+            return 1
+
+    with pytest.raises(TypeError, match="iterable dataset"):
+        infer_input_type(Shards())
+
+
+class TestMissing:
+    def test_what_is_missing(self):
+        pd = pytest.importorskip("pandas")
+        assert all(map(is_missing, [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT]))
+        assert not any(map(is_missing, ["", "nan", 0, False, picture()]))
+
+    @pytest.mark.parametrize("missing", [None, float("nan")])
+    def test_the_first_entry_that_is_there_tells(self, missing):
+        pd = pytest.importorskip("pandas")
+        column = [missing, "a.png"]
+        for X in (column, np.array(column, dtype=object), pd.Series(column), tuple(column)):
+            assert infer_input_type(X) == "images"
+        assert infer_input_type([[missing, 1.0]]) == "embeddings"
+        assert infer_input_type([None, None]) == "images"
+        assert infer_input_type([float("nan"), 1.0]) == "embeddings"
+
+
+class TestTableOfOneColumn:
+    def test_is_that_column(self):
+        pd = pytest.importorskip("pandas")
+        tables = (
+            pd.DataFrame({"photo": [None, "a.png"]}, index=[5, 3]),
+            np.array([[None], ["a.png"]], dtype=object),
+        )
+        for X in tables:
+            assert infer_input_type(X) == "images"
+            missing, path = as_image_sequence(X)
+            assert is_missing(missing)
+            assert path == "a.png"
+        assert infer_input_type(np.array([["a.png"], ["b.png"]])) == "images"
+
+    def test_numbers_and_several_columns_are_embeddings(self):
+        pd = pytest.importorskip("pandas")
+        for X in (
+            pd.DataFrame({"x": [0.5, np.nan]}),
+            pd.DataFrame({"x": []}),
+            pd.DataFrame({"a": ["a.png"], "b": ["b.png"]}),
+        ):
+            assert infer_input_type(X) == "embeddings"
+
+
+class TestRows:
+    image = Image.new("RGB", (2, 2))
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"image": image, "label": 3},
+            {"img": image, "thumbnail": image},
+            {"picture": image, "caption": "a.png"},
+            {"picture": {"bytes": None, "path": "a.png"}, "photo": image},
+            (image, 3),
+            [image],
+            image,
+        ],
+    )
+    def test_the_image_of_a_row(self, row):
+        assert unwrap_item(row) is self.image
+
+    def test_what_was_not_decoded(self):
+        assert unwrap_item({"image": {"bytes": b"x", "path": "a.png"}}) == b"x"
+        assert unwrap_item({"bytes": None, "path": "a.png"}) == "a.png"
+        assert unwrap_item({"photo": {"bytes": b"x", "path": None}, "label": 1}) == b"x"
+        assert unwrap_item({"image": None}) is None
+
+    @pytest.mark.parametrize("row", [{"a": image, "b": image}, {"caption": "a.png", "label": 1}])
+    def test_other_rows_say_which_keys_there_are(self, row):
+        with pytest.raises(TypeError, match=str(list(row)).replace("[", r"\[")):
+            unwrap_item(row)
+
+    def test_a_list_of_rows(self):
+        assert infer_input_type([{"image": self.image}]) == "images"
+        assert infer_input_type([{"a": 1.0}]) == "embeddings"

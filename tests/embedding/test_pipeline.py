@@ -1,13 +1,16 @@
 """Images in batches: decoded ahead, in their order, and smaller when memory runs out."""
 
+import struct
 import threading
 
 import numpy as np
 import pytest
+import torch
 from embedding_models import registered
 from PIL import Image
 
 from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, prefetch
 
@@ -98,6 +101,112 @@ def test_all_failed(tmp_path):
     rows, failures = encode_images(missing, Encoder, 3, on_error="nan")
     assert np.isnan(rows).all()
     assert len(failures) == 2
+
+
+class Rows:
+    """A dataset of given items; an exception among them is raised."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        if isinstance(self.items[index], Exception):
+            raise self.items[index]
+        return self.items[index]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_no_single_item_ends_a_job(tmp_path, with_cache, num_workers):
+    good, other = pictures(2)
+    bad = [
+        KeyError("no file 3"),
+        struct.error("unpack"),
+        Image.DecompressionBombError("bomb"),
+        MemoryError(),
+        RecursionError(),
+        None,
+        float("nan"),
+        object(),
+        np.ones(3),
+        {"a": 1},
+        torch.ones(3, 8, 8),
+        "",
+        tmp_path,
+        b"GIF89a",
+        "missing\0.png",
+    ]
+    options = {"cache": EmbeddingCache(tmp_path / "c"), "fingerprint": "f"} if with_cache else {}
+    rows, failures = encode_images(
+        Rows(good, *bad, other),
+        Encoder,
+        3,
+        on_error="nan",
+        num_workers=num_workers,
+        **options,
+    )
+    assert [index for index, _, _ in failures] == list(range(1, len(bad) + 1))
+    assert all(reason for _, _, reason in failures)
+    np.testing.assert_allclose(rows[[0, -1]], expected([good, other]), atol=1e-6)
+    for wrong in bad:
+        with pytest.raises(ValueError, match="Image 1"):
+            encode_images(Rows(good, wrong), Encoder, 3, num_workers=num_workers, **options)
+
+
+@pytest.mark.parametrize("X", [[None, "good"], ["good", float("nan")], ["good", 3]])
+def test_no_single_entry_of_a_list_ends_a_job(tmp_path, X):
+    Image.fromarray(pictures(3)[2]).save(tmp_path / "good.png")
+    X = [str(tmp_path / "good.png") if x == "good" else x for x in X]
+    rows, failures = encode_images(X, Encoder, 3, on_error="nan")
+    assert [index for index, _, _ in failures] == [i for i, x in enumerate(X) if type(x) is not str]
+    assert np.isnan(rows).any(axis=1).sum() == 1
+    with pytest.raises(ValueError, match="Image [01]"):
+        encode_images(X, Encoder, 3)
+
+
+def test_what_a_model_cannot_preprocess_is_that_images_failure():
+    class Picky(Encoder):
+        def preprocess(self, image):
+            if image.size == (1, 9):
+                raise MemoryError
+            return super().preprocess(image)
+
+    images = [pictures(1)[0], np.zeros((9, 1, 3), np.uint8)]
+    rows, failures = encode_images(images, Picky, 3, on_error="nan")
+    assert [(index, "memory" in reason) for index, _, reason in failures] == [(1, True)]
+    assert np.isnan(rows).any(axis=1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("first", [torch.ones(3, 8, 8), {"a": 1}])
+def test_a_dataset_whose_first_item_is_no_image_says_what_to_give(first):
+    with pytest.raises(TypeError, match="tensors|keys"):
+        encode_images(Rows(first), Encoder, 3, on_error="nan")
+
+
+def test_undecoded_rows_are_read_and_cached_as_their_files(tmp_path):
+    Image.fromarray(pictures(4)[3]).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    options = {"cache": EmbeddingCache(tmp_path / "c"), "fingerprint": "f"}
+    rows, _ = encode_images([str(tmp_path / "a.png")], Encoder, 3, **options)
+
+    def no_model():
+        raise AssertionError("the row is in the cache")
+
+    again, _ = encode_images(
+        Rows({"image": {"bytes": content, "path": None}}), no_model, 3, **options
+    )
+    np.testing.assert_array_equal(again, rows)
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(pictures(4)[3]).save(tmp_path / "a.png")
+    for options in ({}, {"cache": EmbeddingCache(tmp_path / "c"), "fingerprint": "f"}):
+        rows, _ = encode_images(["~/a.png"], Encoder, 3, **options)
+        np.testing.assert_allclose(rows, expected([pictures(4)[3]]), atol=1e-6)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from fitting import y_for
 
 from dnm_sklearn import SklearnOutlierAdapter, load, make_ood_pipeline
 from dnm_sklearn.bench.run.prepare import SharedText
@@ -57,12 +58,13 @@ def detector(request):
     made = all_detectors()[request.param](CLASSES, embedder=Minimal())
     parameters = made.get_params(deep=False)
     few = {"corpus": CORPUS, "n_groups": 2, "n_activated": 2, "random_state": 0}
+    few |= {"missing": "text", "class_proportion": 0.1}
     return made.set_params(**{key: few[key] for key in few if key in parameters})
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_members_are_enough_for_a_detector(detector, tmp_path):
-    detector.fit(X)
+    detector.fit(X, y_for(detector, X))
     scores = detector.decision_function(X)
     assert np.isfinite(scores).all()
     assert set(detector.predict_class(X)) <= {*CLASSES, "ood"}

@@ -97,3 +97,17 @@ def test_in_a_pipeline(table):
     assert pipeline.fit_transform(ROWS).shape == (3, 2)
     assert pipeline[0] is table
     repr(pipeline)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradient", "list"])
+def test_torch_vectors_of_any_kind(kind):
+    torch = pytest.importorskip("torch")
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    given = {
+        "bfloat16": vectors.bfloat16(),
+        "gradient": vectors.clone().requires_grad_(True),
+        "list": [row.clone().requires_grad_(True) for row in vectors],
+    }[kind]
+    table = EmbeddingTable(["a", "b"], given, norms=torch.ones(2, requires_grad=True))
+    np.testing.assert_array_equal(table.encode_text(["a", "b"]), np.eye(2))
+    np.testing.assert_array_equal(table.encode_image(given), np.eye(2))

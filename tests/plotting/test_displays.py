@@ -80,7 +80,8 @@ def test_histogram_leaves_out_what_is_not_finite():
 
 @pytest.mark.parametrize("display", [ScoreHistogramDisplay, ThresholdDisplay, OODRocCurveDisplay])
 def test_every_estimator_with_scores_is_drawn(display, detector, X):
-    pipeline = make_ood_pipeline(table(), detector).fit(X[Y == 0])
+    pipeline = make_ood_pipeline(table(), NegLabelDetector(["cat", "dog"], n_groups=1))
+    pipeline.fit(X[Y == 0])
     pyod = ECOD().fit(X[Y == 0])
     classifier = OODClassifier(detector).fit(X, Y)
     _, ax = matplotlib.pyplot.subplots()

@@ -1,12 +1,16 @@
 """Where class names come from and what y says (design: names rule)."""
 
+from collections import deque
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dnm_sklearn import EmbeddingTable, MaxLogitDetector, StratifiedBySourceKFold
-from dnm_sklearn._utils.labels import resolve_labels, row_is_ood
+from dnm_sklearn._utils.labels import from_outlier_coding, resolve_labels, row_is_ood
 from dnm_sklearn._utils.names import is_string_sequence, unique_names
 from dnm_sklearn.metrics import auroc_scorer
 
@@ -63,18 +67,83 @@ def test_image_paths_are_refused_as_names(bad):
         ([0.0, 1.0, 1.0, 0.0], [False, True, True, False]),
         ([0, 0, 0, 0], [False] * 4),
         ([0, 2, 1, 0], [False] * 4),
-        ([0, 3, 1, 0], None),
-        ([0.5, 0.1, 3.0, 1.0], None),
+        ([0, 2, -1, -1], [False, False, True, True]),
+        ([0.0, -1.0, 0.0, -1.0], [False, True, False, True]),
     ],
 )
 def test_numeric_y(y, expected):
-    got = resolve_labels(X, y, ["a", "b", "c"])
-    assert got.is_ood is None if expected is None else got.is_ood.tolist() == expected
+    assert resolve_labels(X, y, ["a", "b", "c"]).is_ood.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("y", "shown"),
+    [([0, 3, 1, 0], "3"), ([0.5, 0.1, 3, 1], "0.1, 0.5, 3"), ([9, 8, 7, 6], "6, 7, 8, 9")],
+)
+def test_numbers_without_a_reading_are_named_in_a_warning(y, shown):
+    """Never passed over in silence; no error, for scikit-learn's checks give such y."""
+    with pytest.warns(UserWarning, match=f"y is not used: it holds {shown}, .*indices of the 3"):
+        got = resolve_labels(X, y, ["a", "b", "c"])
+    assert got.is_ood is None
+    assert got.class_index is None
+
+
+@pytest.mark.parametrize(
+    ("y", "shown"),
+    [
+        ([0, 1, -2, 0], "-2"),
+        ([-1, 0, 3, 1], "3"),
+        ([-100, 0, 1, 2], "-100"),
+        ([-1, 0.5, 0, 1], "0.5"),
+    ],
+)
+def test_numbers_that_only_a_mistake_gives_are_an_error(y, shown):
+    with pytest.raises(ValueError, match=f"y holds {shown}: beside -1 = OOD only class indices"):
+        resolve_labels(X, y, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("y", [[-1, 0, 7, -1], [-1, 0, 1, 5]])
+def test_minus_one_is_ood_where_the_number_of_classes_is_not_known(y):
+    assert row_is_ood(y).tolist() == [value == -1 for value in y]
 
 
 def test_class_indices_are_kept():
-    assert resolve_labels(X, [0, 2, 1, 0], ["a", "b", "c"]).class_index.tolist() == [0, 2, 1, 0]
-    assert resolve_labels(X, [0, 1, 1, 0], ["a", "b", "c"]).class_index is None
+    names = ["a", "b", "c"]
+    assert resolve_labels(X, [0, 2, 1, 0], names).class_index.tolist() == [0, 2, 1, 0]
+    assert resolve_labels(X, [0, -1, 1, 0], names).class_index.tolist() == [0, -1, 1, 0]
+    assert resolve_labels(X, [0, 1, 1, 0], names).class_index is None
+    # What may be class indices after all is marked, and bool never may be.
+    assert resolve_labels(X, [0, 1, 1, 0], names).is_zero_or_one
+    assert not resolve_labels(X, [False, True, True, False], names).is_zero_or_one
+    assert not resolve_labels(X, [0, 2, 1, 0], names).is_zero_or_one
+
+
+def test_an_index_counts_entries_of_classes_that_repeat_a_name():
+    """As ImageNet's thousand names do: 998 are distinct, and labels go from 0 to 999."""
+    got = resolve_labels(X, [0, 4, 3, 2], ["a", "b", " a", "c", "b"])
+    assert got.class_names == ["a", "b", "c"]
+    assert got.class_index.tolist() == [0, 1, 2, 0]
+    assert not got.is_ood.any()
+
+
+def test_y_without_images_is_refused():
+    for arguments in ((None, [0, 1], ["a", "b"]), (["a", "b"], [0, 1], None)):
+        with pytest.raises(ValueError, match="no images in X: leave y out"):
+            resolve_labels(*arguments)
+    assert resolve_labels(None, None, ["a", "b"]).class_names == ["a", "b"]
+
+
+def test_classes_that_are_merged_take_their_labels_along():
+    got = resolve_labels(X, [3, 1, -1, 2], ["a", "b", "c", "d"]).merge(np.array([0, 1, 0, 3]))
+    assert got.class_names == ["a", "b", "d"]
+    assert got.class_index.tolist() == [2, 1, -1, 0]
+    assert got.prompts == [["a"], ["b"], ["d"]]
+
+
+def test_outlier_coding_becomes_bool_and_nothing_else_does():
+    assert from_outlier_coding([1, -1.0]).tolist() == [False, True]
+    assert from_outlier_coding([1, 1]).tolist() == [False, False]
+    for y in ([0, 1], [-1, 2], ["a", "b"], [True, False], [], None):
+        assert from_outlier_coding(y) is y
 
 
 @pytest.mark.parametrize("y", [[-1, 1, 1, -1], [-1, -1, -1, -1]])
@@ -127,7 +196,14 @@ def test_is_string_sequence():
 def test_row_is_ood_of_strings_and_unknown_kinds():
     assert row_is_ood(["x", "other"], ood_label="other").tolist() == [False, True]
     assert row_is_ood([]) is None
-    assert row_is_ood([1 + 2j]) is None
+    with pytest.raises(ValueError, match="of type complex"):
+        row_is_ood([1 + 2j])
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        row_is_ood(np.array([1 + 2j]))
+    with pytest.raises(ValueError, match=r"y\[0\] is .* of type PosixPath"):
+        row_is_ood([Path("a"), Path("b")])
+    with pytest.raises(ValueError, match="dtype datetime64"):
+        row_is_ood(np.array(["2020-01-01"], dtype="datetime64[D]"))
 
 
 @pytest.mark.parametrize("where", ["X", "y", "classes"])
@@ -170,10 +246,17 @@ def test_empty_classes_and_tables_of_names_are_explained():
 
 
 @pytest.mark.parametrize(
-    "y", [["cat", None, "ood", "cat"], ["cat", np.nan, "ood", "cat"], [0, np.nan, 1, 0]]
+    "y",
+    [
+        ["cat", None, "ood", "cat"],
+        ["cat", np.nan, "ood", "cat"],
+        [0, np.nan, 1, 0],
+        [5, np.nan, 3, 0],
+        [0, np.inf, 1, 0],
+    ],
 )
 def test_a_missing_label_is_an_error_not_a_reason_to_ignore_y(y):
-    with pytest.raises(ValueError, match=r"y\[1\] is (None|nan)"):
+    with pytest.raises(ValueError, match=r"y\[1\] is (None|nan|inf)"):
         resolve_labels(X, y, ["cat"])
 
 
@@ -198,6 +281,26 @@ def test_columns_of_data_frames_are_read_by_position():
         assert row_is_ood(y).tolist() == [False, True, False, True]
 
 
+class _Column(Sequence):
+    """A sequence that is neither list nor array, as the columns of Hugging Face's datasets are."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __getitem__(self, index):
+        return self._values[index]
+
+    def __len__(self):
+        return len(self._values)
+
+
+def test_names_come_from_any_sequence_of_strings():
+    names = _Column(["b", "a", "b"])
+    assert resolve_labels(names, None, None).class_names == ["b", "a"]
+    assert resolve_labels(None, names, None).class_names == ["b", "a"]
+    assert resolve_labels(None, None, names).class_names == ["b", "a"]
+
+
 def _forms_of_y():
     pd = pytest.importorskip("pandas")
     is_ood = np.arange(8) % 2 == 1
@@ -216,6 +319,22 @@ def _forms_of_y():
         "nullable": pd.Series(is_ood).astype("boolean"),
         "categories": pd.Series(names, index=range(10, 18)).astype("category"),
     }
+    import torch
+
+    forms["deque"] = deque(names.tolist())
+    forms["values of a dict"] = dict(enumerate(names)).values()
+    forms["a library's column"] = _Column(names.tolist())
+    forms["a library's column of numbers"] = _Column(is_ood.astype(int).tolist())
+    forms["tensor"] = torch.tensor(is_ood)
+    forms["tensor of halves"] = torch.tensor(is_ood.astype(float), dtype=torch.bfloat16)
+    forms["list of tensors"] = list(torch.tensor(is_ood))
+    forms["-1 beside class indices"] = np.where(is_ood, -1, 0)
+    for library in ("pyarrow", "polars"):
+        if find_spec(library):
+            module = import_module(library)
+            make = module.array if library == "pyarrow" else module.Series
+            forms[f"{library} of names"] = make(names.tolist())
+            forms[f"{library} of numbers"] = make(is_ood.astype(int).tolist())
     if hasattr(np.dtypes, "StringDType"):
         forms["numpy's strings"] = names.astype(np.dtypes.StringDType())
     return [pytest.param(y, id=name) for name, y in forms.items()]

@@ -11,6 +11,8 @@ from dnm_sklearn import exceptions
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.device import resolve_device
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.names import check_names
+from dnm_sklearn.exceptions import InvalidNamesError
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -106,3 +108,8 @@ def test_public_exceptions_are_warnings_or_built_in_errors(name):
     family = UserWarning if name.endswith("Warning") else (ValueError, RuntimeError, OSError)
     assert issubclass(kind, family)
     assert kind.__module__ == "dnm_sklearn.exceptions"
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(InvalidNamesError, match=r"names\[1\] is .*half of a character.*Rename"):
+        check_names(["caf\u00e9 \U0001f408", "caf\udce9"])

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 # Wide enough for the table of means where there is no terminal whose width could be taken.
 TABLE_WIDTH = 160
 
-# Exit code after Ctrl-C, as shells give it: 128 + SIGINT.
-INTERRUPTED = 130
+
+class WorkFailed(click.ClickException):
+    """Something failed that the user did not give; exit code 1."""
+
+    exit_code = 1
 
 
 class BadInput(click.ClickException):
@@ -34,9 +37,15 @@ class BadInput(click.ClickException):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.embedding.open_clip.build import WeightsUnavailableError
+    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
 
-    return (ValueError, OSError, ImportError, WeightsUnavailableError)
+    return (
+        ValueError,
+        OSError,
+        ImportError,
+        WeightsUnavailableError,
+        TokenizerUnavailableError,
+    )
 
 
 def is_full_disk(error: BaseException) -> bool:

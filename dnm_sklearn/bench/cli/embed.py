@@ -13,6 +13,7 @@ from dnm_sklearn.bench.cli.common import (
     read_folder_names,
     user_errors,
 )
+from dnm_sklearn.bench.cli.ending import Interrupted
 
 
 @click.command()
@@ -117,6 +118,11 @@ def embed(
             note=note,
             overwrite=overwrite,
         )
+    except KeyboardInterrupt as error:
+        kept = "give --cache DIR, and the images that are embedded by then are kept."
+        if cache is not None:
+            kept = f"the images embedded so far are in {cache}; the same command goes on with them."
+        raise Interrupted(f"no part of a suite is left; {kept}") from error
     except user_errors() as error:
         # A full disk is no mistake in what was typed, so it is told in other words.
         if is_full_disk(error):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from dnm_sklearn import __version__
 from dnm_sklearn.bench.cli.common import BadInput
+from dnm_sklearn.bench.cli.ending import Interrupted, run_to_the_end
 
 __all__ = ["BadInput", "main"]
 
@@ -25,7 +27,7 @@ _COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command when it is called."""
+    """A group that imports a command when it is called, and leaves with its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -35,6 +37,21 @@ class _LazyGroup(click.Group):
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
         return getattr(import_module(module), name)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command; the process ends with it unless `standalone_mode` is False."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        return run_to_the_end(
+            lambda: super(_LazyGroup, self).main(*args, standalone_mode=False, **extra)
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
 
 
 @click.group(
@@ -47,5 +64,5 @@ def main() -> None:
 
     "dnm-bench run" needs nothing but this package: it runs every detector on the shipped glyph
     images, offline, and prints one table. Exit codes: 0 done, 1 a detector failed, 2 bad input, 130
-    interrupted.
+    interrupted (143 by SIGTERM).
     """

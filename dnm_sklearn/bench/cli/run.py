@@ -6,17 +6,18 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
-    INTERRUPTED,
     BadInput,
+    WorkFailed,
     cache_options,
     check_prompt,
     console,
@@ -25,6 +26,7 @@ from dnm_sklearn.bench.cli.common import (
     user_errors,
     verbose_option,
 )
+from dnm_sklearn.bench.cli.ending import Interrupted
 from dnm_sklearn.bench.run.backends import BACKENDS
 from dnm_sklearn.bench.run.orders import MEANING, ORDERS, Order
 
@@ -231,12 +233,21 @@ def run_command(options: RunOptions) -> None:
     set_up_logging(options.verbose)
     _check(options)
     folder = options.folder
-    with ExitStack() as running:
-        try:
-            results, bar = _start(options, running)
-        except user_errors() as error:
-            raise BadInput(str(error)) from error
-        records = _collect(results, folder, bar)
+    records: list[Record] = []
+    try:
+        with ExitStack() as running:
+            try:
+                results, bar = _start(options, running)
+            except user_errors() as error:
+                raise BadInput(str(error)) from error
+            _collect(results, folder, bar, records)
+    except KeyboardInterrupt as error:
+        raise Interrupted(_kept(options, len(records))) from error
+    except BrokenExecutor as error:
+        raise WorkFailed(
+            "A worker process ended before its work was done, perhaps for want of memory (fewer "
+            f"--jobs need less): {_kept(options, len(records))}"
+        ) from error
 
     # The table is made from the records, so it can be made again without running anything.
     if folder is not None:
@@ -285,7 +296,7 @@ def _start(options: RunOptions, running: ExitStack) -> tuple[Iterable[Result], A
     methods = _without_missing_images(methods, suite, options)
 
     # ID training images that no method looks at are not embedded.
-    if all(method.kind != "baseline" and method.id_per_class is None for method in methods):
+    if all(config.id_images_of(method) is None for method in methods):
         suite = replace(suite, id_train=None)
     if options.folder is not None:
         _make_folder(options.folder)
@@ -327,7 +338,7 @@ def _methods(options: RunOptions) -> list[Method]:
 def _detectors(names: tuple[str, ...]) -> list[Method]:
     """Find detectors by name or specification; without any, all.
 
-    Those that can use ID images are then run both without and with a few.
+    Those that use ID images are then run with a few, and those that can do without both ways.
     """
     from dnm_sklearn.bench.run import registry
     from dnm_sklearn.bench.run.specs import detector_of_spec
@@ -336,7 +347,8 @@ def _detectors(names: tuple[str, ...]) -> list[Method]:
         return _distinct([detector_of_spec(name) for name in names])
     methods = list(registry.detectors().values())
     with_images = [method for method in methods if method.uses_id_images]
-    return methods + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
+    names_only = [method for method in methods if not method.needs_id_images]
+    return names_only + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
 
 
 def _baselines(names: tuple[str, ...]) -> list[Method]:
@@ -481,26 +493,23 @@ def _shown_on(bar: Any) -> Callable[[str], None]:
     return lambda label: bar.set_description(f"Running {label}")
 
 
-def _collect(results: Iterable[Result], folder: Path | None, bar: Any) -> list[Record]:
-    """Take results as they come, and write each at once."""
+def _collect(
+    results: Iterable[Result], folder: Path | None, bar: Any, records: list[Record]
+) -> None:
+    """Take results as they come, and write each at once; `records` are those that are done."""
     from dnm_sklearn.bench.results.score_files import write_with_scores
 
-    records: list[Record] = []
-    try:
-        for result in results:
-            record = result.record
-            status = record.status if result.is_new else "kept as it was"
-            logger.info("%s on %s: %s", record.label, record.ood["name"], status)
-            if folder is not None and result.is_new:
-                with _writing_to(folder):
-                    record = write_with_scores(
-                        folder / "records", record, result.id_scores, result.ood_scores
-                    )
-            records.append(record)
-            bar.update()
-    except KeyboardInterrupt:
-        _interrupted(folder, len(records))
-    return records
+    for result in results:
+        record = result.record
+        status = record.status if result.is_new else "kept as it was"
+        logger.info("%s on %s: %s", record.label, record.ood["name"], status)
+        if folder is not None and result.is_new:
+            with _writing_to(folder):
+                record = write_with_scores(
+                    folder / "records", record, result.id_scores, result.ood_scores
+                )
+        records.append(record)
+        bar.update()
 
 
 @contextmanager
@@ -512,9 +521,8 @@ def _writing_to(folder: Path) -> Iterator[None]:
         raise BadInput(f"Cannot write to {folder}: {error}; what is there is complete.") from error
 
 
-def _interrupted(folder: Path | None, n_records: int) -> NoReturn:
-    text = "nothing was kept: give -o DIR to keep records as they are made."
-    if folder is not None:
-        text = f"{n_records} records in {folder} are complete; go on with --skip-existing."
-    click.echo(f"Interrupted: {text}", err=True)
-    sys.exit(INTERRUPTED)
+def _kept(options: RunOptions, n_records: int) -> str:
+    """Say what is kept of a run that stopped, and how to go on."""
+    if options.folder is None:
+        return "nothing was kept: give -o DIR to keep records as they are made."
+    return f"{n_records} records in {options.folder} are complete; go on with --skip-existing."

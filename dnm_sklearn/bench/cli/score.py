@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dnm_sklearn.bench.cli.common import (
-    INTERRUPTED,
     BadInput,
     cache_options,
     check_prompt,
@@ -19,6 +17,7 @@ from dnm_sklearn.bench.cli.common import (
     user_errors,
     verbose_option,
 )
+from dnm_sklearn.bench.cli.ending import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,8 @@ def score(
     Columns: path, score (higher = more OOD), is_ood, label (the nearest class, or "ood"),
     nearest_class, top_negative_label (of methods with negative labels), error (of an image that
     cannot be read: no score, is_ood true). Without --calibrate is_ood and label go by a rule of
-    thumb, and a line on standard error says how far to trust it.
+    thumb, and a line on standard error says how far to trust it. A byte of a path that is no UTF-8
+    stands as \\xNN.
 
     The file appears when it is complete. Until then finished chunks are kept in OUTPUT.part, and
     the same call goes on behind them.
@@ -122,11 +122,8 @@ def score(
         job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
         calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
         n_unreadable = job.run(detector, calibration)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; the same command goes on behind what is in {output}.part.", err=True
-        )
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"the same command goes on behind what is in {output}.part.") from error
     except user_errors() as error:
         if is_full_disk(error):
             raise BadInput(

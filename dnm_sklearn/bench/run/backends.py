@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 # All that joblib has, and all that were tried with a run.
 BACKENDS = ("loky", "threading", "dask", "ray")
 
+_SECONDS_BETWEEN_LOOKS = 0.5
+
 
 @contextmanager
 def using(name: str | None, jobs: int) -> Iterator[None]:
-    """Compute with one of joblib's back ends; None leaves the present one.
+    """Compute with one of joblib's back ends; None is loky, whose workers end with this process.
 
     "dask" uses the scheduler that dask's configuration names (``DASK_SCHEDULER_ADDRESS``), or
     starts `jobs` local workers; "ray" the cluster that ray finds (``RAY_ADDRESS``), or a local one.
     """
     from joblib import parallel_config
 
-    if name is None:
+    if jobs == 1:
         yield
+    elif name in (None, "loky"):
+        # loky's workers would compute to the end of their task, and wait five minutes for others.
+        with parallel_config(backend="loky", initializer=end_with, initargs=(os.getpid(),)):
+            yield
     elif name == "dask":
         with _dask_client(jobs), parallel_config(backend="dask"):
             yield
@@ -29,6 +38,17 @@ def using(name: str | None, jobs: int) -> Iterator[None]:
             _register_ray()
         with parallel_config(backend=name):
             yield
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after its parent has ended, however that was."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -34,7 +34,9 @@ class RunConfig:
         """Return the parameters requested for a method; those beside its name go first."""
         return {**self.overrides.get(method.name, {}), **dict(method.params)}
 
-    # Whether a detector is fitted on ID images is part of its specification.
+    # Whether another detector is fitted on ID images is part of its specification.
     def id_images_of(self, method: Method) -> int | None:
         """Return the ID images per class that a method is fitted on; 0 = all, None = none."""
-        return self.id_per_class if method.kind == "baseline" else method.id_per_class
+        if method.id_per_class is None and method.needs_id_images:
+            return self.id_per_class
+        return method.id_per_class

@@ -46,7 +46,8 @@ class Method:
     check_rows: bool = False
 
     # Of a detector: ID images per class that it is fitted on beside the class names; 0 = all that
-    # there are, None = none. Baselines follow the run's configuration.
+    # there are, None = none. Baselines, and detectors that cannot do without, follow the run's
+    # configuration.
     id_per_class: int | None = None
 
     @property
@@ -57,8 +58,16 @@ class Method:
     @property
     def uses_id_images(self) -> bool:
         """Whether the score of a detector can use ID images at fit."""
-        info = getattr(self.load(), "info", None)
-        return info is not None and any("ID images" in need for need in info.needs)
+        return any("ID images" in need for need in self._needs)
+
+    @property
+    def needs_id_images(self) -> bool:
+        """Whether it cannot be fitted without ID images."""
+        return self.kind == "baseline" or "ID images" in self._needs
+
+    @property
+    def _needs(self) -> tuple[str, ...]:
+        return getattr(getattr(self.load(), "info", None), "needs", ())
 
     @property
     def requested(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def run_methods(
     tasks = []
     for method in methods:
         tasks.append(_Task(method, build(method, embedded.suite, embedded.embedder, config)))
-    _check_id_images(embedded.suite, methods)
+    _check_id_images(embedded.suite, methods, config)
 
     # torch takes seconds to import, which must not count as the first detector's time.
     if any(method.kind == "detector" for method in methods):
@@ -102,9 +102,9 @@ def run_methods(
     return _in_order(tasks, run(embedded, pending, config, jobs, on_start))
 
 
-def _check_id_images(suite: Suite, methods: Sequence[Method]) -> None:
+def _check_id_images(suite: Suite, methods: Sequence[Method], config: RunConfig) -> None:
     """Refuse methods that are fitted on ID images where the suite has none, or none with labels."""
-    needy = [m.name for m in methods if m.kind == "baseline" or m.id_per_class is not None]
+    needy = [m.name for m in methods if m.needs_id_images or m.id_per_class is not None]
     if needy and suite.id_train is None:
         raise ValueError(
             f"The suite {suite.name!r} has no id_train images, which {', '.join(needy)} must be "
@@ -112,7 +112,7 @@ def _check_id_images(suite: Suite, methods: Sequence[Method]) -> None:
         )
 
     # 0 takes all images, whatever their classes; baselines take all where there are no labels.
-    drawn = [m.name for m in methods if m.kind == "detector" and m.id_per_class]
+    drawn = [m.name for m in methods if m.kind == "detector" and config.id_images_of(m)]
     if drawn and suite.id_train is not None and suite.id_train.labels is None:
         raise ValueError(
             f"The ID images of {suite.id_train.name!r} have no class labels, so that none can be "
@@ -151,8 +151,10 @@ def _run_in_parallel(
     jobs: int,
     on_start: OnStart | None,
 ) -> Iterable[list[Result]]:
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
+    # joblib starts as many workers as it is asked for, whether or not there is work for them.
+    jobs = max(1, min(effective_n_jobs(jobs), len(tasks)))
     for task in tasks:
         if on_start is not None:
             on_start(task.method.label)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.did_you_mean import did_you_mean
-from dnm_sklearn._utils.safe_text import csv_row, visible
+from dnm_sklearn._utils.safe_text import csv_row, file_name_text, visible
 from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.detectors.nearest_labels import nearest_labels
 from dnm_sklearn.bench.run.prepare import show_progress
@@ -233,9 +233,10 @@ def _score(detector: Any, paths: Sequence[str]) -> list[list[Any]]:
     # An unreadable image is not known to be ID.
     lines: list[list[Any]] = []
     for path in paths:
-        lines.append([path, "", True, detector.ood_label, "", "", ""])
+        # A file may have a name that is not in UTF-8, but what we write is.
+        lines.append([file_name_text(path), "", True, detector.ood_label, "", "", ""])
     for index, _, reason in getattr(embedder, "failures_", []):
-        lines[index][-1] = reason
+        lines[index][-1] = file_name_text(reason)
 
     readable = np.flatnonzero(~np.isnan(rows).any(axis=1))
     if not len(readable):
@@ -250,7 +251,8 @@ def _score(detector: Any, paths: Sequence[str]) -> list[list[Any]]:
         negative = labels.negatives[0][0] if labels.negatives else ""
         is_ood = score > detector.threshold_
         label = detector.ood_label if is_ood else class_name
-        lines[i] = [paths[i], repr(score), is_ood, label, class_name, negative, ""]
+        path = file_name_text(paths[i])
+        lines[i] = [path, repr(score), is_ood, label, class_name, negative, ""]
     return lines
 
 

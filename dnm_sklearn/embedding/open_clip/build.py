@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import pickle
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -16,8 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.device import torch_threads
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.open_clip.hub import (
+    SHIPPED,
+    asking_hub,
+    check_weights,
+    is_unavailable,
+    shown,
+    tokenizer_unavailable,
+    weights_unavailable,
+)
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.exceptions import (
     FileContentError,
@@ -25,17 +35,10 @@ from dnm_sklearn.exceptions import (
     WeightsUnavailableError,
 )
 
-__all__ = [
-    "SHIPPED",
-    "load_model",
-]
-
-# The small models in this package, which need no download: their folders, by name. Each holds
-# NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
-SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
+__all__ = ["load_model"]
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
-_shipped_lock = threading.Lock()
+_shipped_lock = ForkSafeLock()
 
 
 @contextmanager
@@ -48,6 +51,20 @@ def _quiet_root_logger() -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+
+
+@contextmanager
+def _torch_defaults() -> Iterator[None]:
+    """Build with torch's own defaults, float32 on the CPU, whatever else the process has set."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _tag_record(name: str, tag: str) -> dict[str, Any]:
@@ -115,34 +132,55 @@ def load_model(
     import torch
 
     source, options, tokenizer_options = _recipe(name, tag, torchscript)
-    config = _config(source)
+    is_reachable = check_weights(name, tag)
+    with asking_hub(is_reachable):
+        config = _config(source)
     config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
 
     # Random weights ("name/") are the same in each process, and leave the user's generator alone.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
-    with warnings.catch_warnings(), _quiet_root_logger(), torch.random.fork_rng(devices=[]):
+    with (
+        warnings.catch_warnings(),
+        _quiet_root_logger(),
+        torch.random.fork_rng(devices=[]),
+        _torch_defaults(),
+        asking_hub(is_reachable),
+        torch_threads(None),
+    ):
         # The activation is right: `_recipe` has taken it from the weights' record.
         warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")
         torch.manual_seed(seed)
         try:
             model = open_clip.create_model(source, device="cpu", **options)
-            tokenizer = open_clip.get_tokenizer(source, **tokenizer_options)
         except ImportError as error:
-            raise ImportError(
-                f"model={_shown(name, tag)!r} needs a package that is not installed ({error}): pip "
-                "install transformers sentencepiece"
-            ) from error
+            raise _missing_package(name, tag, error) from error
         except pickle.UnpicklingError as error:
             raise FileContentError(
-                f"The checkpoint of model={_shown(name, tag)!r} holds something else than tensors, "
+                f"The checkpoint of model={shown(name, tag)!r} holds something else than tensors, "
                 "or is damaged; nothing of it was run. Use one that holds weights only, best as "
                 f".safetensors. ({str(error).splitlines()[0][:200]})"
             ) from error
         except Exception as error:
-            if _is_unavailable(error, name, tag):
-                raise WeightsUnavailableError(_unavailable_message(name, tag, error)) from error
+            if is_unavailable(error, name, tag):
+                # Without the hundred lines of those who tried to download it: the message has the
+                # first one.
+                raise weights_unavailable(name, tag, error) from None
             raise
-    return LoadedModel(model, tokenizer, int(config["embed_dim"]), device, precision, config)
+        try:
+            tokenizer = open_clip.get_tokenizer(source, **tokenizer_options)
+        except ImportError as error:
+            raise _missing_package(name, tag, error) from error
+        except Exception as error:
+            raise tokenizer_unavailable(name, tag, config, error) from None
+        width = int(config["embed_dim"])
+        return LoadedModel(model, tokenizer, width, device, precision, config)
+
+
+def _missing_package(name: str, tag: str | None, error: ImportError) -> ImportError:
+    return ImportError(
+        f"model={shown(name, tag)!r} needs a package that is not installed ({error}): pip install "
+        "transformers sentencepiece"
+    )
 
 
 def _recipe(
@@ -171,7 +209,7 @@ def _recipe(
         if _is_torchscript(path):
             if not torchscript:
                 raise FileContentError(
-                    f"The checkpoint {tag!r} of model={_shown(name, tag)!r} is a TorchScript "
+                    f"The checkpoint {tag!r} of model={shown(name, tag)!r} is a TorchScript "
                     "archive, which is a program and not only weights. If you trust its source, "
                     "load it with CLIPEmbedder(..., torchscript=True); else use the weights as "
                     ".safetensors."
@@ -212,62 +250,9 @@ def _config(source: str) -> dict[str, Any]:
         config = open_clip.get_model_config(source)
     except FileNotFoundError as error:
         if source.startswith("hf-hub:"):
-            raise WeightsUnavailableError(_unavailable_message(source, None, error)) from error
+            raise weights_unavailable(source, None, error) from None
         raise FileNotFoundError(
             f"model={source!r}: the folder must hold open_clip_config.json and the weights "
             f"({error})."
         ) from error
     return dict(config)
-
-
-def _shown(name: str, tag: str | None) -> str:
-    return name if tag is None else f"{name}/{tag}"
-
-
-def _is_unavailable(error: Exception, name: str, tag: str | None) -> bool:
-    if tag is not None and os.path.isfile(os.path.expanduser(tag)):
-        return False
-    if name in SHIPPED or name.startswith("local-dir:"):
-        return False
-
-    # open_clip and huggingface_hub raise many types; these words are common to a failed download.
-    text = str(error).lower()
-    return isinstance(error, OSError) or any(
-        part in text
-        for part in (
-            "failed to download",
-            "failed initial config",
-            "could not be loaded",
-            "offline",
-        )
-    )
-
-
-def _unavailable_message(name: str, tag: str | None, error: Exception) -> str:
-    import open_clip
-
-    if tag is None:
-        repository, local = name.removeprefix("hf-hub:"), "NAME//path/to/checkpoint.safetensors"
-        create = f"open_clip.create_model({name!r})"
-    else:
-        record = open_clip.get_pretrained_cfg(name, tag) or {}
-        repository, local = (
-            str(record.get("hf_hub") or ""),
-            f"{name}//path/to/checkpoint.safetensors",
-        )
-        create = f"open_clip.create_model({name!r}, {tag!r})"
-
-    # A record may name a file below the repository: org/repo/file.
-    repository = "/".join(repository.split("/")[:2])
-    fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
-    first = str(error).strip().splitlines()
-    shipped = " and ".join(f"CLIPEmbedder({name!r})" for name in SHIPPED)
-    return (
-        f"The weights of model={_shown(name, tag)!r} are not on this machine and could not be "
-        f"downloaded ({first[0][:200] if first else type(error).__name__}). On a machine with a "
-        f"connection run\n    {fetch}\nand copy its Hugging Face cache (~/.cache/huggingface, or "
-        "where HF_HOME points) to this one. Or point at files you have: a checkpoint in the tag's "
-        f"place, CLIPEmbedder({local!r}), or a folder with open_clip_config.json and the weights, "
-        "CLIPEmbedder('local-dir:/path/to/folder'). Without any download there are the "
-        f"small shipped models: {shipped}."
-    )

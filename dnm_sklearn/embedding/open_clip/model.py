@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -14,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.device import resolve_device, torch_threads
+from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
 
@@ -68,7 +69,7 @@ class LoadedModel(ImageEncoder):
 
         self._description = description
         self._fingerprint: str | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._compiled: LoadedModel | None = None
         self._image_rows: Callable[[Any], Any] = self._plain_rows
         self._tower = _causal_tower(self.model)
@@ -83,7 +84,7 @@ class LoadedModel(ImageEncoder):
                 self.model.visual.to(memory_format=torch.channels_last)
 
         transform = image_transform_v2(PreprocessCfg(**self.preprocess_cfg), is_train=False)
-        self._geometry, self._mean, self._std = _split_transform(transform, self.device)
+        self._geometry, self._mean, self._std = split_transform(transform, self.device)
         size = self.preprocess_cfg["size"]
         height, width_px = (size, size) if isinstance(size, int) else tuple(size)
         n_images = _IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else _IMAGES_ON_GPU
@@ -155,6 +156,7 @@ class LoadedModel(ImageEncoder):
         batch = torch.empty(
             (len(pixels), *pixels[0].shape),
             dtype=getattr(torch, pixels[0].dtype.name),
+            device="cpu",
             pin_memory=self.device.type == "cuda",
         )
         np.stack(pixels, out=batch.numpy())
@@ -179,6 +181,9 @@ class LoadedModel(ImageEncoder):
 
     def compiled(self) -> LoadedModel:
         """Give the same model, weights shared, with an image tower that compiles at first use."""
+        if torch_was_forked():
+            # Compiled programs have their number of threads built in, which are not there.
+            return self
         with self._lock:
             if self._compiled is None:
                 twin = copy(self)
@@ -285,27 +290,7 @@ def _causal_tower(model: Any) -> _CausalTower | None:
     return _CausalTower(tower, pool_type, eos_id) if torch.equal(mask, causal) else None
 
 
-# -- preprocessing and tokenizer --------------------------------------------------------------
-
-
-def _split_transform(transform: Any, device: Any) -> tuple[Any, Any, Any]:
-    """Split open_clip's preprocessing: geometry, then mean and deviation, applied on the device.
-
-    The decoding threads then hand over uint8 pixels, a quarter of the bytes of floats.
-    """
-    import torch
-    from torchvision.transforms import Compose, Normalize
-
-    steps = list(transform.transforms)
-    if (
-        len(steps) >= 2
-        and isinstance(steps[-1], Normalize)
-        and "ToTensor" in type(steps[-2]).__name__
-    ):
-        mean = torch.tensor(steps[-1].mean, dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
-        std = torch.tensor(steps[-1].std, dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
-        return Compose(steps[:-2]), mean, std
-    return transform, None, None
+# -- tokenizer -------------------------------------------------------------------------------
 
 
 def _tokenizer_identity(tokenizer: Any) -> dict[str, Any]:

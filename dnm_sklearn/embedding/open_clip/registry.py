@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
+from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn._utils.device import resolve_device
-from dnm_sklearn.embedding.open_clip.build import SHIPPED, load_model
+from dnm_sklearn._utils.forks import ForkSafeLock
+from dnm_sklearn.embedding.open_clip.build import load_model
+from dnm_sklearn.embedding.open_clip.hub import SHIPPED
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 
@@ -26,8 +28,8 @@ __all__ = [
 _SCHEMES = ("hf-hub:", "local-dir:")
 
 _registry: dict[tuple[Any, ...], LoadedModel] = {}
-_registry_lock = threading.Lock()
-_loading_locks: dict[tuple[Any, ...], threading.Lock] = {}
+_registry_lock = ForkSafeLock()
+_loading_locks: dict[tuple[Any, ...], ForkSafeLock] = {}
 
 
 def parse_model_name(model: str) -> tuple[str, str | None]:
@@ -89,7 +91,8 @@ def shown_model_name(model: str) -> str:
 def release_models() -> int:
     """Forget all loaded models, so that their memory can be freed.
 
-    Embedders load them again when they are used.
+    Also the corpus that the last fit with ``memory=`` embedded. Embedders load models again when
+    they are used.
 
     Returns
     -------
@@ -107,6 +110,7 @@ def release_models() -> int:
         count = len(_registry)
         _registry.clear()
         _loading_locks.clear()
+    forget_recent_results()
 
     # Modules refer to each other in circles, which only the collector frees; torch then keeps the
     # memory for itself until it is told.
@@ -131,7 +135,7 @@ def get_model(
     key = (name, tag, precision, device, torchscript, *weights.items())
     with _registry_lock:
         found = _registry.get(key)
-        lock = _loading_locks.setdefault(key, threading.Lock())
+        lock = _loading_locks.setdefault(key, ForkSafeLock())
     if found is not None:
         return found
 

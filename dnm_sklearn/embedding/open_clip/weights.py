@@ -23,7 +23,7 @@ from dnm_sklearn.embedding.digest import (
     last_change_ns,
     times_tell,
 )
-from dnm_sklearn.embedding.open_clip.build import SHIPPED
+from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
 
 __all__ = [
     "ModelFacts",
@@ -36,9 +36,6 @@ __all__ = [
 
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
 _FACTS_FORMAT = 1
-
-_CONFIG_NAME = "open_clip_config.json"
-_WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 # Digests of files that this process has read, by their identity.
 _known_digests: dict[bytes, bytes] = {}
@@ -123,7 +120,7 @@ def save_facts(
         cache.save_facts(key, None)
         return
 
-    weights = digest_weights(local_files(name, tag) or _hub_files(name, tag), cache)
+    weights = digest_weights(local_files(name, tag) or hub_files(name, tag), cache)
     if weights:
         cache.save_facts(key, {"weights": weights, "facts": asdict(facts)})
 
@@ -137,22 +134,3 @@ def _key(name: str, tag: str | None, device: str, precision: str) -> str:
 @lru_cache(maxsize=1)
 def _versions() -> tuple[str, ...]:
     return tuple(metadata.version(name) for name in ("open_clip_torch", "torch"))
-
-
-def _hub_files(name: str, tag: str | None) -> list[Path]:
-    """Weights of a tag or a hub repository in the Hugging Face cache; nothing is downloaded."""
-    import open_clip
-    from huggingface_hub import try_to_load_from_cache
-
-    if name.startswith("hf-hub:"):
-        repository, names = name.removeprefix("hf-hub:"), [_CONFIG_NAME]
-    else:
-        record = open_clip.get_pretrained_cfg(name, tag) if tag else {}
-        parts = str(record.get("hf_hub") or "").split("/")
-        if len(parts) < 2:
-            return []
-        repository, names = "/".join(parts[:2]), [part for part in parts[2:] if part]
-
-    found = [try_to_load_from_cache(repository, file) for file in [*names, *_WEIGHTS_NAMES]]
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    return paths if any(path.name != _CONFIG_NAME for path in paths) else []

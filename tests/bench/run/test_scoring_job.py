@@ -1,6 +1,7 @@
 """dnm-bench score: names and images to a file, chunk by chunk."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -29,7 +30,31 @@ def test_score_writes_a_line_for_each_image(photos, tmp_path):
         assert line["top_negative_label"].startswith("word ")
         assert line["label"] == ("ood" if line["is_ood"] == "True" else line["nearest_class"])
     assert not (tmp_path / "out.csv.part").exists()
-    assert lines[5]["error"] == "UnidentifiedImageError: cannot identify image file"
+    assert lines[5]["error"].startswith("cannot identify image file")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_name_that_is_not_utf8_is_escaped(photos, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    odd = os.path.join(os.fsencode(photos), b"caf\xe9.png")
+    try:
+        os.rename(photos / "03.png", odd)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with open(os.path.join(os.fsencode(photos), b"bad\xff.png"), "wb"):
+        pass
+    out = tmp_path / f"out.{ending}"
+    result = score(photos, "-o", out)
+    assert result.exit_code == 0, result.output
+    if ending == "csv":
+        lines = {line["path"]: line["score"] for line in lines_of(out)}
+    else:
+        table = pytest.importorskip("pyarrow.parquet").read_table(out)
+        lines = dict(zip(table["path"].to_pylist(), table["score"].to_pylist(), strict=True))
+    assert lines[str(photos / r"caf\xe9.png")]
+    assert not lines[str(photos / r"bad\xff.png")]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -7,9 +7,13 @@ import pytest
 from embedding_models import registered
 
 from dnm_sklearn.embedding import CLIPEmbedder, release_models
-from dnm_sklearn.embedding.open_clip import build
+from dnm_sklearn.embedding.open_clip import build, hub
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
-from dnm_sklearn.exceptions import RandomWeightsWarning, WeightsUnavailableError
+from dnm_sklearn.exceptions import (
+    RandomWeightsWarning,
+    TokenizerUnavailableError,
+    WeightsUnavailableError,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -121,15 +125,18 @@ def test_offline(model, repository, monkeypatch, tmp_path):
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
+    monkeypatch.setattr(hub, "_why_unreachable", lambda url: None)
     monkeypatch.setattr(pretrained, "hf_hub_download", no_network)
     monkeypatch.setattr(
         factory, "download_pretrained_from_hf", pretrained.download_pretrained_from_hf
     )
     with pytest.raises(WeightsUnavailableError) as caught:
         CLIPEmbedder(model).encode_text(["cat"])
+    assert caught.value.__suppress_context__
     message = str(caught.value)
     for part in (
         model,
+        "open_clip_model.safetensors",
         f"hf download {repository}",
         "HF_HOME",
         "local-dir:",
@@ -137,6 +144,95 @@ def test_offline(model, repository, monkeypatch, tmp_path):
         "CLIPEmbedder('pictoclip')",
     ):
         assert part in message
+
+
+class TestNoConnection:
+    model = "ViT-B-16-quickgelu/openai"
+
+    @pytest.fixture(autouse=True)
+    def no_server(self, monkeypatch):
+        monkeypatch.setattr(hub, "_why_unreachable", lambda url: OSError("no route to host"))
+
+    @pytest.mark.parametrize("model", [model, "hf-hub:org/repo", "RN50/web"])
+    def test_nothing_is_tried_that_would_be_tried_again_and_again(self, monkeypatch, model):
+        from open_clip import factory, pretrained
+
+        record = {"url": "https://nowhere.example/RN50.pt"}
+        monkeypatch.setitem(pretrained._PRETRAINED["RN50"], "web", record)
+        monkeypatch.setattr(factory, "create_model", None)
+        monkeypatch.setattr(factory, "get_model_config", None)
+        with pytest.raises(WeightsUnavailableError, match="no route to host"):
+            build.load_model(*parse_model_name(model), "cpu", "fp32")
+
+    def test_weights_that_are_here_are_taken_without_asking(self, monkeypatch, tmp_path):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(hub, "hub_files", lambda name, tag: [tmp_path])
+        assert not hub.check_weights(*parse_model_name(self.model))
+        before = constants.HF_HUB_OFFLINE
+        with hub.asking_hub(False):
+            assert constants.HF_HUB_OFFLINE
+        assert before == constants.HF_HUB_OFFLINE
+
+    @pytest.mark.parametrize("model", ["glyphclip", "tiny-clip/", "tiny-clip//w.pt"])
+    def test_models_that_need_no_download_ask_nobody(self, model):
+        assert hub.check_weights(*parse_model_name(model))
+
+
+def test_a_server_is_asked_once_and_any_answer_will_do(monkeypatch):
+    import huggingface_hub
+
+    class Session:
+        asked = []
+
+        def head(self, url, timeout):
+            self.asked.append(url)
+            if "nowhere" in url:
+                raise OSError("unknown name")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    assert hub._why_unreachable("https://somewhere") is None
+    assert str(hub._why_unreachable("https://nowhere")) == "unknown name"
+    assert Session.asked == ["https://somewhere", "https://nowhere"]
+
+
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
+@pytest.mark.parametrize(
+    ("text_cfg", "match"),
+    [({"hf_tokenizer_name": "org/words"}, "org/words could not .*hf download org/words"), ({}, "")],
+)
+def test_a_missing_tokenizer_is_not_called_missing_weights(monkeypatch, text_cfg, match):
+    import open_clip
+
+    def no_tokenizer(*args, **kwargs):
+        raise OSError("Can't load tokenizer, offline\nand more")
+
+    config = build._config
+    monkeypatch.setattr(open_clip, "get_tokenizer", no_tokenizer)
+    monkeypatch.setattr(build, "_config", lambda source: config(source) | {"text_cfg": text_cfg})
+    expected = f"(?s)weights of model='tiny-clip/' are here, but its tokenizer.*{match}"
+    with pytest.raises(TokenizerUnavailableError, match=expected):
+        build.load_model("tiny-clip", "", "cpu", "fp32")
+
+
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.RandomWeightsWarning")
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_another_default_dtype_and_device_of_the_process_change_no_model(dtype):
+    import torch
+
+    embedder = CLIPEmbedder("tiny-eos/")
+    expected = embedder.encode_image([IMAGE]), embedder.encode_text(["cat"])
+    release_models()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        with torch.device("meta"):
+            found = embedder.encode_image([IMAGE]), embedder.encode_text(["cat"])
+        assert torch.get_default_dtype() == getattr(torch, dtype)
+    finally:
+        torch.set_default_dtype(before)
+    for rows, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(rows, wanted, atol=1e-6)
 
 
 def test_shipped_model():

@@ -1,0 +1,137 @@
+"""ReNeg's rules as functions of numbers: Otsu's threshold of log-odds, and the weights of caught names."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+__all__ = ["PRIOR_WEIGHT", "name_weights", "otsu_of_log_odds"]
+
+# Weight of a name that has not been caught often enough to say anything of it, and how often that is.
+PRIOR_WEIGHT = 0.2
+_LEAST_CAUGHT = 2
+# The gate: strength of a cluster's mean in a name's, width of its lower bound, and where and how
+# steeply the bound becomes a weight. The authors'.
+_SHRINKAGE = 2.0
+_BOUND = 0.5
+_CENTRE = 1.0
+_STEEPNESS = 0.5
+_VOTE_STEEPNESS = 0.1
+# Otsu's threshold: candidates between these quantiles, and the fewest scores that have one.
+_QUANTILES = np.linspace(0.01, 0.99, 200)
+_LEAST_SCORES = 10
+
+
+def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
+    """Otsu's threshold among 200 quantiles: where the variance between the two sides is largest.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Log-odds.
+    least_gap : float, default=0.0
+        How far the means of the two sides must be apart.
+
+    Returns
+    -------
+    float
+        Scores below it are the lower side; -inf for fewer than ten scores, for equal scores, and
+        for sides that are not `least_gap` apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.reneg import otsu_of_log_odds
+    >>> scores = np.repeat([-3.0, 3.0], 10)
+    >>> -3 < otsu_of_log_odds(scores) <= 3, otsu_of_log_odds(scores, least_gap=7)
+    (True, -inf)
+    """
+    n = len(scores)
+    if n < _LEAST_SCORES:
+        return -np.inf
+
+    ordered = np.sort(scores)
+    candidates = np.quantile(ordered, _QUANTILES)
+    n_below = np.searchsorted(ordered, candidates)
+    n_above = n - n_below
+
+    # Centred, so that sums do not cancel.
+    sums = np.concatenate([[0.0], np.cumsum(ordered - ordered.mean())])
+    splits = (n_below > 0) & (n_above > 0)
+    gap = np.zeros(len(candidates))
+    below, above = sums[n_below[splits]], sums[-1] - sums[n_below[splits]]
+    gap[splits] = above / n_above[splits] - below / n_below[splits]
+
+    between = n_below * n_above * gap**2
+    best = int(np.argmax(between))
+    if not splits[best] or gap[best] <= least_gap:
+        return -np.inf
+    return float(candidates[best])
+
+
+def name_weights(
+    caught: np.ndarray,
+    margin_sums: np.ndarray,
+    margin_square_sum: float,
+    votes: np.ndarray | None,
+    cluster: np.ndarray,
+    *,
+    least_deviation: float,
+) -> np.ndarray:
+    """How far each name of the pool is believed to be in the stream, from the images it has caught.
+
+    A name's mean margin is drawn to that of its cluster; a lower bound of it, in standard deviations
+    of all margins, becomes a weight, times what the base detector's votes say of its images.
+
+    Parameters
+    ----------
+    caught : ndarray of shape (J,)
+        Images that each name was nearest to.
+    margin_sums : ndarray of shape (J,)
+        Sums of their margins, cosine to the name less that to the nearest class.
+    margin_square_sum : float
+        Sum of squares of all margins.
+    votes : ndarray of shape (J,) or None
+        How many of them the base voted OOD; None = votes play no part.
+    cluster : ndarray of int of shape (J,)
+        Cluster of each name, 0..G-1.
+    least_deviation : float
+        Floor of the standard deviation, which is 0 after one image.
+
+    Returns
+    -------
+    ndarray of shape (J,)
+        In [0, 1]; 0.2 for names that caught fewer than two images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.reneg import name_weights
+    >>> caught, sums = np.array([10.0, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])
+    >>> name_weights(
+    ...     caught, sums, 0.2, None, np.array([0, 1, 2]), least_deviation=1e-3
+    ... ).round(2)
+    array([0.54, 0.2 , 0.09])
+    """
+    n_caught = caught.sum()
+    if not n_caught:
+        return np.full(len(caught), PRIOR_WEIGHT)
+
+    mean = margin_sums.sum() / n_caught
+    variance = margin_square_sum / n_caught - mean**2
+    deviation = max(np.sqrt(max(variance, 0.0)), least_deviation)
+
+    # Mean margin of a name's cluster, of all where the cluster has caught nothing.
+    per_cluster = np.bincount(cluster, caught)
+    cluster_sums = np.bincount(cluster, margin_sums)
+    cluster_means = np.full(len(per_cluster), mean)
+    np.divide(cluster_sums, per_cluster, out=cluster_means, where=per_cluster > 0)
+
+    total = caught + _SHRINKAGE
+    shrunk = (margin_sums + _SHRINKAGE * cluster_means[cluster]) / total
+    bound = shrunk / deviation - _BOUND / np.sqrt(total)
+    weights = expit((bound - _CENTRE) / _STEEPNESS)
+    if votes is not None:
+        proportion = (votes + _SHRINKAGE / 2) / total
+        weights *= expit((proportion - 0.5) / _VOTE_STEEPNESS)
+    return np.where(caught >= _LEAST_CAUGHT, weights, PRIOR_WEIGHT)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _PAUSE = 0.3
 
@@ -95,8 +96,8 @@ def set_threads(args: argparse.Namespace) -> None:
     threadpool_limits(n_threads)
 
 
-def peak_extra_mb(module: str, **parameters: object) -> float:
-    """MB by which `python -m module --peak JSON` says its work raised its peak memory.
+def peak_extra_mb(module: str, **parameters: object) -> Any:
+    """MB by which `python -m module --peak JSON` says its work, or each step, raised its peak.
 
     Call it before this process grows: a child's peak starts at its parent's size.
     """
@@ -104,7 +105,7 @@ def peak_extra_mb(module: str, **parameters: object) -> float:
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
-    return float(done.stdout)
+    return json.loads(done.stdout)
 
 
 def reset_peak() -> None:

@@ -4,11 +4,12 @@
 ``data.adj``, without the adjective markers ``(a)``, ``(p)``, ``(ip)``, lower-cased, spaces for
 underscores, each word once per lexicographer file, in database order.
 
-``wordnet30_nouns.txt.xz``, the noun synsets and their relations: four columns below each other, each
-of one line a synset in database order, with a blank line between columns. Offset in ``data.noun``
-less that of the synset before; number of the lexicographer file; hypernyms, as how many synsets
-before this one they stand (an ``i`` in front: this one is an instance of it; ``.`` for none); lemmas
-as they are written there, with ``:n`` behind one whose n-th most frequent noun sense this is.
+``wordnet30_nouns.txt.xz``, the noun synsets and their relations: four columns below each other,
+each of one line a synset in database order, with a blank line between columns. Offset in
+``data.noun`` less that of the synset before; number of the lexicographer file; hypernyms, as how
+many synsets before this one they stand (an ``i`` in front: this one is an instance of it; ``.`` for
+none); lemmas as they are written there, with ``:n`` behind one whose n-th most frequent noun sense
+this is.
 
 The same inputs give the same text, and the same bytes with the same liblzma. Get the inputs with::
 
@@ -56,7 +57,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def read_senses(folder: Path) -> dict[tuple[str, int], int]:
-    """Lemma in lower case and offset of a noun synset -> rank of that sense by frequency, from 1."""
+    """Lemma in lower case and offset of a noun synset -> that sense's rank, 1 = most frequent."""
     ranks = {}
     with open(folder / "index.noun", encoding="utf-8") as lines:
         for line in lines:

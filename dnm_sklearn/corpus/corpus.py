@@ -442,9 +442,9 @@ class Corpus:
         if found.unmatched:
             shown = ", ".join(map(repr, found.unmatched[:5]))
             warn(
-                f"{len(found.unmatched)} class names are no nouns of WordNet and have no neighbours "
-                f"in this corpus: {shown}{', ...' if len(found.unmatched) > 5 else ''}. Say what is "
-                "meant with synsets={name: 'n01440764'}."
+                f"{len(found.unmatched)} class names are no nouns of WordNet and have no "
+                f"neighbours in this corpus: {shown}{', ...' if len(found.unmatched) > 5 else ''}. "
+                "Say what is meant with synsets={name: 'n01440764'}."
             )
         return cls(found.names, "noun", found.lexname, name=NEAR)
 

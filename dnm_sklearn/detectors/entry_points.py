@@ -1,4 +1,4 @@
-"""Detectors of other packages, which say in their metadata what they are called and where they are."""
+"""Detectors of other packages, whose metadata say what they are called and where they are."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class EOEDetector(CorpusDetector):
     """EOE: the best class name minus a part of the best outlier name, in one softmax over both.
 
     The outlier names are few and thought of for the task: by the user (`corpus`), or by a function
-    of the class names (`describe`), in which any language model can stand. None is needed or shipped.
+    of the class names (`describe`), in which any language model can stand. None is needed or
+    shipped.
 
     Parameters
     ----------
@@ -86,7 +87,8 @@ class EOEDetector(CorpusDetector):
 
     info = DetectorInfo(
         name="EOE",
-        title="Envisioning Outlier Exposure by Large Language Models for Out-of-Distribution Detection",
+        title="Envisioning Outlier Exposure by Large Language Models for Out-of-Distribution "
+        "Detection",
         year=2024,
         venue="ICML",
         url="https://arxiv.org/abs/2406.00806",

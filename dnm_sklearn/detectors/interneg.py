@@ -99,7 +99,8 @@ class InterNegDetector(NegativeLabelDetector):
 
     info = DetectorInfo(
         name="InterNeg",
-        title="Mind the Way You Select Negative Texts: Pursuing the Distance Consistency in OOD Detection with VLMs",
+        title="Mind the Way You Select Negative Texts: Pursuing the Distance Consistency in OOD "
+        "Detection with VLMs",
         year=2026,
         venue="CVPR",
         url="https://arxiv.org/abs/2603.02618",

@@ -1,4 +1,4 @@
-"""The corpus ``"wordnet-near"`` of a detector: WordNet's neighbours, or the embedding's for want of them."""
+"""The corpus ``"wordnet-near"`` of a detector: WordNet's neighbours, else the embedding's."""
 
 from __future__ import annotations
 

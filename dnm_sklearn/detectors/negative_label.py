@@ -77,8 +77,8 @@ class CorpusDetector(BaseOODDetector):
                 corpus = _without(corpus, tuple(self.class_names_.tolist()), ignore_case)
             except ValueError as error:
                 raise ValueError(
-                    f"The class names cover the whole corpus ({len(corpus)} labels), so no negative "
-                    "label is left. Give a larger corpus=."
+                    f"The class names cover the whole corpus ({len(corpus)} labels), so no "
+                    "negative label is left. Give a larger corpus=."
                 ) from error
         return self._refined(corpus)
 
@@ -95,8 +95,8 @@ class CorpusDetector(BaseOODDetector):
             keep = np.array([not self.refine(word, names) for word in corpus.names])
         if not keep.any():
             raise ValueError(
-                f"refine={self.refine!r} drops all {len(corpus)} labels of the corpus: give a larger "
-                "corpus=, or refine=None."
+                f"refine={self.refine!r} drops all {len(corpus)} labels of the corpus: give a "
+                "larger corpus=, or refine=None."
             )
         return corpus.filter(where=keep)
 

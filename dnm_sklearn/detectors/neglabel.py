@@ -22,8 +22,8 @@ class NegLabelDetector(NegativeLabelDetector):
         The zero-shot threshold is ``-log(n_groups_) + 1.9 - 0.38 log K``; see :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
-    {adjective_prompt, refine, mining, quantile, fraction, n_groups, max_similarity, exclude_class_names}
-    {random_state}
+    {adjective_prompt, refine, mining, quantile, fraction, n_groups, max_similarity}
+    {exclude_class_names, random_state}
 
     Attributes
     ----------

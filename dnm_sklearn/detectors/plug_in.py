@@ -1,4 +1,4 @@
-"""What plug-ins share: a base detector, fitted on the same names and images, whose scores they read."""
+"""What plug-ins share: a base detector, fitted on the same names and images, whose scores count."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ class ReNegDetector(PlugInDetector):
     from, so that no image is compared with itself.
 
     It is made for OOD near the classes. Where the base is poor, or takes near-OOD images for ID,
-    its prototypes are wrong and scores get worse; :doc:`/detectors` says with which bases it helped.
+    its prototypes are wrong and scores get worse; :doc:`/detectors` says with which bases it
+    helped.
 
     Parameters
     ----------
@@ -137,7 +138,8 @@ class ReNegDetector(PlugInDetector):
 
     info = DetectorInfo(
         name="ReNeg",
-        title="Knowledge-graph negative labels grounded in the test stream for test-time OOD detection with CLIP",
+        title="ReNeg: knowledge-graph negative labels grounded in the test stream for test-time "
+        "OOD detection with CLIP",
         year=2026,
         venue="software",
         url="https://github.com/NabilRafi/ReNeg",

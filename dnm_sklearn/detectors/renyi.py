@@ -44,8 +44,8 @@ class RenyiDetector(NegativeLabelDetector):
         Proportions of nouns and of adjectives to keep; at least one label is kept.
     {max_similarity, exclude_class_names}
     tail : float or "auto", default="auto"
-        Proportion of all labels in (0, 1) that the worst case rests on. "auto" = 0.03, or as many as
-        5 labels are of a smaller corpus. With less than one label it is the nearest label alone.
+        Proportion of all labels in (0, 1) that the worst case rests on. "auto" = 0.03, or as many
+        as 5 labels are of a smaller corpus. With less than one label it is the nearest label alone.
     radius : float or None, default=None
         The paper's radius of the ball, in place of `tail`: above 1, and with the released solver
         above 0. None = by `tail`.
@@ -72,8 +72,8 @@ class RenyiDetector(NegativeLabelDetector):
 
     Notes
     -----
-    ``score_samples`` is the log-sum-exp of the class names minus the worst case, a log-ratio. A copy
-    of every label changes no ranking.
+    ``score_samples`` is the log-sum-exp of the class names minus the worst case, a log-ratio. A
+    copy of every label changes no ranking.
 
     References
     ----------
@@ -200,9 +200,9 @@ class RenyiDetector(NegativeLabelDetector):
 
         if self.tail_ * n_labels < 1:
             warn(
-                f"tail_={self.tail_:.3g} of {n_labels} labels is less than one label: the worst case "
-                "is the nearest label alone, and single false negatives decide. Raise tail, or "
-                "leave it at its default.",
+                f"tail_={self.tail_:.3g} of {n_labels} labels is less than one label: the worst "
+                "case is the nearest label alone, and single false negatives decide. Raise tail, "
+                "or leave it at its default.",
             )
 
     def _check_ball(self) -> None:

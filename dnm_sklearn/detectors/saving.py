@@ -75,9 +75,9 @@ def _name_of_class(detector: BaseEstimator) -> str:
     name = type(detector).__name__ if is_ours(detector) else foreign_name(type(detector))
     if name is None:
         raise TypeError(
-            f"A file cannot name {type(detector).__module__}.{type(detector).__name__}, which is no "
-            f"detector of dnm_sklearn: make it an entry point of its package, in the group {GROUP!r} "
-            f"(then load finds it where the package is installed), or use joblib."
+            f"A file cannot name {type(detector).__module__}.{type(detector).__name__}, which is "
+            "no detector of dnm_sklearn: make it an entry point of its package, in the group "
+            f"{GROUP!r} (then load finds it where the package is installed), or use joblib."
         )
     return name
 

@@ -17,6 +17,7 @@ little beside its product.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,8 +36,9 @@ Result = TypeVar("Result")
 
 # The largest bank, in numbers, that is multiplied in float64.
 FLOAT64_NUMBERS = 2**18
-# Logits of a chunk whose columns may be cut: 4 MB on a CPU; a GPU wants more work per call.
-CHUNK_NUMBERS = {"cpu": 2**20, "gpu": 2**24}
+# Logits of a chunk whose columns may be cut: 8 MB on a CPU, where half as many cost 4 % more; a GPU
+# wants more work per call.
+CHUNK_NUMBERS = {"cpu": 2**21, "gpu": 2**24}
 # Logits of the chunks of whole rows that all threads hold (64 MB on a CPU).
 ROW_NUMBERS = {"cpu": 2**24, "gpu": 2**26}
 # Rows of a chunk. With fewer BLAS is slower, with more a chunk has few columns.
@@ -49,6 +51,7 @@ _FINISH = 2**10
 _SMALLEST_SUM = 1e-30
 # At least this is subtracted from logits, so that -inf - (-inf) = NaN cannot occur.
 _LEAST = -1e30
+_LOG2_E = math.log2(math.e)
 
 
 class Chunks:
@@ -278,7 +281,8 @@ def multiply(rows: Any, columns: Any, out: torch.Tensor) -> torch.Tensor:
 def exponentiate(logits: torch.Tensor) -> torch.Tensor:
     """Replace logits by ``exp(logits - largest)`` and return the largest along the last axis."""
     largest = logits.amax(dim=-1, keepdim=True).clamp_(min=_LEAST)
-    logits.sub_(largest).exp_()
+    # On a CPU, a power of 2 takes torch a third of the time of one of e.
+    logits.sub_(largest).mul_(_LOG2_E).exp2_()
     return largest
 
 

@@ -1,4 +1,4 @@
-"""Negative labels far from the *images* of the classes (InterNeg, TINS), as functions of embeddings.
+"""Negative labels far from the *images* of the classes (InterNeg, TINS): functions of embeddings.
 
 CLIP is trained on distances between images and texts; other minings measure text against text.
 """
@@ -22,26 +22,8 @@ _SAME_COSINE = 1e-6
 
 
 def class_images(X: Any, class_index: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit mean of the images of each class, and how many there are.
+    """Unit mean (K, D) of the images of each class, 0 where there are none, and their number (K,).
 
-    Parameters
-    ----------
-    X : array-like of shape (n, width)
-        Unit image embeddings.
-    class_index : array-like of int of shape (n,)
-        Class of each, in 0..K-1.
-    n_classes : int
-        K.
-
-    Returns
-    -------
-    means : ndarray of shape (K, width), float64
-        Zeros for a class without images.
-    counts : ndarray of shape (K,), int
-        Images of each class.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.intermodal import class_images
     >>> class_images(np.eye(2), [0, 0], 2)[0].round(3)

@@ -1,4 +1,4 @@
-"""ReNeg's rules as functions of numbers: Otsu's threshold of log-odds, and the weights of caught names."""
+"""ReNeg's rules as functions of numbers: Otsu's threshold of log-odds, weights of caught names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy.special import expit
 
 __all__ = ["PRIOR_WEIGHT", "name_weights", "otsu_of_log_odds"]
 
-# Weight of a name that has not been caught often enough to say anything of it, and how often that is.
+# Weight of a name that was not caught often enough to say anything of it, and how often that is.
 PRIOR_WEIGHT = 0.2
 _LEAST_CAUGHT = 2
 # The gate: strength of a cluster's mean in a name's, width of its lower bound, and where and how
@@ -80,8 +80,9 @@ def name_weights(
 ) -> np.ndarray:
     """How far each name of the pool is believed to be in the stream, from the images it has caught.
 
-    A name's mean margin is drawn to that of its cluster; a lower bound of it, in standard deviations
-    of all margins, becomes a weight, times what the base detector's votes say of its images.
+    A name's mean margin is drawn to that of its cluster; a lower bound of it, in standard
+    deviations of all margins, becomes a weight, times what the base detector's votes say of its
+    images.
 
     Parameters
     ----------

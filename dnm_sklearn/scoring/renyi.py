@@ -1,9 +1,9 @@
 """The class names against the worst case over a Rényi ball of label distributions.
 
-**Higher = more in-distribution (ID).** The worst case is that of all labels, class names and negative
-labels alike, with logits ``h = cos / T``: the dual of the Rényi ball of order r and radius eta around
-the uniform distribution over the n labels is ``F(b) = b + eta * (mean max(h - b, 0)**q)**(1 / q)``
-with ``q = r / (r - 1)``.
+**Higher = more in-distribution (ID).** The worst case is that of all labels, class names and
+negative labels alike, with logits ``h = cos / T``: the dual of the Rényi ball of order r and radius
+eta around the uniform distribution over the n labels is
+``F(b) = b + eta * (mean max(h - b, 0)**q)**(1 / q)`` with ``q = r / (r - 1)``.
 """
 
 from __future__ import annotations
@@ -45,25 +45,8 @@ _LEAST_POWER = 1e-34
 def radius_of_tail(tail: float, order: float = 1.05) -> float:
     """Radius of the Rényi ball whose worst case is the mean of the top `tail` of equal labels.
 
-    Parameters
-    ----------
-    tail : float
-        Proportion of the labels, in (0, 1): the worst case rests on ``tail * n`` of n labels.
-    order : float, default=1.05
-        r, in (1, 2).
+    It is ``tail**(-(r - 1) / r)``, with tail in (0, 1) and the order r in (1, 2).
 
-    Returns
-    -------
-    float
-        ``tail**(-(r - 1) / r)``, above 1.
-
-    Raises
-    ------
-    ValueError
-        A number outside its range.
-
-    Examples
-    --------
     >>> from dnm_sklearn.scoring.renyi import radius_of_tail
     >>> round(radius_of_tail(0.0217, order=1.05), 3)
     1.2
@@ -76,25 +59,8 @@ def radius_of_tail(tail: float, order: float = 1.05) -> float:
 def tail_of_radius(radius: float, order: float = 1.05) -> float:
     """Proportion of equal labels that the worst case rests on; above 1 for a radius below 1.
 
-    Parameters
-    ----------
-    radius : float
-        eta, above 0.
-    order : float, default=1.05
-        r, in (1, 2).
+    It is ``radius**(-r / (r - 1))``, with a radius above 0 and the order r in (1, 2).
 
-    Returns
-    -------
-    float
-        ``radius**(-r / (r - 1))``.
-
-    Raises
-    ------
-    ValueError
-        A number outside its range.
-
-    Examples
-    --------
     >>> from dnm_sklearn.scoring.renyi import tail_of_radius
     >>> round(tail_of_radius(1.2, order=1.05), 4)
     0.0217
@@ -114,9 +80,9 @@ def renyi_log_ratio(
 ) -> np.ndarray:
     r"""Log-sum-exp of the class names minus the worst case of all labels, minimised exactly.
 
-    The result is ``logsumexp_k h_k - min_b F(b)``. With m equal labels far above all others of n the
-    minimum is at ``m = n * radius**(-q)``: the worst case is a soft mean of so many top labels. If
-    that is below one label, it is the largest logit.
+    The result is ``logsumexp_k h_k - min_b F(b)``. With m equal labels far above all others of n
+    the minimum is at ``m = n * radius**(-q)``: the worst case is a soft mean of so many top labels.
+    If that is below one label, it is the largest logit.
 
     Parameters
     ----------
@@ -191,7 +157,7 @@ def stepped_renyi_log_ratio(
 
     Parameters
     ----------
-    X, class_embeddings, negative_embeddings : array-like of shape (n, width), (K, width), (M, width)
+    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
         Unit rows, as in :func:`renyi_log_ratio`.
     temperature : float, default=0.01
         Divides the cosines.
@@ -400,7 +366,7 @@ def _descended(
     step: float,
     n_steps: int,
 ) -> torch.Tensor:
-    """F(b) of each row after steps of gradient descent, (n,) float64; `start` and `step` in logits."""
+    """F(b) of each row after gradient descent, (n,) float64; `start` and `step` in logits."""
     import torch
 
     gaps = _Gaps(logits)

@@ -1,10 +1,10 @@
 """ReNeg's stream: which near-OOD names the test images show, as an image score beside a base's.
 
 Each name of the pool *catches* the images that are nearer to it than to any class name and any
-other name. What it has caught says how far to believe that it is in the stream (its weight), and the
-sum of its images is a prototype of it; confident ID images make a prototype of each class. The image
-score of a row compares its likeness to the two kinds of prototypes. A row is scored with what rows
-before its batch have taught, never with itself.
+other name. What it has caught says how far to believe that it is in the stream (its weight), and
+the sum of its images is a prototype of it; confident ID images make a prototype of each class. The
+image score of a row compares its likeness to the two kinds of prototypes. A row is scored with what
+rows before its batch have taught, never with itself.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["BASE_STATE", "STATE_NAMES", "GroundedNamesStream"]
 
 # The state of the base's stream, within that of this one.
 BASE_STATE = "base_state_"
-# What a stream has learned. Per name of the pool: images caught, sum of their margins, votes, weight.
-# Of the C names that have caught something: their numbers, and the sums of their images (C, D). Sum
-# of squares of all margins. Per class: sum of its images (K, D), and their number. Sum of all images,
-# the last log-odds of the base, the images seen.
+# What a stream has learned. Per name of the pool: images caught, sum of their margins, votes,
+# weight. Of the C names that have caught something: their numbers, and the sums of their images (C,
+# D). Sum of squares of all margins. Per class: sum of its images (K, D), and their number. Sum of
+# all images, the last log-odds of the base, the images seen.
 STATE_NAMES = (
     "caught_counts_",
     "margin_sums_",
@@ -64,8 +64,8 @@ _CONFIDENT = 0.5
 _HISTORY = 20_000
 # "max": the mean image is surrounded by random rows of this length.
 _BACKGROUND_SCALE = 0.25
-# Guards, and what the released code has in their place. One caught image has a standard deviation of
-# 0 and would be believed at once; a stream of one kind has no two sides to vote for.
+# Guards, and what the released code has in their place. One caught image has a standard deviation
+# of 0 and would be believed at once; a stream of one kind has no two sides to vote for.
 _LEAST_DEVIATION = {True: 1e-3, False: 1e-6}
 _LEAST_GAP = {True: 2.0, False: 0.0}
 
@@ -129,7 +129,7 @@ class GroundedNamesStream:
     def start(
         self, class_image_sums: np.ndarray, class_image_counts: np.ndarray, base_state: Any
     ) -> None:
-        """Begin with the sums (K, D) and numbers (K,) of labelled ID images, and the base's state."""
+        """Begin with sums (K, D) and numbers (K,) of labelled ID images, and the base's state."""
         n_names, width = self._pool.shape
         state: dict[str, Any] = {
             **dict.fromkeys(("caught_counts_", "margin_sums_", "vote_sums_"), np.zeros(n_names)),
@@ -176,13 +176,7 @@ class GroundedNamesStream:
         self._weigh()
 
     def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers, by `STATE_NAMES`, and the base's.
-
-        Returns
-        -------
-        dict
-            Its arrays may share memory with the stream: `load` it before going on.
-        """
+        """Return the state by `STATE_NAMES`, and the base's; arrays may be the stream's own."""
         return {**self._state, BASE_STATE: self._base.state()}
 
     # -- scores -----------------------------------------------------------------------------------
@@ -321,7 +315,7 @@ class GroundedNamesStream:
     # -- learning ---------------------------------------------------------------------------------
 
     def _nearest(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Name that catches each row (n,), -1 = none; and its margin over the nearest class (n,)."""
+        """Name that catches each row (n,) or -1, and its margin over the nearest class (n,)."""
         import torch
 
         def largest(_: slice, cosines: torch.Tensor) -> torch.Tensor:
@@ -384,7 +378,7 @@ class GroundedNamesStream:
         )
 
     def _admit(self, batch: np.ndarray, voted_ood: np.ndarray) -> None:
-        """Let confident ID images stand for their classes; any other rule takes in near-OOD images."""
+        """Let confident ID images stand for their classes; other rules take in near-OOD images."""
         import torch
 
         def largest(_: slice, logits: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,7 @@ def check_images_are_embeddings(detector: Any) -> None:
 
 
 def check_ways_to_give_names(detector: Any) -> None:
-    """``classes=``, ``fit(names)`` and ``fit(y=names)`` are the same; so is a y of names beside images."""
+    """``classes=``, ``fit(names)``, ``fit(y=names)`` do the same; so does y beside images."""
     blobs = make_ood_blobs()
     want = _fit(_prepare(detector, blobs), blobs).decision_function(blobs.X)
     if detector.info.needs_id_images:

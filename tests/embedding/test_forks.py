@@ -1,4 +1,4 @@
-"""A process forked after a model ran, in several threads of torch, goes on: no child waits for ever."""
+"""A process forked after a model ran in several threads of torch goes on: no child hangs."""
 
 import multiprocessing
 import os

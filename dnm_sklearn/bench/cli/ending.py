@@ -94,7 +94,7 @@ def _signals() -> Iterator[None]:
     _received.clear()
     before = {}
     for number in _SIGNALS:
-        # What the caller lets its processes ignore (nohup) stays so; in a thread nothing can be set.
+        # What the caller lets its processes ignore (nohup) stays so; a thread can set nothing.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with suppress(ValueError):
                 before[number] = signal.signal(number, stop)

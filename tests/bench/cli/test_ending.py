@@ -1,4 +1,4 @@
-"""However the command ends, its exit code says so; there is no traceback, and no process lives on."""
+"""However the command ends, its exit code says so; no traceback, and no process lives on."""
 
 import os
 import signal

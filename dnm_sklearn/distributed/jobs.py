@@ -498,10 +498,7 @@ def _facts(task: Task, number: int) -> tuple[int, int, int]:
     place = task.file_of(number)
     with place.filesystem.open_input_file(place.path) as source:
         metadata = pq.ParquetFile(source).schema_arrow.metadata
-    n_rows, n_errors, n_flagged = (
-        int(metadata[key.encode()]) for key in (N_ROWS, N_ERRORS, N_FLAGGED)
-    )
-    return n_rows, n_errors, n_flagged
+    return int(metadata[N_ROWS]), int(metadata[N_ERRORS]), int(metadata[N_FLAGGED])
 
 
 def _work(

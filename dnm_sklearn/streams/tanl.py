@@ -162,7 +162,8 @@ class ActivationStream:
             length = len(states[0][ring])
             parts = [held(state[ring], state[count]) for state in states]
             queues.append(distinct_rows(parts, length))
-        self._fill_queues(*queues, queue_length=length)
+        id_rows, ood_rows = queues
+        self._fill_queues(id_rows, ood_rows, length)
 
         # Scores are rows of one number.
         length = len(states[0]["score_queue_"])

@@ -441,10 +441,11 @@ class Corpus:
             )
         if found.unmatched:
             shown = ", ".join(map(repr, found.unmatched[:5]))
+            more = ", ..." if len(found.unmatched) > 5 else ""
             warn(
                 f"{len(found.unmatched)} class names are no nouns of WordNet and have no "
-                f"neighbours in this corpus: {shown}{', ...' if len(found.unmatched) > 5 else ''}. "
-                "Say what is meant with synsets={name: 'n01440764'}."
+                f"neighbours in this corpus: {shown}{more}. Say what is meant with "
+                "synsets={name: 'n01440764'}."
             )
         return cls(found.names, "noun", found.lexname, name=NEAR)
 

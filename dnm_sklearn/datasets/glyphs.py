@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import unicodedata
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -52,6 +53,12 @@ def _names() -> tuple[tuple[str, str], ...]:
     # The marks, if any, stand behind a tab.
     rows = (line.partition("\t") for line in text.split("\n"))
     return tuple((name, marks) for name, _, marks in rows)
+
+
+def _unicode_names(codes: np.ndarray) -> tuple[str, ...]:
+    """Names of code points, as a corpus has them; pictures of noise have none."""
+    names = (unicodedata.name(chr(code), "").lower() for code in codes.tolist() if code >= 0)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _check_task(task: str) -> None:
@@ -162,7 +169,8 @@ def load_glyphs(task: Task = "letters", *, contaminate: bool = False) -> Suite:
             labels = np.array([label_of[code] for code in codes[rows].tolist()])
             id_sets[role] = ImageSet(entry["name"], images[rows], "id", labels)
         else:
-            ood.append(ImageSet(entry["name"], images[rows], role))
+            shown = _unicode_names(codes[rows])
+            ood.append(ImageSet(entry["name"], images[rows], role, class_names=shown))
 
     mark = _MARKS[task]
     return Suite(

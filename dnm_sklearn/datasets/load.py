@@ -110,7 +110,7 @@ def load_benchmark(
         images, its_classes = reader.ood_set(set_definition)
         _check_overlap(definition, set_definition, its_classes, class_names)
         differs += _size_difference(set_definition, images)
-        ood.append(images)
+        ood.append(replace(images, class_names=tuple(its_classes)))
 
     _check_no_shared_files(definition, id_set, ood)
 

@@ -251,6 +251,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self, embeddings: np.ndarray, labels: ResolvedLabels
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows known to be ID (n, D), and the class of each (n,)."""
+        assert labels.is_ood is not None  # see _check_id_images
         is_id = ~labels.is_ood
         X = embeddings[is_id]
         # A y of 0 and 1 names no class: then the nearest.

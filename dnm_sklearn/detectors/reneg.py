@@ -120,7 +120,7 @@ class ReNegDetector(PlugInDetector):
 
     References
     ----------
-    Ferdous, "ReNeg: knowledge-graph negative labels grounded in the test stream for test-time OOD
+    Ferdous, ReNeg: "Knowledge-graph negative labels grounded in the test stream for test-time OOD
     detection with CLIP", 2026, software, https://github.com/NabilRafi/ReNeg.
 
     Examples
@@ -138,8 +138,8 @@ class ReNegDetector(PlugInDetector):
 
     info = DetectorInfo(
         name="ReNeg",
-        title="ReNeg: knowledge-graph negative labels grounded in the test stream for test-time "
-        "OOD detection with CLIP",
+        title="Knowledge-graph negative labels grounded in the test stream for test-time OOD "
+        "detection with CLIP",
         year=2026,
         venue="software",
         url="https://github.com/NabilRafi/ReNeg",
@@ -243,8 +243,7 @@ class ReNegDetector(PlugInDetector):
         """Names of the pool, and their clusters; None = by the nearest class."""
         self.pool_unmatched_: list[str] = []
         if not (isinstance(self.pool, str) and self.pool == NEAR):
-            own = check_corpus(self.pool) if len(self.pool) else ()
-            return list(own), None
+            return list(check_corpus(self.pool)), None
 
         corpus = self._setting("corpus")
         near = near_names(
@@ -268,6 +267,8 @@ class ReNegDetector(PlugInDetector):
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         super()._fit_images(embeddings, labels)
+        if labels.is_ood is None:
+            return
         X, index = self._id_images(embeddings, labels)
         np.add.at(self.labelled_sums_, index, X)
         np.add.at(self.labelled_counts_, index, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -258,16 +258,28 @@ class BaseEmbedder(
             )
 
         cache = self._embedding_cache()
+        fingerprint = "" if cache is None else self.fingerprint_
+        return self._encode_through(X, self._image_encoder, width, cache, fingerprint)
+
+    def _encode_through(
+        self,
+        X: Any,
+        make_encoder: Callable[[], ImageEncoder],
+        width: int,
+        cache: EmbeddingCache | None,
+        fingerprint: str,
+    ) -> np.ndarray:
+        """Unit rows (n, width) that an encoder makes of images, one warning if some failed."""
         rows, self.failures_ = encode_images(
             X,
-            self._image_encoder,
+            make_encoder,
             width,
             batch_size=None if self.batch_size == "auto" else self.batch_size,
             num_workers=resolve_workers(self.num_workers),
             on_error=self.on_error,
             verbose=bool(self.verbose),
             cache=cache,
-            fingerprint="" if cache is None else self.fingerprint_,
+            fingerprint=fingerprint,
         )
 
         # One warning for a call, however many images failed.

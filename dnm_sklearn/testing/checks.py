@@ -93,7 +93,7 @@ def check_sign(detector: Any) -> None:
 
 def check_images_are_embeddings(detector: Any) -> None:
     """Raw images and their embeddings get the same scores."""
-    blobs = make_ood_blobs(n_images=2, dim=16)
+    blobs = make_ood_blobs(n_images=12, dim=16)
     embedder = FakeEmbedder(dim=16)
     images = list(np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8))
     fitted = _fit(_prepare(detector, blobs, frozen=False, embedder=embedder), blobs)
@@ -201,7 +201,7 @@ def check_loads_no_model(detector: Any) -> None:
 
 def check_embedder_is_its_own(detector: Any) -> None:
     """A fit clones the embedder parameter and leaves all parameters as they were."""
-    blobs, embedder = make_ood_blobs(n_images=2, dim=16), FakeEmbedder(dim=16)
+    blobs, embedder = make_ood_blobs(n_images=12, dim=16), FakeEmbedder(dim=16)
     own = _prepare(detector, blobs, embedder=embedder)
     params = own.get_params(deep=False)
     _fit(own, blobs)

@@ -7,9 +7,11 @@ import pytest
 
 from dnm_sklearn import (
     AdaNegDetector,
+    DictionaryDetector,
     EmbeddingTable,
     ENLDetector,
     MCMDetector,
+    NegLabelDetector,
     ReNegDetector,
     TANLDetector,
 )
@@ -28,7 +30,7 @@ def world(seed=0):
     return EmbeddingTable(names, text, logit_scale=20.0), names[:8], X
 
 
-@pytest.fixture(params=["TANL", "AdaNeg", "ENL", "ReNeg", "ReNeg on AdaNeg"])
+@pytest.fixture(params=["TANL", "AdaNeg", "ENL", "ReNeg", "ReNeg on AdaNeg", "OODD"])
 def detector(request):
     table, names, _ = world()
     made = {
@@ -38,6 +40,10 @@ def detector(request):
         "AdaNeg": lambda: AdaNegDetector(names, embedder=table, n_groups=2),
         "ENL": lambda: ENLDetector(names, embedder=table, adaptation="transductive"),
     }
+    if request.param == "OODD":
+        made["OODD"] = lambda: DictionaryDetector(
+            names, embedder=table, base=NegLabelDetector(), queue_length=30
+        )
     if request.param.startswith("ReNeg"):
         base = None if request.param == "ReNeg" else made["AdaNeg"]()
         made[request.param] = lambda: ReNegDetector(
@@ -74,12 +80,12 @@ def test_order_of_the_states_plays_no_part(detector):
     assert not np.allclose(scores, detector.set_params(adaptation="frozen").decision_function(X))
 
 
-@pytest.mark.parametrize("method", ["AdaNeg", "ENL"])
+@pytest.mark.parametrize("method", [AdaNegDetector, ENLDetector, DictionaryDetector])
 def test_where_admission_is_static_merging_equals_one_stream(method):
     """Their rules of what to remember do not depend on what was seen before."""
     table, names, X = world()
-    cls = {"AdaNeg": AdaNegDetector, "ENL": ENLDetector}[method]
-    det = cls(names, embedder=table).fit()
+    options = {"base": NegLabelDetector()} if method is DictionaryDetector else {}
+    det = method(names, embedder=table, **options).fit()
     whole = copy.deepcopy(det).partial_fit(X)
     merged = copy.deepcopy(det).merge_adaptation(grown(det, np.array_split(X, 3)))
 
@@ -119,7 +125,6 @@ def test_a_stream_goes_on_from_a_merged_state(detector):
 
 
 def test_states_of_others_are_refused(detector):
-    table, names, X = world()
     with pytest.raises(ValueError, match="no state to merge"):
         detector.merge_adaptation([])
     with pytest.raises(ValueError, match="of another method"):

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidNamesError",
     "PartitionError",
     "RandomWeightsWarning",
+    "SmallBatchWarning",
     "SuiteError",
     "TokenizerUnavailableError",
     "TruncatedPromptWarning",
@@ -90,6 +91,10 @@ class CacheWriteWarning(UserWarning):
 
 class CalibrationWarning(UserWarning):
     """A decision whose calibrated error rate is not guaranteed."""
+
+
+class SmallBatchWarning(UserWarning):
+    """A test-time method scored fewer images together than its `batch_size`; said once per fit."""
 
 
 class UncalibratedThresholdWarning(UserWarning):

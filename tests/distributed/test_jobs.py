@@ -11,16 +11,20 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench_suite import invoke
 from PIL import Image
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from slow_embedder import SlowEmbedder
 
 from dnm_sklearn import AdaNegDetector, EmbeddingTable, NegLabelDetector, make_ood_pipeline
 from dnm_sklearn.distributed import adapt, embed, score
 from dnm_sklearn.exceptions import PartitionError, UnreadableImageWarning
+from dnm_sklearn.metrics import auroc_scorer
 from dnm_sklearn.testing import FakeEmbedder
 
 ray = pytest.importorskip("ray")
@@ -404,3 +408,53 @@ def test_what_cannot_be_done_is_said_before_anything_is_started(photos, detector
     pq.write_table(pa.table({"picture": [b""]}), tmp_path / "odd.parquet")
     with pytest.raises(ValueError, match="It has picture"):
         embed(tmp_path / "odd.parquet", FakeEmbedder(), tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.UnreadableImageWarning")
+def test_the_command_scores_on_ray(photos, tmp_path):
+    out = tmp_path / "scores"
+    names = ("-d", "MCM", "--model", "pictoclip", "-n", "cat", "-n", "dog")
+    result = invoke("score", str(photos), *names, "-o", str(out), "--engine", "ray")
+    assert result.exit_code == 0, result.output
+    assert "23 images (1 unreadable) in 1 partitions" in result.output
+
+    # The same scores as without Ray.
+    result = invoke("score", str(photos), *names, "-o", str(tmp_path / "scores.parquet"))
+    assert result.exit_code == 0, result.output
+    local = pq.read_table(tmp_path / "scores.parquet").to_pandas().sort_values("path")
+    np.testing.assert_allclose(read(out)["score"], local["score"], rtol=1e-5, atol=1e-5)
+    assert (read(out)["label"].to_numpy() == local["label"].to_numpy()).all()
+
+    result = invoke("score", str(photos), *names, "-o", "x.csv", "--address", "auto")
+    assert result.exit_code == 2
+    assert "--address needs --engine ray" in result.output
+
+
+def test_grids_run_on_dask_and_ray():
+    """joblib's back ends of clusters, real ones: the README of joblib is all that is needed."""
+    from dask.distributed import Client, LocalCluster
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    rng = np.random.default_rng(0)
+    text = np.eye(6)
+    table = EmbeddingTable([*CLASSES, *WORDS[:4]], text)
+    y = np.repeat([0, 1], 40)
+    X = text[np.where(y == 0, rng.integers(0, 2, 80), rng.integers(2, 6, 80))]
+    X = X + 0.3 * rng.standard_normal(X.shape)
+    search = GridSearchCV(
+        NegLabelDetector(CLASSES, embedder=table),
+        {"n_groups": [1, 2]},
+        scoring=auroc_scorer,
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+    )
+    here = search.fit(X, y).cv_results_["mean_test_score"]
+
+    cluster = LocalCluster(2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster), joblib.parallel_config("dask"):
+        there = search.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(there, here)
+
+    with joblib.parallel_config("ray"):
+        there = search.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(there, here)

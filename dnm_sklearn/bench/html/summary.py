@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dnm_sklearn.bench.results.intervals import auroc_interval
 from dnm_sklearn.bench.results.records import Record
-from dnm_sklearn.bench.results.rows import GROUPS, Row, groups_of, mean
+from dnm_sklearn.bench.results.rows import GROUPS, Row, mean
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # Libraries on which numbers depend most, in this order.
@@ -33,11 +33,12 @@ def sentences(group: RunGroup) -> list[str]:
     """Say which method is best on near and on far sets, and how many were run."""
     rows = group.rows
     said = []
-    for ood_group in groups_of(group.ood_sets):
-        ranked = [(row.group_mean("auroc", ood_group) or 0.0, row) for row in rows if not row.error]
-        if not ranked:
+    for ood_group in GROUPS:
+        ranked = [(row.group_mean("auroc", ood_group), row) for row in rows if not row.error]
+        known = [(auroc, row) for auroc, row in ranked if auroc is not None]
+        if not known:
             continue
-        auroc, best = max(ranked, key=lambda pair: pair[0])
+        auroc, best = max(known, key=lambda pair: pair[0])
         fpr = best.group_mean("fpr95_id_positive", ood_group)
         interval = auroc_interval(group, best, ood_group)
         between = "" if interval is None else f" (95 % interval {interval_text(interval)})"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
@@ -18,8 +18,7 @@ from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
 
-# The authors' eight templates for class names and nouns, four for joined adjectives, and fourteen
-# superclasses.
+# The authors' eight templates for class names and nouns, and four for joined adjectives.
 NOUN_TEMPLATES = (
     "a close-up photo of the nice {}.",
     "a photo with the nice {}.",
@@ -31,85 +30,80 @@ NOUN_TEMPLATES = (
     "the nice {}",
 )
 SUPERCLASS_TEMPLATES = ("{}", "a nice photo of {}", "a good photo of {}", "a close-up photo of {}")
-SUPERCLASSES = (
-    "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern",
-    "structure", "landscape", "vista", "creature",
-)  # fmt: skip
-# Lexicographer file of an adjective that is joined to a superclass already, so that it is not
-# joined again.
-JOINED = "adj.joined"
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class CSPDetector(NegativeLabelDetector):
     """CSP: NegLabel whose adjectives are joined to superclasses ("rusty" to "rusty place").
 
-    Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns
-    stay. Candidates that nearly duplicate a class name are dropped, and NegLabel's mining and
-    grouped score do the rest.
+        Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns
+        stay. Candidates that nearly duplicate a class name are dropped, and NegLabel's mining and
+        grouped score do the rest.
 
-    Parameters
-    ----------
-    {classes, embedder}
-    prompt : str or list of str, default=NOUN_TEMPLATES
-        Templates for class names and nouns (eight), averaged.
-    {temperature, memory, contamination}
-        The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
-        :doc:`/thresholds`.
-    {ood_label, device, corpus}
-        Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
-        prompt already: the templates are ignored, its names are nouns, and a corpus that holds
-        adjectives needs their joined names in it. Adjectives whose lexicographer file is ``JOINED``
-        ("adj.joined") count as joined already.
-    adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
-        Templates for joined adjectives (four), averaged.
-    superclasses : sequence of str, default=SUPERCLASSES
-        The fourteen words that adjectives are joined to.
-    {refine, mining}
-        Near duplicates of class names are dropped from it even so.
-    {quantile, fraction, n_groups, max_similarity, exclude_class_names}
-    random_state : int, RandomState instance or None, default=0
-        Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws
-        superclasses unseeded and keeps the mined order.
+        Parameters
+        ----------
+        {classes, embedder}
+        prompt : str or list of str, default=NOUN_TEMPLATES
+            Templates for class names and nouns (eight), averaged.
+        {temperature, memory, contamination}
+            The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
+            :doc:`/thresholds`.
+        {ood_label, device, corpus}
+            Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
+            prompt already: the templates are ignored, its names are nouns, and a corpus that holds
+            adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
+            lacks the one drawn, another that it has is taken. Adjectives whose lexicographer file is ``JOINED``
+            ("adj.joined") count as joined already.
+        adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
+            Templates for joined adjectives (four), averaged.
+        superclasses : sequence of str, default=SUPERCLASSES
+            The fourteen words that adjectives are joined to.
+        {refine, mining}
+            Near duplicates of class names are dropped from it even so.
+        {quantile, fraction, n_groups, max_similarity, exclude_class_names}
+        random_state : int, RandomState instance or None, default=0
+            Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws
+            superclasses unseeded and keeps the mined order.
 
-    Attributes
-    ----------
-    class_names_ : ndarray of shape (K,)
-        Class names.
-    class_embeddings_ : ndarray of shape (K, D)
-        Unit text embeddings of the classes.
-    negative_corpus_ : Corpus
-        The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the
-        corpus, given back as ``corpus`` with ``mining="none"``, gives the same scores (also through
-        ``to_file`` and ``from_file``).
-    negative_labels_, negative_embeddings_ : ndarray (M,), ndarray (M, D)
-        Their names and unit embeddings.
-    n_groups_ : int
-        Groups used.
-    threshold_ : float
-        Threshold on ``decision_function``.
+        Attributes
+        ----------
+        class_names_ : ndarray of shape (K,)
+            Class names.
+        class_embeddings_ : ndarray of shape (K, D)
+            Unit text embeddings of the classes.
+        negative_corpus_ : Corpus
+            The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the
+            corpus, given back as ``corpus`` with ``mining="none"``, gives the same scores (also through
+            ``to_file`` and ``from_file``).
+        negative_labels_, negative_embeddings_ : ndarray (M,), ndarray (M, D)
+            Their names and unit embeddings.
+        n_groups_ : int
+            Groups used.
+        threshold_ : float
+            Threshold on ``decision_function``.
 
-    Notes
-    -----
-    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
-    over groups of ``S / (S + N_j)``.
+        Notes
+        -----
+        ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
+        over groups of ``S / (S + N_j)``.
 
-    References
-    ----------
-    Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language
-    Models", NeurIPS 2024, arXiv:2410.08611.
+        References
+        ----------
+        Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language
+        Models", NeurIPS 2024, arXiv:2410.08611.
 
-    Examples
-    --------
-    >>> from dnm_sklearn import CSPDetector
-    >>> from dnm_sklearn.corpus import Corpus
-    >>> from dnm_sklearn.testing import FakeEmbedder
-    >>> corpus = Corpus(["teapot", "rusty"], ["noun", "adjective"])
-    >>> det = CSPDetector(
-    ...     ["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1
-    ... )
-    >>> det.fit().negative_labels_.tolist()
-    ['teapot', 'rusty vista']
+        Examples
+        --------
+        >>> from dnm_sklearn import CSPDetector
+        >>> from dnm_sklearn.corpus import Corpus
+    from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
+        >>> from dnm_sklearn.testing import FakeEmbedder
+        >>> corpus = Corpus(["teapot", "rusty"], ["noun", "adjective"])
+        >>> det = CSPDetector(
+        ...     ["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1
+        ... )
+        >>> det.fit().negative_labels_.tolist()
+        ['teapot', 'rusty vista']
     """
 
     info = DetectorInfo(
@@ -193,25 +187,20 @@ class CSPDetector(NegativeLabelDetector):
             return corpus
 
         words = self.superclasses
-        drawn = check_random_state(self.random_state).randint(len(words), size=len(bare))
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
 
-        # Position by position, so that a corpus with its order keeps it.
-        names, lexname = list(corpus.names), corpus.lexname.astype(object)
-        for i, superclass in zip(bare, drawn, strict=True):
-            names[i] = f"{names[i]} {words[superclass]}"
-        lexname[bare] = JOINED
+        # A table cannot encode a name, but may have been made with one joined name of each.
+        table = self.embedder_ if isinstance(self.embedder_, EmbeddingTable) else None
+        has = None if table is None else table.__contains__
+        joined = join_adjectives(corpus, words, self.random_state, has)
+        if has is not None:
+            self._check_joined([joined.names[i] for i in bare], has)
+        return joined
 
-        self._check_joined([names[i] for i in bare])
-        return Corpus(
-            names, corpus.part_of_speech, lexname.tolist(), name=f"{corpus.name} (joined)"
-        )
-
-    def _check_joined(self, joined: list[str]) -> None:
-        """Raise if an EmbeddingTable lacks a joined name: it cannot encode a new one."""
-        if not isinstance(self.embedder_, EmbeddingTable):
-            return
-
-        missing = [name for name in joined if name not in self.embedder_]
+    def _check_joined(self, joined: list[str], has: Callable[[str], bool]) -> None:
+        """Raise if a table lacks the joined name of an adjective."""
+        missing = [name for name in joined if not has(name)]
         if missing:
             raise ValueError(
                 f"CSP joins adjectives to superclasses, and {len(missing)} of the {len(joined)} "

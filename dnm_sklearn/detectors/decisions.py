@@ -408,10 +408,11 @@ class DecisionMixin(metaclass=ABCMeta):
     ) -> Self:
         """Set the threshold to flag a new ID image with probability at most `false_alarm_rate`.
 
-        With ``id_tpr = 1 - false_alarm_rate``, the ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
-        calibration and test draw, exchangeable ID images). The images also serve :meth:`p_value`,
-        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one makes all
-        of these more lenient. Images used at fit do not count as calibration.
+        With ``id_tpr = 1 - false_alarm_rate``, the ``ceil((n + 1) * id_tpr)``-th smallest of the n
+        scores (split conformal; marginal over calibration and test draw, exchangeable ID images).
+        The images also serve :meth:`p_value`, :meth:`e_value` and :meth:`drift_alarm`. They are
+        assumed clean: a mislabelled one makes all of these more lenient. Images used at fit do not
+        count as calibration.
 
         Parameters
         ----------
@@ -450,7 +451,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
         # Too few are too few whatever they score: said before they are embedded.
         if hasattr(X_id, "__len__"):
-            conformal.calibration_threshold(np.zeros(len(X_id)), id_tpr)
+            conformal.calibration_threshold(np.zeros(len(X_id)), kept)
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.

@@ -36,74 +36,73 @@ SUPERCLASS_TEMPLATES = ("{}", "a nice photo of {}", "a good photo of {}", "a clo
 class CSPDetector(NegativeLabelDetector):
     """CSP: NegLabel whose adjectives are joined to superclasses ("rusty" to "rusty place").
 
-        Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns
-        stay. Candidates that nearly duplicate a class name are dropped, and NegLabel's mining and
-        grouped score do the rest.
+    Each adjective of the corpus is joined to one of the superclasses, drawn once at fit; nouns
+    stay. Candidates that nearly duplicate a class name are dropped, and NegLabel's mining and
+    grouped score do the rest.
 
-        Parameters
-        ----------
-        {classes, embedder}
-        prompt : str or list of str, default=NOUN_TEMPLATES
-            Templates for class names and nouns (eight), averaged.
-        {temperature, memory, contamination}
-            The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
-            :doc:`/thresholds`.
-        {ood_label, device, corpus}
-            Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
-            prompt already: the templates are ignored, its names are nouns, and a corpus that holds
-            adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
-            lacks the one drawn, another that it has is taken. Adjectives whose lexicographer file is ``JOINED``
-            ("adj.joined") count as joined already.
-        adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
-            Templates for joined adjectives (four), averaged.
-        superclasses : sequence of str, default=SUPERCLASSES
-            The fourteen words that adjectives are joined to.
-        {refine, mining}
-            Near duplicates of class names are dropped from it even so.
-        {quantile, fraction, n_groups, max_similarity, exclude_class_names}
-        random_state : int, RandomState instance or None, default=0
-            Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws
-            superclasses unseeded and keeps the mined order.
+    Parameters
+    ----------
+    {classes, embedder}
+    prompt : str or list of str, default=NOUN_TEMPLATES
+        Templates for class names and nouns (eight), averaged.
+    {temperature, memory, contamination}
+        The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
+        :doc:`/thresholds`.
+    {ood_label, device, corpus}
+        Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
+        prompt already: the templates are ignored, its names are nouns, and a corpus that holds
+        adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
+        lacks the one drawn, another that it has is taken. Adjectives whose lexicographer file is
+        ``JOINED`` ("adj.joined") count as joined already.
+    adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
+        Templates for joined adjectives (four), averaged.
+    superclasses : sequence of str, default=SUPERCLASSES
+        The fourteen words that adjectives are joined to.
+    {refine, mining}
+        Near duplicates of class names are dropped from it even so.
+    {quantile, fraction, n_groups, max_similarity, exclude_class_names}
+    random_state : int, RandomState instance or None, default=0
+        Seed of the superclasses drawn and of the grouping, both drawn once at fit. None draws
+        superclasses unseeded and keeps the mined order.
 
-        Attributes
-        ----------
-        class_names_ : ndarray of shape (K,)
-            Class names.
-        class_embeddings_ : ndarray of shape (K, D)
-            Unit text embeddings of the classes.
-        negative_corpus_ : Corpus
-            The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the
-            corpus, given back as ``corpus`` with ``mining="none"``, gives the same scores (also through
-            ``to_file`` and ``from_file``).
-        negative_labels_, negative_embeddings_ : ndarray (M,), ndarray (M, D)
-            Their names and unit embeddings.
-        n_groups_ : int
-            Groups used.
-        threshold_ : float
-            Threshold on ``decision_function``.
+    Attributes
+    ----------
+    class_names_ : ndarray of shape (K,)
+        Class names.
+    class_embeddings_ : ndarray of shape (K, D)
+        Unit text embeddings of the classes.
+    negative_corpus_ : Corpus
+        The mined labels; joined adjectives have the lexicographer file ``JOINED``, so that the
+        corpus, given back as ``corpus`` with ``mining="none"``, gives the same scores (also through
+        ``to_file`` and ``from_file``).
+    negative_labels_, negative_embeddings_ : ndarray (M,), ndarray (M, D)
+        Their names and unit embeddings.
+    n_groups_ : int
+        Groups used.
+    threshold_ : float
+        Threshold on ``decision_function``.
 
-        Notes
-        -----
-        ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
-        over groups of ``S / (S + N_j)``.
+    Notes
+    -----
+    ``score_samples`` is the log-odds of the paper's value: ``expit(score_samples(X))`` is the mean
+    over groups of ``S / (S + N_j)``.
 
-        References
-        ----------
-        Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language
-        Models", NeurIPS 2024, arXiv:2410.08611.
+    References
+    ----------
+    Chen et al., "Conjugated Semantic Pool Improves OOD Detection with Pre-trained Vision-Language
+    Models", NeurIPS 2024, arXiv:2410.08611.
 
-        Examples
-        --------
-        >>> from dnm_sklearn import CSPDetector
-        >>> from dnm_sklearn.corpus import Corpus
-    from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
-        >>> from dnm_sklearn.testing import FakeEmbedder
-        >>> corpus = Corpus(["teapot", "rusty"], ["noun", "adjective"])
-        >>> det = CSPDetector(
-        ...     ["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1
-        ... )
-        >>> det.fit().negative_labels_.tolist()
-        ['teapot', 'rusty vista']
+    Examples
+    --------
+    >>> from dnm_sklearn import CSPDetector
+    >>> from dnm_sklearn.corpus import Corpus
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> corpus = Corpus(["teapot", "rusty"], ["noun", "adjective"])
+    >>> det = CSPDetector(
+    ...     ["cat", "dog"], embedder=FakeEmbedder(), corpus=corpus, fraction=1.0, n_groups=1
+    ... )
+    >>> det.fit().negative_labels_.tolist()
+    ['teapot', 'rusty vista']
     """
 
     info = DetectorInfo(
@@ -186,14 +185,10 @@ class CSPDetector(NegativeLabelDetector):
         if not len(bare):
             return corpus
 
-        words = self.superclasses
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
-
         # A table cannot encode a name, but may have been made with one joined name of each.
         table = self.embedder_ if isinstance(self.embedder_, EmbeddingTable) else None
         has = None if table is None else table.__contains__
-        joined = join_adjectives(corpus, words, self.random_state, has)
+        joined = join_adjectives(corpus, self.superclasses, self.random_state, has)
         if has is not None:
             self._check_joined([joined.names[i] for i in bare], has)
         return joined

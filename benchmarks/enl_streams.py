@@ -1,7 +1,7 @@
 """Streams of docs/enl_tables.rst: ENL, TANL and TANL with a static gate in five orders.
 
-``python -m benchmarks.enl_streams --suite FOLDER``, or ``--glyphs letters``. Draw s takes the ID
-images given to `fit`, the order of the stream and the few images of rare OOD from seed s.
+``python -m benchmarks.enl_streams --suite FOLDER``, or ``--pictures animals-food``. Draw s takes
+the ID images given to `fit`, the order of the stream and the few images of rare OOD from seed s.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main() -> None:
     """Print a table a kind of stream."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", help="folder of an embedding suite")
-    parser.add_argument("--glyphs", choices=["letters", "symbols"], default="letters")
+    parser.add_argument("--pictures", choices=["animals-food", "artifacts"], default="animals-food")
     parser.add_argument("--per-class", type=int, default=4)
     parser.add_argument("--draws", type=int, default=5)
     args = parser.parse_args()

@@ -1,8 +1,9 @@
 """Tables of docs/enl.rst, over draws of ID images: methods, halves, ablations, bad ID images.
 
-``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the
-shipped suite. FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything
-is seeded; draw s takes the ID images, the halves and the order of mixed streams from seed s.
+``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--pictures animals-food``
+for the shipped suite. FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept.
+Everything is seeded; draw s takes the ID images, the halves and the order of mixed streams from
+seed s.
 Streams are in ``enl_streams``, widths in ``enl_widths``.
 """
 
@@ -24,7 +25,7 @@ from dnm_sklearn import (
     NegLabelDetector,
     TANLDetector,
 )
-from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
+from dnm_sklearn.datasets import load_embedding_suite, load_pictures
 from dnm_sklearn.detectors import enl as enl_module
 from dnm_sklearn.embedding import CLIPEmbedder
 
@@ -82,10 +83,10 @@ class Data:
 
 
 def load(args) -> Data:
-    """Read the suite, or embed the glyphs."""
-    suite = load_embedding_suite(args.suite) if args.suite else load_glyphs(args.glyphs)
+    """Read the suite, or embed the pictures."""
+    suite = load_embedding_suite(args.suite) if args.suite else load_pictures(args.pictures)
     near = tuple(images.name for images in suite.ood if images.group == "near")
-    sets = [images for images in suite.ood if images.group != "sanity"]
+    sets = [images for images in suite.ood if images.group in ("near", "far")]
     if args.suite:
         embed, table = np.asarray, suite.embedder
     else:
@@ -371,7 +372,7 @@ def main() -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", help="folder of an embedding suite")
-    parser.add_argument("--glyphs", choices=["letters", "symbols"], default="letters")
+    parser.add_argument("--pictures", choices=["animals-food", "artifacts"], default="animals-food")
     parts = ["methods", "halves", "ablation", "bad"]
     parser.add_argument("--part", default="methods", choices=parts)
     parser.add_argument("--per-class", type=int, default=4)

@@ -1,8 +1,8 @@
 """How ENL's zero-shot guess depends on the embeddings' width: slope, spread and FPR95.
 
-``python -m benchmarks.enl_widths --suite FOLDER [--width 256 --how pca]``, or ``--glyphs letters``.
-A projected suite is *not* an encoder of that width, it only moves the numbers that the two
-parameters stand for.
+``python -m benchmarks.enl_widths --suite FOLDER [--width 256 --how pca]``, or
+``--pictures animals-food``. A projected suite is *not* an encoder of that width, it only moves
+the numbers that the two parameters stand for.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     """Print what was measured, and the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", help="folder of an embedding suite")
-    parser.add_argument("--glyphs", choices=["letters", "symbols"], default="letters")
+    parser.add_argument("--pictures", choices=["animals-food", "artifacts"], default="animals-food")
     parser.add_argument("--width", type=int)
     parser.add_argument("--how", choices=["pca", "random"], default="pca")
     parser.add_argument("--draws", type=int, default=5)

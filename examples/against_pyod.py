@@ -2,7 +2,7 @@
 
     python examples/against_pyod.py
 
-Runs offline on the glyph suite: a demo of the mechanism; the ranking does not carry over to
+Runs offline on the shipped pictures: a demo of the mechanism; the ranking does not carry over to
 photographs.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from pyod.models.iforest import IForest
 from pyod.models.knn import KNN
 
-from dnm_sklearn.datasets import load_glyphs
+from dnm_sklearn.datasets import load_pictures
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.metrics import auroc
@@ -35,7 +35,10 @@ def fitted_detectors(suite, embedder, corpus, id_train):
     "--n-images", default=500, show_default=True, help="At most so many images of each set."
 )
 @click.option(
-    "--task", default="letters", show_default=True, type=click.Choice(["letters", "symbols"])
+    "--task",
+    default="animals-food",
+    show_default=True,
+    type=click.Choice(["animals-food", "artifacts"]),
 )
 @click.option(
     "--every", default=5, show_default=True, help="Take every n-th name of the corpus; 1 = all."
@@ -47,7 +50,7 @@ def fitted_detectors(suite, embedder, corpus, id_train):
 )
 def main(n_images, task, every, memory):
     """Print a table of AUROC in per cent: ID against each OOD set, means over near and far sets."""
-    suite = load_glyphs(task)
+    suite = load_pictures(task)
     embedder = CLIPEmbedder(suite.embedder, memory=memory)  # the suite names its model
     rng = np.random.default_rng(0)
 
@@ -63,7 +66,7 @@ def main(n_images, task, every, memory):
     click.echo(f"{'detector':16s}{'ID images':>10s}{'near':>8s}{'far':>8s}")
     for name, (detector, n_seen) in fitted.items():
         id_scores = detector.decision_function(id_rows)  # higher = more OOD, ours and PyOD's
-        values = {"near": [], "far": [], "sanity": []}
+        values = {"near": [], "far": [], "shifted": []}
         for group, rows in ood_rows:
             scores = np.concatenate([id_scores, detector.decision_function(rows)])
             values[group].append(100 * auroc(scores, np.arange(len(scores)) >= len(id_scores)))

@@ -18,21 +18,21 @@ import click
 import numpy as np
 
 from dnm_sklearn import CLIPEmbedder, NegLabelDetector
-from dnm_sklearn.datasets import extract_glyphs, list_images
+from dnm_sklearn.datasets import extract_pictures, list_images
 
 
 def demo(folder, n_images, memory):
-    """Write the shipped images as files; return a detector of letters, and paths of images."""
-    suite = extract_glyphs(folder)
-    arrows = next(images for images in suite.ood if images.name == "arrows")
-    corpus = suite.corpus[::5]  # a fifth of the suite's 27,000 names: quick
+    """Write the shipped images as files; return a detector of animals and food, and paths."""
+    suite = extract_pictures(folder)
+    vehicles = next(images for images in suite.ood if images.name == "vehicles")
+    corpus = suite.corpus[::5]  # a fifth of the suite's words: quick
     detector = NegLabelDetector(
         embedder=suite.embedder, prompt=suite.prompt, corpus=corpus, memory=memory
     )
     rng = np.random.default_rng(0)
     paths = [
         path
-        for images in (suite.id, arrows)
+        for images in (suite.id, vehicles)
         for path in sorted(rng.permutation(images.images)[:n_images])
     ]
     return detector.fit(suite.class_names), paths

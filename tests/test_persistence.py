@@ -354,7 +354,7 @@ def test_a_trusted_model_is_compared_before_its_vectors_are_used(tmp_path, monke
 
 def test_shipped_and_published_models_need_no_word(tmp_path):
     path = tmp_path / "det.skops"
-    for model in ("glyphclip", "ViT-B-16-quickgelu/openai", "RN50/"):
+    for model in ("pictoclip", "ViT-B-16-quickgelu/openai", "RN50/"):
         fitted().save(path)
         tampered(path, name_model(model))
         assert load(path).embedder_.model == model
@@ -375,7 +375,7 @@ def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, v
     path = tmp_path / "det.skops"
     fitted().save(path)
     if where == "embedder":
-        tampered(path, name_model("glyphclip"))
+        tampered(path, name_model("pictoclip"))
     tampered(
         path,
         lambda c: (c["embedder"]["params"] if where == "embedder" else c["params"]).update(

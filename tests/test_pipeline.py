@@ -68,7 +68,7 @@ def test_another_embedder_of_the_detector_is_refused(pipe):
     with pytest.raises(ValueError, match="embedder of its own"):
         clone(pipe).set_params(detector__embedder=other)
     with pytest.raises(ValueError, match="embedder of its own"):
-        clone(pipe).set_params(detector=neglabel().set_params(embedder="glyphclip"))
+        clone(pipe).set_params(detector=neglabel().set_params(embedder="pictoclip"))
     changed = clone(pipe)
     changed[-1].set_params(embedder=other)
     with pytest.raises(ValueError, match="embedder of its own"):
@@ -85,8 +85,8 @@ def test_another_embedder_of_the_detector_is_refused(pipe):
     # One like it is no other.
     alike = neglabel().set_params(embedder=FakeEmbedder(dim=16))
     assert make_ood_pipeline(FakeEmbedder(dim=16), alike)[-1].embedder.dim == 16
-    named = MCMDetector(["a", "b"], embedder="glyphclip")
-    assert make_ood_pipeline("glyphclip", named)[-1].embedder.model == "glyphclip"
+    named = MCMDetector(["a", "b"], embedder="pictoclip")
+    assert make_ood_pipeline("pictoclip", named)[-1].embedder.model == "pictoclip"
 
 
 def test_a_cached_pipeline_keeps_one_embedder(tmp_path):
@@ -220,7 +220,7 @@ def test_set_output_names_the_columns():
 
 
 def test_string_model_name():
-    assert make_ood_pipeline("glyphclip", neglabel())[0].model == "glyphclip"
+    assert make_ood_pipeline("pictoclip", neglabel())[0].model == "pictoclip"
 
 
 def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):

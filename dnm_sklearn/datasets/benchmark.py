@@ -10,7 +10,10 @@ import numpy as np
 
 from dnm_sklearn.corpus import Corpus
 
-Group = Literal["id", "near", "far", "sanity"]
+Group = Literal["id", "near", "far", "shifted", "sanity"]
+
+# Groups of sets that are tested beside the ID images.
+OOD_GROUPS = ("near", "far", "shifted", "sanity")
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class ImageSet:
         Short name, used in tables.
     images : sequence of images, or ndarray of shape (n, d)
         Paths, PIL images, uint8 arrays, or a 2-D float array of embeddings.
-    group : {"id", "near", "far", "sanity"}
-        Role in the benchmark; "sanity" rows are shown but kept out of the means.
+    group : {"id", "near", "far", "shifted", "sanity"}
+        Role in the benchmark. "shifted" sets show ID classes in another style (covariate shift) and
+        should be accepted; they have means of their own. "sanity" sets are shown but belong to no
+        mean.
     labels : ndarray of shape (n,), optional
         Index into the suite's class names, for ID sets.
     """

@@ -26,7 +26,7 @@ from dnm_sklearn._utils.untrusted_files import (
     read_text,
 )
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.datasets.benchmark import OOD_GROUPS, ImageSet, Suite
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.exceptions import SuiteError
 
@@ -35,7 +35,6 @@ __all__ = ["check_target", "load_embedding_suite", "write_embedding_suite"]
 FORMAT = 1
 SUITE_FILE = "suite.json"
 
-_OOD_GROUPS = ("near", "far", "sanity")
 _JSON_TYPES = {str: "a non-empty string", dict: "an object", list: "a list", int: "an integer"}
 
 # A million class names are 40 MB; a suite's head holds little else.
@@ -339,9 +338,9 @@ class _Reader:
                     f"{self.file}: '{key}' must be an object, got {entry!r}; correct the file."
                 )
             group = entry.get("group")
-            if group not in _OOD_GROUPS:
+            if group not in OOD_GROUPS:
                 raise SuiteError(
-                    f"{self.file}: '{key}.group' must be one of {', '.join(_OOD_GROUPS)}, got "
+                    f"{self.file}: '{key}.group' must be one of {', '.join(OOD_GROUPS)}, got "
                     f"{group!r}."
                 )
             sets.append(self.image_set(entry, key, group, width, None))
@@ -513,7 +512,7 @@ def write_embedding_suite(
         ID test images: `images` of shape (n, d), `labels` of shape (n,) with indices into
         `class_names`.
     ood : sequence of ImageSet
-        OOD sets: `images` of shape (n, d), group "near", "far" or "sanity".
+        OOD sets: `images` of shape (n, d), group "near", "far", "shifted" or "sanity".
     text_names : sequence of str
         ID class names and candidate negative labels.
     text_embeddings : ndarray of shape (m, d)

@@ -160,7 +160,7 @@ def embed_image_folders(
     id : str or path-like
         ID test images, one subfolder per class.
     ood : iterable of (name, group, folder)
-        OOD sets; group is "near", "far" or "sanity", images may lie in subfolders.
+        OOD sets; group is "near", "far", "shifted" or "sanity"; images may lie in subfolders.
     id_train : str or path-like, optional
         ID images for baselines, with subfolders of the same names as `id` (some may be absent).
     names : mapping of str to str, optional

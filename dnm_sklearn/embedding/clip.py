@@ -36,8 +36,8 @@ class CLIPEmbedder(BaseEmbedder):
     model : str, default="ViT-B-16-quickgelu/openai"
         ``"name/tag"`` of open_clip; ``"name/"`` for random weights (with a warning);
         ``"name//path/to/checkpoint"``; ``"hf-hub:org/repo"``; ``"local-dir:/path"``; or
-        ``"glyphclip"`` or ``"pictoclip"``, small models that are shipped with this package. Weights
-        trained with QuickGELU get it even where the name lacks ``-quickgelu``.
+        ``"pictoclip"``, the small model that is shipped with this package. Weights trained with
+        QuickGELU get it even where the name lacks ``-quickgelu``.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     precision : {"auto", "fp32", "fp16", "bf16"}, default="auto"

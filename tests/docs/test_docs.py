@@ -35,7 +35,7 @@ def weights(monkeypatch):
     """A fake encoder in the place of every model that would be downloaded."""
 
     def embedder(model="downloaded", **options):
-        shipped = model in ("glyphclip", "pictoclip")
+        shipped = model == "pictoclip"
         return CLIPEmbedder(model, **options) if shipped else FakeEmbedder(**options)
 
     # Where blocks take it from, and where a detector makes one of a model's name.

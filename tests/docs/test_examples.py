@@ -44,19 +44,19 @@ def test_folder_demo_writes_scores_labels_and_names():
 
 def test_folder_of_the_user(tmp_path):
     names, corpus = tmp_path / "names.txt", tmp_path / "corpus.txt"
-    names.write_text("latin small letter b\n\n", encoding="utf-8")
-    corpus.write_text("black chess knight\nrightwards arrow\n", encoding="utf-8")
+    names.write_text("cat\n\n", encoding="utf-8")
+    corpus.write_text("chess pawn\narrow\n", encoding="utf-8")
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (80, 60), "white").save(photos / "one.png")
     (photos / "broken.png").write_bytes(b"no image")
     arguments = [
         "-c",
-        "latin small letter a",
+        "dog",
         "--names",
         str(names),
         "--model",
-        "glyphclip",
+        "pictoclip",
         "--corpus",
         str(corpus),
     ]

@@ -31,6 +31,12 @@ from dnm_sklearn.bench.cli.ending import Interrupted
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
 @click.option(
+    "--shifted",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="ID classes in another style, which should be accepted; may be repeated.",
+)
+@click.option(
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
@@ -65,6 +71,7 @@ def embed(
     id_train: str | None,
     near: tuple[str, ...],
     far: tuple[str, ...],
+    shifted: tuple[str, ...],
     sanity: tuple[str, ...],
     names: str | None,
     corpus: str,
@@ -89,7 +96,7 @@ def embed(
     from dnm_sklearn.embedding import CLIPEmbedder
 
     # Sets in the order of the groups, as the tables show them.
-    groups = {"near": near, "far": far, "sanity": sanity}
+    groups = {"near": near, "far": far, "shifted": shifted, "sanity": sanity}
     ood: list[tuple[str, Any, str]] = []
     for group, values in groups.items():
         for value in values:

@@ -62,7 +62,7 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """Compare zero-shot OOD detectors with each other and with PyOD.
 
-    "dnm-bench run" needs nothing but this package: it runs every detector on the shipped glyph
+    "dnm-bench run" needs nothing but this package: it runs every detector on the shipped
     images, offline, and prints one table. Exit codes: 0 done, 1 a detector failed, 2 bad input, 130
     interrupted (143 by SIGTERM).
     """

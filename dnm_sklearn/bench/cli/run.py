@@ -90,7 +90,7 @@ class RunOptions:
 @click.option(
     "--suite",
     "suite_name",
-    default="glyphs",
+    default="pictures",
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
@@ -215,7 +215,7 @@ def run(**options: Any) -> None:
     dnm-bench run -d TANL --stream rare-ood --repeats 5
     dnm-bench run -d ENL -d "ENL(id_per_class=4)" -d "ENL(id_per_class=16)" -b KNN
     dnm-bench run -b "pyod:KNN(n_neighbors=10)" -b sklearn:IsolationForest --jobs 2
-    dnm-bench run --suite glyphs-symbols --no-baselines --wide
+    dnm-bench run --suite pictures-artifacts --no-baselines --wide
     dnm-bench run --suite imagenet1k-four-ood --data-root data --model ViT-B-16-quickgelu/openai
 
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dnm_sklearn.bench.results.rows import METRICS, groups_of, metric_name
+from dnm_sklearn.bench.results.rows import (
+    FLAGGED,
+    METRICS,
+    SHIFTED,
+    groups_of,
+    mean_columns,
+    metric_name,
+)
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # Columns of single sets that fit on paper beside the names of the methods.
@@ -59,15 +66,15 @@ def result_columns(group: RunGroup) -> list[Column]:
         Column("Stream", streams, kind="text"),
     ]
 
-    for metric in METRICS:
-        for ood_group in groups_of(sets):
-            values = [row.group_mean(metric, ood_group) for row in rows]
-            columns.append(_percent_column(f"{metric_name(metric)}\n{ood_group}", metric, values))
+    for metric, ood_group in mean_columns(tuple(METRICS), groups_of(sets)):
+        values = [row.group_mean(metric, ood_group) for row in rows]
+        head = f"{metric_name(metric)}\n{ood_group}"
+        columns.append(_percent_column(head, metric, values, ood_group))
     for name, ood_group in sets:
         for metric in _SET_METRICS:
             values = [row.value(metric, name) for row in rows]
             head = f"{metric_name(metric)}\n{name} ({ood_group})"
-            columns.append(_percent_column(head, metric, values, of_set=True))
+            columns.append(_percent_column(head, metric, values, ood_group, of_set=True))
 
     costs = [row.milliseconds_per_image for row in rows]
     columns.append(_number_column("ms per\nimage", costs, 3, "low"))
@@ -85,17 +92,25 @@ def paper_tables(group: RunGroup) -> list[PaperTable]:
             columns = []
             for name, ood_group in sets[first : first + _SETS_ON_PAPER]:
                 values = [row.value(metric, name) for row in rows]
-                columns.append(_percent_column(f"{name} ({ood_group})", metric, values))
+                head = f"{name} ({ood_group})"
+                columns.append(_percent_column(head, metric, values, ood_group))
             tables.append(PaperTable(metric_name(metric), columns))
     return tables
 
 
 def _percent_column(
-    head: str, metric: str, values: Sequence[float | None], of_set: bool = False
+    head: str,
+    metric: str,
+    values: Sequence[float | None],
+    ood_group: str,
+    of_set: bool = False,
 ) -> Column:
     """Lay out fractions as percentages with one decimal."""
     percent = [None if value is None else 100 * value for value in values]
     better = "low" if metric.startswith("fpr") else "high"
+    if ood_group == SHIFTED:
+        # Images of ID classes should be accepted, but neither end of AUROC is best.
+        better = {"fpr95_id_positive": "high", FLAGGED: "low"}.get(metric, "")
     return _number_column(head, percent, 1, better, of_set)
 
 
@@ -110,7 +125,7 @@ def _number_column(
     # What looks equal in the table is equally good; one number alone is not the best of anything.
     rounded = [round(value, decimals) for value in values if value is not None]
     best = None
-    if len(rounded) > 1:
+    if len(rounded) > 1 and better:
         best = min(rounded) if better == "low" else max(rounded)
 
     cells = []

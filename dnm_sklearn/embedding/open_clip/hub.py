@@ -22,9 +22,9 @@ __all__ = [
     "weights_unavailable",
 ]
 
-# The small models in this package, which need no download: their folders, by name. Each holds
+# The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
-SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
+SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
 
 CONFIG_NAME = "open_clip_config.json"
 _WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -155,7 +155,7 @@ def weights_unavailable(name: str, tag: str | None, error: Exception) -> Weights
 
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     file = f"{files[0]} of {repository}" if repository else _record(name, tag).get("url", "a file")
-    shipped = " and ".join(f"CLIPEmbedder({shipped!r})" for shipped in SHIPPED)
+    shipped = " or ".join(f"CLIPEmbedder({shipped!r})" for shipped in SHIPPED)
     return WeightsUnavailableError(
         f"The weights of model={shown(name, tag)!r} ({file}) are not on this machine and could not "
         f"be downloaded ({_first_line(error)}). On a machine with a connection run\n    {fetch}\n"
@@ -163,7 +163,7 @@ def weights_unavailable(name: str, tag: str | None, error: Exception) -> Weights
         "~/.cache/clip for files from elsewhere) to the same place on this one. Or point at files "
         f"you have: a checkpoint in the tag's place, CLIPEmbedder({local!r}), or a folder with "
         "open_clip_config.json and the weights, CLIPEmbedder('local-dir:/path/to/folder'). Without "
-        f"any download there are the small shipped models: {shipped}."
+        f"any download there is the small shipped model: {shipped}."
     )
 
 

@@ -89,7 +89,7 @@ def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
         "--far",
         f"far={place / 'far'}",
         "--model",
-        "glyphclip",
+        "pictoclip",
     )
     run = (*run, "--corpus", tmp_path / "words.txt")
 

@@ -139,7 +139,7 @@ def test_suite_without_id_images(tmp_path):
 
 
 BAD_INPUT = {
-    "suite": (("--suite", "glyhps"), "neither a suite nor a folder", "mean 'glyphs'"),
+    "suite": (("--suite", "picures"), "neither a suite nor a folder", "mean 'pictures'"),
     "detector": (("-d", "neglabl"), "no detector 'neglabl'", "Did you mean 'NegLabelDetector'?"),
     "baseline": (("-b", "IForrest"), "no baseline 'IForrest'", "Did you mean 'IForest'?"),
     "contradiction": (("--no-baselines", "-b", "KNN"), "contradict"),
@@ -217,12 +217,12 @@ def test_shipped_suite(tmp_path):
     result = invoke("run", *arguments)
     assert result.exit_code == 0, result.output
     records = read_records(tmp_path / "records")
-    assert {r.suite["name"] for r in records} == {"glyphs-letters"}
-    assert {r.id_images_used for r in records} == {0, 16 * 52}
+    assert {r.suite["name"] for r in records} == {"pictures-animals-food"}
+    assert {r.id_images_used for r in records} == {0, 8 * 62}
     assert {r.prompt for r in records} == {"{}", None}
     accuracy = {r.id_accuracy for r in records if r.method == "MaxLogitDetector"}
-    assert min(accuracy) > 0.8
-    assert registry.load_suite("glyphs-letters").name == "glyphs-letters"
+    assert min(accuracy) > 0.7
+    assert registry.load_suite("pictures-animals-food").name == "pictures-animals-food"
 
 
 def test_hostile_names_in_a_terminal_and_a_file(tmp_path):

@@ -80,7 +80,7 @@ def world(tmp_path_factory):
         "--data-root",
         root,
         "--model",
-        "glyphclip",
+        "pictoclip",
         "--no-baselines",
     ]
     for groups in (1, 2, 4):

@@ -65,6 +65,6 @@ def test_the_path_of_a_checkpoint_stays_here(tmp_path):
         ("ViT-B-16/~/tuned.pt", "ViT-B-16/tuned.pt"),
         ("hf-hub:org/repo", "hf-hub:org/repo"),
         ("ViT-B-16/openai", "ViT-B-16/openai"),
-        ("glyphclip", "glyphclip"),
+        ("pictoclip", "pictoclip"),
     ):
         assert shown_model_name(model) == shown

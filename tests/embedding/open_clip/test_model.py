@@ -304,5 +304,5 @@ def test_small_towers_take_one_thread_and_give_the_others_back(monkeypatch, smal
 
 
 def test_the_shipped_model_is_small():
-    model = get_model("glyphclip", "cpu")
+    model = get_model("pictoclip", "cpu")
     assert (model._image_threads, model._text_threads) == (1, 1)

@@ -46,7 +46,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     # Every file is run.
     "filename_pattern": "/",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_order.FirstStepsFirst",
     "capture_repr": ("_repr_html_",),
     "image_scrapers": ("matplotlib",),
     "download_all_examples": False,

@@ -4,7 +4,6 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 
-
 def visit_inline(self, node):
     """Write a formula in a line of text."""
     self.body.append(convert(node.astext(), display="inline"))

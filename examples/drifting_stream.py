@@ -17,11 +17,11 @@ from dnm_sklearn.datasets import load_pictures
 suite = load_pictures()
 embedder = CLIPEmbedder(suite.embedder)
 det = ENLDetector(embedder=embedder, prompt=suite.prompt, corpus=suite.corpus[::8])
-det.fit(suite.class_names)
+det = det.fit(suite.class_names)
 
 rng = np.random.default_rng(0)
 X_id = embedder.encode_image(suite.id.images)[rng.permutation(len(suite.id))]
-det.calibrate(X_id[:172], id_tpr=0.95)
+det = det.calibrate(X_id[:172], id_tpr=0.95)
 
 # %%
 # Two hundred images, and then tools among them
@@ -55,6 +55,6 @@ print("alarm at image", display.alarm_at)
 from dnm_sklearn import TANLDetector
 
 tanl = TANLDetector(embedder=embedder, prompt=suite.prompt, corpus=suite.corpus[::8])
-tanl.fit(suite.class_names)
+tanl = tanl.fit(suite.class_names)
 scores = np.concatenate(list(tanl.score_stream(np.array_split(stream, 5))))
 display = StreamDisplay.from_predictions(scores, y_true=y, name="TANL, learning")

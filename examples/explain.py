@@ -14,7 +14,7 @@ from dnm_sklearn.datasets import load_pictures
 
 suite = load_pictures()
 det = NegLabelDetector(embedder=suite.embedder, prompt=suite.prompt, corpus=suite.corpus[::4])
-det.fit(suite.class_names)
+det = det.fit(suite.class_names)
 
 dog = suite.id.images[0]  # "dog" is a class
 vehicles = next(images for images in suite.ood if images.name == "vehicles")

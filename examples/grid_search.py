@@ -57,7 +57,7 @@ search = GridSearchCV(
     cv=StratifiedBySourceKFold(n_splits=3),
     error_score="raise",
 )
-search.fit([images[i] for i in train], y[train], groups=sources[train])
+search = search.fit([images[i] for i in train], y[train], groups=sources[train])
 held_out = sorted(set(sources[test]) - {suite.id.name})
 print("held out:", *held_out)
 print("chosen:", search.best_params_)

@@ -27,7 +27,7 @@ X = np.vstack([X_id_test, X_ood])
 y = np.repeat([0, 1], [len(X_id_test), len(X_ood)])  # 0 = ID, 1 = OOD
 
 det = NegLabelDetector(embedder=embedder, prompt=suite.prompt, corpus=suite.corpus[::8])
-det.fit(suite.class_names)
+det = det.fit(suite.class_names)
 
 # %%
 # What each threshold costs and brings

@@ -19,8 +19,8 @@ from dnm_sklearn.datasets import extract_pictures, list_images
 folder = tempfile.TemporaryDirectory()
 suite = extract_pictures(folder.name)
 paths = [
-    *list_images(Path(folder.name) / "id")[::12],
-    *list_images(Path(folder.name) / "vehicles")[::6],
+    *list_images(Path(folder.name) / "id")[::26],
+    *list_images(Path(folder.name) / "vehicles")[::10],
 ]
 print(len(paths), "files,", len(suite.class_names), "class names:", suite.class_names[:6], "...")
 
@@ -35,8 +35,7 @@ from dnm_sklearn import UnknownImageDetector
 
 det = UnknownImageDetector(
     embedder=suite.embedder, prompt=suite.prompt, corpus=suite.corpus[::8]
-)
-det.fit(suite.class_names)
+).fit(suite.class_names)
 
 # %%
 # The threshold after names alone is a rule of thumb, made with CLIP on photographs. A hundred ID
@@ -44,7 +43,7 @@ det.fit(suite.class_names)
 
 id_files = list_images(Path(folder.name) / "id")
 used = set(paths)
-det.calibrate([path for path in id_files if path not in used][::3], id_tpr=0.95)
+det = det.calibrate([path for path in id_files if path not in used][::3], id_tpr=0.95)
 
 # %%
 # Images scored
@@ -53,7 +52,7 @@ det.calibrate([path for path in id_files if path not in used][::3], id_tpr=0.95)
 
 from dnm_sklearn.plotting import ContactSheetDisplay
 
-sheet = ContactSheetDisplay.from_estimator(det, paths, max_images=40, n_columns=8)
+sheet = ContactSheetDisplay.from_estimator(det, paths, n_columns=6)
 
 # %%
 # The same numbers for a program:

@@ -95,6 +95,9 @@ class LoadedModel(ImageEncoder):
 
         n_image = sum(weight.numel() for weight in self.model.visual.parameters())
         n_text = sum(weight.numel() for weight in self.model.parameters()) - n_image
+        # Of a table of token vectors a text only looks some up: it is no work.
+        tables = [part for part in self.model.modules() if isinstance(part, torch.nn.Embedding)]
+        n_text -= sum(table.weight.numel() for table in tables)
         self._image_threads, self._text_threads = (
             1 if n_weights <= _SMALL_TOWER and on_cpu else None for n_weights in (n_image, n_text)
         )

@@ -15,6 +15,7 @@ __all__ = [
     "FileContentError",
     "InvalidNamesError",
     "RandomWeightsWarning",
+    "SmallBatchWarning",
     "SuiteError",
     "TokenizerUnavailableError",
     "TruncatedPromptWarning",
@@ -89,6 +90,10 @@ class CacheWriteWarning(UserWarning):
 
 class CalibrationWarning(UserWarning):
     """A decision whose calibrated error rate is not guaranteed."""
+
+
+class SmallBatchWarning(UserWarning):
+    """A test-time method scored fewer images together than its `batch_size`; said once per fit."""
 
 
 class UncalibratedThresholdWarning(UserWarning):

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dnm_sklearn import __version__
-from dnm_sklearn.detectors import BaseOODDetector, UnknownImageDetector, all_detectors
+from dnm_sklearn.detectors import (
+    BaseOODDetector,
+    GLMCMDetector,
+    UnknownImageDetector,
+    all_detectors,
+)
 from dnm_sklearn.detectors.entry_points import GROUP, foreign_detector
 from dnm_sklearn.detectors.saved_state import WIDEST, checked_fitted
 from dnm_sklearn.detectors.saving import (
@@ -137,8 +142,12 @@ def load(path: Any, embedder: Any = None, *, trusted_models: Sequence[str] = ())
 
 def _detector_class(path: Any, name: Any) -> Any:
     """Class that a file names: one of this package, or of an entry point of an installed one."""
-    # The front door is one of ours under another name, so that tables do not list it.
-    detectors: dict[str, Any] = {**all_detectors(), "UnknownImageDetector": UnknownImageDetector}
+    # Tables list neither the front door, one of ours under another name, nor what takes patches.
+    detectors: dict[str, Any] = {
+        **all_detectors(),
+        "UnknownImageDetector": UnknownImageDetector,
+        "GLMCMDetector": GLMCMDetector,
+    }
     if isinstance(name, str) and name in detectors:
         return detectors[name]
 

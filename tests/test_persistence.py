@@ -414,3 +414,19 @@ def test_fitted_attributes_are_checked(tmp_path, key, value):
     tampered(path, lambda content: content["fitted"].update({key: value}))
     with pytest.raises(FileContentError, match=f"{key}|takes embeddings 7 wide|two models"):
         load(path)
+
+
+@pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
+def test_skops_writes_every_detector(detector):
+    X = np.random.default_rng(0).normal(size=(25, 16))
+    detector.fit(X, X[:, 0] > 0)
+    data = skops.io.dumps(detector)
+    trusted = skops.io.get_untrusted_types(data=data)
+    assert all(name.startswith(("dnm_sklearn.", "numpy.", "sklearn.")) for name in trusted)
+    again = skops.io.loads(data, trusted=trusted)
+    np.testing.assert_array_equal(again.decision_function(X), detector.decision_function(X))
+    if hasattr(detector, "negative_corpus_"):
+        assert again.negative_corpus_ == detector.negative_corpus_
+        assert again.negative_corpus_.names == detector.negative_corpus_.names
+        with pytest.raises(AttributeError, match="immutable"):
+            again.negative_corpus_.__setstate__({"names": np.array(["x"])})

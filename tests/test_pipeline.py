@@ -104,7 +104,8 @@ def test_whatever_a_detector_offers_its_pipeline_offers(det):
         assert not hasattr(offers, "threshold_")
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((40, 16))
-    pipe.set_params(detector__contamination=0.2).fit(rows).calibrate(rows)
+    is_ood = np.arange(40) >= 30
+    pipe.set_params(detector__contamination=0.2).fit(rows, is_ood).calibrate(rows)
     alone = pipe[-1]
     own = {"info", "failures_"}  # of the class, and of the embedder that reads the images
     for name in dir(alone):

@@ -57,7 +57,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def read_senses(folder: Path) -> dict[tuple[str, int], int]:
-    """Lemma in lower case and offset of a noun synset -> that sense's rank, 1 = most frequent."""
+    """Lemma in lower case and offset of a noun synset -> rank by frequency, from 1."""
     ranks = {}
     with open(folder / "index.noun", encoding="utf-8") as lines:
         for line in lines:

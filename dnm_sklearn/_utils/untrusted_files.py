@@ -329,6 +329,7 @@ def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> Binary
     """Open an ordinary file; a missing one stays a ``FileNotFoundError``."""
     # A named pipe would be waited for, and a device gives no end; the flag keeps the opening itself
     # from waiting where the file was exchanged after the first look.
+    path = os.path.expanduser(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -254,6 +254,20 @@ class Corpus:
         code = code.astype(np.min_scalar_type(len(files)))
         return _restore, (self.names, self.is_adjective, tuple(files.tolist()), code, self.name)
 
+    # For skops, which calls neither `__reduce__` nor the constructor.
+    def __getstate__(self) -> dict[str, Any]:
+        """Columns as arrays, and the label."""
+        columns = {"part_of_speech": self.part_of_speech, "lexname": self.lexname}
+        return {"names": np.asarray(self.names), **columns, "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the columns of a corpus that has none yet."""
+        if hasattr(self, "names"):
+            raise AttributeError("A Corpus is immutable: make a new one with Corpus(...).")
+        columns = (state["names"].tolist(), state["part_of_speech"], state["lexname"])
+        checked = Corpus(*columns, name=state["name"])
+        self._set(checked.names, checked.part_of_speech, checked.lexname, checked.name)
+
     def filter(
         self,
         *,
@@ -441,10 +455,11 @@ class Corpus:
             )
         if found.unmatched:
             shown = ", ".join(map(repr, found.unmatched[:5]))
+            more = ", ..." if len(found.unmatched) > 5 else ""
             warn(
                 f"{len(found.unmatched)} class names are no nouns of WordNet and have no "
-                f"neighbours in this corpus: {shown}{', ...' if len(found.unmatched) > 5 else ''}. "
-                "Say what is meant with synsets={name: 'n01440764'}."
+                f"neighbours in this corpus: {shown}{more}. Say what is meant with "
+                "synsets={name: 'n01440764'}."
             )
         return cls(found.names, "noun", found.lexname, name=NEAR)
 

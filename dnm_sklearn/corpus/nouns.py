@@ -1,4 +1,4 @@
-"""The noun synsets of WordNet 3.0: which names stand for them, and which stand above which."""
+"""The noun synsets of WordNet 3.0: the names for each, and which of them stand above which."""
 
 from __future__ import annotations
 

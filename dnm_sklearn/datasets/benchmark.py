@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,12 +32,15 @@ class ImageSet:
         mean.
     labels : ndarray of shape (n,), optional
         Index into the suite's class names, for ID sets.
+    class_names : tuple of str, default=()
+        Names of the classes that the images of an OOD set show, where they are known.
     """
 
     name: str
     images: Any
     group: Group
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,6 +87,46 @@ class Suite:
     id_train: ImageSet | None = None
     note: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def leaks(self) -> dict[str, tuple[str, ...]]:
+        """Corpus names that name a class of an OOD set, by the set; sets without any are left out.
+
+        A detector that may choose these as negative labels knows what the OOD images show. Sets
+        whose class names are not known cannot be looked at.
+
+        Examples
+        --------
+        >>> from dnm_sklearn.datasets import load_pictures
+        >>> load_pictures().leaks()["vehicles"][:2]
+        ('airplane', 'ambulance')
+        """
+        found = {}
+        for images in self.ood:
+            names = self.corpus.leaked(images.class_names)
+            if names:
+                found[images.name] = names
+        return found
+
+    def blind(self) -> Suite:
+        """The suite with a corpus that holds none of its :meth:`leaks`.
+
+        ``meta["blind_to"]`` has the names of the OOD classes, for what has words of its own.
+
+        Raises
+        ------
+        ValueError
+            If no OOD set says which classes it shows, or nothing is left of the corpus.
+        """
+        names = [name for images in self.ood for name in images.class_names]
+        if not names:
+            raise ValueError(
+                f"The suite {self.name!r} does not say which classes its OOD images show, so that "
+                "nothing can be blind to them."
+            )
+        corpus = self.corpus.without(self.corpus.leaked(names))
+        note = f"{self.note} Blind: the corpus holds no names of OOD classes.".strip()
+        meta = {**self.meta, "blind_to": names}
+        return replace(self, corpus=corpus, note=note, meta=meta)
 
     def __repr__(self) -> str:
         sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)

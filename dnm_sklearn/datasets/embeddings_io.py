@@ -12,12 +12,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.untrusted_files import (
     Npz,
     lies_inside,
@@ -84,7 +85,7 @@ def load_embedding_suite(path: str | os.PathLike[str]) -> Suite:
     >>> suite.id.images.shape, suite.corpus.names
     ((1, 3), ('car',))
     """
-    folder = Path(path)
+    folder = user_path(path)
     if folder.name == SUITE_FILE and not folder.is_dir():
         folder = folder.parent
 
@@ -325,6 +326,15 @@ class _Reader:
 
         return ImageSet(name, rows, group, labels=new_index[labels])
 
+    def _class_names_of(self, entry: dict, key: str) -> tuple[str, ...]:
+        """Names of the classes that an OOD set shows, which a suite may leave out."""
+        names = entry.get("class_names", [])
+        if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+            raise SuiteError(
+                f"{self.file}: '{key}.class_names' must be a list of names; correct the file."
+            )
+        return tuple(names)
+
     def ood_sets(self, width: int) -> list[ImageSet]:
         entries = self.get(self.head, "ood", list)
         if not entries:
@@ -343,7 +353,8 @@ class _Reader:
                     f"{self.file}: '{key}.group' must be one of {', '.join(OOD_GROUPS)}, got "
                     f"{group!r}."
                 )
-            sets.append(self.image_set(entry, key, group, width, None))
+            images = self.image_set(entry, key, group, width, None)
+            sets.append(replace(images, class_names=self._class_names_of(entry, key)))
 
         names = [images.name for images in sets]
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -564,7 +575,7 @@ def write_embedding_suite(
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32', got {dtype!r}.")
 
-    target = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(user_path(folder)))
     check_target(target, overwrite)
 
     # What stands beside the text embeddings, and what the reader of the suite is told.
@@ -603,7 +614,10 @@ def write_embedding_suite(
         for i, images in enumerate(ood):
             file = f"ood_{i:02d}_{_file_name(images.name)}.npz"
             entry = _write_images(scratch, file, images, dtype)
-            head["ood"].append({**entry, "group": images.group})
+            entry |= {"group": images.group}
+            if images.class_names:
+                entry["class_names"] = [str(class_name) for class_name in images.class_names]
+            head["ood"].append(entry)
         head["note"] = note
 
         _write_json(scratch / SUITE_FILE, head)

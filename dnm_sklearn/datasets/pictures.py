@@ -201,9 +201,13 @@ def load_pictures(task: Task = "animals-food", *, contaminate: bool = False) -> 
         role = group if group in found else "ood"
         labels = np.array(entry["labels"]) if "labels" in entry else None
         group = "id" if role == "train" else group
-        found[role].append(ImageSet(name, images[name], group, labels))
         if "rows" in entry:
             shown[name] = tuple(title_of_icon[row] for row in entry["rows"])
+        of_set: dict[str, Any] = {"group": group, "labels": labels}
+        if group in ("near", "far"):
+            # What they show, once each, for the leaks of a corpus.
+            of_set["class_names"] = tuple(dict.fromkeys(shown.get(name, ())))
+        found[role].append(ImageSet(name, images[name], **of_set))
 
     (id_set,), (id_train,) = found["id"], found["train"]
     synonyms = about["synonyms"].values()

@@ -1,9 +1,12 @@
 from .adaneg import AdaNegDetector
 from .base import BaseOODDetector
 from .csp import CSPDetector
+from .dictionary import DictionaryDetector
 from .dnm import DebiasedNegMiningDetector
 from .enl import ENLDetector
 from .eoe import EOEDetector
+from .few_images import KLMatchingDetector, MahalanobisDetector, PrototypeDetector
+from .glmcm import GLMCMDetector
 from .info import DetectorInfo
 from .interneg import InterNegDetector
 from .negative_label import NegativeLabelDetector
@@ -22,14 +25,19 @@ __all__ = [
     "CSPDetector",
     "DebiasedNegMiningDetector",
     "DetectorInfo",
+    "DictionaryDetector",
     "ENLDetector",
     "EOEDetector",
     "EnergyDetector",
+    "GLMCMDetector",
     "InterNegDetector",
+    "KLMatchingDetector",
     "MCMDetector",
+    "MahalanobisDetector",
     "MaxLogitDetector",
     "NegLabelDetector",
     "NegativeLabelDetector",
+    "PrototypeDetector",
     "ReNegDetector",
     "RenyiDetector",
     "StreamingDetector",

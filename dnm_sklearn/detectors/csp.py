@@ -54,7 +54,8 @@ class CSPDetector(NegativeLabelDetector):
     prompt : str or list of str, default=NOUN_TEMPLATES
         Templates for class names and nouns (eight), averaged.
     {temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_) + 1.9 - 0.38 log K``; see :doc:`/thresholds`.
+        The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
+        :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
         prompt already: the templates are ignored, its names are nouns, and a corpus that holds
@@ -177,6 +178,12 @@ class CSPDetector(NegativeLabelDetector):
         self.n_groups = n_groups
         self.random_state = random_state
 
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
+        words = self.superclasses
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
+
     def _given_corpus(self) -> Corpus:
         """Return the corpus with its adjectives joined to superclasses."""
         corpus = super()._given_corpus()
@@ -186,9 +193,6 @@ class CSPDetector(NegativeLabelDetector):
             return corpus
 
         words = self.superclasses
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"superclasses must be words to join adjectives to, got {words!r}.")
-
         drawn = check_random_state(self.random_state).randint(len(words), size=len(bare))
 
         # Position by position, so that a corpus with its order keeps it.

@@ -141,6 +141,8 @@ class ExplainMixin(metaclass=ABCMeta):
 
         A score with a margin (ENL's) has one more row per image, "margin over an average label"; so
         has one that compares with test images (ReNeg's, OODD's).
+        A test-time method is explained in its present state, each image on its own, as its scores
+        with ``adaptation="frozen"`` are.
 
         Parameters
         ----------
@@ -166,8 +168,7 @@ class ExplainMixin(metaclass=ABCMeta):
               kept negative labels, not over the rows shown: with ``top_k=None`` it sums to 1 over
               both sides of an image. A method that weights labels (ENL) has the weights in it: with
               p the sum over class names and c the margin's ``cosine``, ``score_samples(X)`` is
-              ``logit(p) + margin_scale_ * c``. The margin is no label and has 0, nor are test
-              images;
+              ``logit(p) + margin_scale_ * c``. Margin and test images are no labels and have 0;
             * ``group``: the group of a negative label, -1 for class names and for labels that the
               division into equal groups left out of the score. With s the sum of probabilities over
               class names and n_j that of group j, NegLabel's and DNM's value is the mean over j of

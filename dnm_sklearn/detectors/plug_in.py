@@ -1,4 +1,4 @@
-"""What plug-ins share: a base detector, fitted on the same names and images, whose scores count."""
+"""What plug-ins share: a base detector, fitted on the same names and images, that they read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import clone
 
-from dnm_sklearn import scoring
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
@@ -95,23 +94,12 @@ class PlugInDetector(StreamingDetector):
 
     def _fit_base(self, labels: ResolvedLabels, rows: np.ndarray | None) -> None:
         """Fit the base with this encoder itself, and on rows that need not be embedded again."""
+        self.base_._check_id_images(labels)
         self.base_.embedder_ = self.embedder_
         if rows is not None:
             self.base_.n_features_in_ = rows.shape[1]
         failed = None if rows is None else np.zeros(len(rows), dtype=bool)
         self.base_._fit_rows(labels, rows, failed)
-
-    def _id_images(
-        self, embeddings: np.ndarray, labels: ResolvedLabels
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows known to be ID, and the class of each, the nearest where `y` names none."""
-        is_id = np.zeros(len(embeddings), bool) if labels.is_ood is None else ~labels.is_ood
-        X = embeddings[is_id]
-        if labels.class_index is not None:
-            return X, labels.class_index[is_id]
-        if not len(X):
-            return X, np.zeros(0, dtype=np.intp)
-        return X, scoring.class_index(X, self.class_embeddings_, device=self._scoring_device())
 
     # -- the base as a stream -----------------------------------------------------------------
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dnm_sklearn.detectors.adaneg import AdaNegDetector
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.csp import CSPDetector
+from dnm_sklearn.detectors.dictionary import DictionaryDetector
 from dnm_sklearn.detectors.dnm import DebiasedNegMiningDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.eoe import EOEDetector
+from dnm_sklearn.detectors.few_images import (
+    KLMatchingDetector,
+    MahalanobisDetector,
+    PrototypeDetector,
+)
 from dnm_sklearn.detectors.interneg import InterNegDetector
 from dnm_sklearn.detectors.neglabel import NegLabelDetector
 from dnm_sklearn.detectors.reneg import ReNegDetector
@@ -30,8 +36,12 @@ _DETECTORS: tuple[type[BaseOODDetector], ...] = (
     TANLDetector,
     AdaNegDetector,
     ENLDetector,
+    DictionaryDetector,
     ReNegDetector,
     InterNegDetector,
+    PrototypeDetector,
+    KLMatchingDetector,
+    MahalanobisDetector,
 )
 
 

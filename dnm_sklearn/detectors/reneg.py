@@ -120,7 +120,7 @@ class ReNegDetector(PlugInDetector):
 
     References
     ----------
-    Ferdous, "ReNeg: knowledge-graph negative labels grounded in the test stream for test-time OOD
+    Ferdous, ReNeg: "Knowledge-graph negative labels grounded in the test stream for test-time OOD
     detection with CLIP", 2026, software, https://github.com/NabilRafi/ReNeg.
 
     Examples
@@ -138,8 +138,8 @@ class ReNegDetector(PlugInDetector):
 
     info = DetectorInfo(
         name="ReNeg",
-        title="ReNeg: knowledge-graph negative labels grounded in the test stream for test-time "
-        "OOD detection with CLIP",
+        title="Knowledge-graph negative labels grounded in the test stream for test-time OOD "
+        "detection with CLIP",
         year=2026,
         venue="software",
         url="https://github.com/NabilRafi/ReNeg",
@@ -147,6 +147,7 @@ class ReNegDetector(PlugInDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("mode", "omega", "guard")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **PlugInDetector._parameter_constraints,
         "pool": [Corpus, "array-like", str],
@@ -243,8 +244,7 @@ class ReNegDetector(PlugInDetector):
         """Names of the pool, and their clusters; None = by the nearest class."""
         self.pool_unmatched_: list[str] = []
         if not (isinstance(self.pool, str) and self.pool == NEAR):
-            own = check_corpus(self.pool) if len(self.pool) else ()
-            return list(own), None
+            return list(check_corpus(self.pool)), None
 
         corpus = self._setting("corpus")
         near = near_names(
@@ -268,6 +268,8 @@ class ReNegDetector(PlugInDetector):
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         super()._fit_images(embeddings, labels)
+        if labels.is_ood is None:
+            return
         X, index = self._id_images(embeddings, labels)
         np.add.at(self.labelled_sums_, index, X)
         np.add.at(self.labelled_counts_, index, 1)
@@ -276,7 +278,7 @@ class ReNegDetector(PlugInDetector):
 
     def _open_stream(self) -> GroundedNamesStream:
         background = None
-        if self.mode == "max":
+        if self.mode_ == "max":
             rng = np.random.default_rng(self.background_seed_)
             width = self.class_embeddings_.shape[1]
             background = rng.standard_normal((_N_BACKGROUND, width), dtype=np.float32)
@@ -288,11 +290,11 @@ class ReNegDetector(PlugInDetector):
             self.pool_embeddings_,
             self.pool_cluster_,
             self._base_stream(lambda scores: scores / unit),
-            mode=self.mode,
-            omega=self.omega,
+            mode=self.mode_,
+            omega=self.omega_,
             temperature=self.temperature_,
             background=background,
-            guard=self.guard,
+            guard=self.guard_,
             device=self._scoring_device(),
         )
 

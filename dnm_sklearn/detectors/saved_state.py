@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.detectors.saving import from_plain
+from dnm_sklearn.detectors.shared_parameters import LARGEST_WEIGHT
 from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["WIDEST", "checked_fitted"]
@@ -47,6 +49,8 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory_label_": ("iu", ("memory",)),
     "memory_entropy_": ("f", ("memory",)),
     "id_prototypes_": ("f", ("classes", "d")),
+    "queue_images_": ("f", ("queue", "d")),
+    "queue_confidence_": ("f", ("queue",)),
     "pool_labels_": ("U", ("pool",)),
     "pool_embeddings_": ("f", ("pool", "d")),
     "pool_cluster_": ("iu", ("pool",)),
@@ -63,6 +67,11 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "image_sum_": ("f", ("d",)),
     "base_log_odds_": ("f", ("",)),
     "image_embeddings_": ("f", ("classes", "d")),
+    "prototype_rows_": ("f", ("classes", "d")),
+    "image_mean_": ("f", ("d",)),
+    "templates_": ("f", ("", "classes")),
+    "whitening_": ("f", ("d", "whitened")),
+    "whitened_means_": ("f", ("", "whitened")),
     "margin_rows_": ("f", ("classes", "d")),
     "margin_offsets_": ("f", ("classes",)),
     "log_weights_": ("f", ("negatives",)),
@@ -80,8 +89,20 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
 _NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
 _GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
 _FITTED_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("NegLabelDetector", "CSPDetector", "DebiasedNegMiningDetector"), _GROUPS),
-    "AdaNegDetector": (*_GROUPS, "memory_features_", "memory_label_", "memory_entropy_", "n_seen_"),
+    **dict.fromkeys(("NegLabelDetector", "CSPDetector"), _GROUPS),
+    "DebiasedNegMiningDetector": (*_GROUPS, "clamp_", "min_id_scale_"),
+    "AdaNegDetector": (
+        *_GROUPS,
+        "memory_features_",
+        "memory_label_",
+        "memory_entropy_",
+        "n_seen_",
+        "memory_length_",
+        "proxy_",
+        "beta_",
+        "static_weight_",
+        "gap_",
+    ),
     "TANLDetector": (
         "corpus_",
         "n_activated_",
@@ -97,10 +118,27 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "score_queue_",
         "n_scored_",
         "n_seen_",
+        "step_",
+        "gap_",
+        "alpha_",
+        "queue_length_",
+        "score_queue_length_",
     ),
-    "RenyiDetector": (*_GROUPS, "radius_", "tail_"),
-    "EOEDetector": _NEGATIVES,
+    "RenyiDetector": (
+        *_GROUPS,
+        "radius_",
+        "tail_",
+        "order_",
+        "solver_",
+        "beta_start_",
+        "n_steps_",
+        "learning_rate_",
+    ),
+    "EOEDetector": (*_NEGATIVES, "outlier_weight_"),
     "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
+    "PrototypeDetector": ("prototype_rows_", "image_mean_"),
+    "KLMatchingDetector": ("templates_",),
+    "MahalanobisDetector": ("whitening_", "whitened_means_"),
     "ENLDetector": (
         *_NEGATIVES,
         "id_prototypes_",
@@ -110,8 +148,19 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "probability_sums_",
         "n_admitted_",
         "n_seen_",
+        "model_temperature_",
+    ),
+    "DictionaryDetector": (
+        "base_",
+        "queue_images_",
+        "queue_confidence_",
+        "image_sum_",
+        "n_seen_",
     ),
     "ReNegDetector": (
+        "mode_",
+        "omega_",
+        "guard_",
         "base_",
         "pool_labels_",
         "pool_embeddings_",
@@ -137,7 +186,13 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
 # Lowest and highest values of numbers, where there are any.
 _INFINITE = float("inf")
 _NUMBERS: dict[str, tuple[float, float]] = {
-    "temperature_": (5e-324, 1e308),
+    **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
+    **dict.fromkeys(("gap_", "alpha_", "min_id_scale_"), (0, 1)),
+    **dict.fromkeys(("beta_", "static_weight_"), (0, LARGEST_WEIGHT)),
+    "clamp_": (-1, 1),
+    "contamination_": (0, 0.5),
+    "step_": (0, 1e18),
+    **dict.fromkeys(("memory_length_", "queue_length_", "score_queue_length_"), (1, 1e18)),
     "n_features_in_": (1, WIDEST),
     "threshold_": (-_INFINITE, _INFINITE),
     "n_groups_": (1, _INFINITE),
@@ -146,6 +201,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "background_seed_": (0, 2**31),
     "radius_": (5e-324, 1e308),
     "tail_": (0, 1),
+    "shrinkage_": (0, 1),
     "proportion_passed_": (0, 1),
     "margin_mean_": (-1e308, 1e308),
     "margin_scale_": (0, 1e308),

@@ -5,16 +5,25 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
+from dnm_sklearn._utils.validation import check_scores
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.exceptions import SmallBatchWarning
 from dnm_sklearn.streams.base import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+# Detectors that have warned of a short stream since their fit. It is no attribute of theirs,
+# because to judge images must leave a detector as it was.
+_have_warned: WeakSet[Any] = WeakSet()
 
 
 class StreamingDetector(BaseOODDetector):
@@ -54,6 +63,7 @@ class StreamingDetector(BaseOODDetector):
     # -- state --------------------------------------------------------------------------------
 
     def _finish_fit(self, readable: np.ndarray | None) -> None:
+        _have_warned.discard(self)
         self.reset_adaptation()
 
     def _state(self) -> dict[str, Any]:
@@ -180,15 +190,31 @@ class StreamingDetector(BaseOODDetector):
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
             scores[batch] = stream.advance(rows[batch])
-        return scores
+        return check_scores(scores)
 
     # -- scores -------------------------------------------------------------------------------
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         # A scratch copy of the state learns and is thrown away: the same X gives the same scores.
         if self._is_transductive():
+            self._warn_of_few(len(embeddings))
             return self._advance(self._present_stream(), embeddings)
         return self._score_frozen(embeddings)
+
+    def _warn_of_few(self, n_images: int) -> None:
+        """Warn, once per fit, of a stream that is shorter than one batch."""
+        if n_images >= self.batch_size or self in _have_warned:
+            return
+        _have_warned.add(self)
+        warn(
+            f"{n_images} images are scored together, fewer than batch_size={self.batch_size}: with "
+            "adaptation='transductive' the score of an image depends on the others of X, so that "
+            "the same image gets another score, and perhaps another label, in other company "
+            "(cross-validation, permutation importance, images one by one). Use "
+            "set_params(adaptation='frozen') to score each image on its own, or score_stream for a "
+            "stream. This is said once per fit.",
+            SmallBatchWarning,
+        )
 
     def _score_frozen(self, embeddings: np.ndarray) -> np.ndarray:
         return self._present_stream().frozen(embeddings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,22 @@ class BaseEmbedder(
 ):
     """Base of encoders; a subclass gives the model, this class everything around it.
 
-    A subclass defines `_image_encoder`, `_encode_prompts`, `fingerprint_`, `embedding_dim_` and
-    `logit_scale_`, and has those of the parameters below that its users should set.
+    A subclass defines ``_image_encoder``, ``_encode_prompts``, ``fingerprint_``,
+    ``embedding_dim_`` and ``logit_scale_``; see :doc:`/own_encoder`. Of the attributes below it
+    makes those parameters that its users should set. It then takes images of all kinds, in
+    batches, from files in threads, with unreadable ones and a cache; and prompts, also ensembles.
+
+    Attributes
+    ----------
+    memory, cache_size, on_error, batch_size, num_workers, verbose
+        As in `CLIPEmbedder`.
+    failures_ : list of (int, str, str)
+        Position, description and reason of the images that could not be read in the last call of
+        `encode_image` on images.
     """
+
+    # Of parameters that a subclass says nothing of, nothing is checked.
+    _parameter_constraints: dict[str, Any] = {}
 
     memory: Any = None
     cache_size: Any = None
@@ -258,16 +271,28 @@ class BaseEmbedder(
             )
 
         cache = self._embedding_cache()
+        fingerprint = "" if cache is None else self.fingerprint_
+        return self._encode_through(X, self._image_encoder, width, cache, fingerprint)
+
+    def _encode_through(
+        self,
+        X: Any,
+        make_encoder: Callable[[], ImageEncoder],
+        width: int,
+        cache: EmbeddingCache | None,
+        fingerprint: str,
+    ) -> np.ndarray:
+        """Unit rows (n, width) that an encoder makes of images, one warning if some failed."""
         rows, self.failures_ = encode_images(
             X,
-            self._image_encoder,
+            make_encoder,
             width,
             batch_size=None if self.batch_size == "auto" else self.batch_size,
             num_workers=resolve_workers(self.num_workers),
             on_error=self.on_error,
             verbose=bool(self.verbose),
             cache=cache,
-            fingerprint="" if cache is None else self.fingerprint_,
+            fingerprint=fingerprint,
         )
 
         # One warning for a call, however many images failed.

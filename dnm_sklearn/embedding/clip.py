@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from dnm_sklearn.embedding.base import BaseEmbedder
+from dnm_sklearn.embedding.inputs import infer_input_type
+from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
 from dnm_sklearn.embedding.open_clip.weights import (
     ModelFacts,
@@ -144,6 +146,66 @@ class CLIPEmbedder(BaseEmbedder):
             return super()._encode_distinct(names, templates)
         except StaleFactsError:
             return super()._encode_distinct(names, templates)
+
+    # -- patches --------------------------------------------------------------------------------
+
+    @property
+    def patch_grid_(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image; loads the model."""
+        return patch_grid(self._loaded_model().model.visual)
+
+    def encode_local(self, X: Any, *, cache: bool = False) -> np.ndarray:
+        """Encode images and their patches to unit rows, the whole image first.
+
+        A patch has the value that the last attention of the tower would take from it, projected as
+        the whole image is: embeddings of the same space as texts, without training.
+
+        Parameters
+        ----------
+        X : sequence of images or Dataset
+            As in `encode_image`, but no embeddings.
+        cache : bool, default=False
+            Keep them in ``memory``, beside the embeddings of whole images. They are large: 400 KB
+            an image for ViT-B/16.
+
+        Returns
+        -------
+        ndarray of shape (n, 1 + P, d), float32
+            Row 0 is `encode_image`'s, the others are the patches row by row (:attr:`patch_grid_`).
+            NaN for an unreadable image (only with ``on_error="nan"``).
+
+        Raises
+        ------
+        NotImplementedError
+            If the image tower is neither CLIP's vision transformer nor its ResNet.
+        ValueError
+            If X are embeddings, or an image is unreadable and ``on_error="raise"``; if `cache` is
+            asked for without ``memory``.
+        """
+        self._validate_params()
+        if infer_input_type(X) == "embeddings":
+            raise ValueError("encode_local takes images: embeddings have no patches left.")
+        store = self._embedding_cache() if cache else None
+        if cache and store is None:
+            raise ValueError("cache=True needs a folder: set memory= of the embedder.")
+
+        self._check_identity()
+        height, width = self.patch_grid_
+        shape = (1 + height * width, self.embedding_dim_)
+        # Another kind of row than the model's own, under a fingerprint of its own.
+        rows = self._encode_through(
+            X,
+            lambda: LocalEncoder(self._checked_model()),
+            shape[0] * shape[1],
+            store,
+            f"{self.fingerprint_}-local" if cache else "",
+        )
+        # Rows in the cache are of unit length as a whole, and here each part is.
+        parts = rows.reshape(len(rows), *shape)
+        parts *= np.sqrt(shape[0])
+        return parts
+
+    # -- model ----------------------------------------------------------------------------------
 
     def _setting(self) -> tuple[str, str | None, str, str]:
         """Give what facts of a model are kept under."""

@@ -1,4 +1,4 @@
-"""ReNeg's rules as functions of numbers: Otsu's threshold of log-odds, weights of caught names."""
+"""ReNeg's rules as functions of numbers: Otsu's threshold of log-odds, and weights of names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy.special import expit
 
 __all__ = ["PRIOR_WEIGHT", "name_weights", "otsu_of_log_odds"]
 
-# Weight of a name that was not caught often enough to say anything of it, and how often that is.
+# Weight of a name that has caught too little to say anything of it, and how much is enough.
 PRIOR_WEIGHT = 0.2
 _LEAST_CAUGHT = 2
 # The gate: strength of a cluster's mean in a name's, width of its lower bound, and where and how

@@ -23,9 +23,9 @@ __all__ = ["BASE_STATE", "STATE_NAMES", "GroundedNamesStream"]
 # The state of the base's stream, within that of this one.
 BASE_STATE = "base_state_"
 # What a stream has learned. Per name of the pool: images caught, sum of their margins, votes,
-# weight. Of the C names that have caught something: their numbers, and the sums of their images (C,
-# D). Sum of squares of all margins. Per class: sum of its images (K, D), and their number. Sum of
-# all images, the last log-odds of the base, the images seen.
+# weight. Of the C names that have caught something: their numbers, and the sums of their images
+# (C, D). Sum of squares of all margins. Per class: sum of its images (K, D), and their number. Sum
+# of all images, the last log-odds of the base, the images seen.
 STATE_NAMES = (
     "caught_counts_",
     "margin_sums_",
@@ -280,7 +280,7 @@ class GroundedNamesStream:
     # -- learning ---------------------------------------------------------------------------------
 
     def _nearest(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Name that catches each row (n,) or -1, and its margin over the nearest class (n,)."""
+        """Name that catches each row (n,), -1 = none; its margin over the nearest class (n,)."""
         import torch
 
         def largest(_: slice, cosines: torch.Tensor) -> torch.Tensor:
@@ -343,7 +343,7 @@ class GroundedNamesStream:
         )
 
     def _admit(self, batch: np.ndarray, voted_ood: np.ndarray) -> None:
-        """Let confident ID images stand for their classes; other rules take in near-OOD images."""
+        """Let confident ID images stand for their classes; looser rules take in near-OOD ones."""
         import torch
 
         def largest(_: slice, logits: torch.Tensor) -> torch.Tensor:

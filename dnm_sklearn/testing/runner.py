@@ -9,6 +9,7 @@ from typing import Any
 from sklearn.base import clone
 
 from dnm_sklearn.detectors import UnknownImageDetector, all_detectors
+from dnm_sklearn.detectors.entry_points import foreign_name
 from dnm_sklearn.testing.checks import CHECKS, check_save_and_load, check_transductive_is_repeatable
 
 __all__ = ["check_ood_detector", "parametrize_with_ood_checks", "yield_ood_checks"]
@@ -35,9 +36,10 @@ def yield_ood_checks(detector: Any) -> Iterator[tuple[Any, Callable[[Any], None]
     17
     """
     for check in CHECKS:
-        # A file holds the detectors of the library only, never a class of somebody else.
+        # A file holds the detectors of the library, and of others those with an entry point.
         ours = (*all_detectors().values(), UnknownImageDetector)
-        if check is not check_save_and_load or type(detector) in ours:
+        saved = type(detector) in ours or foreign_name(type(detector)) is not None
+        if check is not check_save_and_load or saved:
             yield detector, check
     if getattr(detector, "adaptation", None) == "transductive":
         yield detector, check_transductive_is_repeatable
@@ -50,6 +52,8 @@ def check_ood_detector(
     on_fail: str | None = "raise",
 ) -> list[dict[str, Any]]:
     """Run all checks on a detector, as scikit-learn's ``check_estimator`` does.
+
+    What fails is an ``AssertionError`` that names the rule that was broken.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ def check_ood_detector(
         reason = (expected_failed_checks or {}).get(check.__name__)
         status, exception = "passed", None
         try:
-            check(clone(own))
+            _run(check, own)
         except Exception as error:
             if reason is None and on_fail == "raise":
                 raise
@@ -139,5 +143,12 @@ def parametrize_with_ood_checks(
 
 
 def _run(check: Callable[[Any], None], detector: Any) -> None:
-    """Check a clone, so that cases of one detector do not see each other."""
-    check(clone(detector))
+    """Check a clone, so that cases of one detector do not see each other; name a broken rule."""
+    try:
+        check(clone(detector))
+    except Exception as error:
+        rule = " ".join((check.__doc__ or "").split())
+        raise AssertionError(
+            f"{type(detector).__name__} breaks the rule of {check.__name__}: {rule} It went wrong "
+            f"with {type(error).__name__}: {error}"
+        ) from error

@@ -73,7 +73,7 @@ def made_up_tree(definition, root):
                 )
                 below = list(ids[:3]) if images.group == "id" else list(images.subfolders[:3])
             else:
-                below = ["sub one", "sub_two"]
+                below = list(images.subfolders) or ["sub one", "sub_two"]
             for i, name in enumerate(below):
                 picture(root / images.folder[-1] / name / "1.png", 100 * number + i)
             if images.group == "id":

@@ -1,4 +1,4 @@
-"""ReNeg against the released code's vectors, a float64 twin of single images, and its base."""
+"""ReNeg against the released code's vectors, a float64 twin with single images, and its base."""
 
 import numpy as np
 import pytest
@@ -68,9 +68,10 @@ def naive_stream(
     weights, seen, history, out = np.full(len(pool), 0.2), [], [], []
     for start in range(0, len(images), size):
         batch, lt = images[start : start + size].astype(float), log_odds[start : start + size]
-        prototypes = [(unit(sum(x for x, _, _ in c)), w)
-                      for c, w in zip(caught, weights, strict=True)
-                      if len(c) >= 2 and w > 1e-4]  # fmt: skip
+        prototypes = []
+        for own, weight in zip(caught, weights, strict=True):
+            if len(own) >= 2 and weight > 1e-4:
+                prototypes.append((unit(sum(x for x, _, _ in own)), weight))
         classes = [unit(sum(c)) for c in of_class if c]
         nearest = [int(np.argmax([*(text @ x), *(pool @ x)])) - len(text) for x in batch]
         for x, base, j in zip(batch, lt, nearest, strict=True):

@@ -102,7 +102,8 @@ def _nothing(
 def _detectors() -> Lines:
     from dnm_sklearn.bench.run import registry
 
-    return [(method.name, method.summary) for method in registry.detectors().values()]
+    methods = {**registry.detectors(), **registry.detectors_of_others()}
+    return [(method.name, method.summary) for method in methods.values()]
 
 
 def _baselines() -> Lines:

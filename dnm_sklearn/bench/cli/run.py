@@ -53,6 +53,7 @@ class RunOptions:
     download: bool
     model: str | None
     corpus: str | None
+    blind: bool
     cache: str | None
     cache_size: int | None
 
@@ -109,7 +110,8 @@ class RunOptions:
     "detector_names",
     multiple=True,
     help="Only this detector: a name, or NegLabel(n_groups=10), or, fitted on ID images beside the "
-    "names, ENL(id_per_class=4); may be repeated.",
+    "names, ENL(id_per_class=4), or on top of another ReNeg(base=TANL), or one of your own "
+    "package.module:Class; may be repeated.",
 )
 @click.option(
     "-b",
@@ -136,6 +138,11 @@ class RunOptions:
 @click.option(
     "--corpus",
     help="Candidate negative labels: a corpus's name (wordnet-csp), or a text file of words.",
+)
+@click.option(
+    "--blind",
+    is_flag=True,
+    help="Leave out of the corpus, and of ReNeg's pool, the names of the OOD sets' classes.",
 )
 @click.option(
     "--model", help="The open_clip model (name/tag) that embeds the suite's images and names."
@@ -415,6 +422,20 @@ def _suite(options: RunOptions) -> Suite:
         suite = _with_corpus(suite, options.corpus)
     if options.id_train is not None:
         suite = with_id_train(suite, options.id_train)
+    return suite.blind() if options.blind else _with_leaks_told(suite)
+
+
+def _with_leaks_told(suite: Suite) -> Suite:
+    """Say how many names of OOD classes the corpus holds."""
+    leaks = suite.leaks()
+    if leaks:
+        shown = ", ".join(f"{name} {len(names)}" for name, names in leaks.items())
+        example = next(iter(leaks.values()))[0]
+        told = (
+            f"The corpus holds names of OOD classes (e.g. {example!r}), by set: {shown}. --blind "
+            "leaves them out."
+        )
+        click.echo(visible(told), err=True)
     return suite
 
 
@@ -440,7 +461,7 @@ def _with_corpus(suite: Suite, name: str) -> Suite:
     from dnm_sklearn.corpus.check import check_corpus
     from dnm_sklearn.embedding import EmbeddingTable
 
-    corpus = check_corpus(name)
+    corpus = check_corpus(name, suite.class_names)
     if isinstance(suite.embedder, EmbeddingTable):
         raise BadInput(
             f"--corpus {name}: the suite {suite.name!r} holds embeddings of its own "

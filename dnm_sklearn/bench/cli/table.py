@@ -42,6 +42,12 @@ _METRICS = (
 )
 @click.option("--sets", is_flag=True, help="Also one table per metric of every single OOD set.")
 @click.option(
+    "--ranks",
+    is_flag=True,
+    help="Also mean ranks over all OOD sets of all RUNS, with Friedman's test and pairs corrected "
+    "by Holm.",
+)
+@click.option(
     "--reference",
     help="Row that the others are compared with: a difference with a bootstrap interval.",
 )
@@ -65,6 +71,7 @@ def table(
     format_: str,
     output: str | None,
     sets: bool,
+    ranks: bool,
     reference: str | None,
     chosen: tuple[str, ...],
     resamples: int,
@@ -75,6 +82,7 @@ def table(
     dnm-bench table results
     dnm-bench table seed0 seed1 seed2 -f latex -o table.tex
     dnm-bench table results --reference MCM --sets -f markdown
+    dnm-bench table suite1 suite2 suite3 --ranks
     dnm-bench table results --metric auroc --metric fpr95_id_positive --sets
 
     With --reference, every row gets the difference to that row with a 95 % interval: a paired
@@ -85,6 +93,9 @@ def table(
 
     if format_ == "csv" and reference is not None:
         raise BadInput("--reference adds a column that the CSV has not; choose another --format.")
+
+    if format_ == "csv" and ranks:
+        raise BadInput("--ranks adds a table that the CSV has not; choose another --format.")
 
     # Each metric once, in the order given.
     metrics = tuple(dict.fromkeys(chosen)) or _METRICS
@@ -97,6 +108,7 @@ def table(
                 found = _differences(group, reference, chosen or ("auroc",), resamples)
             tables.append(formats.make_table(group, metrics=metrics, differences=found))
             tables += formats.make_set_tables(group, metrics=metrics) if sets else []
+        tables += _rank_tables(groups, chosen or ("auroc",)) if ranks else []
     except user_errors() as error:
         raise BadInput(str(error)) from error
 
@@ -114,6 +126,20 @@ def table(
         click.echo("\n".join(texts))
     else:
         write_output(output, "\n".join(texts))
+
+
+def _rank_tables(groups: Sequence[RunGroup], metrics: Sequence[str]) -> list[Table]:
+    """Rank the methods over the OOD sets of all groups, by each metric."""
+    from dnm_sklearn.bench.results.formats import make_rank_table
+    from dnm_sklearn.bench.results.ranks import method_ranks
+
+    tables = []
+    for metric in metrics:
+        found = method_ranks(groups, metric)
+        if isinstance(found, str):
+            raise BadInput(f"--ranks: {found}.")
+        tables.append(make_rank_table(found, metric))
+    return tables
 
 
 def _differences(group: RunGroup, reference: str, metrics: Sequence[str], n_resamples: int) -> dict:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from dnm_sklearn.bench.html import plots
 from dnm_sklearn.bench.html.plots import Series
+from dnm_sklearn.bench.results.ranks import method_ranks
 from dnm_sklearn.bench.results.rows import GROUPS, Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
@@ -87,6 +88,29 @@ def cost_figures(group: RunGroup) -> list[PlotFigure]:
         )
         figures.append(PlotFigure(plot, f"{ood_group} sets: low and left is better"))
     return figures
+
+
+def rank_figures(groups: Sequence[RunGroup]) -> list[PlotFigure]:
+    """Draw the mean ranks over the OOD sets of all groups, where there are enough of both."""
+    ranks = method_ranks(groups)
+    if isinstance(ranks, str):
+        return []
+
+    shown = [
+        f"{label} {rank:.2f}" for label, rank in zip(ranks.labels, ranks.mean_ranks, strict=True)
+    ]
+    plot = plots.rank_axis(
+        ranks.labels,
+        ranks.mean_ranks,
+        ranks.alike(),
+        title=f"Mean ranks over {len(ranks.sets)} OOD sets",
+        description="Mean ranks: " + ", ".join(shown) + ".",
+    )
+    caption = (
+        f"Mean ranks by AUROC over {len(ranks.sets)} OOD sets (Friedman: p = {ranks.p_value:.2g}). "
+        "Bars join methods of which no two differ (p < 0.05 by mean ranks, corrected by Holm)."
+    )
+    return [PlotFigure(plot, caption)]
 
 
 def sensitivity_figures(group: RunGroup) -> list[PlotFigure]:

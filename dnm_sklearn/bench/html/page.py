@@ -54,6 +54,7 @@ def make_page(
         title=title,
         version=__version__,
         sections=sections,
+        ranks=figures.rank_figures(groups),
         side=SIDE,
         style=style,
         script=script,

@@ -192,6 +192,37 @@ def scatter(
         return _to_svg(axes, title, description, _keys(points))
 
 
+def rank_axis(
+    labels: Sequence[str],
+    mean_ranks: np.ndarray,
+    alike: Sequence[tuple[int, int]],
+    *,
+    title: str,
+    description: str,
+) -> Markup:
+    """Draw methods at their mean ranks, and a bar below each run (first, last) that is alike."""
+    with _plot_style():
+        axes = _new_axes(_SCATTER_WIDTH, "mean rank (1 = best)", "")
+        n_methods = len(labels)
+        axes.set(xlim=(0.8, n_methods + 0.2), ylim=(-1.0 - 0.5 * len(alike), n_methods + 0.5))
+        axes.set_yticks([])
+
+        # Best on top, one line each; the label stands on the side with more room.
+        for i, label in enumerate(labels):
+            colour, _ = style_of(i)
+            x, y = float(mean_ranks[i]), n_methods - i
+            axes.plot([x], [y], "o", color=colour, markersize=8)
+            left = x > (n_methods + 1) / 2
+            text = f"{visible(label)}  " if left else f"  {visible(label)}"
+            axes.text(x, y, text, ha="right" if left else "left", va="center", color=colour)
+
+        for i, (first, last) in enumerate(alike):
+            ends = [float(mean_ranks[first]) - 0.05, float(mean_ranks[last]) + 0.05]
+            axes.plot(ends, [-0.5 * (i + 1)] * 2, color=_TEXT_COLOUR, linewidth=4)
+
+        return _to_svg(axes, title, description)
+
+
 def histogram(
     id_scores: np.ndarray,
     ood_scores: np.ndarray,

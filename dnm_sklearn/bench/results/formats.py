@@ -13,6 +13,7 @@ import numpy as np
 from dnm_sklearn._utils.safe_text import csv_row, latex_text, markdown_text
 from dnm_sklearn.bench.results.bootstrap import Difference
 from dnm_sklearn.bench.results.differences import Differences
+from dnm_sklearn.bench.results.ranks import Ranks
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import (
     GROUPS,
@@ -181,6 +182,26 @@ def _from_columns(
     for i, row in enumerate(rows):
         lines.append([row.label, *(cells[i] for _, cells in columns)])
     return Table(title, head, lines, notes)
+
+
+def make_rank_table(ranks: Ranks, metric: str) -> Table:
+    """Lay mean ranks out as a table, each method with those that it differs from."""
+    rows = []
+    for i, label in enumerate(ranks.labels):
+        worse = [
+            other for j, other in enumerate(ranks.labels) if ranks.pairs[i, j] < 0.05 and j > i
+        ]
+        best = ranks.pairs[0, i] if i else float("nan")
+        cells = [f"{ranks.mean_ranks[i]:.2f}", f"{best:.3f}" if i else "-", ", ".join(worse) or "-"]
+        rows.append([label, *cells])
+
+    notes = [
+        f"Ranks by {metric_name(metric)} on {len(ranks.sets)} OOD sets: {', '.join(ranks.sets)}.",
+        f"Friedman's test that all methods are alike: p = {ranks.p_value:.3g}.",
+        "p against the first: by the difference of mean ranks, all pairs corrected by Holm.",
+    ]
+    head = ["Method", "mean rank", "p against the first", "better than (p < 0.05)"]
+    return Table(f"Mean ranks over {len(ranks.sets)} OOD sets", head, rows, notes)
 
 
 def _metric_notes(metrics: Sequence[str]) -> list[str]:

@@ -202,6 +202,9 @@ def build(method: Method, suite: Suite, embedder: Any, config: RunConfig) -> Any
         prompt = config.prompt if config.prompt is not None else suite.prompt
         if prompt is not None:
             params["prompt"] = prompt
+        # What has words beside the corpus leaves the OOD classes out of these too.
+        if suite.meta.get("blind_to"):
+            params["exclude"] = suite.meta["blind_to"]
     params |= requested
 
     estimator = cls(**{name: value for name, value in params.items() if name in names})

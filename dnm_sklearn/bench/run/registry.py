@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,35 @@ def detectors() -> dict[str, Method]:
     from dnm_sklearn.detectors import all_detectors
 
     return {name: _detector(cls) for name, cls in all_detectors().items()}
+
+
+def detectors_of_others() -> dict[str, Method]:
+    """Detectors that installed packages give by entry points; each is imported."""
+    from dnm_sklearn.detectors.entry_points import foreign_detector, foreign_detectors
+
+    own = detectors()
+    found = {}
+    for name in foreign_detectors():
+        # A name of this toolkit stays its own.
+        if name not in own:
+            found[name] = foreign_method(foreign_detector(name), name)
+    return found
+
+
+def foreign_method(cls: Any, name: str) -> Method:
+    """Make what can be run of somebody else's class, after a check that it is a detector."""
+    from dnm_sklearn.detectors import BaseOODDetector, DetectorInfo
+
+    if not (isinstance(cls, type) and issubclass(cls, BaseOODDetector)):
+        raise UnknownNameError(
+            f"{name!r} is no detector: it must be a subclass of "
+            "dnm_sklearn.detectors.BaseOODDetector (PyOD's and scikit-learn's go to --baseline)."
+        )
+    if not isinstance(getattr(cls, "info", None), DetectorInfo):
+        raise UnknownNameError(
+            f"{name!r} lacks the class attribute info, a dnm_sklearn.detectors.DetectorInfo."
+        )
+    return replace(_detector(cls), name=name)
 
 
 def detectors_to_score() -> dict[str, Method]:

@@ -1,9 +1,10 @@
-"""Methods by specification: ``ENL(id_per_class=4)``, ``pyod:KNN(n_neighbors=10)``."""
+"""Methods by specification: ``ENL(id_per_class=4)``, ``package.module:Class``, ``pyod:KNN``."""
 
 from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,8 @@ from dnm_sklearn.bench.run.registry import (
     UnknownNameError,
     baselines,
     detectors,
+    detectors_of_others,
+    foreign_method,
     name_key,
     resolve,
 )
@@ -33,6 +36,9 @@ _SKLEARN = {
     "KernelDensity": "sklearn.neighbors",
 }
 _LIBRARIES = ("pyod", "sklearn")
+
+# What stands before the class of somebody else.
+_MODULE = re.compile(r"([A-Za-z_][\w.]*):(?=[A-Za-z_])")
 
 # Modules of PyOD that hold no detector of their name.
 _NOT_MODELS = {"base", "sklearn_base", "base_dl"}
@@ -61,19 +67,25 @@ def parse_spec(text: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def detector_of_spec(text: str) -> Method:
-    """Make a detector of ``NAME`` or ``NAME(parameter=literal, ...)``.
+    """Make a detector of ``NAME`` or ``NAME(parameter=value, ...)``.
 
-    ``id_per_class`` is no parameter of the class: it is how many ID images of each class the
-    detector is fitted on beside the class names (0 = all that there are).
+    ``package.module:CLASS`` names a detector of somebody else, which is imported. A value is a
+    literal, or the specification of a detector: ``ReNeg(base=TANL(step=0))``. ``id_per_class`` is
+    no parameter of the class: it is how many ID images of each class the detector is fitted on
+    beside the class names (0 = all that there are).
     """
     # A plain name may also be a label, which can hold blanks.
-    methods = detectors()
+    methods = {**detectors(), **detectors_of_others()}
+    module, rest = _module_of(text)
     if "(" not in text:
-        return resolve(text, methods)
+        return _foreign(module, rest) if module else resolve(text, methods)
 
-    form = f"{text!r} is not DETECTOR(NAME=VALUE, ...) with plain values, e.g. ENL(id_per_class=4)."
-    name, params = _parse_call(text, form)
-    method = resolve(name, methods)
+    form = (
+        f"{text!r} is not DETECTOR(NAME=VALUE, ...) with plain values or detectors, e.g. "
+        "ENL(id_per_class=4) or ReNeg(base=TANL)."
+    )
+    name, params = _parse_call(rest, form, with_detectors=True)
+    method = _foreign(module, name) if module else resolve(name, methods)
     per_class = params.pop(_ID_PER_CLASS, None)
     if per_class is not None:
         _check_id_per_class(text, per_class, method, methods)
@@ -123,8 +135,33 @@ def literal_or_text(text: str) -> Any:
         return text.strip()
 
 
-def _parse_call(text: str, form: str) -> tuple[str, dict[str, Any]]:
-    """Split NAME(KEY=LITERAL, ...); `form` is what to say if it is not that."""
+def _module_of(text: str) -> tuple[str, str]:
+    """Split the module off ``package.module:CLASS(...)``; empty where there is none."""
+    match = _MODULE.match(text.strip())
+    return ("", text) if match is None else (match[1], text.strip()[match.end() :])
+
+
+def _foreign(module: str, name: str) -> Method:
+    """Import a detector of somebody else."""
+    try:
+        cls = getattr(import_module(module), name.strip(), None)
+    except ImportError as error:
+        raise UnknownNameError(
+            f"The module {module!r} cannot be imported ({error}): install it, or name its folder "
+            "in PYTHONPATH."
+        ) from error
+    if cls is None:
+        raise UnknownNameError(f"The module {module!r} has no {name!r}.")
+    return foreign_method(cls, f"{module}:{name.strip()}")
+
+
+def _parse_call(
+    text: str, form: str, *, with_detectors: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """Split NAME(KEY=VALUE, ...); `form` is what to say if it is not that.
+
+    Values are literals, and if `with_detectors` also detectors.
+    """
     # The text is parsed as Python, but never run.
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -139,6 +176,9 @@ def _parse_call(text: str, form: str) -> tuple[str, dict[str, Any]]:
             try:
                 params[str(keyword.arg)] = ast.literal_eval(keyword.value)
             except ValueError as error:
+                if with_detectors and isinstance(keyword.value, (ast.Name, ast.Call)):
+                    params[str(keyword.arg)] = _inner_detector(ast.unparse(keyword.value))
+                    continue
                 raise ValueError(
                     f"{form} The value of {keyword.arg} is not a number, string, list or None."
                 ) from error
@@ -147,6 +187,17 @@ def _parse_call(text: str, form: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(node, ast.Name):
         raise ValueError(form)
     return node.id, params
+
+
+def _inner_detector(text: str) -> Any:
+    """Make the detector, unfitted, that a specification names inside another one."""
+    method = detector_of_spec(text)
+    if method.id_per_class is not None:
+        raise ValueError(
+            f"{text!r} stands inside another detector, which is what is fitted on ID images: give "
+            f"{_ID_PER_CLASS} to that one."
+        )
+    return method.load()(**dict(method.params))
 
 
 def _check_id_per_class(

@@ -44,7 +44,10 @@ def test_csv_and_records_hold_all(full_run):
     _, out = full_run
     with open(out / "table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    methods = [*registry.detectors(), "ENLDetector", *registry.baselines()]
+    detectors = registry.detectors()
+    names_only = [name for name, method in detectors.items() if not method.needs_id_images]
+    with_images = [name for name, method in detectors.items() if method.uses_id_images]
+    methods = [*names_only, *with_images, *registry.baselines()]
     assert [line["method"] for line in lines] == methods
     enl = [line for line in lines if line["method"] == "ENLDetector"]
     used = {line["label"]: line["id_images_used"] for line in enl}
@@ -140,7 +143,7 @@ def test_suite_without_id_images(tmp_path):
 
 BAD_INPUT = {
     "suite": (("--suite", "picures"), "neither a suite nor a folder", "mean 'pictures'"),
-    "detector": (("-d", "neglabl"), "no detector 'neglabl'", "Did you mean 'NegLabelDetector'?"),
+    "detector": (("-d", "neglabl"), "no detector 'neglabl'", "Did you mean 'NegLabelDetector'"),
     "baseline": (("-b", "IForrest"), "no baseline 'IForrest'", "Did you mean 'IForest'?"),
     "contradiction": (("--no-baselines", "-b", "KNN"), "contradict"),
     "contradiction 2": (("--no-detectors", "-d", "MCM"), "contradict"),

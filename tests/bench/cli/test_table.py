@@ -235,3 +235,13 @@ def test_report_full_disk(runs, tmp_path, monkeypatch):
         assert result.exit_code == 2
         assert "No space left on device" in result.output
         assert not list(tmp_path.iterdir())
+
+
+def test_ranks_over_sets(runs):
+    result = invoke("table", runs / "seed0", "--ranks", "--metric", "auroc", "-f", "markdown")
+    assert result.exit_code == 0, result.output
+    assert "Mean ranks over 3 OOD sets" in result.output
+    assert "Friedman's test that all methods are alike: p = " in result.output
+    result = invoke("table", runs / "seed0", "--ranks", "-f", "csv")
+    assert result.exit_code != 0
+    assert "choose another --format" in result.output

@@ -1,0 +1,110 @@
+"""GL-MCM: maximum concept matching of the whole image and of its patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn._utils.validation import check_integer, check_positive
+from dnm_sklearn.scoring._chunks import Device
+from dnm_sklearn.scoring.class_names import mcm
+
+__all__ = ["global_local_mcm", "patch_mcm"]
+
+
+def patch_mcm(
+    X: Any, class_embeddings: Any, *, temperature: float = 1.0, device: Device = "auto"
+) -> np.ndarray:
+    """Largest softmax probability over the class names, of the whole image and of each patch.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, 1 + P, width)
+        Unit embeddings of images (first) and of their patches.
+    class_embeddings : array-like of shape (K, width)
+        Unit text embeddings; at least two classes.
+    temperature : float, default=1.0
+        Divides the cosines.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n, 1 + P), float64
+        Probabilities.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.glmcm import patch_mcm
+    >>> patch_mcm(np.eye(2)[None], np.eye(2)).round(4)
+    array([[0.7311, 0.7311]])
+    """
+    X = np.asarray(X)
+    if X.ndim != 3:
+        raise ValueError(f"X must be 3-D (images, 1 + patches, width), got shape {X.shape}.")
+    log_probability = mcm(
+        X.reshape(-1, X.shape[2]), class_embeddings, temperature=temperature, device=device
+    )
+    return np.exp(log_probability).reshape(X.shape[:2])
+
+
+def global_local_mcm(
+    X: Any,
+    class_embeddings: Any,
+    *,
+    temperature: float = 1.0,
+    local_weight: float = 1.0,
+    top_k: int = 1,
+    device: Device = "auto",
+) -> np.ndarray:
+    """MCM of the image plus `local_weight` times the mean of the `top_k` largest of its patches.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, 1 + P, width)
+        Unit embeddings of images (first) and of their patches.
+    class_embeddings : array-like of shape (K, width)
+        Unit text embeddings; at least two classes.
+    temperature : float, default=1.0
+        Divides the cosines.
+    local_weight : float, default=1.0
+        The paper's lambda; 0 = MCM's probability.
+    top_k : int, default=1
+        Patches that count, 1 to P; 1 is GL-MCM.
+    device : str or torch.device, default="auto"
+        "auto" = the GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,), float64
+        Higher = more ID.
+
+    Raises
+    ------
+    ValueError
+        Shapes or widths that do not fit, or a parameter outside its range.
+
+    References
+    ----------
+    .. [1] Miyai et al., "GL-MCM: Global and Local Maximum Concept Matching for Zero-Shot
+       Out-of-Distribution Detection", IJCV 2025, arXiv:2304.04521.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn.scoring.glmcm import global_local_mcm
+    >>> global_local_mcm(np.eye(2)[None], np.eye(2)).round(4)
+    array([1.4621])
+    """
+    check_positive("1 + local_weight", 1 + local_weight)
+    values = patch_mcm(X, class_embeddings, temperature=temperature, device=device)
+    top_k = check_integer("top_k", top_k, 1, values.shape[1] - 1, why=" (the number of patches)")
+    largest = np.sort(values[:, 1:], axis=1)[:, -top_k:]
+    return values[:, 0] + local_weight * largest.mean(axis=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.safe_text import file_name_text
+from dnm_sklearn.bench.html.thumbnails import thumbnail
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.detectors.nearest_labels import NearestLabels, nearest_labels
-
-# Pixels of a side on the page; files have twice as many for screens of high density.
-SIDE = 96
 
 # Negative labels that are shown of each image.
 _LABELS = 3
@@ -252,7 +248,7 @@ def _errors(
     for i, image, answer in zip(positions.tolist(), chosen, answers, strict=True):
         truth = images.name if images.labels is None else suite.class_names[images.labels[i]]
         error = Error(
-            image=_thumbnail(image),
+            image=thumbnail(image),
             source=_source(image, i, common),
             truth=truth,
             score=float(scores[i]),
@@ -280,21 +276,3 @@ def _source(image: Any, position: int, common: str) -> str:
         below = os.path.relpath(os.path.abspath(image), common)
         return file_name_text(os.path.join(os.path.basename(common), below)).replace(os.sep, "/")
     return f"image {position}"
-
-
-def _thumbnail(image: Any) -> str:
-    """Write an image as a small JPEG in a data URI."""
-    from PIL import Image
-
-    if isinstance(image, str):
-        with Image.open(image) as opened:
-            small = opened.convert("RGB")
-    elif isinstance(image, Image.Image):
-        small = image.convert("RGB")
-    else:
-        small = Image.fromarray(np.asarray(image)).convert("RGB")
-    small.thumbnail((SIDE * 2, SIDE * 2))
-
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from dnm_sklearn import __version__
-from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.html import figures, summary, table
-from dnm_sklearn.bench.html.gallery import SIDE, Gallery
+from dnm_sklearn.bench.html.gallery import Gallery
 from dnm_sklearn.bench.html.plots import style_of
+from dnm_sklearn.bench.html.rendering import render
+from dnm_sklearn.bench.html.thumbnails import SIDE
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 
@@ -56,29 +50,16 @@ def make_page(
     title: str = "OOD detection",
 ) -> str:
     """Make the page of some run groups, each with its galleries."""
-    environment = Environment(
-        loader=PackageLoader("dnm_sklearn.bench.html", ""),
-        # Every text of a record is escaped where it enters the page; a forgotten name is an error.
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
     # The template sees finished tables and plots, and only lays them out.
     sections = [_section(*pair) for pair in zip(groups, galleries, strict=True)]
 
-    style, script = _own_file("report.css"), _own_file("report.js")
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        "report.js",
         title=title,
-        version=__version__,
         sections=sections,
         ranks=figures.rank_figures(groups),
         side=SIDE,
-        style=style,
-        script=script,
-        policy=_policy(style, script),
     )
 
 
@@ -122,26 +103,3 @@ def _legend(group: RunGroup) -> list[LegendEntry]:
             colour, dashes = style_of(number)
             entries.append(LegendEntry(row.label, colour, " ".join(map(str, dashes))))
     return entries
-
-
-def _finalize(value: Any) -> Any:
-    """Clean a value that enters the template of what HTML may not hold; plots stay as they are."""
-    return value if isinstance(value, Markup) else visible(value)
-
-
-def _policy(style: str, script: str) -> Markup:
-    """Say what the page may use: its style sheet and script by their digests, and its images."""
-    digests = []
-    for text in (style, script):
-        digest = hashlib.sha256(text.encode("utf-8")).digest()
-        digests.append(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
-    # Neither a form nor a base address of a text that slipped in could lead anywhere.
-    return Markup(
-        f"default-src 'none'; img-src data:; style-src {digests[0]}; script-src {digests[1]}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _own_file(name: str) -> Markup:
-    """Read a file of this package, which needs no escaping."""
-    return Markup((resources.files("dnm_sklearn.bench.html") / name).read_text(encoding="utf-8"))

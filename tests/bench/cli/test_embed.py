@@ -5,6 +5,7 @@ from bench_suite import invoke
 from PIL import Image
 
 from dnm_sklearn.bench.run.registry import load_suite
+from dnm_sklearn.bench.run.scoring_job import make_detector
 
 
 def test_embed_bad_input(tmp_path):
@@ -119,3 +120,20 @@ def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
     result = invoke(*run, "--skip-unreadable")
     assert result.exit_code == 0, result.output
     assert len(load_suite(str(out / "suite")).ood[0]) == 1
+
+
+def test_a_model_is_asked_with_the_prompt_that_it_was_trained_with(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "dnm_sklearn.datasets.embed_image_folders", lambda *_, **given: asked.append(given)
+    )
+    given = ("embed", tmp_path / "s", "--id", tmp_path, "--far", f"x={tmp_path}")
+    for more in (("--model", "pictoclip"), (), ("--model", "pictoclip", "--prompt", "a {}")):
+        invoke(*given, *more)
+    prompts = [(one["prompt"], one["adjective_prompt"]) for one in asked]
+    assert prompts == [("{}", "{}"), ("the nice {}", "This is a {} photo"), ("a {}", "{}")]
+    assert invoke(*given, "--prompt", "a").exit_code == 2
+
+    own = make_detector("MCM", ["ant", "bee"], model="pictoclip")
+    other = make_detector("MCM", ["ant", "bee"])
+    assert (own.prompt, other.prompt) == ("{}", "a photo of a {}")

@@ -5,14 +5,12 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from bench_suite import invoke
 from markupsafe import escape
+from pages import CHROMIUM, browse, elements
 from PIL import Image
 
 from dnm_sklearn._utils.safe_text import visible
@@ -25,11 +23,6 @@ EVIL = '<script>document.title="owned"</script>'
 
 
 EVIL_NAME = "</script><img src=x onerror=\"document.title='owned'\">"
-
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 DEFINITION = f"""
@@ -102,32 +95,6 @@ def world(tmp_path_factory):
     done = invoke("report", *outs, *options)
     assert done.exit_code == 0, done.output
     return root, outs, (root / "r.html").read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """Collects elements and checks that they are closed in order."""
-
-    VOID = {"meta", "img", "br", "input", "line", "path", "polyline", "polygon", "circle"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.found = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-
-def elements(page):
-    reader = Reader()
-    reader.feed(page)
-    assert reader.open == []
-    return reader.found
 
 
 def test_page_is_whole_and_self_contained(world):
@@ -393,19 +360,6 @@ document.body.setAttribute("data-outcome", JSON.stringify({
 }));
 </script></body>
 """
-
-
-def browse(page, *options):
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
-    command += ["--virtual-time-budget=1000", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 @pytest.mark.skipif(

@@ -14,6 +14,7 @@ __all__ = [
     "EmbeddingNormWarning",
     "FileContentError",
     "InvalidNamesError",
+    "PartitionError",
     "RandomWeightsWarning",
     "SmallBatchWarning",
     "SuiteError",
@@ -117,3 +118,10 @@ class DefinitionError(FileContentError):
 
 class SuiteError(FileContentError):
     """A suite on disk, or to be written, is not valid; the message names the file and the fix."""
+
+
+# Jobs over many machines
+
+
+class PartitionError(RuntimeError):
+    """Partitions of a distributed job failed; the others are done and kept."""

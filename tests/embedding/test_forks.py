@@ -1,4 +1,4 @@
-"""A process forked after a model ran in several threads of torch goes on: no child hangs."""
+"""A process forked after a model ran, in several threads of torch, does not wait for ever."""
 
 import multiprocessing
 import os

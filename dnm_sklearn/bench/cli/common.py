@@ -37,12 +37,17 @@ class BadInput(click.ClickException):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
+    from dnm_sklearn.exceptions import (
+        PartitionError,
+        TokenizerUnavailableError,
+        WeightsUnavailableError,
+    )
 
     return (
         ValueError,
         OSError,
         ImportError,
+        PartitionError,
         WeightsUnavailableError,
         TokenizerUnavailableError,
     )

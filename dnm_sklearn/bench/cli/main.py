@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -38,12 +39,14 @@ class _LazyGroup(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         return getattr(import_module(module), name)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Run a command; the process ends with it unless `standalone_mode` is False."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, standalone_mode=False, **extra)
         return run_to_the_end(
-            lambda: super(_LazyGroup, self).main(*args, standalone_mode=False, **extra)
+            lambda: super(_LazyGroup, self).main(args, standalone_mode=False, **extra)
         )
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -18,6 +18,7 @@ from dnm_sklearn.bench.cli.common import (
     verbose_option,
 )
 from dnm_sklearn.bench.cli.ending import Interrupted
+from dnm_sklearn.bench.cli.engine import check_engine, engine_options, score_on_ray
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--restart", is_flag=True, help="Forget the part that an earlier, interrupted call left."
 )
+@engine_options
 @verbose_option
 def score(
     images: str,
@@ -79,6 +81,10 @@ def score(
     cache_size: int | None,
     chunk: int,
     restart: bool,
+    engine: str,
+    address: str | None,
+    workers: int,
+    num_gpus: float,
     verbose: int,
 ) -> None:
     """Score IMAGES (a folder, or a text file with one path per line); write one line per image.
@@ -95,6 +101,11 @@ def score(
 
     The file appears when it is complete. Until then finished chunks are kept in OUTPUT.part, and
     the same call goes on behind them.
+
+    With --engine ray the work is done by Ray workers, on this machine or a cluster:
+
+    \b
+    dnm-bench score 's3://bucket/photos' -n cat -n dog -o scores --engine ray --address auto
     """  # noqa: D301
     from dnm_sklearn.bench.run import scoring_job
 
@@ -102,12 +113,14 @@ def score(
     check_prompt(prompt)
     try:
         # Everything that can be wrong on the command line is checked before a model is loaded.
-        scoring_job.check_output(output)
+        check_engine(engine, {"address": address, "gpus-per-worker": num_gpus})
+        if engine == "local":
+            scoring_job.check_output(output)
         classes = [*names, *(scoring_job.read_lines(names_file) if names_file else [])]
         if not classes:
             raise BadInput("No class names; give them with -n NAME or --names FILE.")
         scoring_job.check_class_names(classes)
-        paths = scoring_job.list_paths(images)
+        paths = scoring_job.list_paths(images) if engine == "local" else []
         settings: dict[str, Any] = {
             "params": list(params),
             "model": model,
@@ -117,10 +130,21 @@ def score(
         detector = scoring_job.make_detector(
             detector_name, classes, cache=cache, cache_size=cache_size, **settings
         )
+        calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
+        if engine == "ray":
+            detector.fit()
+            if calibration is not None:
+                detector.calibrate(calibration)
+            click.echo(
+                score_on_ray(
+                    images, output, detector, address=address, workers=workers, num_gpus=num_gpus
+                )
+            )
+            return
+
         # What decides the scores: a job of anything else does not go on with these chunks.
         identity = [detector_name, classes, calibrate, settings | {"chunk": chunk}]
         job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
-        calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
         n_unreadable = job.run(detector, calibration)
     except KeyboardInterrupt as error:
         raise Interrupted(f"the same command goes on behind what is in {output}.part.") from error

@@ -13,8 +13,8 @@ import numpy as np
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
-from dnm_sklearn.bench.run.explanations import NearestLabels, nearest_labels
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.detectors.nearest_labels import NearestLabels, nearest_labels
 
 # Pixels of a side on the page; files have twice as many for screens of high density.
 SIDE = 96

@@ -203,6 +203,7 @@ _FIELDS = {
     "created": "text",
     "stream": "text",
     "n_repeats": "count",
+    "format": "count",
 }
 
 

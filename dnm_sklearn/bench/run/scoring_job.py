@@ -18,8 +18,8 @@ from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.safe_text import csv_row, file_name_text, visible
 from dnm_sklearn._utils.untrusted_files import read_text
-from dnm_sklearn.bench.run.explanations import nearest_labels
 from dnm_sklearn.bench.run.prepare import show_progress
+from dnm_sklearn.detectors.nearest_labels import nearest_labels
 from dnm_sklearn.exceptions import FileContentError
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")

@@ -160,7 +160,7 @@ def test_a_real_signal_while_images_are_embedded(tmp_path):
         "from dnm_sklearn.embedding.open_clip import model\n"
         "def forward(self, batch):\n"
         "    open('begun', 'w').close()\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(300)\n"
         "model.LoadedModel.forward = forward\n" + COMMAND[2]
     )
     arguments = ["embed", "suite", "--id", "id", "--far", "f=far", "--model", "pictoclip"]
@@ -186,7 +186,7 @@ def test_a_real_signal_while_images_are_embedded(tmp_path):
     ]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

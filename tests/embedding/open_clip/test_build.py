@@ -128,6 +128,7 @@ def test_offline(model, repository, monkeypatch, tmp_path):
 
     monkeypatch.setattr(hub, "_why_unreachable", lambda url: None)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
     with pytest.raises(WeightsUnavailableError) as caught:
         CLIPEmbedder(model).encode_text(["cat"])
@@ -149,6 +150,10 @@ class TestNoConnection:
 
     @pytest.fixture(autouse=True)
     def no_server(self, monkeypatch):
+        from huggingface_hub import constants
+
+        # Set for a whole process by tests that work offline.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "_why_unreachable", lambda url: OSError("no route to host"))
 
     @pytest.mark.parametrize("model", [model, "hf-hub:org/repo", "RN50/web"])

@@ -151,6 +151,10 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "model_temperature_",
     ),
     "DictionaryDetector": (
+        "queue_length_",
+        "n_neighbors_",
+        "exclude_self_",
+        "guard_",
         "base_",
         "queue_images_",
         "queue_confidence_",
@@ -192,7 +196,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "clamp_": (-1, 1),
     "contamination_": (0, 0.5),
     "step_": (0, 1e18),
-    **dict.fromkeys(("memory_length_", "queue_length_", "score_queue_length_"), (1, 1e18)),
+    **dict.fromkeys(
+        ("memory_length_", "queue_length_", "score_queue_length_", "n_neighbors_"), (1, 1e18)
+    ),
     "n_features_in_": (1, WIDEST),
     "threshold_": (-_INFINITE, _INFINITE),
     "n_groups_": (1, _INFINITE),

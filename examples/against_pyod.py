@@ -22,9 +22,13 @@ def fitted_detectors(suite, embedder, corpus, id_train):
     fitted = {}
     for cls in all_detectors().values():
         detector = cls(embedder=embedder, prompt=suite.prompt)
-        if "corpus" in cls.info.needs:
-            detector.set_params(corpus=corpus)
-        fitted[cls.info.name] = detector.fit(suite.class_names), 0
+        if "corpus" in detector.get_params():
+            detector.set_params(corpus=corpus)  # EOE's outlier names too
+        if cls.info.needs_id_images:
+            names = np.array(suite.class_names)[suite.id_train.labels]
+            fitted[cls.info.name] = detector.fit(id_train, names), len(id_train)
+        else:
+            fitted[cls.info.name] = detector.fit(suite.class_names), 0
     for name, detector in {"KNN (PyOD)": KNN(), "IForest (PyOD)": IForest(random_state=0)}.items():
         fitted[name] = detector.fit(id_train), len(id_train)
     return fitted

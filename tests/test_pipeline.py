@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from fitting import y_for
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -104,7 +105,7 @@ def test_whatever_a_detector_offers_its_pipeline_offers(det):
         assert not hasattr(offers, "threshold_")
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((40, 16))
-    pipe.set_params(detector__contamination=0.2).fit(rows).calibrate(rows)
+    pipe.set_params(detector__contamination=0.2).fit(rows, y_for(det, rows)).calibrate(rows)
     alone = pipe[-1]
     own = {"info", "failures_"}  # of the class, and of the embedder that reads the images
     for name in dir(alone):

@@ -134,10 +134,10 @@ def measure(source, images, kind, draw):
     }
 
 
-def units_of(source, draws):
+def units_of(source, draws, orders):
     """What is to be measured of a suite, the important first."""
     units = []
-    for kind in ("static", *ORDERS):
+    for kind in ("static", *orders):
         for images in IMAGES:
             # Without images and without an order nothing is random.
             n_draws = 1 if kind == "static" and not images else draws
@@ -168,21 +168,21 @@ def table_of_static(results):
     return rst_table(["method", *(f"{metric} {group}" for metric, group in columns)], rows)
 
 
-def table_of_orders(results, metric):
+def table_of_orders(results, metric, orders):
     """One metric, far / near, of what adapts, by order."""
     rows = []
-    for images, method in results.rows(ORDERS):
+    for images, method in results.rows(orders):
         if method in methods():
-            cells = [both_groups(results, images, order, method, metric) for order in ORDERS]
+            cells = [both_groups(results, images, order, method, metric) for order in orders]
             rows.append([label(images, method), *cells])
-    return rst_table(["method", *ORDERS], rows)
+    return rst_table(["method", *orders], rows)
 
 
-def table_of_plug_ins(results, images):
+def table_of_plug_ins(results, images, orders):
     """FPR95, far / near, of each base alone and with each plug-in, by order."""
     rows = []
     for base in BASES:
-        for order in ORDERS:
+        for order in orders:
             names = [f"{base} alone", *(f"{base} + {plug_in}" for plug_in in PLUG_INS)]
             cells = [both_groups(results, images, order, name, "FPR95") for name in names]
             rows.append([base, order, *cells])
@@ -195,29 +195,33 @@ def both_groups(results, images, order, method, metric):
     return " / ".join(figure(results, images, order, method, metric, group) for group in groups)
 
 
-def show(source, found):
+def show(source, found, orders):
     """Print all tables of a suite."""
     results = Results(source, found)
     name, groups = results.task.name, " / ".join(results.groups)
     print(f"\n**{name}: static, AUROC and FPR95**\n\n{table_of_static(results)}")
     for metric in METRICS:
-        print(f"\n**{name}: streams, {metric}, {groups}**\n\n{table_of_orders(results, metric)}")
+        streamed = table_of_orders(results, metric, orders)
+        print(f"\n**{name}: streams, {metric}, {groups}**\n\n{streamed}")
     for images in IMAGES:
         given = f"{images} ID images a class ({results.n_images[images]} in all)"
+        plugged = table_of_plug_ins(results, images, orders)
         title = f"{name}: plug-ins, FPR95, {groups}, {given if images else 'names only'}"
-        print(f"\n**{title}**\n\n{table_of_plug_ins(results, images)}", flush=True)
+        print(f"\n**{title}**\n\n{plugged}", flush=True)
 
 
 def main() -> None:
     """Print the tables asked for."""
-    given = arguments(__doc__, draws=3).parse_args()
-    sources = [*given.suite, *given.glyphs]
+    parser = arguments(__doc__, draws=3)
+    parser.add_argument("--order", action="append", choices=ORDERS, help="Default: all.")
+    given = parser.parse_args()
+    sources, orders = [*given.suite, *given.glyphs], given.order or ORDERS
     units = []
     for source in sources:
-        units += units_of(source, given.draws)
+        units += units_of(source, given.draws, orders)
     found = run_units(measure, units, given.keep, given.jobs)
     for source in sources:
-        show(source, found)
+        show(source, found, orders)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from dnm_sklearn.embedding import CLIPEmbedder
 from dnm_sklearn.testing import FakeEmbedder
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.rst"))}
+# What is written by hand; the build makes pages of its own beside them.
+FILES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst")])
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", flags=re.MULTILINE)
 BLOCKS = {
     f"{page}:{text[: found.start()].count(chr(10)) + 1}": textwrap.dedent(found[2])

@@ -31,7 +31,7 @@ def console_lines(file):
 
 COMMANDS = [
     pytest.param(line, id=f"{file.stem}-{number}")
-    for file in sorted((ROOT / "docs").glob("*.rst"))
+    for file in sorted([*(ROOT / "docs").glob("*.rst"), *(ROOT / "docs" / "guide").glob("*.rst")])
     for number, line in enumerate(console_lines(file))
     if line.startswith("dnm-bench")
 ]

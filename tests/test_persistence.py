@@ -196,7 +196,9 @@ def test_embeddings_need_no_model_whatever_is_asked(name, tmp_path, monkeypatch)
     det = all_detectors()[name](WORLD.names, embedder=WORLD.table)
     few = {"n_groups": 2, "n_activated": 2, "random_state": 0, "batch_size": 10}
     parameters = det.get_params(deep=False)
-    det.set_params(**{key: value for key, value in few.items() if key in parameters}).fit()
+    det.set_params(**{key: value for key, value in few.items() if key in parameters})
+    y = y_for(det, WORLD.X)
+    det.fit(None if y is None else WORLD.X, y)
     expected = det.decision_function(WORLD.X)
 
     model = "ViT-B-16-quickgelu/openai"

@@ -164,6 +164,9 @@ class EOEDetector(CorpusDetector):
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
         self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
 
+        # A loaded detector knows it without its model.
+        self.logit_scale_ = float(self.embedder_.logit_scale_)
+
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         return eoe.outlier_exposure(
             embeddings,
@@ -179,7 +182,7 @@ class EOEDetector(CorpusDetector):
 
     def _score_unit(self) -> float:
         # What one logit of the model's moves a probability by, near 1 / (K + L).
-        scale = self.embedder_.logit_scale_ * self.temperature_
+        scale = self.logit_scale_ * self.temperature_
         return float(1 / (scale * self._n_labels()))
 
     def _zero_shot_threshold(self) -> float:

@@ -121,6 +121,9 @@ class GLMCMDetector(BaseOODDetector):
         if len(self.class_names_) < 2:
             raise ValueError("GL-MCM needs at least two classes: the softmax over one is always 1.")
 
+        # A loaded detector knows it without its model.
+        self.logit_scale_ = float(self.embedder_.logit_scale_)
+
     def _set_width(self, rows: np.ndarray | None) -> None:
         # Rows are (n, 1 + P, D); the width is the last.
         super()._set_width(None if rows is None else rows[:, 0])
@@ -182,7 +185,7 @@ class GLMCMDetector(BaseOODDetector):
 
     def _score_unit(self) -> float:
         # What one logit of the model's moves a probability by, near 1 / K.
-        scale = self.embedder_.logit_scale_ * self.temperature_
+        scale = self.logit_scale_ * self.temperature_
         return float(1 / (scale * len(self.class_names_)))
 
     def _class_index(self, rows: np.ndarray) -> np.ndarray:

@@ -174,7 +174,8 @@ def test_no_score_is_nan_at_any_temperature_that_is_taken(det, temperature):
         for arguments in ((WORLD.X, Y),) if det.info.needs_id_images else ((), (WORLD.X, Y)):
             own = in_world(det).set_params(temperature=temperature, **extra).fit(*arguments)
             assert np.isfinite(own.decision_function(WORLD.X)).all()
-            assert np.isfinite(own.threshold_)
+            # A method may have none without images.
+            assert own.threshold_ is None or np.isfinite(own.threshold_)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-38, 1e-6, 1e6, 1e300, np.inf, np.nan])

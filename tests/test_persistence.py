@@ -401,6 +401,8 @@ def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, v
         ("temperature_", None),
         ("temperature_", float("nan")),
         ("threshold_", "high"),
+        ("threshold_", float("inf")),
+        ("n_groups_", float("inf")),
         ("n_features_in_", 7),
         ("class_embeddings_", np.zeros((0, 32), np.float32)),
         ("class_embeddings_", np.full((10, 32), np.nan, np.float32)),

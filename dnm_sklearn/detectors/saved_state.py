@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -189,11 +190,11 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
 }
 
 # Lowest and highest values of numbers, where there are any.
-_INFINITE = float("inf")
 _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
     **dict.fromkeys(("gap_", "alpha_", "min_id_scale_"), (0, 1)),
     **dict.fromkeys(("beta_", "static_weight_"), (0, LARGEST_WEIGHT)),
+    "logit_scale_": (5e-324, 1e308),
     "clamp_": (-1, 1),
     "contamination_": (0, 0.5),
     "step_": (0, 1e18),
@@ -201,8 +202,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
         ("memory_length_", "queue_length_", "score_queue_length_", "n_neighbors_"), (1, 1e18)
     ),
     "n_features_in_": (1, WIDEST),
-    "threshold_": (-_INFINITE, _INFINITE),
-    "n_groups_": (1, _INFINITE),
+    "threshold_": (-sys.float_info.max, sys.float_info.max),
+    "n_groups_": (1, 1e18),
     "id_scale_": (0, 1e308),
     "margin_square_sum_": (0, 1e308),
     "background_seed_": (0, 2**31),

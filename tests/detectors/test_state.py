@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from dnm_sklearn import (
     CLIPEmbedder,
+    ENLDetector,
     MaxLogitDetector,
     NegLabelDetector,
     OODClassifier,
@@ -197,6 +198,12 @@ def test_a_logit_scale_that_is_no_scale_is_refused(scale):
         patch.setattr(FakeEmbedder, "logit_scale_", scale)
         with pytest.raises(ValueError, match=r"1 / the logit scale .* give a temperature"):
             detector.fit()
+
+
+def test_a_temperature_that_is_a_part_of_the_models_is_checked_by_fit():
+    """ENL's is 0.7 of it, which may lie outside of the bounds where the model's does not."""
+    with pytest.raises(ValueError, match="temperature must lie in"):
+        ENLDetector(WORLD.names, embedder=FakeEmbedder(logit_scale=1e4), corpus=["x", "y"]).fit()
 
 
 @pytest.mark.parametrize("det", CASES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,8 @@ def score_on_ray(
 
     from dnm_sklearn.distributed import score
 
-    ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+    ray.init(
+        address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+    )
     summary = score(images, detector, output, workers=workers, num_gpus=num_gpus)
     return f"{summary}. Wrote {summary.output}"

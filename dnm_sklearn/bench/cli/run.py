@@ -345,7 +345,8 @@ def _methods(options: RunOptions) -> list[Method]:
 def _detectors(names: tuple[str, ...]) -> list[Method]:
     """Find detectors by name or specification; without any, all.
 
-    Those that use ID images are then run with a few, and those that can do without both ways.
+    Those that use ID images are then run with a few, and those that can do without both ways; but
+    for plug-ins, whose rows with images would be those of their base once more.
     """
     from dnm_sklearn.bench.run import registry
     from dnm_sklearn.bench.run.specs import detector_of_spec
@@ -353,7 +354,7 @@ def _detectors(names: tuple[str, ...]) -> list[Method]:
     if names:
         return _distinct([detector_of_spec(name) for name in names])
     methods = list(registry.detectors().values())
-    with_images = [method for method in methods if method.uses_id_images]
+    with_images = [m for m in methods if m.uses_id_images and not m.is_plug_in]
     names_only = [method for method in methods if not method.needs_id_images]
     return names_only + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
 

@@ -66,6 +66,13 @@ class Method:
         return self.kind == "baseline" or "ID images" in self._needs
 
     @property
+    def is_plug_in(self) -> bool:
+        """Whether a detector goes on top of another."""
+        from dnm_sklearn.detectors.plug_in import PlugInDetector
+
+        return issubclass(self.load(), PlugInDetector)
+
+    @property
     def _needs(self) -> tuple[str, ...]:
         return getattr(getattr(self.load(), "info", None), "needs", ())
 

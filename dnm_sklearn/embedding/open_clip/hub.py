@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
+from dnm_sklearn.exceptions import (
+    FileContentError,
+    TokenizerUnavailableError,
+    WeightsUnavailableError,
+)
 
 __all__ = [
     "CONFIG_NAME",
     "SHIPPED",
     "asking_hub",
     "check_weights",
+    "damaged_weights",
+    "fetch_weights",
     "hub_files",
     "is_unavailable",
     "shown",
@@ -28,6 +35,8 @@ SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
 
 CONFIG_NAME = "open_clip_config.json"
 _WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 # How long to wait for the first answer of a server. Downloads themselves are tried many times by
 # those who make them, for up to a minute.
@@ -91,6 +100,37 @@ def check_weights(name: str, tag: str | None) -> bool:
     if hub_files(name, tag):
         return False
     raise weights_unavailable(name, tag, problem)
+
+
+def fetch_weights(name: str, tag: str | None) -> None:
+    """Download what a hub repository has of a model, and say so if there is no room for it.
+
+    open_clip tries one file name after the other and tells the last error only, which is that the
+    last name does not exist. Whatever else goes wrong it will meet again, and tell.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, names = _in_hub(name, tag)
+    if not repository or constants.HF_HUB_OFFLINE or hub_files(name, tag):
+        return
+
+    try:
+        if name.startswith("hf-hub:"):
+            hf_hub_download(repository, CONFIG_NAME)
+        for file in names:
+            try:
+                hf_hub_download(repository, file)
+                return
+            except EntryNotFoundError:
+                continue
+    except Exception as error:
+        if getattr(error, "errno", None) in _FULL_DISK:
+            raise WeightsUnavailableError(
+                f"There is no room for the weights of model={shown(name, tag)!r} in "
+                f"{constants.HF_HUB_CACHE} ({_first_line(error)}): free some, or let HF_HOME point "
+                "to a folder on another disk."
+            ) from error
 
 
 def _why_unreachable(url: str) -> Exception | None:
@@ -164,6 +204,21 @@ def weights_unavailable(name: str, tag: str | None, error: Exception) -> Weights
         f"you have: a checkpoint in the tag's place, CLIPEmbedder({local!r}), or a folder with "
         "open_clip_config.json and the weights, CLIPEmbedder('local-dir:/path/to/folder'). Without "
         f"any download there is the small shipped model: {shipped}."
+    )
+
+
+def damaged_weights(name: str, tag: str | None, error: Exception) -> FileContentError:
+    """Say which file of weights cannot be read, and how to get it again."""
+    cached = [str(path) for path in hub_files(name, tag) if path.name != CONFIG_NAME]
+    if cached:
+        where, fix = ", ".join(cached), "delete it, and the next use downloads it again"
+    elif name in SHIPPED:
+        where, fix = str(SHIPPED[name]), "install dnm_sklearn again"
+    else:
+        where, fix = tag or name.removeprefix("local-dir:"), "get it again from where it came"
+    return FileContentError(
+        f"The weights of model={shown(name, tag)!r} are damaged or no safetensors file ({where}: "
+        f"{_first_line(error)}): {fix}."
     )
 
 

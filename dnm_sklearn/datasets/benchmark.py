@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table, thumbnails
 from dnm_sklearn.corpus import Corpus
 
 Group = Literal["id", "near", "far", "shifted", "sanity"]
@@ -135,6 +136,15 @@ class Suite:
         note = f"{self.note} Blind: the corpus holds no names of OOD classes.".strip()
         meta = {**self.meta, "blind_to": names}
         return replace(self, corpus=corpus, note=note, meta=meta)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each set with some of its pictures, where these are arrays."""
+        sets = [self.id, *self.ood]
+        if self.id_train is not None:
+            sets.append(self.id_train)
+        rows = [(s.name, s.group, len(s), thumbnails(s.images)) for s in sets]
+        title = f"Suite {self.name!r}, {len(self.class_names):,} classes; {self.corpus!r}"
+        return html_table(title, ("set", "group", "images", ""), rows)
 
     def __repr__(self) -> str:
         sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)

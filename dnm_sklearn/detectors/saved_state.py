@@ -194,7 +194,6 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
     **dict.fromkeys(("gap_", "alpha_", "min_id_scale_"), (0, 1)),
     **dict.fromkeys(("beta_", "static_weight_"), (0, LARGEST_WEIGHT)),
-    "logit_scale_": (5e-324, 1e308),
     "clamp_": (-1, 1),
     "contamination_": (0, 0.5),
     "step_": (0, 1e18),

@@ -97,8 +97,8 @@ class Suite:
         Examples
         --------
         >>> from dnm_sklearn.datasets import load_pictures
-        >>> load_pictures().leaks()["vehicles"][:2]
-        ('airplane', 'ambulance')
+        >>> load_pictures().leaks()["faces"]
+        ('skull',)
         """
         found = {}
         for images in self.ood:

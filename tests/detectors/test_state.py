@@ -217,7 +217,7 @@ def test_a_score_that_is_nan_is_an_error_and_changes_nothing(monkeypatch):
     with pytest.raises(ValueError, match="60 of 60 scores are NaN: a parameter"):
         det.decision_function(WORLD.X)
     # Of images that cannot be read it is the rule.
-    embedder = CLIPEmbedder("glyphclip", on_error="nan")
+    embedder = CLIPEmbedder("pictoclip", on_error="nan")
     monkeypatch.undo()
     own = MaxLogitDetector(["cat", "dog"], embedder=embedder).fit()
     assert np.isnan(own.decision_function(["absent.png"])).all()

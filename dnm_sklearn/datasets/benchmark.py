@@ -98,12 +98,13 @@ class Suite:
         Returns
         -------
         dict of str to tuple of str
+            Names of the corpus by the name of the OOD set, in the order of the corpus.
 
         Examples
         --------
         >>> from dnm_sklearn.datasets import load_pictures
-        >>> load_pictures().leaks()["vehicles"][:2]
-        ('airplane', 'ambulance')
+        >>> load_pictures().leaks()["faces"]
+        ('skull',)
         """
         found = {}
         for images in self.ood:
@@ -120,6 +121,7 @@ class Suite:
         Returns
         -------
         Suite
+            A copy; its note says that it is blind.
 
         Raises
         ------

@@ -105,6 +105,26 @@ def test_classifier_follows_its_classes(y, classes):
     assert classifier.score(WORLD.X, y) > 0.9
 
 
+@pytest.mark.parametrize(("id_name", "sign"), [("known", 1), ("seen", -1)])
+def test_a_row_at_the_threshold_is_id_whichever_class_sorts_first(id_name, sign):
+    y = np.where(WORLD.y == 1, "ood", id_name)
+    classifier = OODClassifier(neglabel()).fit(WORLD.X, y)
+    scores = classifier.detector_.decision_function(WORLD.X)
+
+    # The threshold is put on a row, which then is ID, as are all below.
+    at = np.argsort(scores)[len(scores) // 2]
+    classifier.detector_.threshold_ = scores[at]
+    assert classifier.predict(WORLD.X)[at] == id_name
+    np.testing.assert_array_equal(classifier.predict(WORLD.X) == "ood", scores > scores[at])
+    np.testing.assert_array_equal(
+        classifier.classes_[classifier.predict_proba(WORLD.X).argmax(axis=1)],
+        classifier.predict(WORLD.X),
+    )
+    margin = classifier.decision_function(WORLD.X)
+    np.testing.assert_allclose(margin, sign * (scores - scores[at]), atol=1e-12)
+    assert (margin[at] > 0) == (sign < 0)
+
+
 def test_outlier_coding_is_pointed_out_and_can_be_given():
     y = np.where(WORLD.y == 1, -1, 1)
     with pytest.warns(UserWarning, match="ood_class=-1"):

@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from dnm_sklearn import (
     CLIPEmbedder,
+    ENLDetector,
     MaxLogitDetector,
     NegLabelDetector,
     OODClassifier,
@@ -173,7 +174,8 @@ def test_no_score_is_nan_at_any_temperature_that_is_taken(det, temperature):
         for arguments in ((WORLD.X, Y),) if det.info.needs_id_images else ((), (WORLD.X, Y)):
             own = in_world(det).set_params(temperature=temperature, **extra).fit(*arguments)
             assert np.isfinite(own.decision_function(WORLD.X)).all()
-            assert np.isfinite(own.threshold_)
+            # OODD has no threshold without images, and then None.
+            assert own.threshold_ is None or np.isfinite(own.threshold_)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-38, 1e-6, 1e6, 1e300, np.inf, np.nan])
@@ -198,6 +200,12 @@ def test_a_logit_scale_that_is_no_scale_is_refused(scale):
             detector.fit()
 
 
+def test_a_temperature_that_is_a_part_of_the_models_is_checked_by_fit():
+    """ENL's is 0.7 of it, which may lie outside of the bounds where the model's does not."""
+    with pytest.raises(ValueError, match="temperature must lie in"):
+        ENLDetector(WORLD.names, embedder=FakeEmbedder(logit_scale=1e4), corpus=["x", "y"]).fit()
+
+
 @pytest.mark.parametrize("det", CASES)
 @pytest.mark.parametrize("name", ["beta", "static_weight", "margin_weight", "positive_noise"])
 def test_weights_that_overflow_are_refused(det, name):
@@ -217,7 +225,7 @@ def test_a_score_that_is_nan_is_an_error_and_changes_nothing(monkeypatch):
     with pytest.raises(ValueError, match="60 of 60 scores are NaN: a parameter"):
         det.decision_function(WORLD.X)
     # Of images that cannot be read it is the rule.
-    embedder = CLIPEmbedder("glyphclip", on_error="nan")
+    embedder = CLIPEmbedder("pictoclip", on_error="nan")
     monkeypatch.undo()
     own = MaxLogitDetector(["cat", "dog"], embedder=embedder).fit()
     assert np.isnan(own.decision_function(["absent.png"])).all()
@@ -279,5 +287,5 @@ def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
             det.decision_function(WORLD.X[:5])
         with warnings.catch_warnings():
             warnings.simplefilter("error", SmallBatchWarning)
-            det.predict(WORLD.X[:5])
+            det.predict(WORLD.X[:5]) if det.threshold_ is not None else det.explain(WORLD.X[:5])
         det.fit()

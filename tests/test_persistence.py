@@ -196,7 +196,9 @@ def test_embeddings_need_no_model_whatever_is_asked(name, tmp_path, monkeypatch)
     det = all_detectors()[name](WORLD.names, embedder=WORLD.table)
     few = {"n_groups": 2, "n_activated": 2, "random_state": 0, "batch_size": 10}
     parameters = det.get_params(deep=False)
-    det.set_params(**{key: value for key, value in few.items() if key in parameters}).fit()
+    det.set_params(**{key: value for key, value in few.items() if key in parameters})
+    y = y_for(det, WORLD.X)
+    det.fit(None if y is None else WORLD.X, y)
     expected = det.decision_function(WORLD.X)
 
     model = "ViT-B-16-quickgelu/openai"
@@ -399,6 +401,8 @@ def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, v
         ("temperature_", None),
         ("temperature_", float("nan")),
         ("threshold_", "high"),
+        ("threshold_", float("inf")),
+        ("n_groups_", float("inf")),
         ("n_features_in_", 7),
         ("class_embeddings_", np.zeros((0, 32), np.float32)),
         ("class_embeddings_", np.full((10, 32), np.nan, np.float32)),

@@ -95,11 +95,16 @@ class Suite:
         A detector that may choose these as negative labels knows what the OOD images show. Sets
         whose class names are not known cannot be looked at.
 
+        Returns
+        -------
+        dict of str to tuple of str
+            Names of the corpus by the name of the OOD set, in the order of the corpus.
+
         Examples
         --------
         >>> from dnm_sklearn.datasets import load_pictures
-        >>> load_pictures().leaks()["vehicles"][:2]
-        ('airplane', 'ambulance')
+        >>> load_pictures().leaks()["faces"]
+        ('skull',)
         """
         found = {}
         for images in self.ood:
@@ -112,6 +117,11 @@ class Suite:
         """The suite with a corpus that holds none of its :meth:`leaks`.
 
         ``meta["blind_to"]`` has the names of the OOD classes, for what has words of its own.
+
+        Returns
+        -------
+        Suite
+            A copy; its note says that it is blind.
 
         Raises
         ------

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.validation import check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
 from dnm_sklearn.detectors import shared_parameters
@@ -225,7 +226,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _temperature(self) -> float:
         self.model_temperature_ = super()._temperature()
-        return self._temperature_part() * self.model_temperature_
+        return check_temperature(self._temperature_part() * self.model_temperature_)
 
     def _temperature_part(self) -> float:
         """The temperature in use over the one that the parameter stands for elsewhere."""
@@ -353,8 +354,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         """Set E and the weights from names alone."""
         self.log_weights_ = self._log_weights_of_names()
 
-        # E, as class names let guess it. Without a mean of images there is nothing to guess from:
-        # E = 1 is better than the guess from images of noise (near FPR95 13 to 19 on letters).
+        # E, as class names let guess it. Without a mean of images there is nothing to guess from.
         mean = self._given_image_mean()
         if mean is None:
             self.log_expectation_ = np.zeros(len(self.negative_embeddings_))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,8 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "n_steps_",
         "learning_rate_",
     ),
-    "EOEDetector": (*_NEGATIVES, "outlier_weight_"),
+    "EOEDetector": (*_NEGATIVES, "outlier_weight_", "score_unit_"),
+    "GLMCMDetector": ("score_unit_",),
     "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
     "PrototypeDetector": ("prototype_rows_", "image_mean_"),
     "KLMatchingDetector": ("templates_",),
@@ -151,6 +153,10 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "model_temperature_",
     ),
     "DictionaryDetector": (
+        "queue_length_",
+        "n_neighbors_",
+        "exclude_self_",
+        "guard_",
         "base_",
         "queue_images_",
         "queue_confidence_",
@@ -184,7 +190,6 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
 }
 
 # Lowest and highest values of numbers, where there are any.
-_INFINITE = float("inf")
 _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
     **dict.fromkeys(("gap_", "alpha_", "min_id_scale_"), (0, 1)),
@@ -192,14 +197,17 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "clamp_": (-1, 1),
     "contamination_": (0, 0.5),
     "step_": (0, 1e18),
-    **dict.fromkeys(("memory_length_", "queue_length_", "score_queue_length_"), (1, 1e18)),
+    **dict.fromkeys(
+        ("memory_length_", "queue_length_", "score_queue_length_", "n_neighbors_"), (1, 1e18)
+    ),
     "n_features_in_": (1, WIDEST),
-    "threshold_": (-_INFINITE, _INFINITE),
-    "n_groups_": (1, _INFINITE),
+    "threshold_": (-sys.float_info.max, sys.float_info.max),
+    "n_groups_": (1, 1e18),
     "id_scale_": (0, 1e308),
     "margin_square_sum_": (0, 1e308),
     "background_seed_": (0, 2**31),
     "radius_": (5e-324, 1e308),
+    "score_unit_": (5e-324, 1e308),
     "tail_": (0, 1),
     "shrinkage_": (0, 1),
     "proportion_passed_": (0, 1),

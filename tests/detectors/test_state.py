@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from dnm_sklearn import (
     CLIPEmbedder,
+    ENLDetector,
     MaxLogitDetector,
     NegLabelDetector,
     OODClassifier,
@@ -173,7 +174,8 @@ def test_no_score_is_nan_at_any_temperature_that_is_taken(det, temperature):
         for arguments in ((WORLD.X, Y),) if det.info.needs_id_images else ((), (WORLD.X, Y)):
             own = in_world(det).set_params(temperature=temperature, **extra).fit(*arguments)
             assert np.isfinite(own.decision_function(WORLD.X)).all()
-            assert np.isfinite(own.threshold_)
+            # OODD has no threshold without images, and then None.
+            assert own.threshold_ is None or np.isfinite(own.threshold_)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-38, 1e-6, 1e6, 1e300, np.inf, np.nan])
@@ -196,6 +198,12 @@ def test_a_logit_scale_that_is_no_scale_is_refused(scale):
         patch.setattr(FakeEmbedder, "logit_scale_", scale)
         with pytest.raises(ValueError, match=r"1 / the logit scale .* give a temperature"):
             detector.fit()
+
+
+def test_a_temperature_that_is_a_part_of_the_models_is_checked_by_fit():
+    """ENL's is 0.7 of it, which may lie outside of the bounds where the model's does not."""
+    with pytest.raises(ValueError, match="temperature must lie in"):
+        ENLDetector(WORLD.names, embedder=FakeEmbedder(logit_scale=1e4), corpus=["x", "y"]).fit()
 
 
 @pytest.mark.parametrize("det", CASES)
@@ -279,5 +287,5 @@ def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
             det.decision_function(WORLD.X[:5])
         with warnings.catch_warnings():
             warnings.simplefilter("error", SmallBatchWarning)
-            det.predict(WORLD.X[:5])
+            det.predict(WORLD.X[:5]) if det.threshold_ is not None else det.explain(WORLD.X[:5])
         det.fit()

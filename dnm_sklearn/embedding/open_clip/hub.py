@@ -18,6 +18,7 @@ from dnm_sklearn.exceptions import (
 __all__ = [
     "CONFIG_NAME",
     "SHIPPED",
+    "SHIPPED_PROMPTS",
     "asking_hub",
     "check_weights",
     "damaged_weights",
@@ -32,6 +33,8 @@ __all__ = [
 # The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
 SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
+# The prompt that each of them was trained with.
+SHIPPED_PROMPTS = {"pictoclip": "{}"}
 
 CONFIG_NAME = "open_clip_config.json"
 _WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -204,6 +204,33 @@ class ForwardedMethods(metaclass=ABCMeta):
         self : object
         """
         self._fitted_detector().reset_adaptation()
+        return self
+
+    @available_if_detector_has("adaptation_state")
+    def adaptation_state(self) -> dict[str, Any]:
+        """What was learned from test images; see the detector.
+
+        Returns
+        -------
+        dict
+            Arrays and numbers, copied.
+        """
+        return self._fitted_detector().adaptation_state()
+
+    @available_if_detector_has("merge_adaptation")
+    def merge_adaptation(self, states: Sequence[dict[str, Any]]) -> Self:
+        """Put together what copies have learned side by side; see the detector.
+
+        Parameters
+        ----------
+        states : sequence of dict
+            The `adaptation_state` of each copy.
+
+        Returns
+        -------
+        self : object
+        """
+        self._fitted_detector().merge_adaptation(states)
         return self
 
     @available_if_detector_has("predict_with_rejection")

@@ -81,3 +81,23 @@ def newest(session: nox.Session) -> None:
     """Run all tests with the newest version of each dependency, pre-releases left out."""
     session.install("-e", ".[test]", "--upgrade", "--upgrade-strategy", "eager")
     session.run("pytest", *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session(python="3.11")
+def dockerfile(session: nox.Session) -> None:
+    """Run the install lines of the Dockerfile in a fresh environment, and the command."""
+    for line in Path("Dockerfile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RUN python -m "):
+            # In an environment of its own there is no system to install into.
+            words = line.removeprefix("RUN python -m ").replace('"', "").split()
+            session.run("python", "-m", *(word for word in words if word != "--system"))
+    session.run("dnm-bench", "--help")
+    session.run("python", "-c", "import ray.data, dnm_sklearn.distributed")
+
+
+@nox.session
+def kill_tests(session: nox.Session) -> None:
+    """Run the tests that kill a worker and a driver 20 times in a row."""
+    session.install("-e", ".[test]")
+    for _ in range(20):
+        session.run("pytest", "-q", "tests/distributed", "-k", "killed")

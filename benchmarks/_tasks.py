@@ -16,7 +16,7 @@ import numpy as np
 
 from dnm_sklearn import EmbeddingTable
 from dnm_sklearn.bench.run.orders import score_stream
-from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
+from dnm_sklearn.datasets import load_embedding_suite, load_pictures
 from dnm_sklearn.embedding import CLIPEmbedder
 
 # Images of the classes left out of a task, at most: its near OOD.
@@ -109,22 +109,26 @@ class Task:
         return self.subset(classes, f"{self.name} K={size} {draw}", keep_sets=True)
 
 
+# The tasks of the shipped suite of pictures.
+PICTURE_TASKS = ("animals-food", "artifacts")
+
+
 @lru_cache(maxsize=4)
 def load(source: str) -> Task:
-    """The task of an embedding suite's folder, or of the glyphs "letters" or "symbols"."""
-    glyphs = source in ("letters", "symbols")
-    suite = load_glyphs(source) if glyphs else load_embedding_suite(source)
+    """The task of an embedding suite's folder, or one of the two of the shipped pictures."""
+    pictures = source in PICTURE_TASKS
+    suite = load_pictures(source) if pictures else load_embedding_suite(source)
     embed, table = np.asarray, suite.embedder
-    if glyphs:
+    if pictures:
         encoder = CLIPEmbedder(suite.embedder).fit()
         embed = encoder.encode_image
         every = [*suite.class_names, *suite.corpus.names]
         text = encoder.encode_text(every, suite.prompt or "{}")
         table = EmbeddingTable(every, text, logit_scale=encoder.logit_scale_)
 
-    sets = [images for images in suite.ood if images.group != "sanity"]
+    sets = [images for images in suite.ood if images.group in ("near", "far")]
     return Task(
-        source if glyphs else suite.name,
+        source if pictures else suite.name,
         suite.class_names,
         list(suite.corpus.names),
         table,
@@ -251,12 +255,13 @@ def _measured(measure, unit, path):
     return result
 
 
-def arguments(description, **defaults):
-    """A parser with the options that all tables have."""
+def arguments(description, *, draws=5, pictures=True):
+    """A parser with the options that all tables have; some make no sense of pictures."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--suite", action="append", default=[], help="Folder of a suite.")
-    parser.add_argument("--glyphs", action="append", default=[], choices=["letters", "symbols"])
-    parser.add_argument("--draws", type=int, default=defaults.get("draws", 5))
+    if pictures:
+        parser.add_argument("--pictures", action="append", default=[], choices=PICTURE_TASKS)
+    parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--jobs", type=int, default=1, help="Processes.")
     parser.add_argument("--keep", help="Folder of what was measured, to go on from.")
     return parser

@@ -120,7 +120,7 @@ def main():
     if args.case != "decoding":
         compare(args, args.model, JPEG_SIZE)
     if args.case != "model":
-        compare(args, "glyphclip", LARGE_JPEG_SIZE)
+        compare(args, "pictoclip", LARGE_JPEG_SIZE)
     if args.device != "cpu":
         print(f"bf16 product {bf16_rate(args.device):.0f} TFLOP/s")
     if memory is not None:

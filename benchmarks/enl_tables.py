@@ -1,139 +1,56 @@
-"""Tables of docs/enl.rst, over draws of ID images: methods, halves, ablations, bad ID images.
+"""Tables of docs/enl_tables.rst: ENL's parts, bad ID images, means of images, widths, DNM's prior.
 
-``python -m benchmarks.enl_tables --suite FOLDER --part methods``, or ``--glyphs letters`` for the
-shipped suite. FPR95 is ID positive: the share of OOD accepted where 95 % of ID is kept. Everything
-is seeded; draw s takes the ID images, the halves and the order of mixed streams from seed s.
-Streams are in ``enl_streams``, widths in ``enl_widths``.
+``python -m benchmarks.enl_tables --suite FOLDER --part ablation --jobs 16``. Draw s takes the ID
+images from seed s. How ENL compares is in ``detector_tables``, its streams are in
+``enl_development``.
 """
 
 from __future__ import annotations
 
-import argparse
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from unittest.mock import patch
 
 import numpy as np
 
-from dnm_sklearn import (
-    DebiasedNegMiningDetector,
-    EmbeddingTable,
-    ENLDetector,
-    MaxLogitDetector,
-    MCMDetector,
-    NegLabelDetector,
-    TANLDetector,
+from benchmarks._tasks import (
+    arguments,
+    auroc_fpr,
+    group_columns,
+    load,
+    rst_table,
+    run_units,
+    static_scores,
 )
-from dnm_sklearn.datasets import load_embedding_suite, load_glyphs
+from dnm_sklearn import DebiasedNegMiningDetector, EmbeddingTable, ENLDetector
 from dnm_sklearn.detectors import enl as enl_module
-from dnm_sklearn.embedding import CLIPEmbedder
 
-
-@dataclass(frozen=True)
-class Data:
-    """Embeddings of a suite."""
-
-    names: list
-    words: list
-    table: EmbeddingTable
-    x: np.ndarray
-    labels: np.ndarray
-    x_fit: np.ndarray
-    labels_fit: np.ndarray
-    ood: dict
-    near: tuple
-
-    def common(self):
-        return {"classes": self.names, "embedder": self.table, "corpus": self.words}
-
-    def halves(self, seed):
-        """ID = half of the classes, OOD = the images of the others."""
-        order = np.random.default_rng(1000 + seed).permutation(len(self.names))[
-            : len(self.names) // 2
-        ]
-        index = np.full(len(self.names), -1)
-        index[order] = np.arange(len(order))
-        own, fit = index[self.labels], index[self.labels_fit]
-        return replace(
-            self,
-            names=[self.names[i] for i in order],
-            x=self.x[own >= 0],
-            labels=own[own >= 0],
-            x_fit=self.x_fit[fit >= 0],
-            labels_fit=fit[fit >= 0],
-            ood={"other half": self.x[own < 0]},
-            near=("other half",),
-        )
-
-    def draw(self, per_class, seed):
-        """Embeddings and class indices of a few ID images of each class."""
-        rng = np.random.default_rng(seed)
-        rows = [
-            rng.permutation(np.flatnonzero(self.labels_fit == k))[:per_class]
-            for k in range(len(self.names))
-        ]
-        rows = np.concatenate(rows)
-        return self.x_fit[rows], self.labels_fit[rows]
-
-    def draw_any(self, n, seed):
-        """Embeddings and class indices of `n` ID images of any class."""
-        rows = np.random.default_rng(seed).choice(len(self.x_fit), n, replace=False)
-        return self.x_fit[rows], self.labels_fit[rows]
-
-
-def load(args) -> Data:
-    """Read the suite, or embed the glyphs."""
-    suite = load_embedding_suite(args.suite) if args.suite else load_glyphs(args.glyphs)
-    near = tuple(images.name for images in suite.ood if images.group == "near")
-    sets = [images for images in suite.ood if images.group != "sanity"]
-    if args.suite:
-        embed, table = np.asarray, suite.embedder
-    else:
-        encoder = CLIPEmbedder(suite.embedder).fit()
-        embed = encoder.encode_image
-        every = [*suite.class_names, *suite.corpus.names]
-        text = encoder.encode_text(every, suite.prompt or "{}")
-        table = EmbeddingTable(every, text, logit_scale=encoder.logit_scale_)
-    return Data(
-        suite.class_names, list(suite.corpus.names), table, embed(suite.id.images), suite.id.labels,
-        embed(suite.id_train.images), suite.id_train.labels,
-        {s.name: embed(s.images) for s in sets}, near,
-    )  # fmt: skip
-
-
-def auroc_fpr(id_scores, ood_scores):
-    """AUROC and FPR95 in per cent; scores higher = more ID."""
-    order = np.sort(id_scores)
-    below = np.searchsorted(order, ood_scores, side="left")
-    ties = np.searchsorted(order, ood_scores, side="right") - below
-    auroc = 1 - (below + 0.5 * ties).mean() / len(order)
-    return np.array([100 * auroc, 100 * np.mean(ood_scores >= np.quantile(id_scores, 0.05))])
-
-
-def scores_of(fitted, data, seed=0):
-    """Scores of ID and of each OOD set; a test-time method sees ID and a set as one stream."""
-    if getattr(fitted, "adaptation", "frozen") == "frozen":
-        own = fitted.score_samples(data.x)
-        return {name: (own, fitted.score_samples(x)) for name, x in data.ood.items()}
-    out = {}
-    for name, x in data.ood.items():
-        rows = np.concatenate([data.x, x])
-        order = np.random.default_rng(seed).permutation(len(rows))
-        score = np.empty(len(rows))
-        score[order] = fitted.score_samples(rows[order])
-        out[name] = score[: len(data.x)], score[len(data.x) :]
-    return out
-
-
-class KNN:
-    """Cosine to the nearest of the ID images drawn: the baseline that needs images only."""
-
-    def fit(self, X, y):
-        self.rows = X
-        return self
-
-    def score_samples(self, X):
-        return (X @ self.rows.T).max(axis=1)
+# ID images a class, and of any class: how many each variant is given.
+GIVEN = {"4 a class": 4, "32 in all": None}
+# Parameters of the detector, of its guess from names, or the weight of a class's mean image.
+ABLATIONS = {
+    "ENL": {},
+    "no prototypes": {"prototype_weight": 0.0},
+    "prototype weight 0.1": {"prototype_weight": 0.1},
+    "no margin": {"margin_weight": 0.0},
+    "no margin, prototype weight 0.1": {"margin_weight": 0.0, "prototype_weight": 0.1},
+    "margin weight 3": {"margin_weight": 3.0},
+    "T = 1 / scale": {"temperature": 0.01},
+    "prior slope 0": {"prior": {"slope": 0.0}},
+    "prior spread 0": {"prior": {"spread": 0.0}},
+    "prior strength 0.1": {"prior": {"strength": 0.1}},
+    "prior strength 4": {"prior": {"strength": 4.0}},
+    "trim 0.2": {"trim": 0.2},
+}
+WIDTHS = ((0.5, 0.035), (0.0, 0.035), (1.0, 0.035), (0.5, 0.0), (0.5, 0.07))
+TRIMS = {"as is": 0.0, "trim 0.2": 0.2, "trim 0.3": 0.3, "bad ones removed": 0.0}
+BAD = {
+    "ood-random": "OOD, random names",
+    "ood-nearest": "OOD, nearest names",
+    "id": "ID, random names",
+}
+SHARES = (0.05, 0.1, 0.2)
+PRIORS = (0.5, 1.0, "auto")
 
 
 class OtherPrior(ENLDetector):
@@ -145,250 +62,258 @@ class OtherPrior(ENLDetector):
         return replace(super()._prior(image_mean), **self.changed)
 
 
-def enl(cls=ENLDetector, *, prior=None, prototype_weight=None, **params):
-    """A maker of ENL detectors; `prior` and `prototype_weight` are for ablations."""
-
-    def make(data, image, index):
-        det = (cls if prior is None else with_prior(prior))(**data.common(), **params)
-        weight = enl_module._PROTOTYPE_WEIGHT if prototype_weight is None else prototype_weight
-        with patch.object(enl_module, "_PROTOTYPE_WEIGHT", weight):
-            return det.fit(image, np.asarray(data.names)[index])
-
-    return make
-
-
-def with_prior(changed):
-    """ENL with other numbers in its guess from names."""
-    return type("OtherPrior", (OtherPrior,), {"changed": changed})
+def fitted(task, X=None, index=None, *, prior=None, prototype_weight=None, **params):
+    """ENL on a task, with ID images if there are any."""
+    cls = ENLDetector
+    if prior:
+        cls = type("OtherPrior", (OtherPrior,), {"changed": prior})
+    weight = enl_module._PROTOTYPE_WEIGHT if prototype_weight is None else prototype_weight
+    fit = () if X is None else (X, np.asarray(task.names)[index])
+    with patch.object(enl_module, "_PROTOTYPE_WEIGHT", weight):
+        return task.detector(cls, **params).fit(*fit)
 
 
-def enl_names(data, image, index, *, cls=ENLDetector, **params):
-    return cls(**data.common(), image_mean=data.x_fit.mean(axis=0), **params).fit()
+def figures(detector, task):
+    """AUROC and FPR95 of each OOD set."""
+    own, of_sets = static_scores(detector, task)
+    return np.array([auroc_fpr(own, ood) for ood in of_sets.values()])
 
 
-METHODS = {
-    "max-cosine": lambda data, *_: MaxLogitDetector(data.names, embedder=data.table).fit(),
-    "MCM": lambda data, *_: MCMDetector(data.names, embedder=data.table).fit(),
-    "KNN, same images": lambda data, image, index: KNN().fit(image, index),
-    "NegLabel": lambda data, *_: NegLabelDetector(**data.common()).fit(),
-    "DNM": lambda data, *_: DebiasedNegMiningDetector(**data.common()).fit(),
-    "TANL (mixed stream)": lambda data, *_: TANLDetector(**data.common()).fit(),
-    "all labels, T": lambda data, *_: NegLabelDetector(
-        **data.common(), mining="none", n_groups=1
-    ).fit(),
-    "ENL, names, E = 1": lambda data, *_: ENLDetector(**data.common()).fit(),
-    "ENL, names, image_mean": enl_names,
-    "ENL": enl(),
-    "ENL, stream": enl(adaptation="transductive"),
-}
-FIXED = (
-    "max-cosine",
-    "MCM",
-    "NegLabel",
-    "DNM",
-    "all labels, T",
-    "ENL, names, E = 1",
-    "ENL, names, image_mean",
-)
-BASES = ("ENL", "ENL, names, image_mean", "ENL, stream")
-INTERVALS = ("NegLabel", "DNM", "TANL (mixed stream)", "max-cosine", "KNN, same images")
-ABLATIONS = {
-    "ENL": enl(),
-    "no prototypes": enl(prototype_weight=0.0),
-    "prototype weight 0.1": enl(prototype_weight=0.1),
-    "no margin": enl(margin_weight=0.0),
-    "no margin, prototype weight 0.1": enl(margin_weight=0.0, prototype_weight=0.1),
-    "margin weight 3": enl(margin_weight=3.0),
-    "T = 1 / scale": enl(temperature=0.01),
-    "prior slope 0": enl(prior={"slope": 0.0}),
-    "prior spread 0": enl(prior={"spread": 0.0}),
-    "n0 = 0.1": enl(prior={"strength": 0.1}),
-    "n0 = 4": enl(prior={"strength": 4.0}),
-    "trim 0.2": enl(trim=0.2),
-}
+# -- what is measured ------------------------------------------------------------------------------
 
 
-def summary(data, results):
-    """Rows for each set and the far mean: (AUROC, FPR95) arrays over draws."""
-    cells = {name: np.array([auroc_fpr(*draw[name]) for draw in results]) for name in results[0]}
-    far = [name for name in cells if name not in data.near]
-    if len(far) > 1:
-        cells["far mean"] = np.mean([cells[name] for name in far], axis=0)
-    if len(data.near) > 1:
-        cells["near mean"] = np.mean([cells[name] for name in data.near], axis=0)
+def ablation(source, variant, given, draw):
+    """One variant of ENL."""
+    task, few = load(source), GIVEN[given]
+    images = task.draw_any(32, draw) if few is None else task.draw(few, draw)
+    return {"values": figures(fitted(task, *images, **ABLATIONS[variant]), task)}
+
+
+def bad(source, name, kind, share, draw):
+    """FPR95 on the set that the bad ones among 4 ID images a class come from, by `TRIMS`."""
+    task, rng = load(source), np.random.default_rng(draw)
+    X, index = (rows.copy() for rows in task.draw(4, draw))
+    chosen = rng.choice(len(X), int(share * len(X)), replace=False)
+    is_bad = np.isin(np.arange(len(X)), chosen)
+    if kind != "ood-nearest":
+        index[is_bad] = rng.integers(len(task.names), size=is_bad.sum())
+    if kind != "id":
+        pool = task.ood[name]
+        X[is_bad] = pool[
+            rng.choice(len(pool), is_bad.sum(), replace=bool(is_bad.sum() > len(pool)))
+        ]
+    if kind == "ood-nearest":
+        index[is_bad] = (X[is_bad] @ task.table.encode_text(task.names).T).argmax(axis=1)
+
+    values = []
+    for setting, trim in TRIMS.items():
+        keep = ~is_bad if setting == "bad ones removed" else np.ones(len(X), dtype=bool)
+        detector = fitted(task, X[keep], index[keep], trim=trim)
+        pair = detector.score_samples(task.x), detector.score_samples(task.ood[name])
+        values.append(auroc_fpr(*pair)[1])
+    return {"values": np.array(values)}
+
+
+@lru_cache(maxsize=2)
+def narrowed(source, width):
+    """A task projected on the first principal directions of its texts and ID images."""
+    task = load(source)
+    if not width:
+        return task
+    names = [*task.names, *task.words]
+    text = task.table.encode_text(names)
+    _, _, axes = np.linalg.svd(np.concatenate([text, task.x_fit]), full_matrices=False)
+
+    def narrow(rows):
+        out = rows @ axes[:width].T
+        return (out / np.linalg.norm(out, axis=1, keepdims=True)).astype(np.float32)
+
+    return replace(
+        task,
+        table=EmbeddingTable(names, narrow(text), logit_scale=task.table.logit_scale_),
+        x=narrow(task.x),
+        x_fit=narrow(task.x_fit),
+        ood={name: narrow(rows) for name, rows in task.ood.items()},
+    )
+
+
+def width(source, numbers, slope, spread, given, draw):
+    """ENL with another guess from names, without images (their mean given) or with 32 of them."""
+    task, prior = narrowed(source, numbers), {"slope": slope, "spread": spread}
+    if given == "32 in all":
+        detector = fitted(task, *task.draw_any(32, draw), prior=prior)
+    else:
+        detector = fitted(task, prior=prior, image_mean=task.x_fit.mean(axis=0))
+    return {"values": figures(detector, task)}
+
+
+def mean(source, kind):
+    """ENL with names only and a mean of images: none, of ID images, or of those to be scored."""
+    task = load(source)
+    if kind != "images to be scored":
+        given = task.x_fit.mean(axis=0) if kind == "ID images" else None
+        return {"values": figures(fitted(task, image_mean=given), task)}
+
+    values = []
+    for name, rows in task.ood.items():
+        given = np.concatenate([task.x, rows]).mean(axis=0)
+        own = replace(task, ood={name: rows})
+        values.append(figures(fitted(task, image_mean=given), own)[0])
+    return {"values": np.array(values)}
+
+
+def prior(source, mining, value):
+    """DNM with another prior, and the prior in use."""
+    task = load(source)
+    detector = task.detector(DebiasedNegMiningDetector, mining=mining, negative_prior=value).fit()
+    used = np.array(detector.effective_negative_prior_)
+    return {"values": figures(detector, task), "used": used}
+
+
+# -- units and tables ------------------------------------------------------------------------------
+
+
+def ablation_units(source, draws):
+    """Every variant, on every draw."""
+    units = []
+    for given in GIVEN:
+        for variant in ABLATIONS:
+            units += [(source, variant, given, draw) for draw in range(draws)]
+    return units
+
+
+def bad_units(source, draws):
+    """Every set, kind and share; share 0 is the same for every kind."""
+    units = []
+    for name in load(source).ood:
+        for kind, share in [("id", 0.0), *((kind, share) for kind in BAD for share in SHARES)]:
+            units += [(source, name, kind, share, draw) for draw in range(draws)]
+    return units
+
+
+def width_units(source, draws, numbers=0):
+    """Every slope and spread, without images and with some."""
+    units = []
+    for slope, spread in WIDTHS:
+        units.append((source, numbers, slope, spread, "image mean", 0))
+        units += [(source, numbers, slope, spread, "32 in all", draw) for draw in range(draws)]
+    return units
+
+
+def mean_units(source, draws):
+    """Nothing is random."""
+    return [(source, kind) for kind in ("none", "ID images", "images to be scored")]
+
+
+def prior_units(source, draws):
+    """Two kinds of mining; nothing is random."""
+    return [(source, mining, value) for mining in ("density", "percentile") for value in PRIORS]
+
+
+def spread_of(values):
+    """Mean +- sd over draws."""
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} +- {np.std(values, ddof=1):.1f}"
+
+
+def by_group(draws, source):
+    """AUROC / FPR95 of the far and the near sets."""
+    task, cells = load(source), []
+    for columns in group_columns(list(task.ood), task.near).values():
+        values = np.array([own[columns].mean(axis=0) for own in draws])
+        cells.append(f"{spread_of(values[:, 0])} / {spread_of(values[:, 1])}")
     return cells
 
 
-def show(title, rows):
-    """Print a Markdown table of AUROC/FPR95, mean +- sd over draws."""
-    columns = list(next(iter(rows.values())))
-    if len(columns) > 6:
-        columns = [name for name in columns if name.endswith("mean")]
-    print(f"\n{title}\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for name, cells in rows.items():
-        text = []
-        for column in columns:
-            (a, f), (sa, sf) = (
-                cells[column].mean(axis=0),
-                cells[column].std(axis=0, ddof=len(cells[column]) > 1),
-            )
-            text.append(
-                f"{a:.1f}/{f:.1f}" if sf == 0 else f"{a:.1f} +- {sa:.1f} / {f:.1f} +- {sf:.1f}"
-            )
-        print(f"| {name} | {' | '.join(text)} |", flush=True)
+def pooled(found, source, start):
+    """Values of the draws, by what the unit says beside source and draw."""
+    rows = {}
+    for unit, result in found.items():
+        if unit[0] == source:
+            rows.setdefault(unit[start:-1], []).append(result["values"])
+    return rows
 
 
-def replicates(draws, repeats=300, seed=0):
-    """AUROC and FPR95 on resampled test images, (1 + repeats, draws, sets, 2); first on all images.
-
-    Equal seeds give equal images, so that differences of methods are paired.
-    """
-    rng, sets = np.random.default_rng(seed), list(draws[0])
-    out = np.empty((1 + repeats, len(draws), len(sets), 2))
-    n_id, n_ood = len(draws[0][sets[0]][0]), [len(draws[0][name][1]) for name in sets]
-    for repeat in range(1 + repeats):
-        i = rng.integers(n_id, size=n_id) if repeat else np.arange(n_id)
-        for column, name in enumerate(sets):
-            o = (
-                rng.integers(n_ood[column], size=n_ood[column])
-                if repeat
-                else np.arange(n_ood[column])
-            )
-            for row, draw in enumerate(draws):
-                out[repeat, row, column] = auroc_fpr(draw[name][0][i], draw[name][1][o])
-    return out
+def show_ablation(found, source):
+    """A row per variant, columns per number of images and group."""
+    task, rows = load(source), {}
+    groups = list(group_columns(list(task.ood), task.near))
+    for (variant, _), draws in pooled(found, source, 1).items():
+        rows.setdefault(variant, [variant]).extend(by_group(draws, source))
+    header = ["variant", *(f"{group}, {given}" for given in GIVEN for group in groups)]
+    print(rst_table(header, list(rows.values())))
 
 
-def show_intervals(results, data, repeats=300):
-    """Print ENL minus the others, mean over draws, with 95 % intervals of a two-level bootstrap.
-
-    Each repeat draws test images with replacement, the same for both methods and all draws of ID
-    images, and then the draws themselves with replacement. So an interval holds the chance of the
-    test images and, as far as so few draws can show it, that of the ID images given to `fit` and of
-    the order of a stream. It is the interval of the *mean* over draws; a single draw varies more.
-    """
-    sets = list(data.ood)
-    groups = {name: [column] for column, name in enumerate(sets)}
-    for kind, wanted in (("far mean", False), ("near mean", True)):
-        columns = [column for column, name in enumerate(sets) if (name in data.near) == wanted]
-        if len(columns) > 1:
-            groups[kind] = columns
-    if len(groups) > 6:
-        groups = {name: columns for name, columns in groups.items() if name.endswith("mean")}
-    n_draws = max(len(draws) for draws in results.values())
-    chosen = (
-        np.random.default_rng(1).multinomial(
-            n_draws, np.full(n_draws, 1 / n_draws), size=1 + repeats
-        )
-        / n_draws
-    )
-    chosen[0] = 1 / n_draws
-    values = {name: replicates(results[name], repeats) for name in (*BASES, *INTERVALS)}
-    for base in BASES:
-        print(
-            f"\n{base} minus method, mean [95 % interval] of AUROC and of FPR95\n| | "
-            f"{' | '.join(groups)} |"
-        )
-        print("|---|" + "---|" * len(groups))
-        for other in INTERVALS:
-            gap, text = values[base] - values[other], []
-            pooled = np.einsum(
-                "rd,rdsm->rsm", chosen, np.broadcast_to(gap, (1 + repeats, n_draws, *gap.shape[2:]))
-            )
-            for columns in groups.values():
-                whole = pooled[:, columns].mean(axis=1)
-                ends = np.quantile(whole[1:], [0.025, 0.975], axis=0)
-                text.append(
-                    " / ".join(
-                        f"{m:+.1f} [{a:+.1f}, {b:+.1f}]"
-                        for m, a, b in zip(whole[0], *ends, strict=True)
-                    )
-                )
-            print(f"| {other} | {' | '.join(text)} |", flush=True)
+def show_bad(found, source):
+    """A row per set, kind and share."""
+    rows = []
+    for (name, kind, share), draws in pooled(found, source, 1).items():
+        values = np.array(draws)
+        cells = [spread_of(values[:, column]) for column in range(len(TRIMS))]
+        what = BAD[kind] if share else "none"
+        rows.append([name, what, f"{100 * share:.0f} %", *cells])
+    print(rst_table(["set", "bad images", "share", *TRIMS], rows))
 
 
-def table(title, makers, data, args, halves=False):
-    """Run methods over draws and print; return the scores of each draw."""
-    rows, kept = {}, {}
-    for name, make in makers.items():
-        results = []
-        for seed in range(args.draws if halves or name not in FIXED else 1):
-            own = data.halves(seed) if halves else data
-            images = (
-                own.draw_any(args.total, seed) if args.total else own.draw(args.per_class, seed)
-            )
-            results.append(scores_of(make(own, *images), own, seed))
-        rows[name], kept[name] = summary(own, results), results
-    show(title, rows)
-    return kept
+def show_width(found, source):
+    """A row per setting."""
+    rows = []
+    for (numbers, slope, spread, given), draws in pooled(found, source, 1).items():
+        cells = by_group(draws, source)
+        rows.append([given, str(slope), str(spread), str(numbers or "all"), *cells])
+    rows.sort(key=lambda row: row[0] != "image mean")
+    groups = group_columns(list(load(source).ood), load(source).near)
+    print(rst_table(["ID images", "slope", "spread", "numbers", *groups], rows))
 
 
-def contaminated(data, name, names, share, args, seed):
-    """ID images of which a share is bad; their classes; which are bad.
-
-    Bad ones are images of the OOD set `name` under random names or under that which is nearest, or
-    ("ID") ID images under random names.
-    """
-    rng = np.random.default_rng(seed)
-    image, index = (a.copy() for a in data.draw(args.per_class, seed))
-    bad = np.isin(
-        np.arange(len(image)), rng.choice(len(image), int(share * len(image)), replace=False)
-    )
-    if names == "ID":
-        index[bad] = rng.integers(len(data.names), size=bad.sum())
-    else:
-        pool = data.ood[name]
-        image[bad] = pool[rng.choice(len(pool), bad.sum(), replace=bool(bad.sum() > len(pool)))]
-    if names == "nearest":
-        index[bad] = (image[bad] @ data.table.encode_text(data.names).T).argmax(axis=1)
-    return image, index, bad
+def show_mean(found, source):
+    """A row per mean."""
+    rows = []
+    for (own, kind), result in found.items():
+        if own == source:
+            rows.append([kind, *(f"{auroc:.1f} / {fpr:.1f}" for auroc, fpr in result["values"])])
+    print(rst_table(["image_mean of", *load(source).ood], rows))
 
 
-def contamination(data, args):
-    """FPR95 of ENL where some of its ID images are bad."""
-    settings = {"as is": 0.0, "trim 0.2": 0.2, "trim 0.3": 0.3, "bad ones removed": 0.0}
-    cases = [(kind, share) for kind in ("random", "nearest", "ID") for share in (0.05, 0.1, 0.2)]
-    print(f"\nFPR95 where ID images are bad\n| set | names | share | {' | '.join(settings)} |")
-    print("|---|---|---|" + "---|" * len(settings))
-    for name, x in data.ood.items():
-        for kind, share in [("clean", 0.0), *cases]:
-            cells = {setting: [] for setting in settings}
-            for seed in range(args.draws):
-                image, index, bad = contaminated(data, name, kind, share, args, seed)
-                for setting, trim in settings.items():
-                    keep = ~bad if setting == "bad ones removed" else np.ones(len(bad), dtype=bool)
-                    det = enl(trim=trim)(data, image[keep], index[keep])
-                    cells[setting].append(
-                        auroc_fpr(det.score_samples(data.x), det.score_samples(x))[1]
-                    )
-            text = " | ".join(
-                f"{np.mean(v):.1f} +- {np.std(v, ddof=len(v) > 1):.1f}" for v in cells.values()
-            )
-            print(f"| {name} | {kind} | {share} | {text} |", flush=True)
+def show_prior(found, source):
+    """A row per mining and set."""
+    rows, of_mining = [], {}
+    for (own, mining, value), result in found.items():
+        if own == source:
+            of_mining.setdefault(mining, {})[value] = result
+    for mining, results in of_mining.items():
+        for column, name in enumerate(load(source).ood):
+            cells = []
+            for value, result in results.items():
+                auroc, fpr = result["values"][column]
+                used = f" ({float(result['used']):.3f})" if value == "auto" else ""
+                cells.append(f"{auroc:.1f} / {fpr:.1f}{used}")
+            rows.append([mining, name, *cells])
+    print(rst_table(["mining", "set", *(str(value) for value in PRIORS)], rows))
+
+
+PARTS = {
+    "ablation": (ablation, ablation_units, show_ablation),
+    "bad": (bad, bad_units, show_bad),
+    "width": (width, width_units, show_width),
+    "mean": (mean, mean_units, show_mean),
+    "prior": (prior, prior_units, show_prior),
+}
 
 
 def main() -> None:
     """Print the tables asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--suite", help="folder of an embedding suite")
-    parser.add_argument("--glyphs", choices=["letters", "symbols"], default="letters")
-    parts = ["methods", "halves", "ablation", "bad"]
-    parser.add_argument("--part", default="methods", choices=parts)
-    parser.add_argument("--per-class", type=int, default=4)
-    parser.add_argument("--total", type=int, help="instead, ID images in all, of any class")
-    parser.add_argument("--draws", type=int, default=3)
-    args = parser.parse_args()
-    warnings.simplefilter("ignore", UserWarning)
-    data = load(args)
-    if args.part == "methods":
-        results = table(f"Methods, {args.draws} draws of ID images", METHODS, data, args)
-        show_intervals(results, data)
-    elif args.part == "halves":
-        table(f"Half of the classes as ID, {args.draws} splits", METHODS, data, args, halves=True)
-    elif args.part == "ablation":
-        table(f"Ablation, {args.draws} draws of ID images", ABLATIONS, data, args)
-    else:
-        contamination(data, args)
+    parser = arguments(__doc__)
+    parser.add_argument("--part", default="ablation", choices=list(PARTS))
+    parser.add_argument("--width", type=int, default=0, help="Project on so many numbers.")
+    given = parser.parse_args()
+    measure, units_of, show = PARTS[given.part]
+    options = {"numbers": given.width} if given.width else {}
+    for source in [*given.suite, *given.pictures]:
+        units = units_of(source, given.draws, **options)
+        found = run_units(measure, units, given.keep, given.jobs)
+        print(f"\n{load(source).name}, {given.part}, {given.draws} draws\n")
+        show(found, source)
 
 
 if __name__ == "__main__":

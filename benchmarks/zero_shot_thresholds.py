@@ -1,125 +1,181 @@
-"""What ``predict`` flags right after ``fit(names)``: percentages of ID and of far OOD images.
+"""What ``predict`` flags right after ``fit(names)``, by number of classes K, and FPR95 there.
 
-For each suite and each number K of classes, a few draws of K classes: ID are the test images of
-these classes, the corpus is the suite's own, far OOD are its far sets. One line per K, mean over
-draws; "a/b" = percentage of ID flagged / of far OOD flagged. Test-time methods see ID and one far
-set as one mixed stream in "stream", else each image alone. (CSP is NegLabel
-here: no adjectives to join.)
+For each suite and K, some draws of K classes: ID are their test images, the corpus is the suite's
+own, far OOD are its far sets, near OOD images of the other classes. Test-time methods see ID and
+one OOD set as one mixed stream in "stream", else each image alone.
 
-    python -m benchmarks.zero_shot_thresholds --suite FOLDER --suite FOLDER
+    python -m benchmarks.zero_shot_thresholds --suite FOLDER --suite FOLDER --jobs 16 --keep FOLDER
 """
 
-import argparse
-import warnings
-import zlib
+from __future__ import annotations
 
 import numpy as np
 
-from dnm_sklearn import (
-    AdaNegDetector,
-    DebiasedNegMiningDetector,
-    EnergyDetector,
-    MaxLogitDetector,
-    MCMDetector,
-    NegLabelDetector,
-    TANLDetector,
-    UnknownImageDetector,
-)
-from dnm_sklearn.datasets import load_embedding_suite
-from dnm_sklearn.exceptions import UncalibratedThresholdWarning
+from benchmarks._tasks import arguments, auroc_fpr, load, rst_table, run_units, scores_in_order
+from benchmarks.detector_tables import adapts, detectors, needs_images
+from dnm_sklearn import UnknownImageDetector
 
-SIZES = (5, 10, 20, 50, 100, 200, 500)
 # The more classes, the less one draw of them differs from another.
-DRAWS = {5: 6, 10: 4, 20: 3, 50: 2}
-
-METHODS = {
-    "default": (UnknownImageDetector, {}),
-    "MCM": (MCMDetector, {}),
-    "MaxLogit": (MaxLogitDetector, {}),
-    "Energy": (EnergyDetector, {}),
-    "NegLabel": (NegLabelDetector, {}),
-    "DNM": (DebiasedNegMiningDetector, {}),
-    "TANL": (TANLDetector, {"adaptation": "frozen"}),
-    "TANL stream": (TANLDetector, {}),
-    "AdaNeg": (AdaNegDetector, {"adaptation": "frozen"}),
-    "AdaNeg stream": (AdaNegDetector, {}),
-}
+DRAWS = {5: 24, 10: 16, 20: 12, 50: 8, 100: 6, 200: 4, 500: 3, 1000: 1}
+# At these places the scores of ID and of each OOD set are kept, for rules to be fitted on.
+GRID = np.linspace(0, 1, 401)
 
 
-def tasks(suite, sizes, seed=0):
-    """Yield K, class names and ID rows of each draw, last all classes."""
-    labels = suite.id.labels
-    for size in sizes:
-        if size >= len(suite.class_names):
-            break
-        for draw in range(DRAWS.get(size, 1)):
-            rng = np.random.default_rng([seed, size, draw, zlib.crc32(suite.name.encode())])
-            chosen = np.sort(rng.choice(len(suite.class_names), size=size, replace=False))
-            names = [suite.class_names[k] for k in chosen]
-            yield size, names, suite.id.images[np.isin(labels, chosen)]
-    yield len(suite.class_names), suite.class_names, suite.id.images
+def methods():
+    """Name, class and parameters of each."""
+    found = {"default": (UnknownImageDetector, {})}
+    for cls in detectors().values():
+        if cls.info.name == "ENL" or needs_images(cls):
+            continue
+        found[cls.info.name] = (cls, {"adaptation": "frozen"})
+        if adapts(cls):
+            found[f"{cls.info.name} stream"] = (cls, {"adaptation": "transductive"})
+    return found
 
 
-def flagged(detector, id_rows, far_sets):
-    """Percentages of ID and of far OOD images that a fitted detector flags."""
-    stream = getattr(detector, "adaptation", "frozen") == "transductive"
-    if not stream:
-        ood = [detector.predict(rows).mean() for rows in far_sets]
-        return 100 * detector.predict(id_rows).mean(), 100 * np.mean(ood)
-
-    of_id, of_ood = [], []
-    for rows in far_sets:
-        both = np.concatenate([id_rows, rows])
-        order = np.random.default_rng(0).permutation(len(both))
-        labels = np.empty(len(both))
-        labels[order] = detector.predict(both[order])
-        of_id.append(labels[: len(id_rows)].mean())
-        of_ood.append(labels[len(id_rows) :].mean())
-    return 100 * np.mean(of_id), 100 * np.mean(of_ood)
+def zero_point(detector) -> float:
+    """What a detector's rule adds its constants to, beside what depends on K."""
+    name = detector.info.name
+    if name == "MCM":
+        return np.log(len(detector.class_names_))
+    if name == "TANL":
+        return np.log(detector.n_activated_ / 1000)
+    if hasattr(detector, "n_groups_"):
+        group_size = len(detector.negative_labels_) // detector.n_groups_
+        return np.log(group_size / getattr(detector, "id_scale_", 1.0))
+    return 0.0
 
 
-def measure(suite, methods, sizes):
-    """Percentages per K and method, mean over draws: {K: {method: (ID, far OOD)}}."""
-    far_sets = [ood.images for ood in suite.ood if ood.group == "far"]
-    found = {}
-    for size, names, id_rows in tasks(suite, sizes):
-        own = found.setdefault(size, {})
-        for method in methods:
-            cls, params = METHODS[method]
-            known = cls().get_params(deep=False)
-            extra = {"corpus": suite.corpus} if "corpus" in known else {}
-            detector = cls(names, embedder=suite.embedder, **extra, **params).fit()
-            own.setdefault(method, []).append(flagged(detector, id_rows, far_sets))
+def measure(source, size, draw):
+    """Of each method and set: threshold, flagged, AUROC and FPR95, quantiles of scores."""
+    task = load(source).of_size(size, draw)
+    rows, zero_points = [], []
+    for cls, params in methods().values():
+        detector = task.detector(cls, **params).fit()
+        zero_points.append(zero_point(detector))
+        pairs = scores_in_order(detector, task, "shuffled", draw)
+        for own, ood in pairs.values():
+            flagged = [100 * np.mean(-scores > detector.threshold_) for scores in (own, ood)]
+            quantiles = [np.quantile(-scores, GRID) for scores in (own, ood)]
+            figures = [detector.threshold_, *flagged, *auroc_fpr(own, ood)]
+            rows.append(np.concatenate([figures, *quantiles]))
+    values = np.reshape(rows, (len(methods()), len(task.ood), -1))
+
+    # What a rule may know of the names, beside K.
+    class_text = task.table.encode_text(task.names)
+    mean = class_text.mean(axis=0, dtype=float)
     return {
-        size: {method: np.mean(pairs, axis=0) for method, pairs in own.items()}
-        for size, own in found.items()
+        "methods": np.array(list(methods())),
+        "sets": np.array(list(task.ood)),
+        "near": np.array([name in task.near for name in task.ood]),
+        "values": values.astype(np.float32),
+        "zero_points": np.array(zero_points),
+        "facts": np.array([len(task.names), mean @ mean]),
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--suite", action="append", required=True, help="An embedding suite.")
-    parser.add_argument("--method", action="append", choices=list(METHODS))
-    parser.add_argument("--classes", type=int, action="append", help="Numbers of classes.")
-    given = parser.parse_args()
-    methods = given.method or list(METHODS)
+def units_of(source, n_classes):
+    """Draws of each number of classes up to all."""
+    sizes = [size for size in DRAWS if size < n_classes] + [n_classes]
+    units = []
+    for size in sizes:
+        n_draws = 1 if size == n_classes else DRAWS[size]
+        units += [(source, size, draw) for draw in range(n_draws)]
+    return units
 
-    # What is measured here is what the warning says.
-    warnings.simplefilter("ignore", UncalibratedThresholdWarning)
-    warnings.simplefilter("ignore", UserWarning)
 
-    print(f"{'':>12} {'K':>4}  " + " ".join(f"{method:>13}" for method in methods))
-    for path in given.suite:
-        suite = load_embedding_suite(path)
-        found = measure(suite, methods, given.classes or SIZES)
-        for size, own in found.items():
-            cells = [f"{own[method][0]:.1f}/{own[method][1]:.0f}" for method in methods]
-            print(f"{suite.name:>12} {size:>4}  " + " ".join(f"{cell:>13}" for cell in cells))
+def by_size(found, source):
+    """Results of a suite by K: lists over draws."""
+    sizes = {}
+    for (own, size, _), result in found.items():
+        if own == source:
+            sizes.setdefault(size, []).append(result)
+    return sizes
 
-        # Every K counts alike, as in the mean of the rules' own figures.
-        means = [np.mean([own[method] for own in found.values()], axis=0) for method in methods]
-        cells = [f"{id_part:.1f}/{ood_part:.0f}" for id_part, ood_part in means]
-        print(f"{suite.name:>12} mean  " + " ".join(f"{cell:>13}" for cell in cells), flush=True)
+
+def figures(result, columns, *, near=False):
+    """Figures of each method, mean over the sets of a kind."""
+    chosen = result["near"] if near else ~result["near"]
+    return result["values"][:, chosen][:, :, columns].mean(axis=1)
+
+
+def table(found, sources, cell, *, mean):
+    """A line per suite and K; `cell` makes the text of a method from a K's draws."""
+    names, rows = list(methods()), []
+    for source in sources:
+        sizes = by_size(found, source)
+        for size, draws in sizes.items():
+            cells = [cell(draws, method) for method in range(len(names))]
+            rows.append([load(source).name, str(size), *cells])
+        if mean:
+            # Every K counts alike.
+            cells = []
+            for method in range(len(names)):
+                parts = [flagged_parts(draws, method).mean(axis=0) for draws in sizes.values()]
+                cells.append("/".join(f"{value:.1f}" for value in np.mean(parts, axis=0)))
+            rows.append([load(source).name, "mean", *cells])
+    return rst_table(["suite", "K", *names], rows)
+
+
+def flagged_parts(draws, method):
+    """Percentages of ID and of far OOD flagged, (draws, 2)."""
+    return np.array([figures(result, [1, 2])[method] for result in draws])
+
+
+def flagged(draws, method):
+    """Percentages flagged of ID (and sd over draws) and of far OOD."""
+    parts = flagged_parts(draws, method)
+    mean = parts.mean(axis=0)
+    spread = f" +- {parts[:, 0].std(ddof=1):.1f}" if len(parts) > 1 else ""
+    return f"{mean[0]:.1f}{spread} / {mean[1]:.0f}"
+
+
+def fpr(draws, method):
+    """FPR95 far / near."""
+    far = np.mean([figures(result, [4])[method, 0] for result in draws])
+    if not draws[0]["near"].any():
+        return f"{far:.1f}"
+    near = np.mean([figures(result, [4], near=True)[method, 0] for result in draws])
+    return f"{far:.1f} / {near:.1f}"
+
+
+def caught(found, sources):
+    """Of far sets with AUROC of 95 or more: how many, the least and the mean percentage flagged."""
+    names, rows = list(methods()), []
+    for method, name in enumerate(names):
+        cells = [name]
+        for source in sources:
+            shares, misses = [], 0
+            for draws in by_size(found, source).values():
+                for result in draws:
+                    own = result["values"][method][~result["near"]]
+                    parts = own[own[:, 3] >= 95, 2]
+                    shares += parts.tolist()
+                    misses += int((parts < 60).sum())
+            text = "none" if not shares else f"{np.mean(shares):.0f} ({min(shares):.0f})"
+            cells += [text, f"{misses} of {len(shares)}"]
+        rows.append(cells)
+    header = ["method"]
+    for source in sources:
+        header += [load(source).name, "below 60 %"]
+    return rst_table(header, rows)
+
+
+def main() -> None:
+    """Print the tables."""
+    given = arguments(__doc__).parse_args()
+    units = []
+    sources = [*given.suite, *given.pictures]
+    for source in sources:
+        units += units_of(source, len(load(source).names))
+    found = run_units(measure, units, given.keep, given.jobs)
+
+    print("Percentage of ID images flagged, mean +- sd over draws / of far OOD images\n")
+    print(table(found, sources, flagged, mean=True))
+    print("\nOf far sets with AUROC >= 95: mean (least) percentage flagged\n")
+    print(caught(found, sources))
+    print("\nFPR95 far / near\n")
+    print(table(found, sources, fpr, mean=False))
 
 
 if __name__ == "__main__":

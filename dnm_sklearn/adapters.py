@@ -66,8 +66,9 @@ class _Adapter(BaseEstimator):
     def calibrate(
         self,
         X_id: Any,
-        id_tpr: float = 0.95,
+        id_tpr: float | None = None,
         *,
+        false_alarm_rate: float | None = None,
         by_class: Literal["shrunk", "strict"] | None = None,
     ) -> Self:
         """Set the detector's threshold from ID images.
@@ -76,8 +77,11 @@ class _Adapter(BaseEstimator):
         ----------
         X_id : images or array-like of shape (n, D)
             ID images used for nothing else.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep, in (0, 1).
+        id_tpr : float or None, default=None
+            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
+            another.
+        false_alarm_rate : float or None, default=None
+            Proportion of ID images that may be flagged, instead of `id_tpr`.
         by_class : {"shrunk", "strict"} or None, default=None
             P-values by predicted class; see the detector.
 
@@ -86,7 +90,7 @@ class _Adapter(BaseEstimator):
         self : object
         """
         check_is_fitted(self, "detector_")
-        self.detector_.calibrate(X_id, id_tpr, by_class=by_class)
+        self.detector_.calibrate(X_id, id_tpr, false_alarm_rate=false_alarm_rate, by_class=by_class)
         return self
 
 
@@ -147,6 +151,7 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
                 'that scoring="roc_auc" and its like come out the wrong way round: pass y = '
                 "np.where(is_ood, -1, 1), or use dnm_sklearn.metrics.auroc_scorer."
             )
+        # Set once it is whole: a fit that fails leaves an earlier one.
         self.detector_ = clone(self.detector).fit(X, labels)
         self._copy_width()
         return self
@@ -272,17 +277,18 @@ class OODClassifier(ClassifierMixin, _Adapter):
             )
 
         labels = self._labels(y)
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) < 2:
+        classes = np.unique(labels)
+        if len(classes) < 2:
             raise ValueError(
                 "OODClassifier needs ID and OOD rows, and y holds only one class: "
-                f"{self.classes_.tolist()}. A detector alone needs no OOD rows."
+                f"{classes.tolist()}. A detector alone needs no OOD rows."
             )
-
-        self.ood_class_ = self._ood_class()
+        ood_class = self._ood_class(classes)
 
         # As bool the detector reads it whatever the two values are.
-        self.detector_ = clone(self.detector).fit(X, labels == self.ood_class_)
+        detector = clone(self.detector).fit(X, labels == ood_class)
+        # Set once all is there: a fit that fails leaves an earlier one.
+        self.detector_, self.classes_, self.ood_class_ = detector, classes, ood_class
         self._copy_width()
 
         return self
@@ -307,28 +313,27 @@ class OODClassifier(ClassifierMixin, _Adapter):
 
         return labels
 
-    def _ood_class(self) -> Any:
+    def _ood_class(self, classes: np.ndarray) -> Any:
         """Which of the two classes means OOD."""
         if self.ood_class is not None:
-            if self.ood_class not in self.classes_:
+            if self.ood_class not in classes:
                 raise ValueError(
-                    f"ood_class={self.ood_class!r} is not in y, which holds "
-                    f"{self.classes_.tolist()}."
+                    f"ood_class={self.ood_class!r} is not in y, which holds {classes.tolist()}."
                 )
             return self.ood_class
 
         marker = self._ood_label()
-        if is_string_sequence(self.classes_) and marker in self.classes_:
+        if is_string_sequence(classes) and marker in classes:
             return marker
 
-        if self.classes_.dtype.kind in "iuf" and self.classes_.tolist() == [-1, 1]:
+        if classes.dtype.kind in "iuf" and classes.tolist() == [-1, 1]:
             warn(
                 "y holds -1 and +1; the greater one, +1, is taken for OOD, as scikit-learn does "
                 "with classifiers. In the coding of scikit-learn's outlier detectors -1 is the "
                 "outlier: then pass ood_class=-1.",
             )
 
-        return self.classes_[1]
+        return classes[1]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of ``classes_[1]``, 0 at the threshold.

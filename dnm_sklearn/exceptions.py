@@ -14,7 +14,9 @@ __all__ = [
     "EmbeddingNormWarning",
     "FileContentError",
     "InvalidNamesError",
+    "PartitionError",
     "RandomWeightsWarning",
+    "SmallBatchWarning",
     "SuiteError",
     "TokenizerUnavailableError",
     "TruncatedPromptWarning",
@@ -91,6 +93,10 @@ class CalibrationWarning(UserWarning):
     """A decision whose calibrated error rate is not guaranteed."""
 
 
+class SmallBatchWarning(UserWarning):
+    """A test-time method scored fewer images together than its `batch_size`; said once per fit."""
+
+
 class UncalibratedThresholdWarning(UserWarning):
     """Decisions by a rule of thumb: no image has set the threshold; said once per fit."""
 
@@ -112,3 +118,10 @@ class DefinitionError(FileContentError):
 
 class SuiteError(FileContentError):
     """A suite on disk, or to be written, is not valid; the message names the file and the fix."""
+
+
+# Jobs over many machines
+
+
+class PartitionError(RuntimeError):
+    """Partitions of a distributed job failed; the others are done and kept."""

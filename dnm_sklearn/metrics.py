@@ -374,7 +374,7 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     """Scores of the rows, higher = more OOD, and which rows are OOD."""
     # scikit-learn's outlier detectors score inliers higher, and so does an OODClassifier whose
     # first class is OOD.
-    inverted = is_outlier_detector(estimator)
+    inverted = is_outlier_detector(estimator) and not _is_pyod(estimator)
     ood_class = _ood_class(estimator)
     if ood_class is not None:
         inverted = estimator.classes_[0] == ood_class
@@ -401,6 +401,25 @@ def _ood_class(estimator: Any) -> Any:
             return estimator.ood_class_
         estimator = _inner(estimator)
     return None
+
+
+def _is_pyod(estimator: Any) -> bool:
+    """Whether PyOD's detectors, which score outliers higher, score here: alone or as a last step.
+
+    They carry scikit-learn's tag of outlier detectors all the same.
+    """
+    from pyod.models.base import BaseDetector
+
+    # Not through an adapter of ours: it turns the sign of the detector inside.
+    while not isinstance(estimator, BaseDetector):
+        steps = getattr(estimator, "steps", None)
+        if steps:
+            estimator = steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            return False
+    return True
 
 
 def _in_classes(y: Any, classes: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.forwarding import available_if_detector_has
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.y_column import read_y
@@ -143,13 +144,14 @@ class OODPipeline(ForwardedMethods, Pipeline):
         self : object
         """
         self._link()
-        if self._names_only(X, y):
-            # Names are no images: nothing goes through the steps in between.
-            self.steps[0][1].fit()
-            self.steps[-1][1].fit(X, y)
-            return self
-
-        return super().fit(X, y, **params)
+        # A fit that fails leaves what an earlier one has made, in each step.
+        with all_or_nothing(self, *(step for _, step in self.steps if hasattr(step, "fit"))):
+            if self._names_only(X, y):
+                # Names are no images: nothing goes through the steps in between.
+                self.steps[0][1].fit()
+                self.steps[-1][1].fit(X, y)
+                return self
+            return super().fit(X, y, **params)
 
     def _names_only(self, X: Any, y: Any) -> bool:
         """Whether `fit` is given class names and no images (the names rule of the detectors)."""

@@ -1,12 +1,16 @@
 """Sphinx configuration; needs only the ``docs`` extra and no network."""
 
 import csv
-import re
+import os
 import sys
 from pathlib import Path
 
+from sphinx.util import logging
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+# The examples of the gallery run offline, whatever is installed beside them.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import dnm_sklearn  # noqa: E402
 from dnm_sklearn.detectors import all_detectors  # noqa: E402
@@ -15,10 +19,21 @@ project = "dnm_sklearn"
 author = "The dnm_sklearn developers"
 version = release = dnm_sklearn.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "mathml",
+]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "generated/*.csv"]
 nitpicky = False
+html_math_renderer = "mathml"
+# The Markdown files of the repository link to each other by path, which leads nowhere here.
+suppress_warnings = ["myst.xref_missing"]
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -26,13 +41,36 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    # Every file is run.
+    "filename_pattern": "/",
+    "within_subsection_order": "gallery_order.FirstStepsFirst",
+    "capture_repr": ("_repr_html_",),
+    "image_scrapers": ("matplotlib",),
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+}
 html_theme = "pydata_sphinx_theme"
 html_title = "dnm_sklearn"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "navbar_align": "left",
+    "navbar_persistent": ["search-button"],
     "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
 }
+html_sidebars = {"index": [], "cite": []}
+copyright = f"The dnm_sklearn developers. Version {release}"
 html_show_sourcelink = False
 
 
@@ -54,19 +92,17 @@ def write_detector_table(app):
             )
 
 
-def markdown_to_rst(app, relative_path, parent_docname, content):
-    """Turn the changelog's Markdown (headings, lists, code spans) into reStructuredText."""
-    if Path(relative_path).suffix != ".md":
+def check_pictures(app, exception):
+    """Warn of a page of the gallery that shows no picture."""
+    if exception is not None:
         return
-    text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", content[0])
-    text = re.sub(r"\[([^]]+)\]\(([^)]+)\)", r"`\1 <\2>`__", text)
-    for level, mark in ((3, "^"), (2, "-"), (1, "=")):
-        heading = re.compile(rf"^#{{{level}}} (.+)$", flags=re.MULTILINE)
-        text = heading.sub(lambda found, mark=mark: f"{found[1]}\n{mark * len(found[1])}\n", text)
-    content[0] = text
+    pictures = Path(app.outdir) / "_images"
+    for example in sorted((HERE.parent / "examples").glob("*.py")):
+        if not list(pictures.glob(f"sphx_glr_{example.stem}_0*")):
+            logging.getLogger(__name__).warning("%s has made no picture", example.name)
 
 
 def setup(app):
-    """Connect the two small generators above."""
+    """Connect the generator and the check above."""
     app.connect("builder-inited", write_detector_table)
-    app.connect("include-read", markdown_to_rst)
+    app.connect("build-finished", check_pictures)

@@ -1,80 +1,58 @@
-"""Detectors that know class names beside PyOD's that know ID images, on the same embeddings.
+"""
+Beside PyOD's detectors
+=======================
 
-    python examples/against_pyod.py
-
-Runs offline on the glyph suite: a demo of the mechanism; the ranking does not carry over to
-photographs.
+The same vectors, scored by detectors that know class names and by PyOD's, which know ID images.
 """
 
-import click
+# %%
+# Vectors
+# -------
+
+import matplotlib.pyplot as plt
 import numpy as np
 from pyod.models.iforest import IForest
 from pyod.models.knn import KNN
 
-from dnm_sklearn.datasets import load_glyphs
-from dnm_sklearn.detectors import all_detectors
-from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn import CLIPEmbedder, MCMDetector, NegLabelDetector, UnknownImageDetector
+from dnm_sklearn.datasets import load_pictures
 from dnm_sklearn.metrics import auroc
 
+suite = load_pictures()
+embedder = CLIPEmbedder(suite.embedder)
+X_train = embedder.encode_image(suite.id_train.images)
+X_id = embedder.encode_image(suite.id.images)
+far = [images for images in suite.ood if images.group == "far"]
+X_ood = np.vstack([embedder.encode_image(images.images[:60]) for images in far])
+X = np.vstack([X_id, X_ood])
+y = np.repeat([0, 1], [len(X_id), len(X_ood)])
 
-def fitted_detectors(suite, embedder, corpus, id_train):
-    """Fitted detectors by name, with the number of ID images each has seen."""
-    fitted = {}
-    for cls in all_detectors().values():
-        detector = cls(embedder=embedder, prompt=suite.prompt)
-        if "corpus" in detector.get_params():
-            detector.set_params(corpus=corpus)  # EOE's outlier names too
-        if cls.info.needs_id_images:
-            names = np.array(suite.class_names)[suite.id_train.labels]
-            fitted[cls.info.name] = detector.fit(id_train, names), len(id_train)
-        else:
-            fitted[cls.info.name] = detector.fit(suite.class_names), 0
-    for name, detector in {"KNN (PyOD)": KNN(), "IForest (PyOD)": IForest(random_state=0)}.items():
-        fitted[name] = detector.fit(id_train), len(id_train)
-    return fitted
+# %%
+# Names for some, images for others
+# ---------------------------------
+# All share PyOD's methods and sign: ``decision_function`` is higher for what is more OOD.
 
+options = {"embedder": embedder, "prompt": suite.prompt}
+corpus = suite.corpus[::8]
+detectors = {
+    "ENL (names)": UnknownImageDetector(corpus=corpus, **options).fit(suite.class_names),
+    "NegLabel (names)": NegLabelDetector(corpus=corpus, **options).fit(suite.class_names),
+    "MCM (names)": MCMDetector(**options).fit(suite.class_names),
+    "KNN (496 images)": KNN().fit(X_train),
+    "IForest (496 images)": IForest(random_state=0).fit(X_train),
+}
 
-@click.command(help=__doc__.split("\n")[0])
-@click.option(
-    "--n-images", default=500, show_default=True, help="At most so many images of each set."
-)
-@click.option(
-    "--task", default="letters", show_default=True, type=click.Choice(["letters", "symbols"])
-)
-@click.option(
-    "--every", default=5, show_default=True, help="Take every n-th name of the corpus; 1 = all."
-)
-@click.option(
-    "--memory",
-    type=click.Path(file_okay=False),
-    help="A folder that keeps embeddings between runs.",
-)
-def main(n_images, task, every, memory):
-    """Print a table of AUROC in per cent: ID against each OOD set, means over near and far sets."""
-    suite = load_glyphs(task)
-    embedder = CLIPEmbedder(suite.embedder, memory=memory)  # the suite names its model
-    rng = np.random.default_rng(0)
+# %%
+# One plot for all
+# ----------------
+# The displays take any estimator with ``decision_function``.
 
-    def embed(images):
-        chosen = np.sort(rng.choice(len(images), size=min(n_images, len(images)), replace=False))
-        return embedder.encode_image([images.images[i] for i in chosen])  # (n, D), unit rows
+from dnm_sklearn.plotting import OODRocCurveDisplay
 
-    id_rows = embed(suite.id)
-    ood_rows = [(images.group, embed(images)) for images in suite.ood]
-    id_train = embedder.encode_image(suite.id_train.images)
+_, ax = plt.subplots(figsize=(7, 5.5), layout="constrained")
+for name, det in detectors.items():
+    OODRocCurveDisplay.from_estimator(det, X, y, name=name, ax=ax)
+    print(f"{name:22s} AUROC {auroc(det.decision_function(X), y):.3f}")
 
-    fitted = fitted_detectors(suite, embedder, suite.corpus[::every], id_train)
-    click.echo(f"{'detector':16s}{'ID images':>10s}{'near':>8s}{'far':>8s}")
-    for name, (detector, n_seen) in fitted.items():
-        id_scores = detector.decision_function(id_rows)  # higher = more OOD, ours and PyOD's
-        values = {"near": [], "far": [], "sanity": []}
-        for group, rows in ood_rows:
-            scores = np.concatenate([id_scores, detector.decision_function(rows)])
-            values[group].append(100 * auroc(scores, np.arange(len(scores)) >= len(id_scores)))
-        click.echo(
-            f"{name:16s}{n_seen:10d}{np.mean(values['near']):8.1f}{np.mean(values['far']):8.1f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+# %%
+# ``dnm-bench run`` does this for all detectors, on all sets, as one table (:doc:`/dnm_bench`).

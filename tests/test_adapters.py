@@ -63,7 +63,7 @@ def test_adapter_on_names_calibrated_and_in_a_pipeline():
     adapter = SklearnOutlierAdapter(MCMDetector(embedder=WORLD.table)).fit(None, WORLD.names)
     with pytest.warns(UncalibratedThresholdWarning, match="calibrate"):
         adapter.predict(WORLD.X)
-    adapter.calibrate(WORLD.X_id, id_tpr=0.9)
+    adapter.calibrate(WORLD.X_id, false_alarm_rate=0.1)
     assert (adapter.predict(WORLD.X_id) == 1).mean() >= 0.9
     pipe = make_ood_pipeline(
         FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y"], n_groups=1)
@@ -103,6 +103,26 @@ def test_classifier_follows_its_classes(y, classes):
         classifier.predict(WORLD.X),
     )
     assert classifier.score(WORLD.X, y) > 0.9
+
+
+@pytest.mark.parametrize(("id_name", "sign"), [("known", 1), ("seen", -1)])
+def test_a_row_at_the_threshold_is_id_whichever_class_sorts_first(id_name, sign):
+    y = np.where(WORLD.y == 1, "ood", id_name)
+    classifier = OODClassifier(neglabel()).fit(WORLD.X, y)
+    scores = classifier.detector_.decision_function(WORLD.X)
+
+    # The threshold is put on a row, which then is ID, as are all below.
+    at = np.argsort(scores)[len(scores) // 2]
+    classifier.detector_.threshold_ = scores[at]
+    assert classifier.predict(WORLD.X)[at] == id_name
+    np.testing.assert_array_equal(classifier.predict(WORLD.X) == "ood", scores > scores[at])
+    np.testing.assert_array_equal(
+        classifier.classes_[classifier.predict_proba(WORLD.X).argmax(axis=1)],
+        classifier.predict(WORLD.X),
+    )
+    margin = classifier.decision_function(WORLD.X)
+    np.testing.assert_allclose(margin, sign * (scores - scores[at]), atol=1e-12)
+    assert (margin[at] > 0) == (sign < 0)
 
 
 def test_outlier_coding_is_pointed_out_and_can_be_given():

@@ -23,6 +23,7 @@ FLOORS = {
     "bench.results": 7,
     "testing": 6,
     "persistence": 5,
+    "distributed": 5,
     "adapters": 4,
     "pipeline": 4,
     "detectors": 3,

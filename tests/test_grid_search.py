@@ -180,6 +180,18 @@ def sources_of(n_id=30, sizes=(12, 9, 6)):
     return y, np.repeat(["id", *(f"ood {i}" for i in range(len(sizes)))], [n_id, *sizes])
 
 
+def test_a_source_of_both_kinds_has_both_in_every_fold():
+    y = np.repeat([0, 1, 1], [12, 6, 9])
+    sources = np.repeat(["web", "web", "lab"], [12, 6, 9])
+    for _, test in StratifiedBySourceKFold(3).split(y, y, sources):
+        found = [(sources[row], y[row]) for row in test]
+        assert found.count(("web", 0)) == 4
+        assert found.count(("web", 1)) == 2
+        assert found.count(("lab", 1)) == 3
+    with pytest.raises(ValueError, match="'web' has 6 rows of one kind"):
+        next(StratifiedBySourceKFold(7).split(y, y, sources))
+
+
 def test_stratified_by_source_puts_every_source_into_every_fold():
     y, sources = sources_of()
     splitter = StratifiedBySourceKFold(3)

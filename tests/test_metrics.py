@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyod.models.knn import KNN
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import IsolationForest
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
@@ -238,6 +239,18 @@ class TestScorers:
             make_pipeline(StandardScaler(), IsolationForest(random_state=0)).fit(X[~is_ood]),
         ):
             assert metrics.auroc_scorer(model, X, is_ood) > 0.95
+
+    def test_pyods_detectors_are_not(self, data):
+        """They carry scikit-learn's tag of outlier detectors, with the opposite sign."""
+        X, is_ood = data
+        search = GridSearchCV(
+            KNN(), {"n_neighbors": [3, 5]}, scoring=metrics.auroc_scorer, cv=StratifiedKFold(2)
+        )
+        for model in (KNN(), make_pipeline(StandardScaler(), KNN()), search):
+            score = model.fit(X, is_ood).decision_function(X)
+            expected = metrics.auroc(score, is_ood)
+            assert expected != 0.5
+            assert metrics.auroc_scorer(model, X, is_ood) == expected
 
     @pytest.mark.parametrize("as_names", [False, True])
     @pytest.mark.parametrize("scorer", SCORERS)

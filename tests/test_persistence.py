@@ -356,7 +356,7 @@ def test_a_trusted_model_is_compared_before_its_vectors_are_used(tmp_path, monke
 
 def test_shipped_and_published_models_need_no_word(tmp_path):
     path = tmp_path / "det.skops"
-    for model in ("glyphclip", "ViT-B-16-quickgelu/openai", "RN50/"):
+    for model in ("pictoclip", "ViT-B-16-quickgelu/openai", "RN50/"):
         fitted().save(path)
         tampered(path, name_model(model))
         assert load(path).embedder_.model == model
@@ -377,7 +377,7 @@ def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, v
     path = tmp_path / "det.skops"
     fitted().save(path)
     if where == "embedder":
-        tampered(path, name_model("glyphclip"))
+        tampered(path, name_model("pictoclip"))
     tampered(
         path,
         lambda c: (c["embedder"]["params"] if where == "embedder" else c["params"]).update(
@@ -401,6 +401,8 @@ def test_a_file_cannot_choose_caches_devices_or_programs(tmp_path, where, key, v
         ("temperature_", None),
         ("temperature_", float("nan")),
         ("threshold_", "high"),
+        ("threshold_", float("inf")),
+        ("n_groups_", float("inf")),
         ("n_features_in_", 7),
         ("class_embeddings_", np.zeros((0, 32), np.float32)),
         ("class_embeddings_", np.full((10, 32), np.nan, np.float32)),
@@ -416,3 +418,19 @@ def test_fitted_attributes_are_checked(tmp_path, key, value):
     tampered(path, lambda content: content["fitted"].update({key: value}))
     with pytest.raises(FileContentError, match=f"{key}|takes embeddings 7 wide|two models"):
         load(path)
+
+
+@pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
+def test_skops_writes_every_detector(detector):
+    X = np.random.default_rng(0).normal(size=(25, 16))
+    detector.fit(X, X[:, 0] > 0)
+    data = skops.io.dumps(detector)
+    trusted = skops.io.get_untrusted_types(data=data)
+    assert all(name.startswith(("dnm_sklearn.", "numpy.", "sklearn.")) for name in trusted)
+    again = skops.io.loads(data, trusted=trusted)
+    np.testing.assert_array_equal(again.decision_function(X), detector.decision_function(X))
+    if hasattr(detector, "negative_corpus_"):
+        assert again.negative_corpus_ == detector.negative_corpus_
+        assert again.negative_corpus_.names == detector.negative_corpus_.names
+        with pytest.raises(AttributeError, match="immutable"):
+            again.negative_corpus_.__setstate__({"names": np.array(["x"])})

@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from fitting import y_for
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -69,7 +68,7 @@ def test_another_embedder_of_the_detector_is_refused(pipe):
     with pytest.raises(ValueError, match="embedder of its own"):
         clone(pipe).set_params(detector__embedder=other)
     with pytest.raises(ValueError, match="embedder of its own"):
-        clone(pipe).set_params(detector=neglabel().set_params(embedder="glyphclip"))
+        clone(pipe).set_params(detector=neglabel().set_params(embedder="pictoclip"))
     changed = clone(pipe)
     changed[-1].set_params(embedder=other)
     with pytest.raises(ValueError, match="embedder of its own"):
@@ -86,8 +85,8 @@ def test_another_embedder_of_the_detector_is_refused(pipe):
     # One like it is no other.
     alike = neglabel().set_params(embedder=FakeEmbedder(dim=16))
     assert make_ood_pipeline(FakeEmbedder(dim=16), alike)[-1].embedder.dim == 16
-    named = MCMDetector(["a", "b"], embedder="glyphclip")
-    assert make_ood_pipeline("glyphclip", named)[-1].embedder.model == "glyphclip"
+    named = MCMDetector(["a", "b"], embedder="pictoclip")
+    assert make_ood_pipeline("pictoclip", named)[-1].embedder.model == "pictoclip"
 
 
 def test_a_cached_pipeline_keeps_one_embedder(tmp_path):
@@ -105,7 +104,8 @@ def test_whatever_a_detector_offers_its_pipeline_offers(det):
         assert not hasattr(offers, "threshold_")
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((40, 16))
-    pipe.set_params(detector__contamination=0.2).fit(rows, y_for(det, rows)).calibrate(rows)
+    is_ood = np.arange(40) >= 30
+    pipe.set_params(detector__contamination=0.2).fit(rows, is_ood).calibrate(rows)
     alone = pipe[-1]
     own = {"info", "failures_"}  # of the class, and of the embedder that reads the images
     for name in dir(alone):
@@ -168,7 +168,7 @@ def test_forwards(pipe, tmp_path):
         neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows).calibrate(rows, id_tpr=0.9)
     )
     pipe.fit(IMAGES)
-    assert pipe.calibrate(IMAGES, id_tpr=0.9) is pipe
+    assert pipe.calibrate(IMAGES, false_alarm_rate=0.1) is pipe
     assert pipe.threshold_ == alone.threshold_
     for method in (
         "p_value",
@@ -221,7 +221,7 @@ def test_set_output_names_the_columns():
 
 
 def test_string_model_name():
-    assert make_ood_pipeline("glyphclip", neglabel())[0].model == "glyphclip"
+    assert make_ood_pipeline("pictoclip", neglabel())[0].model == "pictoclip"
 
 
 def test_unreadable_images_pass_the_pipeline_as_nan_scores(tmp_path):

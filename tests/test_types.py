@@ -25,7 +25,7 @@ SCRIPT = {
     "reveal_type(CSPDetector().predict(X, return_confidence=True))": PAIR,
     'reveal_type(SklearnOutlierAdapter(MCMDetector(["a"])).fit().predict(X))': ARRAY,
     'reveal_type(make_ood_pipeline("a/b", MCMDetector()).fit(["a"]).predict_class(X))': ARRAY,
-    "reveal_type(load_glyphs().class_names)": 'type is "list[str]"',
+    "reveal_type(load_pictures().class_names)": 'type is "list[str]"',
     "reveal_type(all_detectors())": 'type is "dict[str, type[dnm_sklearn.detectors.base.BaseOODD',
     "reveal_type(make_ood_blobs().X)": ARRAY,
     'MCMDetector(np.array(["a"]), embedder=EmbeddingTable(["a"], X), temperature=1)': None,
@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 from dnm_sklearn import CLIPEmbedder, CSPDetector, EmbeddingTable, ENLDetector, MCMDetector
 from dnm_sklearn import NegLabelDetector, SklearnOutlierAdapter, make_ood_pipeline
-from dnm_sklearn.datasets import load_glyphs
+from dnm_sklearn.datasets import load_pictures
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.testing import make_ood_blobs
 X = np.eye(3)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dnm_sklearn._utils.paths import user_path
+
 __all__ = ["atomic_write"]
 
 
@@ -29,7 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     [file.name for file in Path(folder).iterdir()]
     ['scores.csv']
     """
-    path = Path(path)
+    path = user_path(path)
 
     # In the same folder, because a file can be renamed in one step only within a file system.
     # File systems allow names of 255 bytes; 40 characters leave room for the random middle part.

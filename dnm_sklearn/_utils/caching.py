@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import traceback
 from collections import OrderedDict
@@ -12,11 +13,11 @@ from types import FunctionType
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from joblib.memory import FileSystemStoreBackend
 from sklearn.utils.validation import check_memory
 
+from dnm_sklearn._utils.checked_store import CheckedStore, warn_unsaved
 from dnm_sklearn._utils.forks import ForkSafeLock
-from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.exceptions import CacheWriteWarning
 
 __all__ = [
     "RecentResults",
@@ -24,7 +25,6 @@ __all__ = [
     "cache_folder",
     "cached",
     "forget_recent_results",
-    "warn_unsaved",
 ]
 
 Result = TypeVar("Result")
@@ -73,17 +73,6 @@ def as_memory(memory: Any) -> Any:
         return check_memory(None)
 
 
-def warn_unsaved(folder: Any, error: Exception, what: str) -> None:
-    """Say that results are right but not kept."""
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    warn(
-        f"{what} could not be saved in the cache folder {folder} ({reason}). Results are complete "
-        "but will be computed again next time: free some space, make the folder writable, or "
-        "point memory= elsewhere.",
-        CacheWriteWarning,
-    )
-
-
 def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:
     """Cache a module's function in a folder, whatever other folders it was cached in before.
 
@@ -91,7 +80,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     the record is therefore missing, and the next process takes the results there for those of other
     code and computes them again. A copy of the function is new to joblib in every folder.
 
-    A cache that cannot be read or written to costs a warning.
+    A cache that cannot be read or written to costs a warning, as does a result that is damaged.
 
     Parameters
     ----------
@@ -121,6 +110,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     own.__kwdefaults__ = function.__kwdefaults__
     update_wrapper(own, function)
     own.__dict__.pop("__wrapped__")
+    memory = _checked(memory)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -135,6 +125,17 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
         return function(*args, **kwargs)
 
     return call
+
+
+def _checked(memory: Any) -> Any:
+    """Give the same cache with digests; a store that is not joblib's folder stays as it is."""
+    if type(getattr(memory, "store_backend", None)) is not FileSystemStoreBackend:
+        return memory
+    store = CheckedStore()
+    store.__dict__.update(memory.store_backend.__dict__)
+    memory = copy.copy(memory)
+    memory.store_backend = store
+    return memory
 
 
 def _came_from(function: FunctionType, error: Exception) -> bool:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 __all__ = ["progress"]
 
 
 def progress(total: int, verbose: bool, what: str) -> Any:
-    """Make a bar (a context manager) that shows only on a terminal and only if the work is long."""
-    from tqdm import tqdm
+    """Make a bar (a context manager) that shows only if the work is long.
+
+    On a terminal and in a notebook, whose output is no terminal; never in a log file.
+    """
+    with warnings.catch_warnings():
+        # Without ipywidgets a notebook gets the bar of a terminal, and a warning each time.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
     # tqdm's disable=None means: disabled where the output is no terminal.
-    return tqdm(total=total, desc=what, disable=None if verbose else True, delay=1.0, leave=False)
+    shown = False if _in_notebook() else None
+    return tqdm(total=total, desc=what, disable=shown if verbose else True, delay=1.0, leave=False)
+
+
+def _in_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+# Temperatures that scores can be computed with; papers use 0.01 to 1. At smaller ones MCM's
+# probabilities are 1 to the last digit for nearly all images, at larger ones all logits are equal.
+TEMPERATURES = (1e-4, 1e4)
 # A row shorter than this has no direction: it stays (almost) zero when rows are normalised.
 _SHORTEST = 1e-12
 
@@ -61,6 +64,29 @@ def check_positive(name: str, value: Any) -> float:
     if not real or not 0 < float(value) < np.inf:
         raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
     return float(value)
+
+
+def check_temperature(value: Any) -> float:
+    """Return a temperature as a float, or raise a ValueError where scores would overflow."""
+    low, high = TEMPERATURES
+    temperature = check_positive("temperature", value)
+    if not low <= temperature <= high:
+        raise ValueError(
+            f"temperature must lie in [{low:g}, {high:g}], got {value!r}: beyond, many images get "
+            "one score, and numbers overflow."
+        )
+    return temperature
+
+
+def check_scores(scores: np.ndarray) -> np.ndarray:
+    """Return scores of readable images, or raise a ValueError where one is NaN."""
+    missing = np.isnan(scores)
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {len(scores)} scores are NaN: a parameter is so large or so "
+            "small that numbers overflow. Give temperature and weights of a usual size."
+        )
+    return scores
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None, why: str = "") -> int:

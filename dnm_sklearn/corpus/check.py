@@ -58,13 +58,13 @@ def check_corpus(
             return load_corpus(corpus)
         if corpus == NEAR and class_names is not None:
             return Corpus.related(class_names)
-        if os.path.isfile(corpus):
+        if os.path.isfile(os.path.expanduser(corpus)):
             return Corpus.from_file(corpus)
         if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):
             raise FileNotFoundError(f"There is no corpus file {corpus!r}. {_HOW_TO_NAME}")
         return load_corpus(corpus)
     if isinstance(corpus, os.PathLike):
-        if not os.path.isfile(corpus):
+        if not os.path.isfile(os.path.expanduser(corpus)):
             raise FileNotFoundError(
                 f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}"
             )

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table
 from dnm_sklearn._utils.names import strip_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus.columns import (
@@ -238,6 +239,19 @@ class Corpus:
             f"{_count(n_adjectives, 'adjective')})"
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the kinds of names, and some of each."""
+        rows = []
+        for kind, chosen in (("noun", ~self.is_adjective), ("adjective", self.is_adjective)):
+            places = np.flatnonzero(chosen)
+            # Evenly taken: neighbours in a corpus mean similar things.
+            some = places[np.unique(np.linspace(0, len(places) - 1, 8).astype(int))]
+            names = ", ".join(self.names[place] for place in some)
+            if len(places):
+                rows.append((kind, len(places), names))
+        title = f"Corpus {self.name!r}, {_count(len(self), 'name')}"
+        return html_table(title, ("part of speech", "names", "for example"), rows)
+
     def __copy__(self) -> Corpus:
         return self
 
@@ -253,6 +267,20 @@ class Corpus:
         files, code = np.unique(self.lexname, return_inverse=True)
         code = code.astype(np.min_scalar_type(len(files)))
         return _restore, (self.names, self.is_adjective, tuple(files.tolist()), code, self.name)
+
+    # For skops, which calls neither `__reduce__` nor the constructor.
+    def __getstate__(self) -> dict[str, Any]:
+        """Columns as arrays, and the label."""
+        columns = {"part_of_speech": self.part_of_speech, "lexname": self.lexname}
+        return {"names": np.asarray(self.names), **columns, "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the columns of a corpus that has none yet."""
+        if hasattr(self, "names"):
+            raise AttributeError("A Corpus is immutable: make a new one with Corpus(...).")
+        columns = (state["names"].tolist(), state["part_of_speech"], state["lexname"])
+        checked = Corpus(*columns, name=state["name"])
+        self._set(checked.names, checked.part_of_speech, checked.lexname, checked.name)
 
     def filter(
         self,

@@ -1,4 +1,4 @@
-"""Benchmark data: suites of images or precomputed embeddings, image folders, the shipped glyphs.
+"""Benchmark data: suites of images or precomputed embeddings, image folders, the shipped pictures.
 
 Importing this package is cheap: each name is imported at first access.
 """

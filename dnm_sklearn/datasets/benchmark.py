@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table, thumbnails
 from dnm_sklearn.corpus import Corpus
 
-Group = Literal["id", "near", "far", "sanity"]
+Group = Literal["id", "near", "far", "shifted", "sanity"]
+
+# Groups of sets that are tested beside the ID images.
+OOD_GROUPS = ("near", "far", "shifted", "sanity")
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,10 @@ class ImageSet:
         Short name, used in tables.
     images : sequence of images, or ndarray of shape (n, d)
         Paths, PIL images, uint8 arrays, or a 2-D float array of embeddings.
-    group : {"id", "near", "far", "sanity"}
-        Role in the benchmark; "sanity" rows are shown but kept out of the means.
+    group : {"id", "near", "far", "shifted", "sanity"}
+        Role in the benchmark. "shifted" sets show ID classes in another style (covariate shift) and
+        should be accepted; they have means of their own. "sanity" sets are shown but belong to no
+        mean.
     labels : ndarray of shape (n,), optional
         Index into the suite's class names, for ID sets.
     class_names : tuple of str, default=()
@@ -92,12 +98,13 @@ class Suite:
         Returns
         -------
         dict of str to tuple of str
+            Names of the corpus by the name of the OOD set, in the order of the corpus.
 
         Examples
         --------
-        >>> from dnm_sklearn.datasets.glyphs import load_glyphs
-        >>> load_glyphs().leaks()["arrows"][:2]
-        ('leftwards arrow', 'upwards arrow')
+        >>> from dnm_sklearn.datasets import load_pictures
+        >>> load_pictures().leaks()["faces"]
+        ('skull',)
         """
         found = {}
         for images in self.ood:
@@ -114,6 +121,7 @@ class Suite:
         Returns
         -------
         Suite
+            A copy; its note says that it is blind.
 
         Raises
         ------
@@ -130,6 +138,15 @@ class Suite:
         note = f"{self.note} Blind: the corpus holds no names of OOD classes.".strip()
         meta = {**self.meta, "blind_to": names}
         return replace(self, corpus=corpus, note=note, meta=meta)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each set with some of its pictures, where these are arrays."""
+        sets = [self.id, *self.ood]
+        if self.id_train is not None:
+            sets.append(self.id_train)
+        rows = [(s.name, s.group, len(s), thumbnails(s.images)) for s in sets]
+        title = f"Suite {self.name!r}, {len(self.class_names):,} classes; {self.corpus!r}"
+        return html_table(title, ("set", "group", "images", ""), rows)
 
     def __repr__(self) -> str:
         sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)

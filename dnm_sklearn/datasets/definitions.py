@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.untrusted_files import lies_inside, read_text, stays_below
-from dnm_sklearn.datasets.benchmark import Group
+from dnm_sklearn.datasets.benchmark import OOD_GROUPS, Group
 from dnm_sklearn.exceptions import DefinitionError
 
 if sys.version_info >= (3, 11):
@@ -100,7 +100,7 @@ class SetDefinition:
     ----------
     name : str
         Name in tables.
-    group : {"id", "near", "far", "sanity"}
+    group : {"id", "near", "far", "shifted", "sanity"}
         Role in the benchmark.
     folder : tuple of str
         Folders below the data root, of which the first that exists is read with its subfolders.
@@ -455,9 +455,10 @@ def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition
 
     # The ID tables are "id" by their place; an OOD set says which kind it is.
     given["group"] = group or given.get("group", "")
-    if given["group"] not in get_args(Group) or (group is None and given["group"] == "id"):
+    if group is None and given["group"] not in OOD_GROUPS:
         raise DefinitionError(
-            f"{path}: '{prefix}.group' must be 'near', 'far' or 'sanity', got {given['group']!r}."
+            f"{path}: '{prefix}.group' must be one of {', '.join(OOD_GROUPS)}, got "
+            f"{given['group']!r}."
         )
 
     for key in ("folder", "subfolders", "overlap"):

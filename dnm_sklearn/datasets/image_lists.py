@@ -181,7 +181,7 @@ def load_image_list(
         Folder that the paths are relative to.
     name : str, optional
         Name of the set; default: the list's file name without "test" and ending.
-    group : {"id", "near", "far", "sanity"}, default="far"
+    group : {"id", "near", "far", "shifted", "sanity"}, default="far"
         Role in the benchmark; an "id" set keeps its labels.
 
     Returns

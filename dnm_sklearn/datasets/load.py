@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
@@ -149,7 +150,7 @@ def _data_root(definition: BenchmarkDefinition, data_root: str | os.PathLike[str
             f"{_wanted(definition.sets)}"
         )
 
-    root = Path(given)
+    root = user_path(given)
     if not root.is_dir():
         raise DataMissingError(f"{root}: no such folder of data; check --data-root.")
 

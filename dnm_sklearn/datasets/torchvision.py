@@ -156,7 +156,7 @@ def load_torchvision_set(
         "train", "test" and, where there is one, "val".
     download : bool, default=False
         Let torchvision download what is not there.
-    group : {"id", "near", "far", "sanity"}, default="far"
+    group : {"id", "near", "far", "shifted", "sanity"}, default="far"
         Role in the benchmark.
     set_name : str, optional
         Name of the set; default: `name`.

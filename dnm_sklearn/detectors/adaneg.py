@@ -33,9 +33,9 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_) + 0.96``, as a stream ``-log(n_groups_) -
-        1.67``; see :doc:`/thresholds`. A threshold that
-        images set at fit stays: scores may drift away from it as the detector adapts.
+        The zero-shot threshold is ``log Q - 4.57``, as a stream ``log Q - 7.3``, Q labels per
+        group; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
+        away from it as the detector adapts.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt, refine, mining, quantile, fraction}
@@ -110,6 +110,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("memory_length", "proxy", "beta", "static_weight", "gap")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MinedLabelsDetector._parameter_constraints,
         **shared_parameters.REFINE,
@@ -117,8 +118,8 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         **shared_parameters.STREAM,
         "memory_length": [Interval(Integral, 1, None, closed="left")],
         "proxy": [StrOptions({"task", "sample"})],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "static_weight": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "static_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "gap": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -194,11 +195,11 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
             self.group_embeddings_,
             temperature=self.temperature_,
             n_groups=self.n_groups_,
-            memory_length=self.memory_length,
-            proxy=self.proxy,
-            beta=self.beta,
-            static_weight=self.static_weight,
-            gap=self.gap,
+            memory_length=self.memory_length_,
+            proxy=self.proxy_,
+            beta=self.beta_,
+            static_weight=self.static_weight_,
+            gap=self.gap_,
             device=self._scoring_device(),
         )
 
@@ -210,7 +211,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     # -- threshold ----------------------------------------------------------------------------
 
     def _zero_shot_threshold(self) -> float:
-        return zero_shot.adaneg_threshold(self.n_groups_, stream=self._is_transductive())
+        return zero_shot.adaneg_threshold(self._group_size(), stream=self._is_transductive())
 
     def _zero_shot_doubt(self) -> str:
         if self._is_transductive():

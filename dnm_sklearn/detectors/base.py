@@ -13,10 +13,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
+from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
 from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.validation import check_scores, check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import ExplainMixin
@@ -27,9 +29,10 @@ from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
-from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.inputs import infer_input_type
+from dnm_sklearn.embedding.check import check_embedder, checked_rows
+from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type
 from dnm_sklearn.embedding.protocol import encoder_identity
+from dnm_sklearn.embedding.text import check_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +53,9 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     info: ClassVar[DetectorInfo]
 
+    # Parameters that scores go by after fit, kept under their names with "_": what set_params says
+    # acts at the next fit.
+    _kept_params: ClassVar[tuple[str, ...]] = ()
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = shared_parameters.COMMON
 
     def __init__(
@@ -86,6 +92,10 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
     @abstractmethod
     def _fit_text(self) -> None:
         """Prepare fitted arrays from ``class_embeddings_``, ``embedder_`` and the parameters."""
+
+    def _check_before_encoding(self) -> None:
+        """Raise for what can be told from the parameters alone, before texts are encoded."""
+        check_prompt(self._setting("prompt"))
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         """Use the readable images given to ``fit``, one at least; most methods need none."""
@@ -142,6 +152,13 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         ValueError
             If there are no names, a parameter or an image is bad, or widths differ.
         """
+        # A fit that fails leaves what an earlier one has made.
+        with all_or_nothing(self):
+            self._fit(X, y)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        """All of the fit."""
         labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
         if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
             warn(
@@ -152,19 +169,22 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
         self._check_id_images(labels)
+        self._check_before_encoding()
         self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None
         if labels.images is not None:
             rows, failed = self._embed(labels.images, reset=True)
-        return self._fit_rows(labels, rows, failed)
+        self._fit_rows(labels, rows, failed)
 
     def _fit_rows(
         self, labels: ResolvedLabels, rows: np.ndarray | None, failed: np.ndarray | None
-    ) -> Self:
+    ) -> None:
         """Fit with ``embedder_``, on names and on rows that it has embedded."""
         self.temperature_ = self._temperature()
+        for name in self._kept_params:
+            setattr(self, f"{name}_", getattr(self, name))
         class_embeddings = self._encode_classes(labels)
         first = first_doubles(class_embeddings, labels.class_names)
         labels = labels.merge(first)
@@ -185,7 +205,6 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self._set_threshold(rows, failed, labels.is_ood)
         # As scikit-learn's LabelEncoder leaves it: see `classes_`.
         self._y_is_two_classes = labels.is_ood is not None and labels.class_index is None
-        return self
 
     @property
     def classes_(self) -> np.ndarray:
@@ -263,7 +282,13 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         """The temperature that scores use."""
         if self.temperature != "auto":
             return float(self.temperature)
-        return 1.0 / float(self.embedder_.logit_scale_)
+        try:
+            return check_temperature(1.0 / float(self.embedder_.logit_scale_))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(
+                f'temperature="auto" is 1 / the logit scale of {self.embedder_!r}, and that scale '
+                f"is {self.embedder_.logit_scale_!r}: give a temperature."
+            ) from error
 
     def _encode_classes(self, labels: ResolvedLabels) -> np.ndarray:
         """Unit text rows (K, D); several texts of a class are averaged and renormalised."""
@@ -284,7 +309,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             vectors.append(self.embedder_.encode_text([labels.class_names[i]], template))
             owners.append(i)
 
-        stacked = np.concatenate(vectors)
+        stacked = checked_rows(self.embedder_, "encode_text", np.concatenate(vectors), len(owners))
         if owners == list(range(len(labels.class_names))):
             return stacked  # one text per class, in order: there is nothing to average
 
@@ -326,7 +351,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         if infer_input_type(X) == "embeddings":
             return self._normalised(X, reset=reset)
 
-        rows = self.embedder_.encode_image(X)
+        rows = checked_rows(self.embedder_, "encode_image", self.embedder_.encode_image(X))
         if reset:
             self.n_features_in_ = rows.shape[1]
         return rows, np.isnan(rows).any(axis=1)
@@ -344,21 +369,30 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             ensure_all_finite="allow-nan" if lenient else False,
             ensure_min_samples=1 if reset else 0,
         )
-        finite = np.isfinite(X).all(axis=1)
+        finite = finite_rows(X)
         if not lenient and not finite.all():
             raise ValueError(
                 f"X holds NaN or infinity (first in row {int(np.argmin(finite))}): remove those "
                 "rows."
             )
+        if finite.all():
+            # No row is left out, and rows may be gigabytes: nothing is copied but once, normalised.
+            return self._unit_rows(X, reset=reset), ~finite
 
-        failed = np.isnan(X).all(axis=1)
+        failed = ~finite
+        failed[failed] = np.isnan(X[failed]).all(axis=1)
         rows = np.full(X.shape, np.nan, dtype=np.float32)
         if not failed.all():
-            warn_far_from_unit(X[~failed])
-            if reset:
-                self.embedder_.fit(X[~failed])
-            rows[~failed] = self.embedder_.encode_image(X[~failed])
+            rows[~failed] = self._unit_rows(X[~failed], reset=reset)
         return rows, failed
+
+    def _unit_rows(self, X: np.ndarray, *, reset: bool) -> np.ndarray:
+        """Unit rows of embeddings, all of them finite or refused."""
+        warn_far_from_unit(X)
+        if reset:
+            self.embedder_.fit(X)
+        rows = self.embedder_.encode_image(X)
+        return checked_rows(self.embedder_, "encode_image", rows, len(X))
 
     # -- scores -------------------------------------------------------------------------------
 
@@ -393,11 +427,11 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         """ID scores (n,) of embedded rows, NaN where `failed`; `frozen`: each row on its own."""
         score = self._score_frozen if frozen else self._score_embeddings
         if not failed.any():
-            return score(rows)
+            return check_scores(score(rows))
 
         scores = np.full(len(rows), np.nan)
         if not failed.all():
-            scores[~failed] = score(rows[~failed])
+            scores[~failed] = check_scores(score(rows[~failed]))
         return scores
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from weakref import WeakSet
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn._utils.all_or_nothing import all_or_nothing
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import by_class as class_conditional
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
@@ -43,6 +44,7 @@ class DecisionMixin(metaclass=ABCMeta):
     threshold_: Any  # a float, or None where neither images nor the method set one
     # What set it: "names" (the method's zero-shot rule), "images" at fit, or "calibration".
     threshold_source_: str
+    contamination_: float | None = None  # the proportion asked for at fit, if it was one
     decision_scores_: np.ndarray
     calibration_scores_: np.ndarray | None
     calibration_n_seen_: int | None
@@ -108,6 +110,9 @@ class DecisionMixin(metaclass=ABCMeta):
         self.calibration_scores_ = self.calibration_n_seen_ = None
         self.calibration_by_class_ = self.calibration_classes_ = None
         self.threshold_source_ = "images"
+        self.contamination_ = None
+        if isinstance(self.contamination, Real):
+            self.contamination_ = float(self.contamination)
         _have_warned.discard(self)
 
         if rows is None or failed is None:
@@ -176,7 +181,7 @@ class DecisionMixin(metaclass=ABCMeta):
         """What there is to say of a zero-shot threshold."""
         return zero_shot.uncalibrated_message(type(self).__name__, self._zero_shot_doubt())
 
-    def _warn_uncalibrated(self, *, frozen: bool = False) -> None:
+    def _warn_uncalibrated(self) -> None:
         """Warn if scores no longer come from the rule that the calibration images met."""
         if self.calibration_scores_ is None:
             return
@@ -188,7 +193,7 @@ class DecisionMixin(metaclass=ABCMeta):
                 "rate is not guaranteed. Call calibrate(X_id) again.",
                 CalibrationWarning,
             )
-        elif not frozen and self._is_transductive():
+        elif self._is_transductive():
             warn(
                 f"{type(self).__name__} was calibrated with its state frozen, but "
                 "adaptation='transductive' scores every image together with the others of X: the "
@@ -252,7 +257,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _decisions_at(self, level: float, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scores of X, and labels by p-values."""
-        known = self._calibrated_scores("predict(level=)", unchanged=True)
+        known = self._calibrated_scores("predict(level=)")
         if self._is_transductive():
             raise ValueError(
                 "predict(level=) has no guarantee to give with adaptation='transductive', where "
@@ -307,8 +312,8 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _proportion_flagged(self, known: np.ndarray) -> float:
         """How many of the fit's rows are flagged: as asked for, or as it came out."""
-        if isinstance(self.contamination, Real):
-            return float(self.contamination)
+        if self.contamination_ is not None:
+            return self.contamination_
         return float(np.mean(known > self.threshold_))
 
     @overload
@@ -396,23 +401,29 @@ class DecisionMixin(metaclass=ABCMeta):
     def calibrate(
         self,
         X_id: Any,
-        id_tpr: float = 0.95,
+        id_tpr: float | None = None,
         *,
+        false_alarm_rate: float | None = None,
         by_class: Literal["shrunk", "strict"] | None = None,
     ) -> Self:
-        """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
+        """Set the threshold to flag a new ID image with probability at most `false_alarm_rate`.
 
-        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
-        calibration and test draw, exchangeable ID images). The images also serve :meth:`p_value`,
-        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one makes all
-        of these more lenient. Images used at fit do not count as calibration.
+        With ``id_tpr = 1 - false_alarm_rate``, the ``ceil((n + 1) * id_tpr)``-th smallest of the n
+        scores (split conformal; marginal over calibration and test draw, exchangeable ID images).
+        The images also serve :meth:`p_value`, :meth:`e_value` and :meth:`drift_alarm`. They are
+        assumed clean: a mislabelled one makes all of these more lenient. Images used at fit do not
+        count as calibration.
 
         Parameters
         ----------
         X_id : images or array-like of shape (n, D)
             ID images that were used for nothing else: neither for the fit nor for tuning.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep, in (0, 1).
+        id_tpr : float or None, default=None
+            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
+            another.
+        false_alarm_rate : float or None, default=None
+            The same said the other way round: proportion of ID images that may be flagged, in
+            (0, 1).
         by_class : {"shrunk", "strict"} or None, default=None
             How :meth:`p_value` and ``predict(level=)`` compare images; ``threshold_`` is one number
             for all classes either way. None: all with all, so that single classes with bad names
@@ -430,35 +441,39 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If n is too small for `id_tpr`, or `by_class` is none of these.
+            If n is too small, both proportions are given, one is not in (0, 1), or `by_class` is
+            none of these.
         """
         check_is_fitted(self, "decision_scores_")
-        if not 0 < id_tpr < 1:
-            raise ValueError(f"id_tpr={id_tpr!r} must lie in (0, 1).")
+        kept = conformal.kept_proportion(id_tpr, false_alarm_rate)
         if by_class is not None and by_class not in class_conditional.FORMS:
             raise ValueError(f'by_class={by_class!r} must be "shrunk", "strict" or None.')
+
+        # Too few are too few whatever they score: said before they are embedded.
+        if hasattr(X_id, "__len__"):
+            conformal.calibration_threshold(np.zeros(len(X_id)), kept)
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
         rows, failed = self._embed(X_id, reset=False)
         scores = -self._score_rows(rows, failed, frozen=True)
-        self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
-
         order = np.argsort(scores, kind="stable")
-        self.calibration_scores_ = scores[order]
-        self.calibration_by_class_ = by_class
-        self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]
-        self.calibration_n_seen_ = self._n_learned()
-        self.threshold_source_ = "calibration"
-        self.labels_ = self._flag(self.decision_scores_)
-        self._finish_calibration(rows)
+        with all_or_nothing(self):
+            self.threshold_ = conformal.calibration_threshold(scores, kept)
+            self.calibration_scores_ = scores[order]
+            self.calibration_by_class_ = by_class
+            self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]
+            self.calibration_n_seen_ = self._n_learned()
+            self.threshold_source_ = "calibration"
+            self.labels_ = self._flag(self.decision_scores_)
+            self._finish_calibration(rows)
         return self
 
     def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)
         """Keep what else a method needs of its calibration images, all of them readable."""
 
-    def _calibrated_scores(self, what: str, *, unchanged: bool) -> np.ndarray:
-        """Scores of the calibration images; `unchanged`: refused if the state has changed since."""
+    def _calibrated_scores(self, what: str) -> np.ndarray:
+        """Scores of the calibration images; refused if the state has changed since."""
         check_is_fitted(self, "decision_scores_")
         if self.calibration_scores_ is None:
             raise ValueError(
@@ -466,7 +481,7 @@ class DecisionMixin(metaclass=ABCMeta):
                 "were used for nothing else (images given to fit do not count). Without them there "
                 "is no guarantee to give."
             )
-        if unchanged and self._n_learned() != self.calibration_n_seen_:
+        if self._n_learned() != self.calibration_n_seen_:
             raise ValueError(
                 f"{what}: the detector has learned from test images since calibrate, so that its "
                 "scores may depend on the image scored and the guarantee is void. Call "
@@ -502,15 +517,14 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            Before :meth:`calibrate`.
+            Before :meth:`calibrate`, or if the state has changed since: there is no guarantee to
+            give then.
 
         References
         ----------
         Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023.
         """
-        # A state that has changed is a warning here; predict(level=) and e_value refuse it.
-        known = self._calibrated_scores("p_value", unchanged=False)
-        self._warn_uncalibrated(frozen=True)
+        known = self._calibrated_scores("p_value")
         return self._scores_and_p_values(X, known)[1]
 
     def _largest_stratum(self, known: np.ndarray) -> int:
@@ -561,7 +575,7 @@ class DecisionMixin(metaclass=ABCMeta):
         ----------
         Vovk, "Conformal e-prediction", Pattern Recognition 2025, arXiv:2001.05989.
         """
-        known = self._calibrated_scores("e_value", unchanged=True)
+        known = self._calibrated_scores("e_value")
 
         # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
         unit = self._score_unit()
@@ -593,5 +607,5 @@ class DecisionMixin(metaclass=ABCMeta):
         ValueError
             Before :meth:`calibrate`, or if the state has changed since.
         """
-        known = self._calibrated_scores("drift_alarm", unchanged=True)
+        known = self._calibrated_scores("drift_alarm")
         return conformal.ConformalTestMartingale(known, alpha=alpha, random_state=random_state)

@@ -21,6 +21,9 @@ from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory,
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
+# The probability that a corpus label is truly negative, where nothing is said of it.
+_PAPERS_PRIOR = 0.5
+
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
@@ -32,8 +35,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_ * id_scale_) + 3.3 - 0.59 log K``, which does
-        not hold everywhere; see :doc:`/thresholds`.
+        The zero-shot threshold is ``log(Q / id_scale_) - 3.26 - 0.349 log K``, Q labels per group;
+        see :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp".
     {adjective_prompt, refine}
@@ -46,9 +49,10 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         label is kept.
     n_neighbors : int, default=100
         Neighbours of the density criteria.
-    negative_prior : float or "auto", default=0.5
+    negative_prior : float, "auto" or None, default=None
         Probability in (0, 1] that a corpus label is truly negative; 1 gives NegLabel's score.
-        "auto" estimates it for the kept labels from the text embeddings
+        None = 0.5, or with few classes as much more as `min_id_scale` wants. "auto" estimates it
+        for the kept labels from the text embeddings
         (:func:`~dnm_sklearn.scoring.mining.negative_proportion`, not in the paper).
     positive_noise : float, default=0.0
         Standard deviation of the Gaussian noise on raw ID text embeddings for the Monte-Carlo
@@ -58,8 +62,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     {n_groups}
     min_id_scale : float, default=0.44
         Guard: where ``c = negative_prior - (1 - negative_prior) * Q / K`` falls below it (few
-        classes), the prior is raised and a warning gives the numbers. 0 = the released behaviour as
-        long as c > 0.
+        classes), the prior is raised; of a prior that was given a warning says so, with the
+        numbers. 0 = the released behaviour as long as c > 0.
     clamp : float or None, default=None
         Lower bound on the cosine of the debiased negatives, as in debiased contrastive learning (-1
         there); ties many ID images. None = no clamp. Not with ``positive_noise``.
@@ -116,6 +120,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         needs=("class names", "corpus"),
     )
     _default_corpus = "wordnet-csp"
+    _kept_params = ("clamp", "min_id_scale")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
         **shared_parameters.REFINE,
@@ -123,8 +128,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
-        "positive_noise": [Interval(Real, 0, None, closed="left")],
+        "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right"), None],
+        "positive_noise": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
         "clamp": [Interval(Real, -1, 1, closed="both"), None],
@@ -148,7 +153,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         noun_fraction: float = 0.23,
         adjective_fraction: float = 0.13,
         n_neighbors: int = 100,
-        negative_prior: float = 0.5,
+        negative_prior: float | Literal["auto"] | None = None,
         positive_noise: float = 0.0,
         n_positives: int | Literal["auto"] = "auto",
         n_groups: int = 100,
@@ -203,7 +208,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             "max_similarity": None,  # neither paper nor code drops near duplicates of class names
         }
 
-    def _fit_text(self) -> None:
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
         if self.clamp is not None and self.positive_noise > 0:
             raise ValueError(
                 "clamp and positive_noise cannot be combined: set clamp=None or positive_noise=0."
@@ -213,6 +219,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
                 "positive_noise > 0 needs min_id_scale > 0, the floor of c(x); the default is 0.44."
             )
 
+    def _fit_text(self) -> None:
         super()._fit_text()
         self._set_prior()
         self.n_floored_ = 0
@@ -223,7 +230,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         prior = self._wanted_prior()
 
         n_classes = len(self.class_names_)
-        group_size = len(self.negative_labels_) // self.n_groups_  # Q
+        group_size = self._group_size()  # Q
         scale = scoring.debiased_id_scale(n_classes, group_size, prior)
 
         # The clamp bounds the score by itself, whatever c is.
@@ -234,12 +241,13 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             # p = (c0 + Q / K) / (1 + Q / K).
             per_class = group_size / n_classes
             raised = (self.min_id_scale + per_class) / (1 + per_class)
-            warn(
-                f"With {n_classes} classes and groups of {group_size} negative labels, "
-                f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
-                f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set a "
-                "larger negative_prior or n_groups to choose yourself.",
-            )
+            if self.negative_prior is not None:
+                warn(
+                    f"With {n_classes} classes and groups of {group_size} negative labels, "
+                    f"negative_prior={prior:g} gives an ID scale c={scale:.3g}, below "
+                    f"min_id_scale={self.min_id_scale:g}; the prior is raised to {raised:.4g}. Set "
+                    "a larger negative_prior or n_groups to choose yourself.",
+                )
             prior, scale = raised, float(self.min_id_scale)
 
         # At c <= 0 the most confident ID images, with r_j near 0, would rank last in 1 / (c + r_j).
@@ -252,7 +260,9 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         self.effective_negative_prior_, self.id_scale_ = prior, scale
 
     def _wanted_prior(self) -> float:
-        """The prior given, or estimated."""
+        """The prior given, or the paper's, or estimated."""
+        if self.negative_prior is None:
+            return _PAPERS_PRIOR
         if self.negative_prior != "auto":
             return float(self.negative_prior)
 
@@ -287,7 +297,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     def _zero_shot_threshold(self) -> float | None:
         # Where every group has this ratio r to the class names' sum.
-        ratio = zero_shot.dnm_ratio(len(self.class_names_), self.n_groups_)
+        ratio = zero_shot.dnm_ratio(len(self.class_names_), self._group_size())
 
         if self.clamp is not None:
             return float(np.log(ratio))
@@ -298,16 +308,11 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         log_factor = np.log(self.effective_negative_prior_ / len(self.class_names_))
         return float(np.log(self.id_scale_ + ratio) - log_factor)
 
-    def _zero_shot_doubt(self) -> str:
-        return super()._zero_shot_doubt() or (
-            "constants that flag 3 % of ID images on one data set flag 13 % on another"
-        )
-
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         if self.positive_embeddings_ is not None:
             return self._noisy_scores(embeddings)[0]
 
-        if self.clamp is None:
+        if self.clamp_ is None:
             return super()._score_embeddings(embeddings)
 
         return scoring.clamped_log_odds(
@@ -317,7 +322,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            clamp=self.clamp,
+            clamp=self.clamp_,
             device=self._scoring_device(),
         )
 
@@ -331,6 +336,6 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
             temperature=self.temperature_,
             n_groups=self.n_groups_,
             negative_prior=self.effective_negative_prior_,
-            min_id_scale=self.min_id_scale,
+            min_id_scale=self.min_id_scale_,
             device=self._scoring_device(),
         )

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.tensors import to_numpy
+from dnm_sklearn._utils.validation import check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, thresholds, zero_shot
 from dnm_sklearn.detectors import shared_parameters
@@ -101,9 +102,9 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     trim : float, default=0.0
         Against bad ID images (OOD ones, wrong class names): largest proportion of them to leave out
         of E, the prototypes and the margin, about twice the proportion feared; see
-        :func:`~dnm_sklearn.scoring.enl_prior.trusted_images`. On clean images 0.2 costs next to
-        nothing. Half of it is also taken to be OOD where `threshold_` comes from the ID images'
-        scores. For the score only: calibration images are assumed clean.
+        :func:`~dnm_sklearn.scoring.enl_prior.trusted_images`. On clean images 0.2 costs little
+        far and 4 points of FPR95 near. Half of it is also taken to be OOD where `threshold_` comes
+        from the ID images' scores. For the score only: calibration images are assumed clean.
     {adaptation, batch_size, exclude_class_names}
 
     Attributes
@@ -171,7 +172,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         **CorpusDetector._parameter_constraints,
         **shared_parameters.STREAM,
         "image_mean": ["array-like", None],
-        "margin_weight": [Interval(Real, 0, None, closed="left")],
+        "margin_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
         "exclude_class_names": ["boolean"],
     }
@@ -224,7 +225,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     # -- fit ----------------------------------------------------------------------------------
 
     def _temperature(self) -> float:
-        return self._temperature_part() * super()._temperature()
+        self.model_temperature_ = super()._temperature()
+        return check_temperature(self._temperature_part() * self.model_temperature_)
 
     def _temperature_part(self) -> float:
         """The temperature in use over the one that the parameter stands for elsewhere."""
@@ -352,8 +354,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         """Set E and the weights from names alone."""
         self.log_weights_ = self._log_weights_of_names()
 
-        # E, as class names let guess it. Without a mean of images there is nothing to guess from:
-        # E = 1 is better than the guess from images of noise (glyph letters, near FPR95: 13 to 19).
+        # E, as class names let guess it. Without a mean of images there is nothing to guess from.
         mean = self._given_image_mean()
         if mean is None:
             self.log_expectation_ = np.zeros(len(self.negative_embeddings_))
@@ -459,7 +460,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             X,
             self.class_embeddings_,
             self.negative_embeddings_,
-            temperature=self.temperature_ / self._temperature_part(),
+            temperature=self.model_temperature_,
             log_weights=log_weights,
             device=self._scoring_device(),
         )
@@ -518,30 +519,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     # -- guarantees ---------------------------------------------------------------------------
 
-    def p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
-
-        As in :class:`BaseOODDetector`, but refused where others warn: once the stream's state has
-        changed since, there is no guarantee to give.
-
-        Parameters
-        ----------
-        X : images or array-like of shape (n, D)
-            Images, or embeddings (normalised by us), scored with the state frozen.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            In [1 / (n + 1), 1]; small = unlike ID. NaN for an unreadable image.
-
-        Raises
-        ------
-        ValueError
-            Before :meth:`calibrate`, or if the state has changed since.
-        """
-        self._calibrated_scores("p_value", unchanged=True)
-        return super().p_value(X)
-
     def e_value(self, X: Any, form: str = "score") -> np.ndarray:
         """Conformal e-value of "this image is ID", from the images given to :meth:`calibrate`.
 
@@ -577,7 +554,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
             return super().e_value(X)
 
         # One e-value per corpus label, averaged with weights that no calibration image has moved.
-        n_calibration = len(self._calibrated_scores("e_value", unchanged=True))
+        n_calibration = len(self._calibrated_scores("e_value"))
         rows, failed = self._embed(X, reset=False)
         log_weights = self._present_log_weights()
 

@@ -96,6 +96,7 @@ class EOEDetector(CorpusDetector):
         url="https://arxiv.org/abs/2406.00806",
         needs=("class names", "outlier names"),
     )
+    _kept_params = ("outlier_weight",)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
         "describe": [None, callable],
@@ -176,7 +177,7 @@ class EOEDetector(CorpusDetector):
             self.class_embeddings_,
             self.negative_embeddings_,
             temperature=self.temperature_,
-            outlier_weight=self.outlier_weight,
+            outlier_weight=self.outlier_weight_,
             device=self._scoring_device(),
         )
 

@@ -141,6 +141,8 @@ class ExplainMixin(metaclass=ABCMeta):
 
         A score with a margin (ENL's) has one more row per image, "margin over an average label"; so
         has one that compares with test images (ReNeg's, OODD's).
+        A test-time method is explained in its present state, each image on its own, as its scores
+        with ``adaptation="frozen"`` are.
 
         Parameters
         ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn.embedding.text import check_prompt
 from dnm_sklearn.scoring import mining
 
 # How far from 1 the length of a row of half precision that was normalised can be.
@@ -68,6 +70,13 @@ class CorpusDetector(BaseOODDetector):
                 "negative label is left. Add more names to the table, or give corpus=."
             )
         return Corpus(names, name="table")
+
+    def _check_before_encoding(self) -> None:
+        super()._check_before_encoding()
+        check_prompt(self._setting("adjective_prompt"))
+        # A file or a name of a corpus; a list is looked at again and again in a search.
+        if isinstance(self.corpus, (str, os.PathLike)) and self.corpus != NEAR:
+            check_corpus(self.corpus)
 
     def _candidates(self, *, exclude_class_names: bool = True, ignore_case: bool = True) -> Corpus:
         """Return the corpus the detector chooses from."""
@@ -259,13 +268,16 @@ class MinedLabelsDetector(CorpusDetector):
         if self.n_groups_ > 1 and not unchanged:
             self.group_embeddings_ = self.negative_embeddings_[self.permutation_]
 
+    def _group_size(self) -> int:
+        """Labels per group."""
+        return len(self.negative_labels_) // self.n_groups_
+
     # -- reasons ------------------------------------------------------------------------------
 
     def _negative_labels(self) -> NegativeLabels:
         group = np.full(len(self.negative_labels_), -1)
         # Labels that the division into equal groups leaves over are in none, -1.
-        group_size = len(self.permutation_) // self.n_groups_
-        group[self.permutation_] = np.arange(len(self.permutation_)) // group_size
+        group[self.permutation_] = np.arange(len(self.permutation_)) // self._group_size()
         return NegativeLabels(
             self.negative_labels_,
             self.negative_embeddings_,
@@ -305,7 +317,7 @@ class NegativeLabelDetector(MinedLabelsDetector):
         )
 
     def _zero_shot_threshold(self) -> float | None:
-        return zero_shot.neglabel_threshold(len(self.class_names_), self.n_groups_)
+        return zero_shot.neglabel_threshold(len(self.class_names_), self._group_size())
 
 
 # The corpus embeddings and norms that a fit with `memory` used last. One item: 70,000 labels take

@@ -19,7 +19,8 @@ class NegLabelDetector(NegativeLabelDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is ``-log(n_groups_) + 1.9 - 0.38 log K``; see :doc:`/thresholds`.
+        The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
+        :doc:`/thresholds`.
     {ood_label, device, corpus}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt, refine, mining, quantile, fraction, n_groups, max_similarity}

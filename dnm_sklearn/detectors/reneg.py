@@ -147,6 +147,7 @@ class ReNegDetector(PlugInDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("mode", "omega", "guard")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **PlugInDetector._parameter_constraints,
         "pool": [Corpus, "array-like", str],
@@ -277,7 +278,7 @@ class ReNegDetector(PlugInDetector):
 
     def _open_stream(self) -> GroundedNamesStream:
         background = None
-        if self.mode == "max":
+        if self.mode_ == "max":
             rng = np.random.default_rng(self.background_seed_)
             width = self.class_embeddings_.shape[1]
             background = rng.standard_normal((_N_BACKGROUND, width), dtype=np.float32)
@@ -289,11 +290,11 @@ class ReNegDetector(PlugInDetector):
             self.pool_embeddings_,
             self.pool_cluster_,
             self._base_stream(lambda scores: scores / unit),
-            mode=self.mode,
-            omega=self.omega,
+            mode=self.mode_,
+            omega=self.omega_,
             temperature=self.temperature_,
             background=background,
-            guard=self.guard,
+            guard=self.guard_,
             device=self._scoring_device(),
         )
 

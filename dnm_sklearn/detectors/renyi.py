@@ -99,6 +99,7 @@ class RenyiDetector(NegativeLabelDetector):
         needs=("class names", "corpus"),
     )
     _default_corpus = "wordnet-csp"
+    _kept_params = ("order", "solver", "beta_start", "n_steps", "learning_rate")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
         **shared_parameters.PERCENTILE_MINING,
@@ -222,18 +223,18 @@ class RenyiDetector(NegativeLabelDetector):
         labels = (embeddings, self.class_embeddings_, self.negative_embeddings_)
         ball: dict[str, Any] = {
             "temperature": self.temperature_,
-            "order": self.order,
+            "order": self.order_,
             "radius": self.radius_,
             "device": self._scoring_device(),
         }
-        if self.solver == "exact":
+        if self.solver_ == "exact":
             return renyi.renyi_log_ratio(*labels, **ball)
         return renyi.stepped_renyi_log_ratio(
             *labels,
             **ball,
-            beta_start=self.beta_start,
-            n_steps=self.n_steps,
-            learning_rate=self.learning_rate,
+            beta_start=self.beta_start_,
+            n_steps=self.n_steps_,
+            learning_rate=self.learning_rate_,
         )
 
     def _zero_shot_threshold(self) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.detectors.saving import from_plain
+from dnm_sklearn.detectors.shared_parameters import LARGEST_WEIGHT
 from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["WIDEST", "checked_fitted"]
@@ -87,8 +90,20 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
 _NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
 _GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
 _FITTED_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("NegLabelDetector", "CSPDetector", "DebiasedNegMiningDetector"), _GROUPS),
-    "AdaNegDetector": (*_GROUPS, "memory_features_", "memory_label_", "memory_entropy_", "n_seen_"),
+    **dict.fromkeys(("NegLabelDetector", "CSPDetector"), _GROUPS),
+    "DebiasedNegMiningDetector": (*_GROUPS, "clamp_", "min_id_scale_"),
+    "AdaNegDetector": (
+        *_GROUPS,
+        "memory_features_",
+        "memory_label_",
+        "memory_entropy_",
+        "n_seen_",
+        "memory_length_",
+        "proxy_",
+        "beta_",
+        "static_weight_",
+        "gap_",
+    ),
     "TANLDetector": (
         "corpus_",
         "n_activated_",
@@ -104,9 +119,23 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "score_queue_",
         "n_scored_",
         "n_seen_",
+        "step_",
+        "gap_",
+        "alpha_",
+        "queue_length_",
+        "score_queue_length_",
     ),
-    "RenyiDetector": (*_GROUPS, "radius_", "tail_"),
-    "EOEDetector": (*_NEGATIVES, "score_unit_"),
+    "RenyiDetector": (
+        *_GROUPS,
+        "radius_",
+        "tail_",
+        "order_",
+        "solver_",
+        "beta_start_",
+        "n_steps_",
+        "learning_rate_",
+    ),
+    "EOEDetector": (*_NEGATIVES, "outlier_weight_", "score_unit_"),
     "GLMCMDetector": ("score_unit_",),
     "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
     "PrototypeDetector": ("prototype_rows_", "image_mean_"),
@@ -121,8 +150,13 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "probability_sums_",
         "n_admitted_",
         "n_seen_",
+        "model_temperature_",
     ),
     "DictionaryDetector": (
+        "queue_length_",
+        "n_neighbors_",
+        "exclude_self_",
+        "guard_",
         "base_",
         "queue_images_",
         "queue_confidence_",
@@ -130,6 +164,9 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "n_seen_",
     ),
     "ReNegDetector": (
+        "mode_",
+        "omega_",
+        "guard_",
         "base_",
         "pool_labels_",
         "pool_embeddings_",
@@ -153,12 +190,19 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
 }
 
 # Lowest and highest values of numbers, where there are any.
-_INFINITE = float("inf")
 _NUMBERS: dict[str, tuple[float, float]] = {
-    "temperature_": (5e-324, 1e308),
+    **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
+    **dict.fromkeys(("gap_", "alpha_", "min_id_scale_"), (0, 1)),
+    **dict.fromkeys(("beta_", "static_weight_"), (0, LARGEST_WEIGHT)),
+    "clamp_": (-1, 1),
+    "contamination_": (0, 0.5),
+    "step_": (0, 1e18),
+    **dict.fromkeys(
+        ("memory_length_", "queue_length_", "score_queue_length_", "n_neighbors_"), (1, 1e18)
+    ),
     "n_features_in_": (1, WIDEST),
-    "threshold_": (-_INFINITE, _INFINITE),
-    "n_groups_": (1, _INFINITE),
+    "threshold_": (-sys.float_info.max, sys.float_info.max),
+    "n_groups_": (1, 1e18),
     "id_scale_": (0, 1e308),
     "margin_square_sum_": (0, 1e308),
     "background_seed_": (0, 2**31),

@@ -177,8 +177,10 @@ def _to_plain(value: Any, what: str) -> Any:
     # First: numpy's float64 and str_ are Python's own too, but a file holds only the latter.
     if isinstance(value, np.generic):
         return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Corpus):

@@ -10,9 +10,10 @@ from typing import Any
 import joblib
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 
+from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
 
-Constraints = dict[str, list[Any]]
+Constraints = dict[str, Any]
 
 # Types of the constructors' parameters. Arrays and Series of strings are iterables of them.
 Classes = Iterable[str] | Mapping[str, str | Sequence[str]] | None
@@ -33,9 +34,10 @@ COMMON: Constraints = {
         Hidden(HasMethods(["__iter__"])),
         Hidden(HasMethods(["__fspath__"])),
     ],
-    "embedder": [str, HasMethods(["encode_text", "encode_image"]), None],
+    # Checked where it is made an encoder, by a message that names all that one needs.
+    "embedder": "no_validation",
     "prompt": [str, list, tuple],
-    "temperature": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "temperature": [StrOptions({"auto"}), Interval(Real, *TEMPERATURES, closed="both")],
     "memory": [str, HasMethods(["cache"]), HasMethods(["__fspath__"]), None],
     "contamination": [
         StrOptions({"auto"}),
@@ -68,6 +70,9 @@ PERCENTILE_MINING: Constraints = {
     "fraction": [Interval(Real, 0, 1, closed="both")],
     "max_similarity": [Interval(Real, -1, 1, closed="both"), None],
 }
+
+# Weights and scales that scores are multiplied with: beyond, they overflow.
+LARGEST_WEIGHT = 1e6
 
 STREAM: Constraints = {
     "adaptation": [StrOptions({"transductive", "frozen"})],

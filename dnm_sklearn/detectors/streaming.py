@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
+from dnm_sklearn._utils.validation import check_scores
+from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors.base import BaseOODDetector
+from dnm_sklearn.exceptions import SmallBatchWarning
 from dnm_sklearn.streams.base import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+# Detectors that have warned of a short stream since their fit. It is no attribute of theirs,
+# because to judge images must leave a detector as it was.
+_have_warned: WeakSet[Any] = WeakSet()
 
 
 class StreamingDetector(BaseOODDetector):
@@ -54,6 +64,7 @@ class StreamingDetector(BaseOODDetector):
     # -- state --------------------------------------------------------------------------------
 
     def _finish_fit(self, readable: np.ndarray | None) -> None:
+        _have_warned.discard(self)
         self.reset_adaptation()
 
     def _state(self) -> dict[str, Any]:
@@ -86,6 +97,66 @@ class StreamingDetector(BaseOODDetector):
         check_is_fitted(self, "class_embeddings_")
         self._keep(self._initial_state())
         return self
+
+    def merge_adaptation(self, states: Sequence[dict[str, Any]]) -> Self:
+        """Put together what copies of this detector have learned side by side.
+
+        The copies started from this detector's present state, and each learned from images of its
+        own, on another machine say. What is merged are the images that the copies remember, each
+        once; where they are more than the method holds, a choice by their content. The order of
+        the states plays no part, but neither does that of the images, on which a single stream
+        depends.
+
+        Parameters
+        ----------
+        states : sequence of dict
+            :meth:`adaptation_state` of each copy; at least one.
+
+        Returns
+        -------
+        self : object
+            The detector, whose threshold does not move.
+
+        Raises
+        ------
+        ValueError
+            If there is no state, or one is not of this method and size.
+
+        Examples
+        --------
+        >>> import copy
+        >>> import numpy as np
+        >>> from dnm_sklearn import AdaNegDetector, EmbeddingTable
+        >>> table = EmbeddingTable(["cat", "dog", "truck"], np.eye(3))
+        >>> det = AdaNegDetector(["cat", "dog"], embedder=table, n_groups=1).fit()
+        >>> one, other = copy.deepcopy(det), copy.deepcopy(det)
+        >>> states = [one.partial_fit(np.eye(3)[:1]).adaptation_state()]
+        >>> states += [other.partial_fit(np.eye(3)[1:]).adaptation_state()]
+        >>> det.merge_adaptation(states).n_seen_
+        3
+        """
+        check_is_fitted(self, "class_embeddings_")
+        if not states:
+            raise ValueError("There is no state to merge: give at least one.")
+        present = self._state()
+        for state in states:
+            _check_state(state, present)
+
+        stream = self._open_stream()
+        stream.merge(states, present)
+        self._keep(stream.state())
+        return self
+
+    def adaptation_state(self) -> dict[str, Any]:
+        """What was learned from test images, as :meth:`merge_adaptation` takes it.
+
+        Returns
+        -------
+        dict
+            Arrays and numbers, copied.
+        """
+        check_is_fitted(self, "class_embeddings_")
+        return copy.deepcopy(self._state())
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -180,15 +251,31 @@ class StreamingDetector(BaseOODDetector):
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
             scores[batch] = stream.advance(rows[batch])
-        return scores
+        return check_scores(scores)
 
     # -- scores -------------------------------------------------------------------------------
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         # A scratch copy of the state learns and is thrown away: the same X gives the same scores.
         if self._is_transductive():
+            self._warn_of_few(len(embeddings))
             return self._advance(self._present_stream(), embeddings)
         return self._score_frozen(embeddings)
+
+    def _warn_of_few(self, n_images: int) -> None:
+        """Warn, once per fit, of a stream that is shorter than one batch."""
+        if n_images >= self.batch_size or self in _have_warned:
+            return
+        _have_warned.add(self)
+        warn(
+            f"{n_images} images are scored together, fewer than batch_size={self.batch_size}: with "
+            "adaptation='transductive' the score of an image depends on the others of X, so that "
+            "the same image gets another score, and perhaps another label, in other company "
+            "(cross-validation, permutation importance, images one by one). Use "
+            "set_params(adaptation='frozen') to score each image on its own, or score_stream for a "
+            "stream. This is said once per fit.",
+            SmallBatchWarning,
+        )
 
     def _score_frozen(self, embeddings: np.ndarray) -> np.ndarray:
         return self._present_stream().frozen(embeddings)
@@ -198,3 +285,19 @@ class StreamingDetector(BaseOODDetector):
 
     def _n_learned(self) -> int:
         return self.n_seen_
+
+
+def _check_state(state: dict[str, Any], present: dict[str, Any]) -> None:
+    """Refuse a state of another method or size."""
+    if set(state) != set(present):
+        raise ValueError(
+            f"A state has {', '.join(sorted(state))}, but this method's has "
+            f"{', '.join(sorted(present))}: it is of another method."
+        )
+    for name, value in present.items():
+        # A memory grows, but its width does not.
+        if np.shape(state[name])[1:] != np.shape(value)[1:]:
+            raise ValueError(
+                f"{name} has shape {np.shape(state[name])}, here {np.shape(value)}: the state is "
+                "of a detector with other labels or another model."
+            )

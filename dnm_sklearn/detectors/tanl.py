@@ -45,8 +45,9 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     Parameters
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
-        The zero-shot threshold is 1.66, as a stream 2.03; see :doc:`/thresholds`. A threshold that
-        images set at fit stays: scores may drift away from it as the detector adapts.
+        The zero-shot threshold is ``1.72 + log(n_activated_ / 1000)``, as a stream 1.95 in place of
+        1.72; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
+        away from it as the detector adapts.
     {ood_label, device, corpus}
         All of them are used but names equal to a class name (same case). Without a table None =
         "wordnet-neglabel".
@@ -144,6 +145,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("step", "gap", "alpha", "queue_length", "score_queue_length")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
         **shared_parameters.REFINE,
@@ -265,9 +267,9 @@ class TANLDetector(StreamingDetector, CorpusDetector):
             self.corpus_embeddings_,
             temperature=self.temperature_,
             n_activated=self.n_activated_,
-            step=self.step,
-            gap=self.gap,
-            alpha=self.alpha,
+            step=self.step_,
+            gap=self.gap_,
+            alpha=self.alpha_,
             device=self._scoring_device(),
         )
 
@@ -276,15 +278,15 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         stream.start(
             self.class_embeddings_[self.initial_id_order_],
             self.initial_ood_,
-            self.queue_length,
-            self.score_queue_length,
+            self.queue_length_,
+            self.score_queue_length_,
         )
         return stream.state()
 
     # -- threshold ----------------------------------------------------------------------------
 
     def _zero_shot_threshold(self) -> float:
-        return zero_shot.tanl_threshold(stream=self._is_transductive())
+        return zero_shot.tanl_threshold(self.n_activated_, stream=self._is_transductive())
 
     def _zero_shot_doubt(self) -> str:
         if self._is_transductive():

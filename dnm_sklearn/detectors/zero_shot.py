@@ -272,5 +272,5 @@ class EnergyDetector(_NamesOnlyDetector):
 
     def _zero_shot_doubt(self) -> str:
         return super()._zero_shot_doubt() or (
-            "constants that flag 4 % of ID images on one data set flag 11 % on another"
+            "constants that flag 7 % of ID images on one data set flag 12 % on another"
         )

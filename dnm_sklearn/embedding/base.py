@@ -33,9 +33,22 @@ class BaseEmbedder(
 ):
     """Base of encoders; a subclass gives the model, this class everything around it.
 
-    A subclass defines `_image_encoder`, `_encode_prompts`, `fingerprint_`, `embedding_dim_` and
-    `logit_scale_`, and has those of the parameters below that its users should set.
+    A subclass defines ``_image_encoder``, ``_encode_prompts``, ``fingerprint_``,
+    ``embedding_dim_`` and ``logit_scale_``; see :doc:`/own_encoder`. Of the attributes below it
+    makes those parameters that its users should set. It then takes images of all kinds, in
+    batches, from files in threads, with unreadable ones and a cache; and prompts, also ensembles.
+
+    Attributes
+    ----------
+    memory, cache_size, on_error, batch_size, num_workers, verbose
+        As in `CLIPEmbedder`.
+    failures_ : list of (int, str, str)
+        Position, description and reason of the images that could not be read in the last call of
+        `encode_image` on images.
     """
+
+    # Of parameters that a subclass says nothing of, nothing is checked.
+    _parameter_constraints: dict[str, Any] = {}
 
     memory: Any = None
     cache_size: Any = None

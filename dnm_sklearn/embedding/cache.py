@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dnm_sklearn._utils.caching import warn_unsaved
+from dnm_sklearn._utils.checked_store import warn_unsaved
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding._cache_claims import Claim, remove_ended_claims

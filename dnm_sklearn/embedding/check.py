@@ -5,12 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.clip import CLIPEmbedder
 from dnm_sklearn.embedding.protocol import Embedder
 
-__all__ = ["check_embedder"]
+__all__ = ["check_embedder", "checked_rows"]
+
+# How far from 1 the length of a unit row in float16 can be.
+_UNIT_TOLERANCE = 0.01
+# Rows whose length is looked at: an encoder normalises all rows or none.
+_MOST_ROWS = 1000
 
 
 def check_embedder(
@@ -71,3 +78,24 @@ def _has(embedder: Any, name: str) -> bool:
         return True
     # An object that passes attributes on to another can only be asked.
     return hasattr(type(embedder), "__getattr__") and hasattr(embedder, name)
+
+
+def checked_rows(embedder: Any, method: str, rows: Any, n_rows: int | None = None) -> np.ndarray:
+    """Give what a method of an encoder returned, if it is what `Embedder` says: unit rows."""
+    rows = np.asarray(to_numpy(rows))
+    if rows.ndim != 2 or rows.dtype.kind != "f" or (n_rows is not None and len(rows) != n_rows):
+        wanted = "n" if n_rows is None else n_rows
+        raise ValueError(
+            f"{type(embedder).__name__}.{method} gave {rows.dtype} of shape {rows.shape}; an "
+            f"encoder gives float32 of shape ({wanted}, d) (see dnm_sklearn.embedding.Embedder)."
+        )
+    lengths = np.linalg.norm(rows[:_MOST_ROWS].astype(np.float64), axis=1)
+    # NaN stands for an image that could not be read, and zeros for one that integers rounded away.
+    wrong = (np.abs(lengths - 1) > _UNIT_TOLERANCE) & (lengths != 0)
+    if wrong.any():
+        raise ValueError(
+            f"{type(embedder).__name__}.{method} gave a row of length {lengths[wrong][0]:.3g}; an "
+            "encoder gives unit rows (see dnm_sklearn.embedding.Embedder): divide each by its "
+            "length."
+        )
+    return rows

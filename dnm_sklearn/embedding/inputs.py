@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from dnm_sklearn._utils.warnings import warn
 __all__ = [
     "as_image_sequence",
     "describe",
+    "finite_rows",
     "infer_input_type",
     "is_missing",
     "is_one_image",
@@ -28,8 +29,9 @@ IMAGE_FIX = (
     "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of "
     "shape (n, height, width[, 3]), or a 2-D numeric array of embeddings (any dtype but uint8)"
 )
-# Rows that are normalised at a time: the float64 copy of all rows would be twice the result.
-_CHUNK_ROWS = 1 << 16
+# Numbers that are normalised at a time, 8 MB of float64: they stay in the processor's cache, and
+# the float64 copy of all rows would be twice the result.
+_CHUNK_NUMBERS = 1 << 20
 
 
 def is_pil(x: Any) -> bool:
@@ -134,7 +136,7 @@ def _column(X: Any) -> Any:
     return column if len(column) and _first_is_image(column) else None
 
 
-def _first_is_image(X: Sequence[Any]) -> bool:
+def _first_is_image(X: Iterable[Any]) -> bool:
     """Whether the first entry that is not missing is an image; the others are checked when read."""
     return next((_has_image(x) for x in X if not is_missing(x)), all(x is None for x in X))
 
@@ -255,6 +257,16 @@ def describe(item: Any) -> str:
     return type(item).__name__
 
 
+def finite_rows(X: np.ndarray) -> np.ndarray:
+    """Which rows (n,) hold neither NaN nor infinity."""
+    finite = np.empty(len(X), dtype=bool)
+    # In parts: a mask of all numbers would be a quarter of the rows again.
+    step = max(1, _CHUNK_NUMBERS // max(1, X.shape[1]))
+    for start in range(0, len(X), step):
+        finite[start : start + step] = np.isfinite(X[start : start + step]).all(axis=1)
+    return finite
+
+
 def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.ndarray:
     """Check a 2-D numeric array, and give its rows length one: float32, computed in float64.
 
@@ -275,8 +287,9 @@ def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.nda
         )
 
     rows = np.empty(X.shape, dtype=np.float32)
-    for start in range(0, len(X), _CHUNK_ROWS):
-        chunk = X[start : start + _CHUNK_ROWS].astype(np.float64)
+    step = max(1, _CHUNK_NUMBERS // max(1, X.shape[1]))
+    for start in range(0, len(X), step):
+        chunk = X[start : start + step].astype(np.float64)
         largest = np.abs(chunk).max(axis=1, initial=0.0)
 
         # The maximum of a row with NaN is NaN, so it tells NaN, infinity and zeros at once.
@@ -300,7 +313,7 @@ def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.nda
         # length is then at least 1, or 0 for a row of zeros, which the 0.5 leaves as it is.
         chunk /= largest[:, None]
         chunk /= np.maximum(np.sqrt(np.einsum("ij,ij->i", chunk, chunk)), 0.5)[:, None]
-        rows[start : start + _CHUNK_ROWS] = chunk
+        rows[start : start + step] = chunk
     return rows
 
 

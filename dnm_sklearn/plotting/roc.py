@@ -176,23 +176,21 @@ class OODRocCurveDisplay:
         self.figure_ = self.ax_.figure
         name = self.name if name is None else name
 
-        label = f"AUROC {100 * self.auroc:.1f} %"
-        label = label if name is None else f"{shown(name)} ({label})"
+        # One entry per curve, so that the legend of several does not cover them.
+        name = "" if name is None else f"{shown(name)}, "
+        label = (
+            f"{name}AUROC {100 * self.auroc:.1f} %\n"
+            f"FPR95 ● {100 * self.fpr95_id:.1f} %, ■ {100 * self.fpr95_ood:.1f} %"
+        )
         (self.line_,) = self.ax_.plot(self.ood_accepted, self.id_accepted, label=label)
 
-        for point, fpr, positive, marker in (
-            (self.point_id, self.fpr95_id, "ID", "o"),
-            (self.point_ood, self.fpr95_ood, "OOD", "s"),
-        ):
-            self.ax_.plot(
-                *([place] for place in point),
-                marker=marker,
-                linestyle="",
-                color=self.line_.get_color(),
-                label=f"FPR95 ({positive} positive) {100 * fpr:.1f} %",
-            )
+        for point, marker in ((self.point_id, "o"), (self.point_ood, "s")):
+            places = [[place] for place in point]
+            self.ax_.plot(*places, marker=marker, linestyle="", color=self.line_.get_color())
 
-        if chance:
+        # Other curves on the same axes may have drawn it.
+        has_chance = any(line.get_label() == "chance" for line in self.ax_.lines)
+        if chance and not has_chance:
             self.ax_.plot([0, 1], [0, 1], color=QUIET_COLOUR, linestyle="--", label="chance")
         self.ax_.set(
             xlabel="proportion of OOD images accepted",
@@ -201,5 +199,6 @@ class OODRocCurveDisplay:
             ylim=(-0.01, 1.01),
             aspect="equal",
         )
-        draw_legend(self.ax_, loc="lower right")
+        title = "● ID positive, ■ OOD positive"
+        draw_legend(self.ax_, loc="lower right", fontsize=8, title=title, title_fontsize=8)
         return self

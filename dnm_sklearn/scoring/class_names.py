@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices, check_positive
+from dnm_sklearn._utils.validation import check_matrices, check_temperature
 from dnm_sklearn.scoring._chunks import Device, reduce_products
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def mcm(
     """
     import torch
 
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
     if class_embeddings.shape[0] == 1:
         raise ValueError(
@@ -142,7 +142,7 @@ def energy(
     >>> energy(np.array([[0.6, 0.8]]), np.eye(2), temperature=0.1).round(4)
     array([0.8127])
     """
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     log_sum = _reduce(
         lambda logits: logits.logsumexp(dim=1), X, class_embeddings, temperature, device
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices, check_positive, unit_rows
+from dnm_sklearn._utils.validation import check_matrices, check_temperature, unit_rows
 from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
 from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
 
@@ -101,7 +101,7 @@ def class_logsumexp(
     import torch
 
     X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
-    scale = 1 / check_positive("temperature", temperature)
+    scale = 1 / check_temperature(temperature)
     if own_class is not None:
         own_class = torch.as_tensor(own_class)
         own_logit = torch.from_numpy(np.einsum("nd,nd->n", X, own_row, dtype=float) * scale)
@@ -396,7 +396,7 @@ def expectation_score(
     X, class_embeddings, corpus_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
     )
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     n_labels = corpus_embeddings.shape[0]
 
     # log(w_j / E_j) is added to the logits.
@@ -458,4 +458,4 @@ def _check_fit(
     X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
     if len(X) == 0:
         raise ValueError("X is empty: at least one ID image is needed.")
-    return X, corpus, check_positive("temperature", temperature)
+    return X, corpus, check_temperature(temperature)

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_integer, check_matrices, check_positive
+from dnm_sklearn._utils.validation import (
+    check_integer,
+    check_matrices,
+    check_positive,
+    check_temperature,
+)
 from dnm_sklearn.scoring._chunks import Chunks, Device
 
 if TYPE_CHECKING:
@@ -83,7 +88,7 @@ def negative_label_log_odds(
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings
     )
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     group_size = _check_groups(negative_embeddings.shape[0], n_groups)
     log_c = math.log(check_positive("id_scale", id_scale))
 
@@ -163,7 +168,7 @@ def dnm_log_confidence(
         negative_embeddings=negative_embeddings,
         positives=positives,
     )
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     negative_prior = _check_prior(negative_prior)
     min_id_scale = check_positive("min_id_scale", min_id_scale)
     group_size = _check_groups(negative_embeddings.shape[0], n_groups)
@@ -250,7 +255,7 @@ def clamped_log_odds(
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings
     )
-    temperature = check_positive("temperature", temperature)
+    temperature = check_temperature(temperature)
     negative_prior = _check_prior(negative_prior)
     group_size = _check_groups(negative_embeddings.shape[0], n_groups)
 

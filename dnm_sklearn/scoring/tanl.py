@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_integer, check_matrices, check_positive
+from dnm_sklearn._utils.validation import check_integer, check_matrices, check_temperature
 from dnm_sklearn.scoring._chunks import Chunks, Device
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def activation_log_odds(
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings
     )
-    scale = 1 / check_positive("temperature", temperature)
+    scale = 1 / check_temperature(temperature)
     step = check_integer("step", step, 0)
 
     with Chunks(device, class_embeddings, negative_embeddings) as chunks:

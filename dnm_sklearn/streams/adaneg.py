@@ -9,12 +9,14 @@ images keep their text.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dnm_sklearn.scoring._chunks import BLOCK_NUMBERS, Chunks, Device
 from dnm_sklearn.scoring.negative_labels import _log_probability_sums
+from dnm_sklearn.streams._merging import merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +104,32 @@ class LabelMemoryStream:
         self._label = tensor("memory_label_", np.int64)
         self._entropy = tensor("memory_entropy_", np.float64)
         self._n_seen = state["n_seen_"]
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from the images that several states remember: per label those of lowest entropy.
+
+        That is what one memory would hold that had met all of them.
+        """
+        import torch
+
+        entries = []
+        for state in states:
+            live = state["memory_label_"] >= 0
+            label, entropy = state["memory_label_"][live], state["memory_entropy_"][live]
+            entries.append(np.column_stack([label, entropy, state["memory_features_"][live]]))
+        # An image that two states have in common counts once.
+        rows = np.unique(np.concatenate(entries), axis=0)
+
+        labels = torch.from_numpy(rows[:, 0].astype(np.int64))
+        stays = (self._rank(labels, torch.from_numpy(rows[:, 1].copy())) < self._length).numpy()
+        self.load(
+            {
+                "memory_features_": rows[stays, 2:],
+                "memory_label_": rows[stays, 0],
+                "memory_entropy_": rows[stays, 1],
+                "n_seen_": merged_sum("n_seen_", states, start),
+            }
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the state as numpy arrays and numbers, by `STATE_NAMES`.

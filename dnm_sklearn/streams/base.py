@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,9 @@ class Stream(Protocol):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state, whose arrays are copied."""
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from what several states have learned that all grew from `start`, in any order."""
 
     def state(self) -> dict[str, Any]:
         """Return the state; its arrays may share memory with the stream."""
@@ -33,7 +36,7 @@ class TransformedStream:
 
     def __init__(self, stream: Any, transform: Callable[[np.ndarray], np.ndarray]) -> None:
         self._stream, self._transform = stream, transform
-        self.load, self.state = stream.load, stream.state
+        self.load, self.state, self.merge = stream.load, stream.state, stream.merge
 
     @property
     def confident_id(self) -> np.ndarray | None:
@@ -57,6 +60,9 @@ class StaticStream:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state, which is empty."""
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Merge states, which are empty."""
 
     def state(self) -> dict[str, Any]:
         """Return the state, which is empty."""

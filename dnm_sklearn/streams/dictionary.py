@@ -7,11 +7,13 @@ its own rows are among those that it is compared with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dnm_sklearn.scoring._chunks import Chunks, Device
+from dnm_sklearn.streams._merging import merged_sum
 from dnm_sklearn.streams.base import Stream
 
 if TYPE_CHECKING:
@@ -80,6 +82,26 @@ class SuspiciousImagesStream:
         """Go on from a state; its arrays are not written to."""
         self._base.load(state[BASE_STATE])
         self._state = {name: state[name] for name in STATE_NAMES}
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from the queues of several states: the images of lowest confidence, each once.
+
+        That is the queue of one stream that met all of their images, in some order, over a base
+        that does not learn.
+        """
+        entries = []
+        for state in states:
+            entries.append(np.column_stack([state["queue_confidence_"], state["queue_images_"]]))
+        # Sorted by confidence, and equal ones by the images' own numbers.
+        rows = np.unique(np.concatenate(entries), axis=0)[: self._length]
+        sums = {name: merged_sum(name, states, start) for name in ("image_sum_", "n_seen_")}
+
+        self._base.merge([state[BASE_STATE] for state in states], start[BASE_STATE])
+        self._state = {
+            "queue_images_": rows[:, 1:].astype(np.float32),
+            "queue_confidence_": rows[:, 0],
+            **sums,
+        }
 
     def state(self) -> dict[str, Any]:
         """Return the state as numpy arrays and numbers, by `STATE_NAMES`, and the base's."""

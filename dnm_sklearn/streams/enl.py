@@ -8,7 +8,7 @@ admitted), in any order, and no threshold is learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.enl import expectation_score
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
+from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +111,25 @@ class ExpectationStream:
         self._admitted = self._chunks.tensor(state["admitted_"])
         self._sums = self._chunks.tensor(state["probability_sums_"], double=True)
         self._n_admitted, self._n_seen = state["n_admitted_"], state["n_seen_"]
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from the images that several states have admitted, each image once.
+
+        Where they are more than the window holds, a choice of them that depends on their content
+        alone. Up to rounding and that choice, the weights are those of one stream that admitted
+        the same images.
+        """
+        window = len(states[0]["admitted_"])
+        parts = [held(state["admitted_"], state["n_admitted_"]) for state in states]
+        rows = distinct_rows(parts, window)
+
+        admitted = np.zeros_like(states[0]["admitted_"])
+        admitted[: len(rows)] = rows
+        self._admitted = self._chunks.tensor(admitted)
+        with self._chunks:
+            self._sums = self._probability_sums(self._admitted[: len(rows)])
+        self._n_admitted = len(rows)
+        self._n_seen = merged_sum("n_seen_", states, start)
 
     def state(self) -> dict[str, Any]:
         """Return the state by ``STATE_NAMES``; its arrays may share memory with the stream."""
@@ -234,7 +254,7 @@ class ExpectationStream:
 
     def _probability_sums(self, features: torch.Tensor) -> torch.Tensor:
         """Sum over images of the static label probabilities, from their features; float64 (N,)."""
-        total = self._sums.new_zeros(self._sums.shape)
+        total = self._chunks.tensor(np.zeros(len(self._log_weights)), double=True)
         for part in features.split(_ANEW_ROWS):
             log_sum = self._earlier.fill(part / self._temperature, self._offset)
             total += self._sum_over_images(self._earlier, -log_sum)

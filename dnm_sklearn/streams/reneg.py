@@ -10,12 +10,14 @@ rows before its batch have taught, never with itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.reneg import PRIOR_WEIGHT, name_weights, otsu_of_log_odds
+from dnm_sklearn.streams._merging import distinct_rows, merged_sum
 from dnm_sklearn.streams.base import Stream
 
 __all__ = ["BASE_STATE", "STATE_NAMES", "GroundedNamesStream"]
@@ -38,6 +40,18 @@ STATE_NAMES = (
     "class_image_counts_",
     "image_sum_",
     "base_log_odds_",
+    "n_seen_",
+)
+
+# Those that are sums over images.
+_SUMS = (
+    "caught_counts_",
+    "margin_sums_",
+    "vote_sums_",
+    "margin_square_sum_",
+    "class_image_sums_",
+    "class_image_counts_",
+    "image_sum_",
     "n_seen_",
 )
 
@@ -139,6 +153,27 @@ class GroundedNamesStream:
         for name in STATE_NAMES:
             value = state[name]
             self._state[name] = value.copy() if isinstance(value, np.ndarray) else value
+
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from the sums of what several states have caught since `start`.
+
+        All of them are sums over images, but for the base's log-odds, of which a choice is kept
+        that depends on their values alone, and the base's own state, which its stream merges.
+        """
+        self._base.merge([state[BASE_STATE] for state in states], start[BASE_STATE])
+        self._state = {name: merged_sum(name, states, start) for name in _SUMS}
+
+        # Names that any of them has caught, each with its sum.
+        known = np.unique(np.concatenate([state["caught_names_"] for state in states]))
+        dense = [_at_names(known, state) for state in states]
+        of_start = _at_names(known, start)
+        self._state["caught_names_"] = known
+        total = of_start + sum(rows - of_start for rows in dense)
+        self._state["caught_image_sums_"] = total.astype(np.float32)
+
+        log_odds = [state["base_log_odds_"][:, None] for state in states]
+        self._state["base_log_odds_"] = distinct_rows(log_odds, _HISTORY)[:, 0]
+        self._weigh()
 
     def state(self) -> dict[str, Any]:
         """Return the state by `STATE_NAMES`, and the base's; arrays may be the stream's own."""
@@ -366,3 +401,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     """Rows of unit length; one of zeros stays."""
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.maximum(lengths, math.ulp(1.0))
+
+
+def _at_names(names: np.ndarray, state: dict[str, Any]) -> np.ndarray:
+    """Image sums (C, D) of a state at these names, zeros where it has caught nothing."""
+    rows = np.zeros((len(names), state["caught_image_sums_"].shape[1]))
+    rows[np.searchsorted(names, state["caught_names_"])] = state["caught_image_sums_"]
+    return rows

@@ -13,6 +13,7 @@ whole corpus.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from dnm_sklearn.scoring.tanl import (
 )
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
+from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
 
 if TYPE_CHECKING:
     import torch
@@ -119,10 +121,22 @@ class ActivationStream:
         queue_length, score_queue_length : int
             Sizes of the queues.
         """
+        order = self._fill_queues(id_rows[-queue_length:], ood_rows[-queue_length:], queue_length)
+        log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
+        with self._chunks as chunks:
+            self._scores = self._zeros(score_queue_length, double=True)
+            self._n_scored = self._n_seen = 0
+            self._push_scores(chunks.tensor(log_odds, double=True).sigmoid())
+            self._otsu = _otsu(self._known_scores())
+
+    def _fill_queues(
+        self, id_rows: np.ndarray, ood_rows: np.ndarray, queue_length: int
+    ) -> np.ndarray:
+        """Make the two queues of these rows; return the labels that they activate."""
         n_labels, width = self._corpus.shape
         # The rows of a full ring touch one run more than they fill.
         n_runs = (queue_length + _RUN - 2) // _RUN + 1
-        kept = [self._chunks.tensor(rows[-queue_length:]) for rows in (id_rows, ood_rows)]
+        kept = [self._chunks.tensor(rows) for rows in (id_rows, ood_rows)]
 
         with self._chunks as chunks:
             self._queues = []
@@ -134,14 +148,33 @@ class ActivationStream:
                 parts = [rows[start : start + _START_ROWS] for rows in kept]
                 log_sums = [chunks.logsumexp(rows, self._classes, self._scale) for rows in parts]
                 self._take_in(parts, log_sums)
-            order = self._top(*self._means()).cpu().numpy()
+            order = self._top(*self._means())
+        return order.cpu().numpy()
 
-        log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
+    def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
+        """Go on from the queues of several states, each image and score once.
+
+        Where they are more than a queue holds, a choice of them that depends on their content
+        alone. "The last L rows" has no meaning for streams that ran side by side.
+        """
+        queues = []
+        for ring, _, count in _QUEUE_NAMES:
+            length = len(states[0][ring])
+            parts = [held(state[ring], state[count]) for state in states]
+            queues.append(distinct_rows(parts, length))
+        id_rows, ood_rows = queues
+        self._fill_queues(id_rows, ood_rows, length)
+
+        # Scores are rows of one number.
+        length = len(states[0]["score_queue_"])
+        parts = [held(state["score_queue_"], state["n_scored_"])[:, None] for state in states]
+        scores = distinct_rows(parts, length)[:, 0]
         with self._chunks as chunks:
-            self._scores = self._zeros(score_queue_length, double=True)
-            self._n_scored = self._n_seen = 0
-            self._push_scores(chunks.tensor(log_odds, double=True).sigmoid())
+            self._scores = self._zeros(length, double=True)
+            self._n_scored = 0
+            self._push_scores(chunks.tensor(scores, double=True))
             self._otsu = _otsu(self._known_scores())
+        self._n_seen = merged_sum("n_seen_", states, start)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state; its arrays are copied."""

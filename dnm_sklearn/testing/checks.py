@@ -37,6 +37,9 @@ _SMALL = {
     "missing": "text",
 }
 
+# What products of float32 may change in a score: other chunks, another order or number of threads.
+_ROUNDING = 1e-4
+
 # Methods that take rows and judge them.
 _JUDGING = ("score_samples", "predict", "predict_class", "predict_proba", "p_value", "explain")
 
@@ -97,8 +100,10 @@ def check_images_are_embeddings(detector: Any) -> None:
     embedder = FakeEmbedder(dim=16)
     images = list(np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8))
     fitted = _fit(_prepare(detector, blobs, frozen=False, embedder=embedder), blobs)
-    np.testing.assert_array_equal(
-        fitted.decision_function(images), fitted.decision_function(embedder.transform(images))
+    np.testing.assert_allclose(
+        fitted.decision_function(images),
+        fitted.decision_function(embedder.transform(images)),
+        atol=_ROUNDING,
     )
 
 
@@ -116,21 +121,18 @@ def check_ways_to_give_names(detector: Any) -> None:
 
     for arguments in ((blobs.names,), (None, blobs.names)):
         got = _prepare(detector, blobs, classes=None).fit(*arguments).decision_function(blobs.X)
-        np.testing.assert_array_equal(got, want)
+        np.testing.assert_allclose(got, want, atol=_ROUNDING)
 
 
 def check_repeated_and_reordered_names(detector: Any) -> None:
-    """Repeated names change nothing, and their order changes no score by more than 1e-4."""
+    """Neither repeated names nor their order change a score by more than 1e-4."""
     blobs = make_ood_blobs()
     want = _fit(_prepare(detector, blobs), blobs).decision_function(blobs.X)
     # White space around a name is no part of it.
     repeated = [*blobs.names, blobs.names[0], f" {blobs.names[1]} "]
-    np.testing.assert_array_equal(
-        _fit(_prepare(detector, blobs, classes=repeated), blobs).decision_function(blobs.X), want
-    )
-    reordered = blobs.names[::-1]
-    got = _fit(_prepare(detector, blobs, classes=reordered), blobs).decision_function(blobs.X)
-    np.testing.assert_allclose(got, want, atol=1e-4)
+    for names in (repeated, blobs.names[::-1]):
+        got = _fit(_prepare(detector, blobs, classes=names), blobs).decision_function(blobs.X)
+        np.testing.assert_allclose(got, want, atol=_ROUNDING)
 
 
 def check_chunks(detector: Any) -> None:
@@ -145,13 +147,13 @@ def check_chunks(detector: Any) -> None:
         parts = [
             fitted.decision_function(blobs.X[i : i + size]) for i in range(0, len(blobs.X), size)
         ]
-        np.testing.assert_allclose(np.concatenate(parts), want, atol=1e-4)
+        np.testing.assert_allclose(np.concatenate(parts), want, atol=_ROUNDING)
 
     # Chunks of a few numbers, so that even these small arrays are cut.
     original = dict(_chunks.CHUNK_NUMBERS)
     try:
         _chunks.CHUNK_NUMBERS.update(dict.fromkeys(original, 256))
-        np.testing.assert_allclose(fitted.decision_function(blobs.X), want, atol=1e-4)
+        np.testing.assert_allclose(fitted.decision_function(blobs.X), want, atol=_ROUNDING)
     finally:
         _chunks.CHUNK_NUMBERS.update(original)
 
@@ -185,7 +187,7 @@ def check_scoring_changes_nothing(detector: Any) -> None:
             getattr(fitted, method)(blobs.X)
             assert _state(fitted) == before, f"{method} changed the detector"
 
-    np.testing.assert_array_equal(fitted.decision_function(blobs.X), first)
+    np.testing.assert_allclose(fitted.decision_function(blobs.X), first, atol=_ROUNDING)
 
 
 def check_loads_no_model(detector: Any) -> None:
@@ -216,8 +218,9 @@ def check_pickle(detector: Any) -> None:
     fitted = _fit(_prepare(detector, blobs, frozen=False), blobs, images=True)
     data = pickle.dumps(fitted)
     assert b"torch" not in data, "the pickle holds a torch object"
-    np.testing.assert_array_equal(
-        pickle.loads(data).decision_function(blobs.X), fitted.decision_function(blobs.X)
+    again = pickle.loads(data)
+    np.testing.assert_allclose(
+        again.decision_function(blobs.X), fitted.decision_function(blobs.X), atol=_ROUNDING
     )
 
 
@@ -229,10 +232,10 @@ def check_save_and_load(detector: Any) -> None:
         path = Path(folder) / "detector.skops"
         fitted.save(path)
         for again in (load(path), load(path, blobs.table)):
-            np.testing.assert_array_equal(
-                again.decision_function(blobs.X), fitted.decision_function(blobs.X)
+            np.testing.assert_allclose(
+                again.decision_function(blobs.X), fitted.decision_function(blobs.X), atol=_ROUNDING
             )
-            np.testing.assert_array_equal(again.p_value(blobs.X), fitted.p_value(blobs.X))
+            _assert_same_p_values(again.p_value(blobs.X), fitted.p_value(blobs.X), blobs)
             assert again.threshold_ == fitted.threshold_
             again.save(path)
 
@@ -290,7 +293,7 @@ def check_calibration(detector: Any) -> None:
     # Probabilities decide as the threshold does.
     proba = fitted.predict_proba(blobs.X)
     np.testing.assert_array_equal(proba[:, 1] > 0.5, fitted.predict(blobs.X) == 1)
-    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-9)
 
 
 def check_explain(detector: Any) -> None:
@@ -315,41 +318,37 @@ def check_subset_and_order(detector: Any) -> None:
     want = fitted.decision_function(blobs.X)
     # Another order, and a part of the rows.
     order = np.random.default_rng(0).permutation(len(blobs.X))
-    np.testing.assert_allclose(fitted.decision_function(blobs.X[order]), want[order], atol=1e-6)
-    np.testing.assert_allclose(fitted.decision_function(blobs.X[::3]), want[::3], atol=1e-6)
+    for rows in (order, np.arange(0, len(blobs.X), 3)):
+        got = fitted.decision_function(blobs.X[rows])
+        np.testing.assert_allclose(got, want[rows], atol=_ROUNDING)
 
 
 def check_transductive_is_repeatable(detector: Any) -> None:
     """A test-time method scores the same stream the same way, and says where calibration fails.
 
-    After learning, ``p_value`` warns, or refuses where the method states a guarantee.
+    After learning there is no guarantee to give: ``predict`` warns, and ``p_value`` refuses.
     """
     blobs = make_ood_blobs()
     fitted = _fit(_prepare(detector, blobs, frozen=False), blobs).calibrate(blobs.X_id)
-    np.testing.assert_array_equal(
-        fitted.decision_function(blobs.X), fitted.decision_function(blobs.X)
+    np.testing.assert_allclose(
+        fitted.decision_function(blobs.X), fitted.decision_function(blobs.X), atol=_ROUNDING
     )
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted.predict(blobs.X)
         fitted.set_params(adaptation="frozen").partial_fit(blobs.X)
-        refusal = ""
-        try:
-            fitted.p_value(blobs.X)
-        except ValueError as error:
-            refusal = str(error)
-
+        fitted.predict(blobs.X)
     messages = [str(warning.message) for warning in caught]
     assert any("together with the others" in message for message in messages)
-    changed = any("changed its state since calibrate" in message for message in messages)
-    assert changed or "since calibrate" in refusal, (
-        "p_value neither warns nor refuses after learning"
-    )
+    assert any("changed its state since calibrate" in message for message in messages)
+    with _raises(ValueError, "p_value after learning"):
+        fitted.p_value(blobs.X)
+
     # What was learned can be forgotten, and then the calibration holds again.
     fitted.reset_adaptation()
     fresh = _fit(_prepare(detector, blobs), blobs).calibrate(blobs.X_id)
-    np.testing.assert_array_equal(fitted.p_value(blobs.X), fresh.p_value(blobs.X))
+    _assert_same_p_values(fitted.p_value(blobs.X), fresh.p_value(blobs.X), blobs)
 
 
 def check_info(detector: Any) -> None:
@@ -362,6 +361,11 @@ def check_info(detector: Any) -> None:
         info.url.startswith("https://") and info.title and info.venue and 2000 < info.year < 2100
     )
     assert info.test_time == ("adaptation" in detector.get_params(deep=False))
+
+
+def _assert_same_p_values(got: np.ndarray, want: np.ndarray, blobs: OODBlobs) -> None:
+    """Equal but for one calibration image, which rounding may put on the other side of a score."""
+    np.testing.assert_allclose(got, want, atol=1.5 / (len(blobs.X_id) + 1))
 
 
 @contextlib.contextmanager

@@ -1,9 +1,16 @@
 """Thresholds and conformal p-values."""
 
+from fractions import Fraction
+from math import ceil
+
 import numpy as np
 import pytest
 
-from dnm_sklearn.calibration.conformal import calibration_threshold, conformal_p_values
+from dnm_sklearn.calibration.conformal import (
+    calibration_threshold,
+    check_level,
+    conformal_p_values,
+)
 from dnm_sklearn.calibration.thresholds import (
     contamination_threshold,
     expected_threshold,
@@ -62,6 +69,37 @@ def test_calibration_rank_and_minimum():
         calibration_threshold([1.0, np.nan] * 20)
     with pytest.raises(ValueError, match="at least one"):
         conformal_p_values([1.0], [])
+
+
+# Hundredths, with 1 / 3: floats miss most whole multiples of them by a little.
+LEVELS = [*(Fraction(number, 100) for number in range(1, 100)), Fraction(1, 3)]
+
+
+@pytest.mark.parametrize("n", [19, 20, 29, 99, 100, 199, 999])
+def test_ranks_are_those_of_exact_arithmetic(n):
+    scores = np.arange(n, dtype=float)
+    for exact in LEVELS:
+        rank = ceil((n + 1) * exact)
+        if rank <= n:
+            assert calibration_threshold(scores, float(exact)) == rank - 1
+        assert quantile_threshold(scores, float(exact)) == max(ceil(n * exact), 1) - 1
+
+
+def test_numbers_of_images_needed_are_those_of_exact_arithmetic():
+    for exact in LEVELS:
+        needed = ceil(exact / (1 - exact))
+        # As many are enough; with one less the message names them.
+        calibration_threshold(np.arange(needed), float(exact))
+        with pytest.raises(ValueError, match=f"at least {needed} are needed|at least one"):
+            calibration_threshold(np.arange(needed - 1), float(exact))
+
+    # Of 1 / 49 floats miss both 49 times it and its inverse.
+    for exact in [*LEVELS, *(Fraction(1, number) for number in range(2, 400))]:
+        fewest = ceil(1 / exact) - 1
+        assert check_level(float(exact), fewest) == float(exact)
+        if fewest > 1:
+            with pytest.raises(ValueError, match=f"at least {fewest} are needed"):
+                check_level(float(exact), fewest - 1)
 
 
 def test_false_alarm_rate_is_held_in_simulation():

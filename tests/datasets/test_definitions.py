@@ -455,7 +455,7 @@ def test_unknown_names_have_the_nearest_match(tmp_path):
     with pytest.raises(DefinitionError, match="no such benchmark definition"):
         read_definition(tmp_path / "none.toml")
     with pytest.raises(ValueError, match="brings its own images"):
-        load_suite("glyphs", data_root="data")
+        load_suite("pictures", data_root="data")
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ def test_run_end_to_end_on_a_made_up_tree(tmp_path):
         "--data-root",
         tmp_path / "data",
         "--model",
-        "glyphclip",
+        "pictoclip",
     ]
     given += ["-d", "MCM", "-d", "MaxLogit", "--no-baselines", "-o", tmp_path / "out"]
     result = CliRunner().invoke(main, [str(a) for a in given])

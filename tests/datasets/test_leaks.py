@@ -12,8 +12,13 @@ from dnm_sklearn.bench.run.config import RunConfig
 from dnm_sklearn.bench.run.prepare import build
 from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets import ImageSet, Suite, load_embedding_suite, write_embedding_suite
-from dnm_sklearn.datasets.glyphs import load_glyphs
+from dnm_sklearn.datasets import (
+    ImageSet,
+    Suite,
+    load_embedding_suite,
+    load_pictures,
+    write_embedding_suite,
+)
 
 
 def suite(**changes):
@@ -66,9 +71,9 @@ def test_an_embedding_suite_keeps_the_names_of_ood_classes(tmp_path):
         load_embedding_suite(tmp_path / "s")
 
 
-def test_glyph_sets_say_what_they_show():
-    glyphs = load_glyphs()
-    shown = {images.name: images.class_names for images in glyphs.ood}
-    assert "greek small letter alpha" in shown["greek"]
-    assert shown["noise"] == ()
-    assert all(not set(names) & set(glyphs.class_names) for names in shown.values())
+def test_sets_of_pictures_say_what_they_show():
+    suite = load_pictures()
+    shown = {images.name: images.class_names for images in suite.ood}
+    assert "hedgehog" in shown["other-animals"]
+    assert shown["textures"] == shown["id-3d"] == ()
+    assert all(not set(names) & set(suite.class_names) for names in shown.values())

@@ -45,8 +45,11 @@ def test_the_order_of_base_classes_carries_no_meaning(cls):
     # The rule of the method, of a stream (ENL: frozen, about 0.0105 of cosine over T, for
     # image_mean is given), not that of either base class.
     rules = {
-        TANLDetector: 2.03,
-        AdaNegDetector: -np.log(getattr(det, "n_groups_", 1)) - 1.67,
+        TANLDetector: 1.95 + np.log(getattr(det, "n_activated_", 1) / 1000),
+        AdaNegDetector: np.log(
+            len(getattr(det, "permutation_", "x")) / getattr(det, "n_groups_", 1)
+        )
+        - 7.3,
         ENLDetector: -(-0.042 + 0.5 * 0.057) / 0.007,
     }
     assert other.threshold_ == det.threshold_ == pytest.approx(rules[cls])

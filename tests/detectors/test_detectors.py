@@ -122,6 +122,36 @@ def test_dnm_noisy_positives_against_a_loop():
     np.testing.assert_allclose(det.score_samples(X), expected, rtol=1e-5)
 
 
+def test_dnm_noise_is_on_the_raw_embeddings():
+    names, _, table, _, _ = world(dim=16, n_classes=12)
+    det = build(
+        DebiasedNegMiningDetector, names, table, positive_noise=0.5, n_positives=2, random_state=3
+    ).fit()
+    text, norms = table.encode_text(names, return_norm=True)
+    rng = np.random.RandomState(3)
+    want = [row for k in range(12) for row in 2 * [text[k].astype(float) * norms[k]]]
+    want = unit(np.array(want) + 0.5 * rng.standard_normal((24, 16)))
+    np.testing.assert_allclose(det.positive_embeddings_, want, atol=1e-6)
+
+
+def test_dnm_threshold_is_one_ratio_in_each_of_its_scores():
+    """At the threshold every group holds r times what the class names hold."""
+    names, _, table, _, _ = world(dim=16, n_classes=12)
+    params = {"negative_prior": 0.8, "n_groups": 6}
+    # Groups of 10 labels.
+    ratio = 10 * np.exp(-3.26 - 0.349 * np.log(12))
+    # log(prior / K / (c + r)), the log-odds of c / (c + r), and those of 1 / (1 + r).
+    c = 0.8 - 0.2 * 10 / 12
+    scores = (
+        ({"positive_noise": 0.5}, np.log(0.8 / 12 / (c + ratio))),
+        ({}, np.log(c / ratio)),
+        ({"clamp": -0.5}, np.log(1 / ratio)),
+    )
+    for extra, score in scores:
+        det = build(DebiasedNegMiningDetector, names, table, **params, **extra).fit()
+        assert det.threshold_ == pytest.approx(-score)
+
+
 def test_dnm_clamp_against_a_loop():
     names, _, table, X, _ = world(dim=16, n_classes=12)
     det = build(
@@ -157,8 +187,13 @@ def test_dnm_guard_warns_once_with_numbers_and_only_when_needed():
     with pytest.warns(
         UserWarning, match=r"8 classes and groups of 15 .*prior is raised to 0.8052"
     ) as record:
-        det = build(DebiasedNegMiningDetector, names, table, n_groups=4).fit()
+        given = build(DebiasedNegMiningDetector, names, table, n_groups=4, negative_prior=0.5).fit()
     assert len(record) == 1
+    # At the defaults nobody has asked for the prior that is raised.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        det = build(DebiasedNegMiningDetector, names, table, n_groups=4).fit()
+    assert det.effective_negative_prior_ == given.effective_negative_prior_
     assert det.effective_negative_prior_ == pytest.approx((0.44 + 15 / 8) / (1 + 15 / 8))
     assert det.id_scale_ == pytest.approx(0.44)
     with warnings.catch_warnings():
@@ -253,9 +288,10 @@ def test_thresholds_of_the_negative_family_start_at_their_zero_points():
     names, _, table, X, _ = world()
     neg = build(NegLabelDetector, names, table, n_groups=5).fit()
     log_k = np.log(len(names))
-    assert neg.threshold_ == pytest.approx(-np.log(5) + 1.9 - 0.38 * log_k)
+    # 60 labels in 5 groups.
+    assert neg.threshold_ == pytest.approx(np.log(12) - 4.24 - 0.157 * log_k)
     dnm = build(DebiasedNegMiningDetector, names, table, n_groups=5, negative_prior=0.9).fit()
-    assert dnm.threshold_ == pytest.approx(-np.log(5 * dnm.id_scale_) + 3.3 - 0.59 * log_k)
+    assert dnm.threshold_ == pytest.approx(np.log(12 / dnm.id_scale_) - 3.26 - 0.349 * log_k)
     assert set(neg.predict(X)) == {0, 1}
     assert neg.decision_scores_.shape == neg.labels_.shape == (0,)
 

@@ -18,7 +18,7 @@ NEAREST = (WORLD.X_id @ WORLD.table.encode_text(WORLD.names).T).argmax(axis=1)
     [("Cat", "cat"), ("Alzheimer's", "Alzheimer\u2019s"), ("sea\u00a0lion", "sea lion")],
 )
 def test_names_that_the_tokenizer_reads_alike_are_one_class(a, b):
-    embedder = CLIPEmbedder("glyphclip")
+    embedder = CLIPEmbedder("pictoclip")
     want = MCMDetector([a, "dog", "owl"], embedder=embedder).fit()
     with pytest.warns(UserWarning, match=f"one class with them: '{b}' as "):
         got = MCMDetector([a, "dog", b, "owl"], embedder=embedder).fit()

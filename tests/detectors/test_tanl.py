@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import streaming_checks as checks
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -283,7 +284,8 @@ def test_contract_of_test_time_methods(check):
 def test_separates_and_learns():
     names, table, X, y = stream_world(n_images=200, noise=0.4)
     det = detector(names, table).fit()
-    assert det.threshold_ == 2.03  # of a stream
+    # Of a stream, with 9 labels activated where the constant is for 1,000.
+    assert det.threshold_ == pytest.approx(1.95 + np.log(9 / 1000))
     assert roc_auc_score(y, det.decision_function(X)) > 0.95
     assert set(det.predict(X)) == {0, 1}
     assert det.n_seen_ == 0
@@ -301,6 +303,31 @@ def test_more_labels_asked_for_than_there_are():
     with pytest.warns(UserWarning, match="n_activated_=40 is used"):
         det = detector(names, table, n_activated=41).fit()
     assert np.isfinite(det.decision_function(X)).all()
+
+
+@pytest.mark.parametrize("n_activated", [1, 9, 150, 700])
+def test_labels_activated_alike_are_taken_in_the_order_of_the_corpus(n_activated):
+    rng = np.random.default_rng(0)
+    n_words = 1000
+    names, table, _, _ = stream_world(n_corpus=n_words)
+    stream = detector(names, table, n_activated=n_activated).fit()._open_stream()
+    # Few values, so that most labels are tied, at the border of the selection too.
+    activation = torch.tensor(rng.integers(5, size=n_words) / 4)
+    found = stream._top(torch.zeros(n_words, dtype=torch.float64), activation).tolist()
+    want = sorted(range(n_words), key=lambda i: (-activation[i].item(), i))
+    assert found == want[:n_activated]
+
+
+def test_with_the_largest_gap_nothing_is_confident():
+    """Not even a probability that is exactly 1 (log-odds are bounded below: none is 0)."""
+    names, table, X, _ = stream_world(logit_scale=5000.0)
+    det = detector(names, table, gap=1.0).fit()
+    before = det.id_queued_, det.ood_queued_
+    scores = det.partial_fit(X).score_samples(X)
+    probability = expit(scores)
+    assert (probability == 1).any()
+    assert (probability < 1e-300).any()
+    assert (det.id_queued_, det.ood_queued_) == before
 
 
 def test_initial_queues():

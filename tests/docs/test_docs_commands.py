@@ -31,7 +31,7 @@ def console_lines(file):
 
 COMMANDS = [
     pytest.param(line, id=f"{file.stem}-{number}")
-    for file in sorted((ROOT / "docs").glob("*.rst"))
+    for file in sorted([*(ROOT / "docs").glob("*.rst"), *(ROOT / "docs" / "guide").glob("*.rst")])
     for number, line in enumerate(console_lines(file))
     if line.startswith("dnm-bench")
 ]
@@ -82,7 +82,7 @@ def test_command_parses_and_names_what_exists(line, tmp_path, monkeypatch):
 
 def test_a_wrong_command_would_be_told(tmp_path):
     with pytest.raises(click.UsageError, match="No such option"):
-        parsed("dnm-bench run --sutie glyphs", tmp_path)
+        parsed("dnm-bench run --sutie pictures", tmp_path)
     with pytest.raises(click.UsageError, match="No such command"):
         parsed("dnm-bench rnu", tmp_path)
 

@@ -1,90 +1,69 @@
-"""The examples run offline, with no weights but the shipped ones."""
+"""Each example of the gallery is a page with a picture; the documentation's build runs them."""
 
-import csv
-import runpy
+import ast
+import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from PIL import Image
 
-from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn import plotting
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-pytestmark = [
-    pytest.mark.usefixtures("offline_folder"),
-    pytest.mark.filterwarnings(
-        "ignore:.*prompt.* longer than the model's context", "ignore:.*could not be read"
-    ),
-    pytest.mark.filterwarnings("ignore:.*the prior is raised"),
-]
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def run(file, *arguments):
-    main = runpy.run_path(str(EXAMPLES / file))["main"]
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+def displays_drawn(tree):
+    """Names of the displays that a script draws."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    drawn = set()
+    for call in calls:
+        if isinstance(call, ast.Attribute) and call.attr in ("from_estimator", "from_predictions"):
+            drawn.add(ast.unparse(call.value))
+    return drawn
 
 
-def read_scores(path):
-    with open(path, encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def test_all_are_there():
+    assert len(FILES) >= 10
 
 
-def test_folder_demo_writes_scores_labels_and_names():
-    result = run("zero_shot_folder.py", "--n-images", "40", "--memory", "cache")
-    assert result.exit_code == 0, result.output
-    rows = read_scores("scores.csv")
-    assert len(rows) == 80
-    scores = [float(row["ood_score"]) for row in rows]
-    assert scores == sorted(scores, reverse=True)
-    assert all((row["class_name"] == "ood") == (row["is_ood"] == "1") for row in rows)
-    assert 0 < sum(row["is_ood"] == "1" for row in rows) < 80
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+class TestPage:
+    @pytest.fixture
+    def text(self, file):
+        return file.read_text(encoding="utf-8")
+
+    @pytest.fixture
+    def tree(self, text):
+        return ast.parse(text)
+
+    def test_title(self, tree):
+        """A title, its underline, and a sentence that says what for."""
+        title, underline, blank, *rest = ast.get_docstring(tree).splitlines()
+        assert underline == "=" * len(title)
+        assert blank == ""
+        assert rest
+
+    def test_cells_have_headings(self, text):
+        headings = re.findall(r"^# %%\n# (.+)\n# (-+)$", text, flags=re.MULTILINE)
+        assert len(headings) >= 2
+        assert all(len(heading) == len(line) for heading, line in headings)
+
+    def test_picture(self, tree):
+        drawn = displays_drawn(tree)
+        assert drawn
+        assert drawn <= set(plotting.__all__)
+
+    def test_offline(self, text):
+        """The model and the pictures are those that ship."""
+        assert "load_pictures" in text or "extract_pictures" in text
+        code = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+        assert "openai" not in code
 
 
-def test_folder_of_the_user(tmp_path):
-    names, corpus = tmp_path / "names.txt", tmp_path / "corpus.txt"
-    names.write_text("latin small letter b\n\n", encoding="utf-8")
-    corpus.write_text("black chess knight\nrightwards arrow\n", encoding="utf-8")
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    Image.new("RGB", (80, 60), "white").save(photos / "one.png")
-    (photos / "broken.png").write_bytes(b"no image")
-    arguments = [
-        "-c",
-        "latin small letter a",
-        "--names",
-        str(names),
-        "--model",
-        "glyphclip",
-        "--corpus",
-        str(corpus),
-    ]
-    with pytest.warns(UserWarning, match="n_groups"):
-        result = run("zero_shot_folder.py", str(photos), *arguments, "-o", "out.csv")
-    assert result.exit_code == 0, result.output
-    rows = {Path(row["path"]).name: row for row in read_scores("out.csv")}
-    assert set(rows) == {"one.png", "broken.png"}
-    assert rows["broken.png"]["is_ood"] == "1"
-    assert rows["broken.png"]["ood_score"] == "nan"
-
-
-def test_folder_without_names_or_images_says_so(tmp_path):
-    result = run("zero_shot_folder.py", str(tmp_path))
-    assert result.exit_code == 2
-    assert "class names" in result.output
-    result = run("zero_shot_folder.py", str(tmp_path), "-c", "cat")
-    assert result.exit_code == 2
-    assert "holds no image" in result.output
-
-
-def test_against_pyod_shows_every_detector():
-    result = run("against_pyod.py", "--n-images", "60", "--memory", "cache")
-    assert result.exit_code == 0, result.output
-    table = {line[:16].strip(): line[16:].split() for line in result.output.splitlines()[1:]}
-    assert {cls.info.name for cls in all_detectors().values()} < set(table)
-    assert {name for name in table if "PyOD" in name} == {"KNN (PyOD)", "IForest (PyOD)"}
-    for n_seen, near, far in table.values():
-        assert 0 <= float(near) <= 100
-        assert float(far) > 50
-        assert int(n_seen) >= 0
+def test_pages_that_are_pointed_to_exist():
+    pages = [*(ROOT / "docs").glob("*.rst"), *(ROOT / "docs/guide").glob("*.rst"), *FILES]
+    found = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"sphx_glr_auto_examples_(\w+)\.py", found))
+    named |= set(re.findall(r"sphx_glr_(\w+)_0\d\d\.png", found))
+    assert named
+    assert named <= {file.stem for file in FILES}

@@ -131,7 +131,7 @@ class TestFacts:
         assert not (tmp_path / "cache" / "embeddings.sqlite").exists()
 
     def test_cache_size(self, tmp_path):
-        embedder = CLIPEmbedder("glyphclip", memory=str(tmp_path), cache_size="1 MB")
+        embedder = CLIPEmbedder("pictoclip", memory=str(tmp_path), cache_size="1 MB")
         embedder.transform([IMAGE])
         info = embedder.cache_info()
         assert (info["rows"], info["width"], info["cache_size"]) == (1, 128, 1_000_000)

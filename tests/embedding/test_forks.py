@@ -1,4 +1,4 @@
-"""A process forked after a model ran in several threads of torch goes on: no child hangs."""
+"""A process forked after a model ran, in several threads of torch, does not wait for ever."""
 
 import multiprocessing
 import os
@@ -56,8 +56,8 @@ def result_in_child(work):
 
 
 WORK = {
-    "images": lambda: CLIPEmbedder("glyphclip").encode_image(IMAGES),
-    "names": lambda: CLIPEmbedder("glyphclip").encode_text(NAMES),
+    "images": lambda: CLIPEmbedder("pictoclip").encode_image(IMAGES),
+    "names": lambda: CLIPEmbedder("pictoclip").encode_text(NAMES),
     "a tensor": lambda: to_numpy(BFLOAT16),
 }
 
@@ -77,7 +77,7 @@ def test_a_compiled_tower_is_not_used_in_a_child():
     """Its program has a number of threads built in."""
 
     def is_plain():
-        loaded = registry.get_model("glyphclip", "cpu")
+        loaded = registry.get_model("pictoclip", "cpu")
         return loaded.compiled() is loaded
 
     assert not is_plain()
@@ -86,7 +86,7 @@ def test_a_compiled_tower_is_not_used_in_a_child():
 
 def test_pools_and_data_loaders_score():
     detector = NegLabelDetector(
-        NAMES[:5], embedder=CLIPEmbedder("glyphclip"), corpus=NAMES[5:], n_groups=1
+        NAMES[:5], embedder=CLIPEmbedder("pictoclip"), corpus=NAMES[5:], n_groups=1
     )
     want = detector.fit().decision_function(IMAGES)
     with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -127,7 +127,7 @@ def test_a_child_forked_while_other_threads_encode():
 
 def test_locks_that_a_thread_holds_are_free_in_a_child():
     recent = RecentResults(max_items=2)
-    loaded = registry.get_model("glyphclip", "cpu")
+    loaded = registry.get_model("pictoclip", "cpu")
     locks = [recent._lock, loaded._lock, registry._registry_lock, build._shipped_lock]
     locks += registry._loading_locks.values()
     assert len(locks) >= 5

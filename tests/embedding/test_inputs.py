@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dnm_sklearn.embedding import inputs
 from dnm_sklearn.embedding.inputs import (
     as_image_sequence,
     infer_input_type,
@@ -186,3 +187,13 @@ class TestRows:
     def test_a_list_of_rows(self):
         assert infer_input_type([{"image": self.image}]) == "images"
         assert infer_input_type([{"a": 1.0}]) == "embeddings"
+
+
+def test_finite_rows_in_parts(monkeypatch):
+    monkeypatch.setattr(inputs, "_CHUNK_NUMBERS", 6)
+    X = np.ones((7, 3))
+    X[0, 2], X[5, 0] = np.nan, -np.inf
+    assert inputs.finite_rows(X).tolist() == [False, True, True, True, True, False, True]
+    rows = inputs.to_unit_rows(X[1:5])
+    np.testing.assert_allclose(rows, np.full((4, 3), 3**-0.5), atol=1e-7)
+    assert inputs.finite_rows(np.ones((0, 3))).shape == (0,)

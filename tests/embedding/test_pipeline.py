@@ -9,10 +9,11 @@ import torch
 from embedding_models import registered
 from PIL import Image
 
-from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.embedding import CLIPEmbedder, pipeline
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, prefetch
+from dnm_sklearn.testing import FakeEmbedder
 
 IGNORE = "ignore::dnm_sklearn.exceptions.RandomWeightsWarning"
 
@@ -94,6 +95,30 @@ def test_rows_that_failed_stay_in_their_places(tmp_path, is_async):
     good = [1, 2, 3, 4, 6, 7]
     np.testing.assert_allclose(rows[good], expected([images[i] for i in good]), atol=1e-6)
     assert np.isnan(rows[[0, 5, 8]]).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_that_changes_while_it_is_embedded_is_not_kept(tmp_path, monkeypatch):
+    """Its row would be kept as that of the content that was digested."""
+    before, after = pictures(2)
+    path = tmp_path / "a.png"
+    Image.fromarray(before).save(path)
+    embedder = FakeEmbedder(on_error="nan", memory=tmp_path / "cache")
+    read = pipeline.read_image_file
+
+    def change_first(item):
+        Image.fromarray(after).save(path)
+        return read(item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "read_image_file", change_first)
+        assert np.isnan(embedder.encode_image([path])).all()
+    assert "changed while it was being embedded" in embedder.failures_[0][2]
+    for picture in (after, before):
+        Image.fromarray(picture).save(path)
+        np.testing.assert_allclose(
+            embedder.encode_image([path]), FakeEmbedder().encode_image([path]), atol=1e-6
+        )
 
 
 def test_all_failed(tmp_path):

@@ -68,7 +68,8 @@ def places(value, path=()):
 
 def changed(value, rng, times=(1, 1, 2)):
     """A value of JSON with some parts left out or exchanged."""
-    value = copy.deepcopy(value)
+    # A good deal faster than a deep copy of large ones.
+    value = json.loads(json.dumps(value))
     for _ in range(rng.choice(times)):
         path = rng.choice(list(places(value)) or [()])
         if not path:

@@ -97,6 +97,15 @@ def test_y_of_another_length_is_an_error(display):
         display.from_predictions([0, 1, 1], [0.1, 0.2])
 
 
+def test_curves_share_one_line_of_chance(X, detector):
+    pyod = ECOD().fit(X[Y == 0])
+    _, ax = matplotlib.pyplot.subplots()
+    for estimator in (detector, pyod):
+        OODRocCurveDisplay.from_estimator(estimator, X, Y, ax=ax)
+    names = [text.split(",")[0] for text in texts(ax)]
+    assert names == ["NegLabelDetector", "chance", "ECOD"]
+
+
 def test_roc_points_lie_at_both_fpr95(X, detector):
     score = detector.decision_function(X) + np.random.default_rng(1).normal(0, 2, len(X))
     display = OODRocCurveDisplay.from_predictions(Y, score)

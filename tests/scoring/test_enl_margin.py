@@ -79,8 +79,8 @@ def test_one_image_leaves_its_class_where_its_name_is():
     """The only image is the mean of all, so the name is all that counts, n0 times of n0 + 1."""
     text, nbar = np.eye(3), np.zeros(3)
     fitted, left_out = margin_of_images(np.array([[0.6, 0.8, 0.0]]), [0], text, nbar)
-    np.testing.assert_allclose(fitted.rows, [[25 / 26, 0, 0], [0, 1, 0], [0, 0, 1]])
-    np.testing.assert_array_equal(fitted.offsets, 0)
+    np.testing.assert_allclose(fitted.rows, [[25 / 26, 0, 0], [0, 1, 0], [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(fitted.offsets, 0, atol=1e-12)
     assert left_out[0] == pytest.approx(0.8)
 
 
@@ -90,13 +90,13 @@ def test_order_of_images_and_of_classes_changes_nothing(world):
     fitted, left_out = margin_of_images(X, index, text, nbar)
     order = rng.permutation(len(X))
     again, left_out_again = margin_of_images(X[order], index[order], text, nbar)
-    np.testing.assert_allclose(again.rows, fitted.rows)
-    np.testing.assert_allclose(left_out_again, left_out[order])
+    np.testing.assert_allclose(again.rows, fitted.rows, atol=1e-12)
+    np.testing.assert_allclose(left_out_again, left_out[order], atol=1e-12)
     classes = rng.permutation(6)
     renamed, left_out_again = margin_of_images(X, np.argsort(classes)[index], text[classes], nbar)
-    np.testing.assert_allclose(renamed.rows, fitted.rows[classes])
-    np.testing.assert_allclose(renamed.offsets, fitted.offsets[classes])
-    np.testing.assert_allclose(left_out_again, left_out)
+    np.testing.assert_allclose(renamed.rows, fitted.rows[classes], atol=1e-12)
+    np.testing.assert_allclose(renamed.offsets, fitted.offsets[classes], atol=1e-12)
+    np.testing.assert_allclose(left_out_again, left_out, atol=1e-12)
 
 
 def test_a_class_with_a_bad_name_is_lifted(world):

@@ -1,10 +1,13 @@
 """Results kept in this process."""
 
 import os
+import random
+import shutil
 import threading
 from pathlib import Path
 
 import joblib
+import numpy as np
 import pytest
 
 from dnm_sklearn._utils.caching import (
@@ -14,6 +17,7 @@ from dnm_sklearn._utils.caching import (
     cached,
     forget_recent_results,
 )
+from dnm_sklearn._utils.checked_store import drop_damaged_results
 from dnm_sklearn.exceptions import CacheWriteWarning
 
 
@@ -124,9 +128,15 @@ class TestUnusableCaches:
     def test_a_damaged_record(self, tmp_path):
         assert cached(as_memory(tmp_path), twice, [])(4) == 8
         (record,) = tmp_path.rglob("func_code.py")
-        record.write_bytes(b"\xff\xfe")
-        with pytest.warns(CacheWriteWarning):
-            assert cached(as_memory(tmp_path), twice, [])(4) == 8
+        for damaged in (b"\xff\xfe", record.read_bytes().replace(b"line: ", b"line: x")):
+            record.write_bytes(damaged)
+            with pytest.warns(CacheWriteWarning, match="damaged"):
+                assert cached(as_memory(tmp_path), twice, [])(4) == 8
+
+        # It was written anew.
+        calls.clear()
+        assert cached(as_memory(tmp_path), twice, [])(4) == 8
+        assert calls == []
 
     def test_an_error_of_the_function_stays_one(self, tmp_path):
         calls.clear()
@@ -139,3 +149,85 @@ class TestUnusableCaches:
         for _ in range(2):
             assert cached(as_memory(tmp_path), twice, [])(3) == 6
         assert calls == [3]
+
+
+def squares(n):
+    calls.append(n)
+    return np.arange(n, dtype=np.float32) ** 2, [str(n)]
+
+
+def flip_a_bit(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+class TestDamagedResults:
+    @pytest.mark.parametrize("file", ["output.pkl", "output.blake2b"])
+    def test_one_bit_costs_a_warning_and_no_more(self, tmp_path, file):
+        whole, names = cached(as_memory(tmp_path), squares, [])(20)
+        (path,) = tmp_path.rglob(file)
+        rng = random.Random(0)
+        for _ in range(40):
+            flip_a_bit(path, rng)
+            calls.clear()
+            with pytest.warns(CacheWriteWarning, match="is damaged and is computed again"):
+                again = cached(as_memory(tmp_path), squares, [])(20)
+            np.testing.assert_array_equal(again[0], whole)
+            assert again[1] == names
+            assert calls == [20]
+
+        # What was computed again is kept.
+        assert cached(as_memory(tmp_path), squares, [])(20)[1] == names
+        assert calls == [20]
+
+    def test_a_damaged_result_is_not_unpickled(self, tmp_path, monkeypatch):
+        cached(as_memory(tmp_path), squares, [])(20)
+        (path,) = tmp_path.rglob("output.pkl")
+        path.write_bytes(path.read_bytes()[:-1])
+        monkeypatch.setattr("joblib._store_backends.numpy_pickle.load", None)
+        with pytest.warns(CacheWriteWarning, match="damaged"):
+            cached(as_memory(tmp_path), squares, [])(20)
+
+    @pytest.mark.parametrize("file", ["output.pkl", "output.blake2b"])
+    def test_half_a_result_counts_as_none(self, tmp_path, file):
+        cached(as_memory(tmp_path), squares, [])(20)
+        next(tmp_path.rglob(file)).unlink()
+        calls.clear()
+        assert cached(as_memory(tmp_path), squares, [])(20)[1] == ["20"]
+        assert calls == [20]
+
+    @pytest.mark.parametrize("options", [{"mmap_mode": "r"}, {"compress": True}, {}])
+    def test_a_users_own_cache_is_checked_too(self, tmp_path, options):
+        memory = joblib.Memory(tmp_path, verbose=0, **options)
+        for _ in range(2):
+            np.testing.assert_array_equal(cached(memory, squares, [])(5)[0], [0, 1, 4, 9, 16])
+        (path,) = tmp_path.rglob("output.pkl")
+        flip_a_bit(path, random.Random(0))
+        with pytest.warns(CacheWriteWarning, match="damaged"):
+            assert cached(memory, squares, [])(5)[0].sum() == 30
+
+    def test_all_are_looked_at(self, tmp_path):
+        for n in (3, 4, 5):
+            cached(as_memory(tmp_path), squares, [])(n)
+
+        # A result of another package has no digest.
+        joblib.Memory(tmp_path, verbose=0).cache(twice)(3)
+        assert drop_damaged_results(tmp_path) == (3, 0)
+        flip_a_bit(next(tmp_path.rglob("squares/*/output.pkl")), random.Random(0))
+        assert drop_damaged_results(tmp_path) == (2, 1)
+        assert drop_damaged_results(tmp_path) == (2, 0)
+        assert len(list(tmp_path.rglob("output.pkl"))) == 3
+
+    def test_a_folder_that_is_removed_meanwhile(self, tmp_path, monkeypatch):
+        dump = joblib.dump
+
+        def remove_first(*args, **kwargs):
+            shutil.rmtree(tmp_path / "joblib")
+            return dump(*args, **kwargs)
+
+        monkeypatch.setattr(joblib, "dump", remove_first)
+        calls.clear()
+        with pytest.warns(CacheWriteWarning, match="could not be saved"):
+            assert cached(as_memory(tmp_path), squares, [])(20)[1] == ["20"]
+        assert calls == [20]

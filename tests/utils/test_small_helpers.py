@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import types
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.device import resolve_device
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.progress import progress
 from dnm_sklearn.exceptions import InvalidNamesError
 
 
@@ -113,3 +115,14 @@ def test_public_exceptions_are_warnings_or_built_in_errors(name):
 def test_a_name_that_is_no_text_is_refused():
     with pytest.raises(InvalidNamesError, match=r"names\[1\] is .*half of a character.*Rename"):
         check_names(["caf\u00e9 \U0001f408", "caf\udce9"])
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_bar_shows_in_notebooks_though_they_are_no_terminal(monkeypatch, capsys, kernel):
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}} if kernel else {})
+    module = types.SimpleNamespace(get_ipython=lambda: shell, version_info=(0,))
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    with progress(3, True, "images") as bar:
+        assert bar.disable is not kernel
+    with progress(3, False, "images") as bar:
+        assert bar.disable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -47,23 +49,27 @@ def info(folder: str) -> None:
 @cache.command()
 @_folder
 def verify(folder: str) -> None:
-    """Check every embedded image in FOLDER.
+    """Check all that FOLDER holds: embedded images, and results for texts and mining.
 
-    Damaged ones are dropped, to be embedded again (exit code 1).
+    What is damaged is dropped, to be computed again (exit code 1).
     """
+    from dnm_sklearn._utils.checked_store import drop_damaged_results
     from dnm_sklearn.embedding.cache import EmbeddingCache
 
+    root = _existing(folder)
     try:
-        found = EmbeddingCache(_existing(folder)).verify()
+        found = EmbeddingCache(root).verify()
+        n_whole, n_dropped = drop_damaged_results(root / _JOBLIB)
     except sqlite3.Error as error:
         raise BadInput(f"The cache could not be written to: {error}") from error
     except user_errors() as error:
         raise BadInput(str(error)) from error
 
     click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
+    click.echo(f"texts and mining: {n_whole} results are whole, {n_dropped} dropped")
 
-    # A script can tell by the code that something has to be embedded again.
-    if found["dropped"]:
+    # A script can tell by the code that something has to be computed again.
+    if found["dropped"] or n_dropped:
         sys.exit(1)
     click.echo("Nothing is damaged.")
 
@@ -99,9 +105,14 @@ def _existing(folder: str) -> Path:
 
 def _joblib_results(root: Path) -> tuple[int, int]:
     """Count the results that joblib keeps in a folder, and their bytes."""
-    files = [path for path in (root / _JOBLIB).rglob("*") if path.is_file()]
-    n_results = sum(path.name == "output.pkl" for path in files)
-    return n_results, sum(path.stat().st_size for path in files)
+    n_results = size = 0
+    for folder, _, names in os.walk(root / _JOBLIB):
+        n_results += "output.pkl" in names
+        for name in names:
+            # Another process may have removed it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return n_results, size
 
 
 def _size(n: float) -> str:

@@ -9,6 +9,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     BadInput,
     cache_options,
+    check_prompt,
     is_full_disk,
     read_folder_names,
     user_errors,
@@ -31,6 +32,12 @@ from dnm_sklearn.bench.cli.ending import Interrupted
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
 @click.option(
+    "--shifted",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="ID classes in another style, which should be accepted; may be repeated.",
+)
+@click.option(
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
@@ -44,13 +51,13 @@ from dnm_sklearn.bench.cli.ending import Interrupted
 )
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
-    "--prompt", default="the nice {}", show_default=True, help="Prompt of class names and nouns."
+    "--prompt",
+    help="Prompt of class names and nouns; default: that which the model was trained with, if it "
+    "was one, else 'the nice {}'.",
 )
 @click.option(
     "--adjective-prompt",
-    default="This is a {} photo",
-    show_default=True,
-    help="Prompt of adjectives.",
+    help="Prompt of adjectives; default: that of the model, as above, else 'This is a {} photo'.",
 )
 @click.option("--name", help="Name of the suite; default: the folder's.")
 @click.option("--note", default="", help="What a reader of the table must know.")
@@ -65,12 +72,13 @@ def embed(
     id_train: str | None,
     near: tuple[str, ...],
     far: tuple[str, ...],
+    shifted: tuple[str, ...],
     sanity: tuple[str, ...],
     names: str | None,
     corpus: str,
     model: str | None,
-    prompt: str,
-    adjective_prompt: str,
+    prompt: str | None,
+    adjective_prompt: str | None,
     name: str | None,
     note: str,
     skip_unreadable: bool,
@@ -87,9 +95,14 @@ def embed(
     from dnm_sklearn.bench.run.prepare import show_progress
     from dnm_sklearn.datasets import embed_image_folders
     from dnm_sklearn.embedding import CLIPEmbedder
+    from dnm_sklearn.embedding.open_clip.registry import own_prompt
+
+    check_prompt(prompt)
+    check_prompt(adjective_prompt)
+    own = own_prompt(model)
 
     # Sets in the order of the groups, as the tables show them.
-    groups = {"near": near, "far": far, "sanity": sanity}
+    groups = {"near": near, "far": far, "shifted": shifted, "sanity": sanity}
     ood: list[tuple[str, Any, str]] = []
     for group, values in groups.items():
         for value in values:
@@ -112,8 +125,8 @@ def embed(
             names=None if names is None else read_folder_names(names),
             embedder=show_progress(embedder),
             corpus=corpus,
-            prompt=prompt,
-            adjective_prompt=adjective_prompt,
+            prompt=prompt or own or "the nice {}",
+            adjective_prompt=adjective_prompt or own or "This is a {} photo",
             name=name,
             note=note,
             overwrite=overwrite,

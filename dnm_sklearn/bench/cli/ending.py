@@ -26,6 +26,8 @@ _received: list[int] = []
 class Interrupted(click.ClickException):
     """A signal stopped the command; the message says what is kept, and how to go on."""
 
+    exit_code: int  # type: ignore[misc]
+
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         # As shells give it: 130 for Ctrl-C, 143 for SIGTERM.
@@ -39,6 +41,8 @@ class Interrupted(click.ClickException):
 
 class _OutputError(click.ClickException):
     """Standard output cannot be written to."""
+
+    exit_code: int  # type: ignore[misc]
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"Cannot write to standard output: {error.strerror or error}.")
@@ -94,7 +98,7 @@ def _signals() -> Iterator[None]:
     _received.clear()
     before = {}
     for number in _SIGNALS:
-        # What the caller lets its processes ignore (nohup) stays so; a thread can set nothing.
+        # What the caller lets its processes ignore (nohup) stays; in a thread nothing can be set.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with suppress(ValueError):
                 before[number] = signal.signal(number, stop)

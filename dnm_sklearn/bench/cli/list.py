@@ -133,8 +133,7 @@ def _models() -> Lines:
     import open_clip
 
     lines = [
-        ("glyphclip", "shipped with this package, for the glyph suites"),
-        ("pictoclip", "shipped with this package, for emoji and icons of things"),
+        ("pictoclip", "shipped with this package, for the suites of pictures"),
     ]
     for name, tag in open_clip.list_pretrained():
         lines.append((f"{name}/{tag}", "open_clip: weights are downloaded at first use"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import click
 
 from dnm_sklearn import __version__
-from dnm_sklearn.bench.cli.common import BadInput
+from dnm_sklearn.bench.cli.common import GIVEN, BadInput
 from dnm_sklearn.bench.cli.ending import Interrupted, run_to_the_end
 
 __all__ = ["BadInput", "main"]
@@ -38,13 +39,28 @@ class _LazyGroup(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         return getattr(import_module(module), name)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Run a command; the process ends with it unless `standalone_mode` is False."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, standalone_mode=False, **extra)
         return run_to_the_end(
-            lambda: super(_LazyGroup, self).main(*args, standalone_mode=False, **extra)
+            lambda: super(_LazyGroup, self).main(args, standalone_mode=False, **extra)
         )
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **more: Any,
+    ) -> click.Context:
+        """Keep what was typed beside what click makes of it."""
+        given = tuple(args)
+        context = super().make_context(info_name, args, parent, **more)
+        context.meta[GIVEN] = given
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command that was named."""
@@ -62,7 +78,7 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """Compare zero-shot OOD detectors with each other and with PyOD.
 
-    "dnm-bench run" needs nothing but this package: it runs every detector on the shipped glyph
+    "dnm-bench run" needs nothing but this package: it runs every detector on the shipped
     images, offline, and prints one table. Exit codes: 0 done, 1 a detector failed, 2 bad input, 130
     interrupted (143 by SIGTERM).
     """

@@ -20,6 +20,7 @@ from dnm_sklearn.bench.cli.common import (
     WorkFailed,
     cache_options,
     check_prompt,
+    command_line,
     console,
     say,
     set_up_logging,
@@ -91,7 +92,7 @@ class RunOptions:
 @click.option(
     "--suite",
     "suite_name",
-    default="glyphs",
+    default="pictures",
     show_default=True,
     help="A shipped suite's name, or a suite's folder.",
 )
@@ -222,7 +223,7 @@ def run(**options: Any) -> None:
     dnm-bench run -d TANL --stream rare-ood --repeats 5
     dnm-bench run -d ENL -d "ENL(id_per_class=4)" -d "ENL(id_per_class=16)" -b KNN
     dnm-bench run -b "pyod:KNN(n_neighbors=10)" -b sklearn:IsolationForest --jobs 2
-    dnm-bench run --suite glyphs-symbols --no-baselines --wide
+    dnm-bench run --suite pictures-artifacts --no-baselines --wide
     dnm-bench run --suite imagenet1k-four-ood --data-root data --model ViT-B-16-quickgelu/openai
 
     A killed run goes on where it stopped with --skip-existing: records that are whole and belong to
@@ -345,7 +346,8 @@ def _methods(options: RunOptions) -> list[Method]:
 def _detectors(names: tuple[str, ...]) -> list[Method]:
     """Find detectors by name or specification; without any, all.
 
-    Those that use ID images are then run with a few, and those that can do without both ways.
+    Those that use ID images are then run with a few, and those that can do without both ways; but
+    for plug-ins, whose rows with images would be those of their base once more.
     """
     from dnm_sklearn.bench.run import registry
     from dnm_sklearn.bench.run.specs import detector_of_spec
@@ -353,7 +355,7 @@ def _detectors(names: tuple[str, ...]) -> list[Method]:
     if names:
         return _distinct([detector_of_spec(name) for name in names])
     methods = list(registry.detectors().values())
-    with_images = [method for method in methods if method.uses_id_images]
+    with_images = [m for m in methods if m.uses_id_images and not m.is_plug_in]
     names_only = [method for method in methods if not method.needs_id_images]
     return names_only + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
 
@@ -387,6 +389,7 @@ def _config(options: RunOptions, methods: Iterable[Method]) -> RunConfig:
         overrides=parse_overrides(options.params, {method.name: method for method in methods}),
         stream=options.stream,
         repeats=options.repeats,
+        command=command_line(),
     )
 
 

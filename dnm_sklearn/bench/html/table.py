@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dnm_sklearn.bench.results.rows import METRICS, groups_of, metric_name
+from dnm_sklearn.bench.html.summary import interval_text
+from dnm_sklearn.bench.results.intervals import auroc_interval
+from dnm_sklearn.bench.results.rows import (
+    FLAGGED,
+    METRICS,
+    SHIFTED,
+    deviation,
+    groups_of,
+    mean_columns,
+    metric_name,
+)
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # Columns of single sets that fit on paper beside the names of the methods.
@@ -17,11 +27,15 @@ _SET_METRICS = ("auroc", "fpr95_id_positive")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: what is shown, what it is sorted by, and whether it is the best of its column."""
+    """A cell: what is shown, what it is sorted by, and whether it is the best of its column.
+
+    `detail` stands below in small letters: an interval, or a standard deviation.
+    """
 
     text: str
     value: str
     best: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,21 +73,40 @@ def result_columns(group: RunGroup) -> list[Column]:
         Column("Stream", streams, kind="text"),
     ]
 
-    for metric in METRICS:
-        for ood_group in groups_of(sets):
-            values = [row.group_mean(metric, ood_group) for row in rows]
-            columns.append(_percent_column(f"{metric_name(metric)}\n{ood_group}", metric, values))
+    for metric, ood_group in mean_columns(tuple(METRICS), groups_of(sets)):
+        values = [row.group_mean(metric, ood_group) for row in rows]
+        head = f"{metric_name(metric)}\n{ood_group}"
+        column = _percent_column(head, metric, values, ood_group)
+        columns.append(_with_details(column, _details(group, metric, ood_group)))
     for name, ood_group in sets:
         for metric in _SET_METRICS:
             values = [row.value(metric, name) for row in rows]
             head = f"{metric_name(metric)}\n{name} ({ood_group})"
-            columns.append(_percent_column(head, metric, values, of_set=True))
+            columns.append(_percent_column(head, metric, values, ood_group, of_set=True))
 
     costs = [row.milliseconds_per_image for row in rows]
     columns.append(_number_column("ms per\nimage", costs, 3, "low"))
     seconds = [None if row.error else row.seconds for row in rows]
     columns.append(_number_column("fit and score\nseconds", seconds, 1, "low"))
     return columns
+
+
+def _details(group: RunGroup, metric: str, ood_group: str) -> list[str]:
+    """Write below each mean how far to trust it: an interval of AUROC, else the spread of runs."""
+    details = []
+    for row in group.rows:
+        interval = auroc_interval(group, row, ood_group) if metric == "auroc" else None
+        spread = deviation(row.group_values(metric, ood_group))
+        if interval is not None:
+            details.append(interval_text(interval))
+        else:
+            details.append("" if spread is None else f"±{100 * spread:.1f}")
+    return details
+
+
+def _with_details(column: Column, details: Sequence[str]) -> Column:
+    pairs = zip(column.cells, details, strict=True)
+    return replace(column, cells=[replace(cell, detail=detail) for cell, detail in pairs])
 
 
 def paper_tables(group: RunGroup) -> list[PaperTable]:
@@ -85,17 +118,25 @@ def paper_tables(group: RunGroup) -> list[PaperTable]:
             columns = []
             for name, ood_group in sets[first : first + _SETS_ON_PAPER]:
                 values = [row.value(metric, name) for row in rows]
-                columns.append(_percent_column(f"{name} ({ood_group})", metric, values))
+                head = f"{name} ({ood_group})"
+                columns.append(_percent_column(head, metric, values, ood_group))
             tables.append(PaperTable(metric_name(metric), columns))
     return tables
 
 
 def _percent_column(
-    head: str, metric: str, values: Sequence[float | None], of_set: bool = False
+    head: str,
+    metric: str,
+    values: Sequence[float | None],
+    ood_group: str,
+    of_set: bool = False,
 ) -> Column:
     """Lay out fractions as percentages with one decimal."""
     percent = [None if value is None else 100 * value for value in values]
     better = "low" if metric.startswith("fpr") else "high"
+    if ood_group == SHIFTED:
+        # Images of ID classes should be accepted, but neither end of AUROC is best.
+        better = {"fpr95_id_positive": "high", FLAGGED: "low"}.get(metric, "")
     return _number_column(head, percent, 1, better, of_set)
 
 
@@ -110,7 +151,7 @@ def _number_column(
     # What looks equal in the table is equally good; one number alone is not the best of anything.
     rounded = [round(value, decimals) for value in values if value is not None]
     best = None
-    if len(rounded) > 1:
+    if len(rounded) > 1 and better:
         best = min(rounded) if better == "low" else max(rounded)
 
     cells = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.results.bootstrap import Difference, Pair, paired_difference
-from dnm_sklearn.bench.results.rows import Row, groups_of
+from dnm_sklearn.bench.results.rows import GROUPS, Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # By group of OOD sets the difference of each row by its position, or the reason why there is none;
@@ -32,8 +32,10 @@ def differences(
     base = _find_row(rows, reference)
 
     found: Differences = {}
-    for ood_group in groups_of(sets):
+    for ood_group in GROUPS:
         names = [name for name, its_group in sets if its_group == ood_group]
+        if not names:
+            continue
         theirs = _read_scores(group, rows[base], names)
         found[ood_group] = {base: ""}
 

@@ -18,11 +18,13 @@ from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import (
     GROUPS,
     METRICS,
+    SHIFTED,
     Row,
     build_rows,
     deviation,
     groups_of,
     mean,
+    mean_columns,
     metric_name,
     ood_sets,
     percent,
@@ -37,6 +39,10 @@ _MEANINGS = {
     "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD "
     "images are.",
 }
+_SHIFTED_NOTE = (
+    "shifted: ID classes in another style, which should be accepted (AUROC near 50); flagged: "
+    "proportion of them flagged where 5 % of the ID images are."
+)
 
 
 @dataclass
@@ -65,13 +71,14 @@ def make_table(
     streams = [_stream(row.records[0]) for row in rows]
     runs = [_runs(row) for row in rows]
     columns = [("ID images used", used), ("sees test stream", streams), ("seeds x orders", runs)]
-    for metric in metrics:
-        for ood_group in groups:
-            cells = [percent(row.group_values(metric, ood_group)) for row in rows]
-            columns.append((f"{metric_name(metric)} {ood_group}", cells))
+    for metric, ood_group in mean_columns(metrics, groups):
+        cells = [percent(row.group_values(metric, ood_group)) for row in rows]
+        columns.append((f"{metric_name(metric)} {ood_group}", cells))
 
     # A difference stands beside the means that it is of.
     notes = _metric_notes(metrics)
+    if SHIFTED in groups:
+        notes.append(_SHIFTED_NOTE)
     for name, of_groups in (differences or {}).items():
         for ood_group, found in of_groups.items():
             cells = [_interval(found[i]) for i in range(len(rows))]
@@ -112,15 +119,16 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
     """Write the whole table of one suite as CSV, one line per method.
 
     Metrics are fractions in [0, 1], unrounded: columns ``metric:near`` and ``metric:far`` (means),
-    ``metric:set``, and each of them with ``:sd`` for the standard deviation.
+    ``auroc:shifted`` and ``flagged:shifted``, ``metric:set``, and each of them with
+    ``:sd`` for the standard deviation.
     """
-    sets = [name for name, _ in ood_sets(records)]
+    means = mean_columns(metrics, (*GROUPS, SHIFTED))
+    singles = [(metric, name) for metric in metrics for name, _ in ood_sets(records)]
     head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error"]
     head += ["id_images_used", "sees_test_stream", "stream", "scoring", "prompt", "id_accuracy"]
     head += ["seconds"]
     for suffix in ("", ":sd"):
-        for metric in metrics:
-            head += [f"{metric}:{name}{suffix}" for name in (*GROUPS, *sets)]
+        head += [f"{metric}:{name}{suffix}" for metric, name in (*means, *singles)]
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -134,10 +142,8 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
         line += [first.prompt, first.id_accuracy, row.seconds]
 
         # In the order of the head: all means, then all deviations.
-        values = []
-        for metric in metrics:
-            values += [row.group_values(metric, group) for group in GROUPS]
-            values += [row.values(metric, name) for name in sets]
+        values = [row.group_values(metric, group) for metric, group in means]
+        values += [row.values(metric, name) for metric, name in singles]
         line += [mean(of_runs) for of_runs in values]
         line += [deviation(of_runs) for of_runs in values]
         writer.writerow(csv_row(line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,15 @@ METRICS = {
     "aupr_ood_positive": ("AUPR", "OOD+"),
 }
 
-# Groups of OOD sets that have a mean; sets of the group "sanity" are shown one by one only.
+# Groups of OOD sets that have a mean of every metric; sets of the group "sanity" are shown one by
+# one only.
 GROUPS = ("near", "far")
+
+# The group of ID classes in another style, which should be accepted, and what of it has a column
+# where a metric has: AUROC (50: like ID images), and the proportion flagged.
+SHIFTED = "shifted"
+FLAGGED = "flagged"
+_OF_SHIFTED = {"auroc": "auroc", "fpr95_id_positive": FLAGGED}
 
 
 @dataclass
@@ -88,7 +95,7 @@ class Row:
     def values(self, metric: str, ood: str) -> list[float]:
         """Return a metric on one OOD set for each seed and repeat, fractions."""
         records = [record for record in self.records if record.ood["name"] == ood]
-        return [run[metric] for record in records for run in record.runs]
+        return [_value(run, metric) for record in records for run in record.runs]
 
     def group_values(self, metric: str, group: str) -> list[float]:
         """Return the mean of a metric over the sets of a group for each seed and repeat."""
@@ -97,7 +104,7 @@ class Row:
             runs = []
             for record in self.succeeded:
                 if record.seed == seed and record.ood["group"] == group:
-                    runs.append([run[metric] for run in record.runs])
+                    runs.append([_value(run, metric) for run in record.runs])
             # The first repeats of all sets make the first mean, and so on.
             found += [float(np.mean(of_sets)) for of_sets in zip(*runs, strict=False)]
         return found
@@ -133,12 +140,30 @@ def ood_sets(records: Sequence[Record]) -> list[tuple[str, str]]:
 def groups_of(sets: Sequence[tuple[str, str]]) -> list[str]:
     """List the groups with a mean that some OOD sets (name, group) belong to."""
     present = {group for _, group in sets}
-    return [group for group in GROUPS if group in present]
+    return [group for group in (*GROUPS, SHIFTED) if group in present]
+
+
+def mean_columns(metrics: Sequence[str], groups: Sequence[str]) -> list[tuple[str, str]]:
+    """List (metric, group) of the columns of means."""
+    columns = [(metric, group) for metric in metrics for group in groups if group != SHIFTED]
+    if SHIFTED in groups:
+        columns += [(_OF_SHIFTED[metric], SHIFTED) for metric in metrics if metric in _OF_SHIFTED]
+    return columns
+
+
+def metric_head(metric: str) -> tuple[str, str]:
+    """Return the two lines of the head of a metric's columns."""
+    return METRICS.get(metric, (metric, ""))
 
 
 def metric_name(metric: str) -> str:
     """Return the name of a metric with its definition on one line: "FPR95 ID+"."""
-    return " ".join(METRICS[metric]).strip()
+    return " ".join(metric_head(metric)).strip()
+
+
+def _value(run: Mapping[str, float], metric: str) -> float:
+    """Return a metric of a run; FLAGGED where 95 % of the ID images are accepted."""
+    return 1 - run["fpr95_id_positive"] if metric == FLAGGED else run[metric]
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -10,18 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
+from dnm_sklearn import __version__
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.untrusted_files import lies_inside, open_npz, read_bytes
 from dnm_sklearn.bench.results.records import (
+    FORMAT,
     NewerRecordError,
     Record,
     RecordError,
     read_record,
     write_record,
 )
+from dnm_sklearn.metrics import ood_metrics
 
 # Ten million scores of ten repeats.
 _LARGEST_FILE = 2**30
+
+# Metrics are proportions; a sum of as many numbers in another order differs by less.
+_ROUNDING = 1e-9
 
 # Folder of the score files inside of the folder of the records.
 FOLDER = "scores"
@@ -96,14 +102,15 @@ def read_scores(folder: str | os.PathLike[str], record: Record) -> tuple[np.ndar
 def valid_records(folder: str | os.PathLike[str]) -> dict[str, Record]:
     """Find by file name the records that need not be computed again; the folder may be missing.
 
-    They are readable, not failed, under their own names, and with their scores whole.
+    They are readable, not failed, of this version of the package, under their own names, and their
+    metrics are those of the scores beside them.
     """
     found = {}
     for path in sorted(Path(folder).glob("*.json")):
         try:
             record = read_record(path)
-            if record.status == "ok" and record.file_name == path.name:
-                read_scores(folder, record)
+            is_done = record.status == "ok" and record.file_name == path.name
+            if is_done and _is_of_this_version(record) and _has_own_metrics(folder, record):
                 found[path.name] = record
 
         # A folder of a newer version is not to be written into; a damaged record is made again.
@@ -112,6 +119,46 @@ def valid_records(folder: str | os.PathLike[str]) -> dict[str, Record]:
         except RecordError:
             continue
     return found
+
+
+def mean_metrics(
+    id_scores: np.ndarray, ood_scores: np.ndarray
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Compute the metrics of each repeat (a line of both arrays), and their means."""
+    repeats = []
+    for ids, oods in zip(id_scores, ood_scores, strict=True):
+        # Only the images that were in the stream.
+        seen = oods[~np.isnan(oods)]
+        is_ood = np.repeat([False, True], [len(ids), len(seen)])
+        repeats.append(ood_metrics(np.concatenate([ids, seen]), is_ood))
+
+    means = {key: float(np.mean([one[key] for one in repeats])) for key in repeats[0]}
+    return means, repeats
+
+
+def _is_of_this_version(record: Record) -> bool:
+    """Whether this version wrote a record: another one's numbers may have another meaning."""
+    versions = record.environment.get("versions")
+    version = versions.get("dnm_sklearn") if isinstance(versions, dict) else None
+    return record.format == FORMAT and version == __version__
+
+
+def _has_own_metrics(folder: str | os.PathLike[str], record: Record) -> bool:
+    """Whether a record's metrics are those of its scores, up to rounding."""
+    scores = read_scores(folder, record)
+    try:
+        means, repeats = mean_metrics(*scores)
+    except ValueError:
+        # Of no scores, or of infinite ones, there are no metrics.
+        return False
+    pairs = [(record.metrics, means), *zip(record.repeats, repeats, strict=False)]
+    return all(_are_close(*pair) for pair in pairs)
+
+
+def _are_close(given: dict[str, float], found: dict[str, float]) -> bool:
+    return given.keys() == found.keys() and all(
+        abs(given[key] - found[key]) <= _ROUNDING for key in found
+    )
 
 
 def compact(scores: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from dnm_sklearn.bench.results.rows import (
     Row,
     build_rows,
     groups_of,
+    mean_columns,
+    metric_head,
     metric_name,
     ood_sets,
     percent,
@@ -29,8 +31,10 @@ _LEGEND = (
     "All in percent. FPR95 ID+ (ID positive, the papers'): proportion of OOD images accepted where "
     "95 % of the ID images are. FPR95 OOD+ (OOD positive): proportion of ID images flagged where "
     "95 % of the OOD images are. AUPR by the positive class. near, far: means over the sets of "
-    "that group. ID images: seen at fit. Stream: whether an image's score depends on other test "
-    "images. Seconds: fit and scoring, without encoding images and texts."
+    "that group. shifted: ID classes in another style, which should be accepted (AUROC near 50); "
+    "flagged: proportion of them flagged where 5 % of the ID images are. ID images: seen at fit. "
+    "Stream: whether an image's score depends on other test images. Seconds: fit and scoring, "
+    "without encoding images and texts."
 )
 
 
@@ -137,10 +141,9 @@ def _mean_columns(rows: Sequence[Row], groups: Sequence[str]) -> list[Column]:
     streams = ["yes" if row.records[0].sees_test_stream else "no" for row in rows]
     columns = [("ID\nimages\nused", used), ("sees\ntest\nstream", streams)]
 
-    for metric, head in METRICS.items():
-        for group in groups:
-            cells = [percent(row.group_values(metric, group)) for row in rows]
-            columns.append((_head(*head, group), cells))
+    for metric, group in mean_columns(tuple(METRICS), groups):
+        cells = [percent(row.group_values(metric, group)) for row in rows]
+        columns.append((_head(*metric_head(metric), group), cells))
 
     columns.append(("seconds", ["failed" if row.error else f"{row.seconds:.1f}" for row in rows]))
     return columns

@@ -15,7 +15,7 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.run.config import RunConfig
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
-from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn.embedding.digest import digest_array, digest_files
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.text import names_digest
 
@@ -144,9 +144,9 @@ def embed_suite(
         embedder=embedder if isinstance(embedder, EmbeddingTable) else SharedText(embedder),
         seconds=seconds,
         model=shown_model_name(str((suite.meta or {}).get("model") or model or "")),
-        id_digest=images_digest(suite.id.images),
-        ood_digests=tuple(images_digest(images.images) for images in suite.ood),
-        id_train_digest="" if id_train is None else images_digest(id_train.images),
+        id_digest=images_digest(suite.id.images, memory),
+        ood_digests=tuple(images_digest(images.images, memory) for images in suite.ood),
+        id_train_digest="" if id_train is None else images_digest(id_train.images, memory),
     )
 
 
@@ -157,22 +157,36 @@ def show_progress(embedder: Any) -> Any:
     return embedder
 
 
-def images_digest(images: Any) -> str:
-    """Tell sets of images apart without the model; files by folder, name and size."""
+def images_digest(images: Any, memory: Any = None) -> str:
+    """Tell sets of images apart by their content, in order, wherever files of it lie.
+
+    Of files that have not changed, the cache in `memory` remembers the digests; without it all are
+    read once more.
+    """
     if isinstance(images, np.ndarray):
         return digest_array(images).hex()[:16]
 
+    listed = list(images)
+    paths = [image for image in listed if isinstance(image, (str, Path))]
+    of_files = iter(_file_digests(paths, memory))
     parts = []
-    for image in images:
+    for image in listed:
         if isinstance(image, (str, Path)):
-            # Not by content: that would read all files once more. Not by full path: the same data
-            # may lie elsewhere on another machine.
-            path = Path(image)
-            size = path.stat().st_size if path.exists() else -1
-            parts.append(f"{path.parent.name}/{path.name} {size}")
+            digest = next(of_files)
+            parts.append("unreadable" if digest is None else digest.hex())
         else:
             parts.append(digest_array(np.asarray(image)).hex())
     return names_digest(parts)[:16]
+
+
+def _file_digests(paths: Sequence[str | Path], memory: Any) -> list[bytes | None]:
+    """Digest the content of files; None for one that cannot be read."""
+    from dnm_sklearn.embedding.cache import EmbeddingCache
+
+    folder = getattr(memory, "location", memory)
+    if folder is None:
+        return [file.digest for file in digest_files(paths)]
+    return EmbeddingCache(folder).digest_files(paths)
 
 
 def holds_embeddings(suite: Suite) -> bool:

@@ -66,6 +66,13 @@ class Method:
         return self.kind == "baseline" or "ID images" in self._needs
 
     @property
+    def is_plug_in(self) -> bool:
+        """Whether a detector goes on top of another."""
+        from dnm_sklearn.detectors.plug_in import PlugInDetector
+
+        return issubclass(self.load(), PlugInDetector)
+
+    @property
     def _needs(self) -> tuple[str, ...]:
         return getattr(getattr(self.load(), "info", None), "needs", ())
 
@@ -91,28 +98,31 @@ _BASELINES = {
     "HBOS": ("pyod.models.hbos", "HBOS", "histogram of every dimension", ""),
 }
 
-# Name -> (arguments of load_glyphs, summary).
+# Name -> (arguments of load_pictures, summary).
 _SUITES: dict[str, tuple[dict[str, Any], str]] = {
-    "glyphs": (
-        {"task": "letters"},
-        "52 Latin letters against other scripts, symbols, digits and noise",
+    "pictures": (
+        {"task": "animals-food"},
+        "62 animals and foods against other ones, plants, artifacts, faces, signs and textures",
     ),
-    "glyphs-contaminated": (
-        {"task": "letters", "contaminate": True},
-        "the same with near-synonyms of the ID names in the corpus (false negatives)",
+    "pictures-contaminated": (
+        {"task": "animals-food", "contaminate": True},
+        'the same with other words for the ID names ("kitty") in the corpus (false negatives)',
     ),
-    "glyphs-symbols": (
-        {"task": "symbols"},
-        "100 symbols against other symbols, alphabets, digits and noise",
+    "pictures-artifacts": (
+        {"task": "artifacts"},
+        "64 artifacts against other ones, animals, food, plants, faces, signs and textures",
     ),
-    "glyphs-symbols-contaminated": (
-        {"task": "symbols", "contaminate": True},
-        "the same with near-synonyms of the ID names in the corpus",
+    "pictures-artifacts-contaminated": (
+        {"task": "artifacts", "contaminate": True},
+        "the same with other words for the ID names in the corpus",
     ),
 }
 
 # The suites' own names, as records and tables show them.
-_ALIASES = {"glyphs-letters": "glyphs", "glyphs-letters-contaminated": "glyphs-contaminated"}
+_ALIASES = {
+    "pictures-animals-food": "pictures",
+    "pictures-animals-food-contaminated": "pictures-contaminated",
+}
 
 
 def detectors() -> dict[str, Method]:
@@ -215,9 +225,9 @@ def load_suite(name: str, *, data_root: str | None = None, download: bool = Fals
     if data_root is not None or download:
         raise ValueError(f"{name!r} brings its own images: leave out --data-root and --download.")
     if shipped in _SUITES:
-        from dnm_sklearn.datasets.glyphs import load_glyphs
+        from dnm_sklearn.datasets.pictures import load_pictures
 
-        return load_glyphs(**_SUITES[shipped][0])
+        return load_pictures(**_SUITES[shipped][0])
     if Path(name).exists():
         from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn.bench.results.records import EACH_ROW, Record, now
+from dnm_sklearn.bench.results.score_files import mean_metrics
 from dnm_sklearn.bench.run.config import RunConfig
 from dnm_sklearn.bench.run.machine import (
     environment,
@@ -26,7 +27,6 @@ from dnm_sklearn.bench.run.prepare import SUITE_PARAMS, EmbeddedSuite, build, dr
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.embedding.text import names_digest
-from dnm_sklearn.metrics import ood_metrics
 from dnm_sklearn.scoring import class_index
 
 _IN_ITS_SET = "each row together with its set (scores change with the rows beside it)"
@@ -87,7 +87,7 @@ def run_methods(
     if any(method.kind == "detector" for method in methods):
         import torch  # noqa: F401
 
-    machine = environment()
+    machine = environment() | {"command": config.command}
     for task in tasks:
         template = _template(embedded, task, config, machine)
         for images, digest in zip(embedded.suite.ood, embedded.ood_digests, strict=True):
@@ -308,11 +308,8 @@ def _result(
     learned: dict[str, Any],
 ) -> Result:
     """Complete the record of an OOD set with its metrics: their means over the repeats."""
-    metrics = [_metrics(*scores) for scores in repeats]
-    means = {}
-    for key in metrics[0]:
-        means[key] = float(np.mean([one[key] for one in metrics]))
-
+    id_scores, ood_scores = map(np.stack, zip(*repeats, strict=True))
+    means, metrics = mean_metrics(id_scores, ood_scores)
     record = replace(
         template,
         metrics=means,
@@ -321,16 +318,7 @@ def _result(
         seconds=dict(seconds),
         **learned,
     )
-
-    id_scores, ood_scores = zip(*repeats, strict=True)
-    return Result(record, np.stack(id_scores), np.stack(ood_scores))
-
-
-def _metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
-    """Compute all metrics over the images that were in the stream."""
-    seen = ood_scores[~np.isnan(ood_scores)]
-    is_ood = np.repeat([False, True], [len(id_scores), len(seen)])
-    return ood_metrics(np.concatenate([id_scores, seen]), is_ood)
+    return Result(record, id_scores, ood_scores)
 
 
 def _id_accuracy(estimator: Any, suite: Suite) -> float | None:

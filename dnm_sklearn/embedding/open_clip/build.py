@@ -23,6 +23,8 @@ from dnm_sklearn.embedding.open_clip.hub import (
     SHIPPED,
     asking_hub,
     check_weights,
+    damaged_weights,
+    fetch_weights,
     is_unavailable,
     shown,
     tokenizer_unavailable,
@@ -130,10 +132,12 @@ def load_model(
     """Build a model from its parsed name, load its weights and put it on its device."""
     import open_clip
     import torch
+    from safetensors import SafetensorError
 
     source, options, tokenizer_options = _recipe(name, tag, torchscript)
     is_reachable = check_weights(name, tag)
     with asking_hub(is_reachable):
+        fetch_weights(name, tag)
         config = _config(source)
     config["quick_gelu"] = options.get("quick_gelu", config.get("quick_gelu", False))
 
@@ -160,6 +164,8 @@ def load_model(
                 "or is damaged; nothing of it was run. Use one that holds weights only, best as "
                 f".safetensors. ({str(error).splitlines()[0][:200]})"
             ) from error
+        except SafetensorError as error:
+            raise damaged_weights(name, tag, error) from error
         except Exception as error:
             if is_unavailable(error, name, tag):
                 # Without the hundred lines of those who tried to download it: the message has the

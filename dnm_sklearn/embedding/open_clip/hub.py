@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
+from dnm_sklearn.exceptions import (
+    FileContentError,
+    TokenizerUnavailableError,
+    WeightsUnavailableError,
+)
 
 __all__ = [
     "CONFIG_NAME",
     "SHIPPED",
+    "SHIPPED_PROMPTS",
     "asking_hub",
     "check_weights",
+    "damaged_weights",
+    "fetch_weights",
     "hub_files",
     "is_unavailable",
     "shown",
@@ -22,12 +30,16 @@ __all__ = [
     "weights_unavailable",
 ]
 
-# The small models in this package, which need no download: their folders, by name. Each holds
+# The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
-SHIPPED = {name: Path(__file__).parents[1] / name for name in ("glyphclip", "pictoclip")}
+SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
+# The prompt that each of them was trained with.
+SHIPPED_PROMPTS = {"pictoclip": "{}"}
 
 CONFIG_NAME = "open_clip_config.json"
 _WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 # How long to wait for the first answer of a server. Downloads themselves are tried many times by
 # those who make them, for up to a minute.
@@ -93,6 +105,38 @@ def check_weights(name: str, tag: str | None) -> bool:
     raise weights_unavailable(name, tag, problem)
 
 
+def fetch_weights(name: str, tag: str | None) -> None:
+    """Download what a hub repository has of a model; raise if that fails.
+
+    open_clip does it too, but tries one file name after the other, each for up to a minute, and
+    tells the last error only: that the last name does not exist, though the disk was full.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, names = _in_hub(name, tag)
+    if not repository or constants.HF_HUB_OFFLINE or hub_files(name, tag):
+        return
+
+    try:
+        if name.startswith("hf-hub:"):
+            hf_hub_download(repository, CONFIG_NAME)
+        for file in names:
+            try:
+                hf_hub_download(repository, file)
+                return
+            except EntryNotFoundError:
+                continue
+    except Exception as error:
+        if getattr(error, "errno", None) in _FULL_DISK:
+            raise WeightsUnavailableError(
+                f"There is no room for the weights of model={shown(name, tag)!r} in "
+                f"{constants.HF_HUB_CACHE} ({_first_line(error)}): free some, or let HF_HOME point "
+                "to a folder on another disk."
+            ) from error
+        raise weights_unavailable(name, tag, error) from None
+
+
 def _why_unreachable(url: str) -> Exception | None:
     """Ask a server once; None if it answers, whatever it says."""
     from huggingface_hub import get_session
@@ -155,7 +199,7 @@ def weights_unavailable(name: str, tag: str | None, error: Exception) -> Weights
 
     fetch = f"hf download {repository}" if repository else f'python -c "import open_clip; {create}"'
     file = f"{files[0]} of {repository}" if repository else _record(name, tag).get("url", "a file")
-    shipped = " and ".join(f"CLIPEmbedder({shipped!r})" for shipped in SHIPPED)
+    shipped = " or ".join(f"CLIPEmbedder({shipped!r})" for shipped in SHIPPED)
     return WeightsUnavailableError(
         f"The weights of model={shown(name, tag)!r} ({file}) are not on this machine and could not "
         f"be downloaded ({_first_line(error)}). On a machine with a connection run\n    {fetch}\n"
@@ -163,7 +207,22 @@ def weights_unavailable(name: str, tag: str | None, error: Exception) -> Weights
         "~/.cache/clip for files from elsewhere) to the same place on this one. Or point at files "
         f"you have: a checkpoint in the tag's place, CLIPEmbedder({local!r}), or a folder with "
         "open_clip_config.json and the weights, CLIPEmbedder('local-dir:/path/to/folder'). Without "
-        f"any download there are the small shipped models: {shipped}."
+        f"any download there is the small shipped model: {shipped}."
+    )
+
+
+def damaged_weights(name: str, tag: str | None, error: Exception) -> FileContentError:
+    """Say which file of weights cannot be read, and how to get it again."""
+    cached = [str(path) for path in hub_files(name, tag) if path.name != CONFIG_NAME]
+    if cached:
+        where, fix = ", ".join(cached), "delete it, and the next use downloads it again"
+    elif name in SHIPPED:
+        where, fix = str(SHIPPED[name]), "install dnm_sklearn again"
+    else:
+        where, fix = tag or name.removeprefix("local-dir:"), "get it again from where it came"
+    return FileContentError(
+        f"The weights of model={shown(name, tag)!r} are damaged or no safetensors file ({where}: "
+        f"{_first_line(error)}): {fix}."
     )
 
 

@@ -95,6 +95,9 @@ class LoadedModel(ImageEncoder):
 
         n_image = sum(weight.numel() for weight in self.model.visual.parameters())
         n_text = sum(weight.numel() for weight in self.model.parameters()) - n_image
+        # Of a table of token vectors a text only looks some up: it is no work.
+        tables = [part for part in self.model.modules() if isinstance(part, torch.nn.Embedding)]
+        n_text -= sum(table.weight.numel() for table in tables)
         self._image_threads, self._text_threads = (
             1 if n_weights <= _SMALL_TOWER and on_cpu else None for n_weights in (n_image, n_text)
         )
@@ -194,7 +197,12 @@ class LoadedModel(ImageEncoder):
     # -- texts --------------------------------------------------------------------------------
 
     def encode_prompts(
-        self, prompts: Sequence[str], *, batch_size: int | None = None, verbose: bool = False
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        verbose: bool = False,
+        what: str = "prompts",
     ) -> tuple[np.ndarray, list[str]]:
         """Encode distinct texts to raw rows (m, d), float32; also those longer than the context."""
         from open_clip.tokenizer import SimpleTokenizer
@@ -209,6 +217,7 @@ class LoadedModel(ImageEncoder):
             tokens_per_batch=self._tokens_per_batch,
             batch_size=batch_size,
             verbose=verbose,
+            what=what,
         )
         return rows, [prompt for prompt, was_cut in zip(prompts, cut, strict=True) if was_cut]
 

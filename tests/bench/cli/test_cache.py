@@ -22,6 +22,13 @@ def test_cache(photos, tmp_path):
     result = invoke("cache", "verify", cache)
     assert result.exit_code == 1
     assert "1 dropped" in result.output
+
+    results = [*(cache / "joblib").rglob("output.pkl")]
+    results[0].write_bytes(results[0].read_bytes()[:-1])
+    result = invoke("cache", "verify", cache)
+    assert result.exit_code == 1
+    assert f"texts and mining: {len(results) - 1} results are whole, 1 dropped" in result.output
+    assert invoke("cache", "verify", cache).exit_code == 0
     (cache / "mine.txt").write_text("stays")
     assert invoke("cache", "clear", cache).exit_code == 1
     assert invoke("cache", "clear", cache, "--yes").exit_code == 0

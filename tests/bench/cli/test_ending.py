@@ -67,7 +67,7 @@ def test_embed(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dnm_sklearn.datasets.embed_image_folders", press())
     more = ["--cache", "kept"] if cache else []
-    result = invoke("embed", "suite", "--id", "id", "--far", "f=far", "--model", "glyphclip", *more)
+    result = invoke("embed", "suite", "--id", "id", "--far", "f=far", "--model", "pictoclip", *more)
     assert result.exit_code == 130
     assert ("embedded so far are in kept" if cache else "give --cache DIR") in result.stderr
 
@@ -77,7 +77,7 @@ def test_score_and_model_facts(photos, tmp_path, monkeypatch):
     result = invoke("score", photos, "-n", "cat", "-o", tmp_path / "s.csv")
     assert (result.exit_code, "goes on behind" in result.stderr) == (130, True)
     monkeypatch.setattr("dnm_sklearn.datasets.folders.list_class_folders", press())
-    result = invoke("model-facts", "glyphclip", "--images", photos)
+    result = invoke("model-facts", "pictoclip", "--images", photos)
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
@@ -160,10 +160,10 @@ def test_a_real_signal_while_images_are_embedded(tmp_path):
         "from dnm_sklearn.embedding.open_clip import model\n"
         "def forward(self, batch):\n"
         "    open('begun', 'w').close()\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(300)\n"
         "model.LoadedModel.forward = forward\n" + COMMAND[2]
     )
-    arguments = ["embed", "suite", "--id", "id", "--far", "f=far", "--model", "glyphclip"]
+    arguments = ["embed", "suite", "--id", "id", "--far", "f=far", "--model", "pictoclip"]
     (tmp_path / "words.txt").write_text("oak\nteapot\n")
     arguments += ["--corpus", "words.txt"]
     process = subprocess.Popen(
@@ -186,7 +186,7 @@ def test_a_real_signal_while_images_are_embedded(tmp_path):
     ]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -51,5 +51,5 @@ def test_list_models():
     result = invoke("list", "models", "ViT-B-32/")
     assert result.exit_code == 0
     assert "ViT-B-32/openai" in result.output
-    assert "glyphclip" not in result.output
-    assert "glyphclip" in invoke("list", "models", "glyph").output
+    assert "pictoclip" not in result.output
+    assert "pictoclip" in invoke("list", "models", "picto").output

@@ -7,15 +7,15 @@ from PIL import Image
 
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.calibration.model_facts import measure_model_facts, model_facts
-from dnm_sklearn.datasets import load_glyphs
+from dnm_sklearn.datasets import load_pictures
 from dnm_sklearn.embedding import CLIPEmbedder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three letters, five images each, one of which cannot be read."""
-    root = tmp_path_factory.mktemp("letters")
-    suite = load_glyphs()
+    """Three classes, five images each, one of which cannot be read."""
+    root = tmp_path_factory.mktemp("animals")
+    suite = load_pictures()
     for k, name in enumerate(suite.class_names[:3]):
         own = root / name.replace(" ", "_")
         own.mkdir()
@@ -32,13 +32,13 @@ def invoke(*arguments):
 @pytest.mark.filterwarnings("ignore:1 of 16 images could not be read")
 def test_it_prints_what_it_measured_and_the_line_that_uses_it(folder):
     root, names = folder
-    result = invoke("glyphclip", "--images", root, "--prompt", "{}")
+    result = invoke("pictoclip", "--images", root, "--prompt", "{}")
     assert result.exit_code == 0, result.output
     assert "15 images of 3 classes" in result.output
     assert "Warning: 15 images of 3 classes" in result.output
 
     paths = sorted(path for path in root.glob("*/*.png") if path.name != "broken.png")
-    embedder = CLIPEmbedder("glyphclip")
+    embedder = CLIPEmbedder("pictoclip")
     cosines = (embedder.transform([str(p) for p in paths]) @ embedder.encode_text(names).T).max(1)
     want = measure_model_facts(cosines, [path.parent.name for path in paths])
     for key in ("median", "q05"):
@@ -46,15 +46,15 @@ def test_it_prints_what_it_measured_and_the_line_that_uses_it(folder):
 
     lines = result.output.splitlines()
     exec("\n".join(lines[lines.index("To use them, before fit:") + 1 :]))
-    assert model_facts("glyphclip", "{}").q05 == pytest.approx(want["q05"], abs=1e-4)
+    assert model_facts("pictoclip", "{}").q05 == pytest.approx(want["q05"], abs=1e-4)
 
 
 def test_bad_input_is_told(folder, tmp_path):
     root, _ = folder
     for arguments, message in (
-        (("glyphclip", "--images", tmp_path / "none"), "no such folder"),
-        (("glyphclip", "--images", tmp_path), "holds no subfolder"),
-        (("glyphclip", "--images", root, "--prompt", "letter"), "has no {}"),
+        (("pictoclip", "--images", tmp_path / "none"), "no such folder"),
+        (("pictoclip", "--images", tmp_path), "holds no subfolder"),
+        (("pictoclip", "--images", root, "--prompt", "letter"), "has no {}"),
         (("no-such-model/none", "--images", root), "no-such-model"),
     ):
         result = invoke(*arguments)
@@ -68,7 +68,7 @@ def test_names_of_coded_folders_come_from_a_file(folder, tmp_path):
     table.write_text(
         "".join(f"{name.replace(' ', '_')}\tanother {i}\n" for i, name in enumerate(names))
     )
-    plain = invoke("glyphclip", "--images", root, "--prompt", "{}")
-    renamed = invoke("glyphclip", "--images", root, "--prompt", "{}", "--names", table)
+    plain = invoke("pictoclip", "--images", root, "--prompt", "{}")
+    renamed = invoke("pictoclip", "--images", root, "--prompt", "{}", "--names", table)
     assert renamed.exit_code == 0, renamed.output
     assert renamed.output != plain.output

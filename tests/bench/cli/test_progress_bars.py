@@ -101,12 +101,12 @@ def commands(tmp_path):
         "-d",
         "MCM",
         "--model",
-        "glyphclip",
+        "pictoclip",
         "--chunk",
         1,
         "-o",
     )
-    embed = ("--id", place / "id", "--far", f"far={place / 'far'}", "--model", "glyphclip", *words)
+    embed = ("--id", place / "id", "--far", f"far={place / 'far'}", "--model", "pictoclip", *words)
     return {
         "run": (runner, "run", "--suite", suite, "-d", "MCM", "-d", "Energy", "--no-baselines"),
         "score": (scoring, *score, tmp_path / "scores.csv"),

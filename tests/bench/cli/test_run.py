@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from dnm_sklearn.bench.cli.common import TABLE_WIDTH
 from dnm_sklearn.bench.results.records import read_records
 from dnm_sklearn.bench.results.rows import METRICS
-from dnm_sklearn.bench.results.score_files import read_scores, valid_records
+from dnm_sklearn.bench.results.score_files import _digest, read_scores, valid_records
 from dnm_sklearn.bench.run import registry
 from dnm_sklearn.bench.run.orders import ORDERS
 from dnm_sklearn.corpus import Corpus
@@ -142,7 +142,7 @@ def test_suite_without_id_images(tmp_path):
 
 
 BAD_INPUT = {
-    "suite": (("--suite", "glyhps"), "neither a suite nor a folder", "mean 'glyphs'"),
+    "suite": (("--suite", "picures"), "neither a suite nor a folder", "mean 'pictures'"),
     "detector": (("-d", "neglabl"), "no detector 'neglabl'", "Did you mean 'NegLabelDetector'"),
     "baseline": (("-b", "IForrest"), "no baseline 'IForrest'", "Did you mean 'IForest'?"),
     "contradiction": (("--no-baselines", "-b", "KNN"), "contradict"),
@@ -220,12 +220,12 @@ def test_shipped_suite(tmp_path):
     result = invoke("run", *arguments)
     assert result.exit_code == 0, result.output
     records = read_records(tmp_path / "records")
-    assert {r.suite["name"] for r in records} == {"glyphs-letters"}
-    assert {r.id_images_used for r in records} == {0, 16 * 52}
+    assert {r.suite["name"] for r in records} == {"pictures-animals-food"}
+    assert {r.id_images_used for r in records} == {0, 8 * 62}
     assert {r.prompt for r in records} == {"{}", None}
     accuracy = {r.id_accuracy for r in records if r.method == "MaxLogitDetector"}
-    assert min(accuracy) > 0.8
-    assert registry.load_suite("glyphs-letters").name == "glyphs-letters"
+    assert min(accuracy) > 0.7
+    assert registry.load_suite("pictures-animals-food").name == "pictures-animals-food"
 
 
 def test_hostile_names_in_a_terminal_and_a_file(tmp_path):
@@ -302,6 +302,45 @@ def test_skip_existing_recomputes_only_what_is_not_valid(folder, tmp_path):
     assert {name for name in before if after[name] != before[name]} >= {cut, gone, flipped, failed}
     assert sum(after[name] == before[name] for name in before) == 8
     assert len(valid_records(records)) == 12
+
+
+def changed_record(path, **changes):
+    """Change a record on disk; one of `scores` gets a file of its own with its right digest."""
+    record = json.loads(path.read_text())
+    scores = changes.pop("scores", None)
+    if scores is not None:
+        file = path.parent / record["scores"]["file"]
+        np.savez_compressed(file, id=scores[0], ood=scores[1])
+        record["scores"]["digest"] = _digest(file.read_bytes())
+    path.write_text(json.dumps(record | changes))
+
+
+def test_records_of_other_versions_and_other_scores_are_made_again(folder, tmp_path):
+    run = ("run", "--suite", folder, "-o", tmp_path, "-d", "TANL", "-d", "MCM", "--no-baselines")
+    assert invoke(*run).exit_code == 0
+    paths = sorted((tmp_path / "records").glob("*.json"))
+    assert set(valid_records(tmp_path / "records")) == {path.name for path in paths}
+    one_run, repeated = ([p for p in paths if name in p.name] for name in ("MCM", "TANL"))
+    environment = json.loads(paths[0].read_text())["environment"]
+    other = environment["versions"] | {"dnm_sklearn": "0.0.9"}
+    metrics = json.loads(one_run[2].read_text())["metrics"]
+    repeats = json.loads(repeated[0].read_text())["repeats"]
+
+    changed_record(one_run[0], format=1)
+    changed_record(one_run[1], environment=environment | {"versions": other})
+    changed_record(one_run[2], metrics=metrics | {"auroc": metrics["auroc"] - 1e-6})
+    changed_record(one_run[3], scores=(np.arange(60.0)[None], np.arange(30.0)[None]))
+    last = repeats[2] | {"auroc": repeats[2]["auroc"] - 1e-6}
+    changed_record(repeated[0], repeats=[*repeats[:2], last])
+    changed_record(repeated[1], environment={})
+    changed_record(repeated[2], format=True)
+    assert set(valid_records(tmp_path / "records")) == {repeated[3].name}
+
+    before = times(tmp_path)
+    assert invoke(*run, "--skip-existing").exit_code == 0
+    after = times(tmp_path)
+    assert [name for name in before if after[name] == before[name]] == [repeated[3].name]
+    assert len(valid_records(tmp_path / "records")) == 8
 
 
 def test_another_configuration_is_another_record(folder, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnm_sklearn import EmbeddingTable, MCMDetector, NegLabelDetector
-from dnm_sklearn.bench.run.explanations import nearest_labels
+from dnm_sklearn.detectors.nearest_labels import nearest_labels
 
 ROWS = np.array([[0.9, 0.1, 0.2, 0.0], [0.0, 0.2, 0.1, 0.9]])
 

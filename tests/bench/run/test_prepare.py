@@ -1,12 +1,18 @@
 """Before a run: texts shared, ID images drawn, unreadable images refused."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
-from dnm_sklearn.bench.run.prepare import SharedText, draw_id_images, embed_suite
+from dnm_sklearn.bench.run.prepare import (
+    SharedText,
+    draw_id_images,
+    embed_suite,
+    images_digest,
+)
 from dnm_sklearn.datasets import ImageSet
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
@@ -65,6 +71,27 @@ def test_the_path_of_a_checkpoint_stays_here(tmp_path):
         ("ViT-B-16/~/tuned.pt", "ViT-B-16/tuned.pt"),
         ("hf-hub:org/repo", "hf-hub:org/repo"),
         ("ViT-B-16/openai", "ViT-B-16/openai"),
-        ("glyphclip", "glyphclip"),
+        ("pictoclip", "pictoclip"),
     ):
         assert shown_model_name(model) == shown
+
+
+@pytest.mark.parametrize("memory", [None, "cache"])
+def test_sets_of_files_are_told_apart_by_content(tmp_path, memory):
+    """Not by names, sizes and times; and wherever they lie."""
+    memory = memory and str(tmp_path / memory)
+
+    def digest_of(folder, *contents):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        paths = [tmp_path / folder / f"{i}.png" for i in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+            os.utime(path, (1, 1))
+        return images_digest([paths[0], *map(str, paths[1:])], memory)
+
+    first = digest_of("a", b"one", b"two")
+    assert digest_of("b", b"one", b"two") == first
+    assert digest_of("b", b"one", b"owt") != first
+    assert digest_of("b", b"two", b"one") != first
+    assert digest_of("b", b"one") != first
+    assert images_digest([tmp_path / "absent"], memory) != images_digest([], memory)

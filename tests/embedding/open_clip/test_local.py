@@ -99,7 +99,7 @@ def images():
 
 
 def test_encode_local_on_a_shipped_model(images, tmp_path):
-    embedder = CLIPEmbedder("glyphclip", device="cpu")
+    embedder = CLIPEmbedder("pictoclip", device="cpu")
     rows = embedder.encode_local(images)
     height, width = embedder.patch_grid_
     assert rows.shape == (5, 1 + height * width, embedder.embedding_dim_)
@@ -110,7 +110,7 @@ def test_encode_local_on_a_shipped_model(images, tmp_path):
     with pytest.raises(ValueError, match="set memory="):
         embedder.encode_local(images, cache=True)
 
-    kept = CLIPEmbedder("glyphclip", device="cpu", memory=str(tmp_path))
+    kept = CLIPEmbedder("pictoclip", device="cpu", memory=str(tmp_path))
     kept.encode_local(images)
     assert kept.cache_info()["rows"] == 0
     np.testing.assert_allclose(kept.encode_local(images, cache=True), rows, atol=1e-6)
@@ -121,8 +121,8 @@ def test_encode_local_on_a_shipped_model(images, tmp_path):
 
 
 def test_the_detector_takes_images_or_their_patches(images, tmp_path):
-    embedder = CLIPEmbedder("glyphclip", device="cpu", on_error="nan")
-    det = GLMCMDetector(["latin letter a", "digit one"], embedder=embedder).fit()
+    embedder = CLIPEmbedder("pictoclip", device="cpu", on_error="nan")
+    det = GLMCMDetector(["dog", "pizza"], embedder=embedder).fit()
     rows = embedder.encode_local(images)
     np.testing.assert_allclose(det.score_samples(images), det.score_samples(rows), atol=1e-7)
     height, width = embedder.patch_grid_

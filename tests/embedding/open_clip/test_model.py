@@ -141,6 +141,40 @@ def test_half_precision_gives_float32(precision):
     assert CLIPEmbedder("tiny-clip/", precision=precision).fingerprint_ != exact.fingerprint_
 
 
+def _other_mean(loaded):
+    loaded.preprocess_cfg = {**loaded.preprocess_cfg, "mean": (0.1, 0.2, 0.3)}
+
+
+def _other_context(loaded):
+    loaded.tokenizer = copy.copy(loaded.tokenizer)
+    loaded.tokenizer.context_length += 1
+
+
+def _other_merges(loaded):
+    loaded.tokenizer = copy.copy(loaded.tokenizer)
+    loaded.tokenizer.bpe_ranks = {("a", "b"): 0}
+
+
+def _other_config(loaded):
+    loaded._description = {"pooling": "another"}
+
+
+def _other_weight(loaded):
+    loaded.model = copy.deepcopy(loaded.model)
+    loaded.model.logit_scale.data += 1
+
+
+@pytest.mark.parametrize(
+    "change", [_other_mean, _other_context, _other_merges, _other_config, _other_weight]
+)
+def test_the_fingerprint_is_of_all_that_decides_rows(change):
+    loaded = get_model("tiny-clip/", "cpu")
+    other = copy.copy(loaded)
+    assert other._compute_fingerprint() == loaded._compute_fingerprint()
+    change(other)
+    assert other._compute_fingerprint() != loaded._compute_fingerprint()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_float32_on_a_gpu_is_no_tf32(on_cuda, precision):
     on_cuda.precision = precision
@@ -304,5 +338,5 @@ def test_small_towers_take_one_thread_and_give_the_others_back(monkeypatch, smal
 
 
 def test_the_shipped_model_is_small():
-    model = get_model("glyphclip", "cpu")
+    model = get_model("pictoclip", "cpu")
     assert (model._image_threads, model._text_threads) == (1, 1)

@@ -31,7 +31,6 @@ def configs(tmp_path_factory):
         ("ViT-B-32/data/w.pt", ("ViT-B-32", "data/w.pt")),
         ("hf-hub:org/repo", ("hf-hub:org/repo", None)),
         ("local-dir:/a/b", ("local-dir:/a/b", None)),
-        ("glyphclip", ("glyphclip", None)),
         ("pictoclip", ("pictoclip", None)),
     ],
 )

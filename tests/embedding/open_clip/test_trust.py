@@ -74,7 +74,7 @@ def test_ordinary_checkpoints_still_load(tmp_path):
 def test_published_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").touch()
-    for model in ("glyphclip", "ViT-B-16-quickgelu/openai", "ViT-B-32/laion2b_s34b_b79k", "RN50/"):
+    for model in ("pictoclip", "ViT-B-16-quickgelu/openai", "ViT-B-32/laion2b_s34b_b79k", "RN50/"):
         assert is_published(model), model
     for model in (
         "ViT-B-32/weights",

@@ -1,0 +1,3 @@
+from .jobs import JobSummary, adapt, embed, score
+
+__all__ = ["JobSummary", "adapt", "embed", "score"]

@@ -1,0 +1,48 @@
+"""What is cached of mining, and of the corpus in this process, is found by all that decides it."""
+
+import numpy as np
+import pytest
+
+from dnm_sklearn import NegLabelDetector
+from dnm_sklearn._utils.caching import forget_recent_results
+from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.testing import FakeEmbedder
+
+PARTS = ["noun", "adjective"] * 15
+# Texts of their own, which prompt= does not change.
+BASE = {
+    "classes": {"cat": ["a cat, {}"], "dog": ["a dog, {}"]},
+    "corpus": Corpus([f"word {i}" for i in range(30)], PARTS),
+    "prompt": "a photo of a {}",
+    "adjective_prompt": "this is {}",
+}
+CHANGES = {
+    "class vectors": {"classes": {"cat": ["one cat, {}"], "dog": ["one dog, {}"]}},
+    "prompt": {"prompt": "a drawing of a {}"},
+    "adjective prompt": {"adjective_prompt": "very {}"},
+    "corpus": {"corpus": Corpus([f"thing {i}" for i in range(30)], PARTS)},
+    "part of speech": {"corpus": Corpus([f"word {i}" for i in range(30)], PARTS[::-1])},
+    "model": {"embedder": FakeEmbedder(16, random_state=1)},
+}
+
+
+def mined(memory, **params):
+    params = {"embedder": FakeEmbedder(16), "n_groups": 2, **BASE, **params}
+    det = NegLabelDetector(memory=memory, **params).fit()
+    return det.negative_labels_.tolist(), det.negative_embeddings_
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("where", ["on disk", "in this process"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mining_follows_all_that_decides_it(tmp_path, change, where):
+    before = mined(tmp_path)
+    if where == "on disk":
+        forget_recent_results()
+    labels, embeddings = mined(tmp_path, **CHANGES[change])
+    expected, expected_embeddings = mined(None, **CHANGES[change])
+    assert labels == expected
+    np.testing.assert_allclose(embeddings, expected_embeddings, atol=1e-6)
+
+    # Otherwise the test would hold for any key.
+    assert labels != before[0]

@@ -215,7 +215,7 @@ def main() -> None:
     parser = arguments(__doc__, draws=3)
     parser.add_argument("--order", action="append", choices=ORDERS, help="Default: all.")
     given = parser.parse_args()
-    sources, orders = [*given.suite, *given.glyphs], given.order or ORDERS
+    sources, orders = [*given.suite, *given.pictures], given.order or ORDERS
     units = []
     for source in sources:
         units += units_of(source, given.draws, orders)

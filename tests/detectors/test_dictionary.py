@@ -1,5 +1,7 @@
 """OODD against the released code's vectors and a twin that keeps one image at a time."""
 
+import warnings
+
 import numpy as np
 import pytest
 import streaming_checks as checks
@@ -190,6 +192,25 @@ def test_a_base_that_hardly_differs_is_told():
         detector(names, table, base=MCMDetector(temperature=50.0)).fit()
     with pytest.raises(ValueError, match="never holds the 6 that are compared"):
         detector(names, table, queue_length=5, n_neighbors=5, exclude_self=True).fit()
+    detector(names, table, queue_length=6, n_neighbors=5, exclude_self=True).fit()
+
+
+def test_a_base_that_is_sure_of_every_name_is_no_matter():
+    names, table, _, _ = stream_world()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector(names, table, base=NegLabelDetector(n_groups=1)).fit()
+
+
+def test_a_base_without_a_threshold_is_told():
+    class NoThresholdDetector(MCMDetector):
+        def _zero_shot_threshold(self):
+            return None
+
+    names, table, _, _ = stream_world()
+    base = NoThresholdDetector(temperature=0.05)
+    with pytest.warns(UserWarning, match="NoThresholdDetector has no threshold"):
+        detector(names, table, base=base).fit()
 
 
 def test_no_zero_shot_threshold_and_the_nearest_image_in_explain(tmp_path):

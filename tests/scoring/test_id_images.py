@@ -112,3 +112,29 @@ def test_directions_in_which_nothing_varies_are_left_out():
     fitted, _, _ = id_images.fit_gaussians(X, np.array([0, 0, 1, 1]), 2, 0.0)
     assert fitted.whitening.shape == (6, 1)
     assert np.isfinite(id_images.mahalanobis(np.eye(6), fitted)).all()
+
+
+def test_one_class_keeps_its_name():
+    rng = np.random.default_rng(0)
+    X, text = unit(rng.normal(size=(4, 6))), unit(rng.normal(size=(1, 6)))
+    fitted = id_images.fit_prototypes(X, np.zeros(4, int), text, 2.0)
+    centred = unit(X - X.mean(axis=0))
+    np.testing.assert_allclose(fitted.rows, unit(centred.sum(axis=0) + 2 * text), atol=1e-9)
+
+
+def test_what_is_its_own_template_has_no_divergence(world):
+    X, _, text, _ = world
+    log_p = id_images.log_softmax(X, text, T)
+    alone = id_images.kl_divergence(X, text, np.exp(log_p), temperature=T)
+    np.testing.assert_array_equal(alone, 0.0)
+    # Left out, an image has the template of its twin.
+    twice = np.repeat(log_p, 2, axis=0)
+    left_out = id_images.kl_left_out(twice, np.repeat(np.arange(len(X)), 2), len(X))
+    np.testing.assert_array_equal(left_out, 0.0)
+
+
+def test_a_mean_is_at_no_negative_distance(world):
+    X, index, _, _ = world
+    fitted, known, _ = id_images.fit_gaussians(X, index, 5, None)
+    means = np.array([X[index == k].mean(axis=0) for k in known])
+    assert (id_images.mahalanobis(means, fitted) <= 0).all()

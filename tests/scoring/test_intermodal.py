@@ -50,6 +50,15 @@ def test_selection_keeps_the_parts_of_speech_as_they_pass():
     assert select_separated(values, passes, adjective, 99).tolist() == [8, 6, 4, 2, 0, 7, 5, 3, 1]
     assert select_separated(values, np.zeros(10), adjective, 3).size == 0
 
+    # Of four that pass two are adjectives, whatever the corpus holds beside them.
+    most = np.arange(10) < 8
+    assert select_separated(values, np.isin(np.arange(10), [0, 7, 8, 9]), most, 3).tolist() == [
+        7, 9, 8,
+    ]  # fmt: skip
+    # Ties keep corpus order.
+    equal = select_separated(np.tile([0, 1], 200), np.ones(400), np.zeros(400), 50)
+    np.testing.assert_array_equal(equal, 2 * np.arange(50) + 1)
+
 
 def test_class_images():
     X = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])

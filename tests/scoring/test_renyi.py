@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from golden import golden_cases, golden_excerpt
 
 from dnm_sklearn.scoring import _chunks, renyi
@@ -145,3 +146,15 @@ def check_golden(golden):
     if ball["radius"] > 1:
         difference = renyi.renyi_log_ratio(*rows, **ball) - golden("score_converged")
         assert np.abs(difference).max() <= 2e-5
+
+
+@pytest.mark.parametrize("start", [-100.0, -5.0, 3.0])
+def test_the_root_is_found_from_far_away(start):
+    X, classes, negatives = world()
+    logits = torch.from_numpy(X @ np.concatenate([classes, negatives]).T / T).float()
+    gaps = renyi._Gaps([logits[:, :5].clone(), logits[:, 5:].clone()])
+    free = torch.zeros(len(X), 1, dtype=torch.bool)
+    near = gaps.mean().log()
+    want, _ = renyi._root(gaps, near, free, 21.0, 1.2, 1e-4)
+    got, _ = renyi._root(gaps, torch.full_like(near, start), free, 21.0, 1.2, 1e-4)
+    np.testing.assert_allclose(got, want, atol=1e-3)

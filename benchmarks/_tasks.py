@@ -255,12 +255,13 @@ def _measured(measure, unit, path):
     return result
 
 
-def arguments(description, **defaults):
-    """A parser with the options that all tables have."""
+def arguments(description, *, draws=5, pictures=True):
+    """A parser with the options that all tables have; some make no sense of pictures."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--suite", action="append", default=[], help="Folder of a suite.")
-    parser.add_argument("--pictures", action="append", default=[], choices=PICTURE_TASKS)
-    parser.add_argument("--draws", type=int, default=defaults.get("draws", 5))
+    if pictures:
+        parser.add_argument("--pictures", action="append", default=[], choices=PICTURE_TASKS)
+    parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--jobs", type=int, default=1, help="Processes.")
     parser.add_argument("--keep", help="Folder of what was measured, to go on from.")
     return parser

@@ -124,7 +124,7 @@ def decisions(sources, given):
 
 def main() -> None:
     """Print every figure, and whether it holds."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, pictures=False)
     parser.add_argument("--keep-thresholds", help="What zero_shot_thresholds keeps, if elsewhere.")
     given = parser.parse_args()
     caltech, imagenet = given.suite

@@ -59,9 +59,10 @@ def measure(source, draw):
 def main() -> None:
     """Print a table per suite."""
     given = arguments(__doc__, draws=20).parse_args()
-    units = [(source, draw) for source in given.suite for draw in range(given.draws)]
+    sources = [*given.suite, *given.pictures]
+    units = [(source, draw) for source in sources for draw in range(given.draws)]
     found = run_units(measure, units, given.keep, given.jobs)
-    for source in given.suite:
+    for source in sources:
         show(
             load(source), [result["values"] for (own, _), result in found.items() if own == source]
         )

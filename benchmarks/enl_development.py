@@ -104,7 +104,7 @@ def change(values, others):
 
 def main() -> None:
     """Print a table per number of images."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, pictures=False)
     parser.add_argument("--against", help="Folder of what another state of the code gave.")
     given = parser.parse_args()
     units = units_of(given.suite, given.draws)

@@ -96,7 +96,7 @@ def fit(tasks, names):
 
 def main() -> None:
     """Print what each rule gives."""
-    given = arguments(__doc__).parse_args()
+    given = arguments(__doc__, pictures=False).parse_args()
     units = []
     for source in given.suite:
         units += units_of(source, len(load(source).names))

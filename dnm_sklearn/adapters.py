@@ -66,8 +66,9 @@ class _Adapter(BaseEstimator):
     def calibrate(
         self,
         X_id: Any,
-        id_tpr: float = 0.95,
+        id_tpr: float | None = None,
         *,
+        false_alarm_rate: float | None = None,
         by_class: Literal["shrunk", "strict"] | None = None,
     ) -> Self:
         """Set the detector's threshold from ID images.
@@ -76,8 +77,11 @@ class _Adapter(BaseEstimator):
         ----------
         X_id : images or array-like of shape (n, D)
             ID images used for nothing else.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep, in (0, 1).
+        id_tpr : float or None, default=None
+            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
+            another.
+        false_alarm_rate : float or None, default=None
+            Proportion of ID images that may be flagged, instead of `id_tpr`.
         by_class : {"shrunk", "strict"} or None, default=None
             P-values by predicted class; see the detector.
 
@@ -86,7 +90,7 @@ class _Adapter(BaseEstimator):
         self : object
         """
         check_is_fitted(self, "detector_")
-        self.detector_.calibrate(X_id, id_tpr, by_class=by_class)
+        self.detector_.calibrate(X_id, id_tpr, false_alarm_rate=false_alarm_rate, by_class=by_class)
         return self
 
 

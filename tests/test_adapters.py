@@ -63,7 +63,7 @@ def test_adapter_on_names_calibrated_and_in_a_pipeline():
     adapter = SklearnOutlierAdapter(MCMDetector(embedder=WORLD.table)).fit(None, WORLD.names)
     with pytest.warns(UncalibratedThresholdWarning, match="calibrate"):
         adapter.predict(WORLD.X)
-    adapter.calibrate(WORLD.X_id, id_tpr=0.9)
+    adapter.calibrate(WORLD.X_id, false_alarm_rate=0.1)
     assert (adapter.predict(WORLD.X_id) == 1).mean() >= 0.9
     pipe = make_ood_pipeline(
         FakeEmbedder(dim=16), NegLabelDetector(["cat", "dog"], corpus=["x", "y"], n_groups=1)

@@ -168,7 +168,7 @@ def test_forwards(pipe, tmp_path):
         neglabel().set_params(embedder=FakeEmbedder(dim=16)).fit(rows).calibrate(rows, id_tpr=0.9)
     )
     pipe.fit(IMAGES)
-    assert pipe.calibrate(IMAGES, id_tpr=0.9) is pipe
+    assert pipe.calibrate(IMAGES, false_alarm_rate=0.1) is pipe
     assert pipe.threshold_ == alone.threshold_
     for method in (
         "p_value",

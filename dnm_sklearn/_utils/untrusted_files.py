@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import stat
 import zipfile
@@ -21,6 +22,7 @@ import numpy as np
 from dnm_sklearn.exceptions import FileContentError
 
 __all__ = [
+    "NpyRows",
     "Npz",
     "check_zip",
     "lies_inside",
@@ -173,6 +175,60 @@ def check_zip(
         raise error(f"{place}: its entries would take {total} bytes together; nothing was read.")
 
 
+class NpyRows:
+    """The rows of a 2-D array in an npy file, read as they are asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dnm_sklearn._utils.untrusted_files import NpyRows
+    >>> np.save("rows.npy", np.eye(3))
+    >>> rows = NpyRows("rows.npy")
+    >>> rows.shape, rows[1:2]
+    ((3, 3), array([[0., 1., 0.]]))
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, error: type[FileContentError] = FileContentError
+    ) -> None:
+        self._path, self._error = path, error
+        with _open(path, error) as file:
+            try:
+                self.shape, self.dtype, fortran, rest = _array_header(file)
+            # numpy's parser raises nearly anything for a damaged file.
+            except Exception as problem:
+                raise error(
+                    f"{path} is not a readable npy file of a plain array ({problem}); it may be "
+                    "truncated: copy or write it again."
+                ) from problem
+            self._start = file.tell() - len(rest)
+            stated = self._start + self.dtype.itemsize * math.prod(self.shape)
+            if os.fstat(file.fileno()).st_size != stated:
+                raise error(
+                    f"{path}: its array of shape {self.shape} does not fill the file; it may be "
+                    "truncated: copy or write it again."
+                )
+        if len(self.shape) != 2 or fortran:
+            raise error(
+                f"{path} holds an array of shape {self.shape}, in columns or of another number of "
+                "dimensions than 2: save np.ascontiguousarray of one row per item."
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        start, stop, step = which.indices(len(self))
+        n = max(0, stop - start)
+        width = self.dtype.itemsize * self.shape[1]
+        with _open(self._path, self._error) as file:
+            file.seek(self._start + start * width)
+            content = file.read(n * width)
+        if len(content) < n * width:
+            raise self._error(f"{self._path} became shorter while it was read; copy it again.")
+        return np.frombuffer(content, dtype=self.dtype).reshape(n, self.shape[1])[::step]
+
+
 class Npz:
     """The arrays of an npz file: their headers first, their contents when asked for."""
 
@@ -189,37 +245,20 @@ class Npz:
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype that the file states of an array; no more of it is read."""
         with self._translated(), self._archive.open(f"{name}.npy") as member:
-            shape, dtype, _, _ = self._header(member)
+            shape, dtype, _, _ = _array_header(member)
         return shape, dtype
 
     def check(self, name: str) -> None:
         """Compare the size that an array's header states with its place in the file."""
         with self._translated(), self._archive.open(f"{name}.npy") as member:
-            shape, dtype, _, rest = self._header(member)
+            shape, dtype, _, rest = _array_header(member)
             self._size(name, rest, shape, dtype)
 
     def read(self, name: str) -> np.ndarray:
         """Read an array, whose header the caller has compared with what it expects."""
         with self._translated(), self._archive.open(f"{name}.npy") as member:
-            shape, dtype, fortran, rest = self._header(member)
+            shape, dtype, fortran, rest = _array_header(member)
             return self._content(name, member, rest, shape, dtype, fortran)
-
-    def _header(self, member: Any) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
-        """Shape, dtype, order, and what was read behind the header."""
-        start = io.BytesIO(member.read(_LONGEST_HEADER))
-        version = np.lib.format.read_magic(start)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"its array format {version} is not known")
-        shape, fortran, dtype = readers[version](start)
-        if dtype.kind not in _PLAIN_KINDS or dtype.itemsize == 0:
-            raise ValueError(f"it holds {dtype}, no numbers or strings")
-        if any(length < 0 for length in shape):
-            raise ValueError(f"its shape is {shape}")
-        return shape, dtype, fortran, start.read()
 
     def _content(
         self,
@@ -306,6 +345,24 @@ def open_npz(
             raise _no_npz(place, error, problem) from problem
         with archive:
             yield Npz(archive, place, error)
+
+
+def _array_header(member: Any) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
+    """Shape, dtype, order, and what was read behind the header."""
+    start = io.BytesIO(member.read(_LONGEST_HEADER))
+    version = np.lib.format.read_magic(start)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"its array format {version} is not known")
+    shape, fortran, dtype = readers[version](start)
+    if dtype.kind not in _PLAIN_KINDS or dtype.itemsize == 0:
+        raise ValueError(f"it holds {dtype}, no numbers or strings")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its shape is {shape}")
+    return shape, dtype, fortran, start.read()
 
 
 def _no_npz(place: object, error: type[FileContentError], problem: Exception) -> FileContentError:

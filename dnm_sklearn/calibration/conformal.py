@@ -39,6 +39,45 @@ _ROUNDING = 1e-9
 # -- one image ------------------------------------------------------------------------------------
 
 
+def kept_proportion(id_tpr: float | None, false_alarm_rate: float | None) -> float:
+    """Proportion of ID images to keep: as given, or the complement of the one to flag.
+
+    Parameters
+    ----------
+    id_tpr : float or None
+        Proportion of ID images to keep, in (0, 1).
+    false_alarm_rate : float or None
+        Proportion of ID images that may be flagged, in (0, 1): ``1 - id_tpr``. Give one of the two;
+        with neither, 95 % are kept.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If both are given, or one is not in (0, 1).
+
+    Examples
+    --------
+    >>> from dnm_sklearn.calibration.conformal import kept_proportion
+    >>> kept_proportion(None, 0.01), kept_proportion(None, None)
+    (0.99, 0.95)
+    """
+    if id_tpr is not None and false_alarm_rate is not None:
+        raise ValueError(
+            f"id_tpr={id_tpr!r} and false_alarm_rate={false_alarm_rate!r} say the same in two ways "
+            "(id_tpr = 1 - false_alarm_rate): give one of them."
+        )
+    name, value = ("id_tpr", 0.95 if id_tpr is None else id_tpr)
+    if false_alarm_rate is not None:
+        name, value = "false_alarm_rate", false_alarm_rate
+    if not 0 < value < 1:
+        raise ValueError(f"{name}={value!r} must lie in (0, 1).")
+    return 1 - value if name == "false_alarm_rate" else value
+
+
 def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
     """Split-conformal threshold: a new ID image is flagged with probability at most ``1 - id_tpr``.
 
@@ -73,7 +112,7 @@ def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
         needed = ceil(id_tpr / (1 - id_tpr) - _ROUNDING)
         raise ValueError(
             f"{len(ordered)} calibration images cannot hold id_tpr={id_tpr:g}: at least {needed} "
-            "are needed. Give more ID images or a smaller id_tpr."
+            "are needed. Give more ID images or a smaller id_tpr (a larger false_alarm_rate)."
         )
     return float(ordered[rank - 1])
 

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table
 from dnm_sklearn._utils.names import strip_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus.columns import (
@@ -237,6 +238,19 @@ class Corpus:
             f"Corpus({self.name!r}, {_count(len(self), 'name')}: {_count(n_nouns, 'noun')}, "
             f"{_count(n_adjectives, 'adjective')})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the kinds of names, and some of each."""
+        rows = []
+        for kind, chosen in (("noun", ~self.is_adjective), ("adjective", self.is_adjective)):
+            places = np.flatnonzero(chosen)
+            # Evenly taken: neighbours in a corpus mean similar things.
+            some = places[np.unique(np.linspace(0, len(places) - 1, 8).astype(int))]
+            names = ", ".join(self.names[place] for place in some)
+            if len(places):
+                rows.append((kind, len(places), names))
+        title = f"Corpus {self.name!r}, {_count(len(self), 'name')}"
+        return html_table(title, ("part of speech", "names", "for example"), rows)
 
     def __copy__(self) -> Corpus:
         return self

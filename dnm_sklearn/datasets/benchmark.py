@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table, thumbnails
 from dnm_sklearn.corpus import Corpus
 
 Group = Literal["id", "near", "far", "shifted", "sanity"]
@@ -94,11 +95,16 @@ class Suite:
         A detector that may choose these as negative labels knows what the OOD images show. Sets
         whose class names are not known cannot be looked at.
 
+        Returns
+        -------
+        dict of str to tuple of str
+            Names of the corpus by the name of the OOD set, in the order of the corpus.
+
         Examples
         --------
         >>> from dnm_sklearn.datasets import load_pictures
-        >>> load_pictures().leaks()["vehicles"][:2]
-        ('airplane', 'ambulance')
+        >>> load_pictures().leaks()["faces"]
+        ('skull',)
         """
         found = {}
         for images in self.ood:
@@ -111,6 +117,11 @@ class Suite:
         """The suite with a corpus that holds none of its :meth:`leaks`.
 
         ``meta["blind_to"]`` has the names of the OOD classes, for what has words of its own.
+
+        Returns
+        -------
+        Suite
+            A copy; its note says that it is blind.
 
         Raises
         ------
@@ -127,6 +138,15 @@ class Suite:
         note = f"{self.note} Blind: the corpus holds no names of OOD classes.".strip()
         meta = {**self.meta, "blind_to": names}
         return replace(self, corpus=corpus, note=note, meta=meta)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each set with some of its pictures, where these are arrays."""
+        sets = [self.id, *self.ood]
+        if self.id_train is not None:
+            sets.append(self.id_train)
+        rows = [(s.name, s.group, len(s), thumbnails(s.images)) for s in sets]
+        title = f"Suite {self.name!r}, {len(self.class_names):,} classes; {self.corpus!r}"
+        return html_table(title, ("set", "group", "images", ""), rows)
 
     def __repr__(self) -> str:
         sets = ", ".join(f"{s.name} ({s.group}, {len(s)})" for s in self.ood)

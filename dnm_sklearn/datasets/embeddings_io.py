@@ -134,6 +134,9 @@ class _Texts:
     norms: np.ndarray | None
     part_of_speech: np.ndarray | None
 
+    # Whether each name is a candidate negative label, if it is no class; None = all are.
+    candidate: np.ndarray | None
+
     def as_table(self, **what: Any) -> EmbeddingTable:
         """All names as an encoder; `what` says which one (see `EmbeddingTable`)."""
         return EmbeddingTable(self.names, self.embeddings, norms=self.norms, **what)
@@ -142,10 +145,13 @@ class _Texts:
         """The names that are no class: the candidate negative labels."""
         classes = set(class_names)
         rest = [i for i, text in enumerate(self.names) if text not in classes]
+        if self.candidate is not None:
+            rest = [i for i in rest if self.candidate[i]]
         if not rest:
             raise SuiteError(
-                f"{self.path}: all {len(self.names)} names are ID class names, which leaves no "
-                "candidate negative labels; add other words with their embeddings."
+                f"{self.path}: all {len(self.names)} names are ID class names or marked as no "
+                "candidates, which leaves no candidate negative labels; add other words with their "
+                "embeddings."
             )
 
         pos = None if self.part_of_speech is None else self.part_of_speech[rest]
@@ -237,6 +243,7 @@ class _Reader:
             names, rows = arrays.read("name"), arrays.read("embedding")
             norms = arrays.read("norm") if "norm" in arrays.names else None
             pos = arrays.read("part_of_speech") if "part_of_speech" in arrays.names else None
+            candidate = arrays.read("candidate") if "candidate" in arrays.names else None
         embeddings = _checked_rows(path, rows)
         _check_columns(path, n, norms, pos)
 
@@ -260,6 +267,7 @@ class _Reader:
             embeddings[keep],
             None if norms is None else norms[keep].astype(np.float32),
             None if pos is None else pos[keep],
+            None if candidate is None else candidate[keep],
         )
 
     def class_names(self, texts: _Texts) -> tuple[list[str], np.ndarray, list[str]]:
@@ -462,6 +470,13 @@ def _check_column_headers(path: Path, arrays: Npz, n: int) -> None:
         shape, dtype = arrays.header("part_of_speech")
         if shape != (n,) or dtype.kind != "U" or dtype.itemsize > 4 * _LONGEST_NAME:
             raise SuiteError(_part_of_speech_message(path, n))
+    if "candidate" in arrays.names:
+        shape, dtype = arrays.header("candidate")
+        if shape != (n,) or dtype.kind != "b":
+            raise SuiteError(
+                f"{path}: 'candidate' must hold {n} bools, got {dtype} of shape {shape}; correct "
+                "or drop it."
+            )
 
 
 def _check_columns(path: Path, n: int, norms: np.ndarray | None, pos: np.ndarray | None) -> None:
@@ -498,6 +513,7 @@ def write_embedding_suite(
     text_embeddings: np.ndarray,
     text_norms: np.ndarray | None = None,
     part_of_speech: Sequence[str] | None = None,
+    candidate: Sequence[bool] | None = None,
     id_train: ImageSet | None = None,
     model: str | None = None,
     prompt: str | None = None,
@@ -532,6 +548,9 @@ def write_embedding_suite(
         Norms of the raw text embeddings, for ``mining="norm"``.
     part_of_speech : sequence of {"noun", "adjective"} of length m, optional
         Of every text name.
+    candidate : sequence of bool of length m, optional
+        Whether a text name that is no class is a candidate negative label; False for what only has
+        an embedding here, as the joined adjectives of CSP. By default all are.
     id_train : ImageSet, optional
         ID images for baselines that learn from images.
     model : str, optional
@@ -588,6 +607,9 @@ def write_embedding_suite(
 
     if part_of_speech is not None:
         columns["part_of_speech"] = np.asarray(part_of_speech, dtype=str)
+
+    if candidate is not None:
+        columns["candidate"] = np.asarray(candidate, dtype=bool)
 
     described = {
         "model": model,

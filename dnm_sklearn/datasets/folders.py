@@ -15,6 +15,7 @@ from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus.joining import join_adjectives
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
 from dnm_sklearn.datasets.file_tree import LeftOut, entries_of, files_below
@@ -170,7 +171,8 @@ def embed_image_folders(
         The model; None = the default one. With ``on_error="nan"`` unreadable images are left out,
         with a warning.
     corpus : Corpus, list of str, path or str, default="wordnet-neglabel"
-        Candidate negative labels.
+        Candidate negative labels. Of each adjective the suite gets a joined name too ("rusty
+        place"), with the prompt of nouns, for :class:`~dnm_sklearn.CSPDetector`.
     prompt : str or list of str, default="the nice {}"
         Template of class names and nouns.
     adjective_prompt : str or list of str, default="This is a {} photo"
@@ -228,10 +230,14 @@ def embed_image_folders(
     if len(sets) == n_id_sets:
         raise ValueError("ood is empty; give at least one (name, group, folder).")
 
-    words, part_of_speech = _words(class_names, check_corpus(corpus))
+    candidates = check_corpus(corpus)
+    words, part_of_speech = _words(class_names, candidates)
+    joined = _joined_names(candidates, words)
 
     encoder = check_embedder(embedder)
-    vectors, norms = _embed_words(encoder, words, part_of_speech, prompt, adjective_prompt)
+    vectors, norms = _embed_words(
+        encoder, words + joined, part_of_speech + ["noun"] * len(joined), prompt, adjective_prompt
+    )
     left_out: list[str] = []
     embedded = [_embed(encoder, images, left_out) for images in sets]
     if left_out:
@@ -249,10 +255,11 @@ def embed_image_folders(
         id=embedded[0],
         id_train=None if id_train is None else embedded[1],
         ood=embedded[n_id_sets:],
-        text_names=words,
+        text_names=words + joined,
         text_embeddings=vectors,
         text_norms=norms,
-        part_of_speech=part_of_speech,
+        part_of_speech=part_of_speech + ["adjective"] * len(joined),
+        candidate=[True] * len(words) + [False] * len(joined) if joined else None,
         model=shown_model_name(str(getattr(encoder, "model", None) or encoder.fingerprint_)),
         prompt=prompt if isinstance(prompt, str) else " | ".join(prompt),
         logit_scale=encoder.logit_scale_,
@@ -347,6 +354,13 @@ def _words(class_names: list[str], corpus: Corpus) -> tuple[list[str], list[str]
             part_of_speech.append(pos)
 
     return words, part_of_speech
+
+
+def _joined_names(corpus: Corpus, words: Sequence[str]) -> list[str]:
+    """Joined names of the adjectives, which CSP needs; a suite has no model to encode them."""
+    joined = join_adjectives(corpus)
+    known = set(words)
+    return [name for name in joined.names if name not in known]
 
 
 def _embed(encoder: Any, images: ImageSet, left_out: list[str]) -> ImageSet:

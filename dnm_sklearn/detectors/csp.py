@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
@@ -18,8 +18,7 @@ from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
 
-# The authors' eight templates for class names and nouns, four for joined adjectives, and fourteen
-# superclasses.
+# The authors' eight templates for class names and nouns, and four for joined adjectives.
 NOUN_TEMPLATES = (
     "a close-up photo of the nice {}.",
     "a photo with the nice {}.",
@@ -31,13 +30,6 @@ NOUN_TEMPLATES = (
     "the nice {}",
 )
 SUPERCLASS_TEMPLATES = ("{}", "a nice photo of {}", "a good photo of {}", "a close-up photo of {}")
-SUPERCLASSES = (
-    "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern",
-    "structure", "landscape", "vista", "creature",
-)  # fmt: skip
-# Lexicographer file of an adjective that is joined to a superclass already, so that it is not
-# joined again.
-JOINED = "adj.joined"
 
 
 @fill_parameters(shared_parameters.PARAGRAPHS)
@@ -59,8 +51,9 @@ class CSPDetector(NegativeLabelDetector):
     {ood_label, device, corpus}
         Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
         prompt already: the templates are ignored, its names are nouns, and a corpus that holds
-        adjectives needs their joined names in it. Adjectives whose lexicographer file is ``JOINED``
-        ("adj.joined") count as joined already.
+        adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
+        lacks the one drawn, another that it has is taken. Adjectives whose lexicographer file is
+        ``JOINED`` ("adj.joined") count as joined already.
     adjective_prompt : str or list of str, default=SUPERCLASS_TEMPLATES
         Templates for joined adjectives (four), averaged.
     superclasses : sequence of str, default=SUPERCLASSES
@@ -192,26 +185,17 @@ class CSPDetector(NegativeLabelDetector):
         if not len(bare):
             return corpus
 
-        words = self.superclasses
-        drawn = check_random_state(self.random_state).randint(len(words), size=len(bare))
+        # A table cannot encode a name, but may have been made with one joined name of each.
+        table = self.embedder_ if isinstance(self.embedder_, EmbeddingTable) else None
+        has = None if table is None else table.__contains__
+        joined = join_adjectives(corpus, self.superclasses, self.random_state, has)
+        if has is not None:
+            self._check_joined([joined.names[i] for i in bare], has)
+        return joined
 
-        # Position by position, so that a corpus with its order keeps it.
-        names, lexname = list(corpus.names), corpus.lexname.astype(object)
-        for i, superclass in zip(bare, drawn, strict=True):
-            names[i] = f"{names[i]} {words[superclass]}"
-        lexname[bare] = JOINED
-
-        self._check_joined([names[i] for i in bare])
-        return Corpus(
-            names, corpus.part_of_speech, lexname.tolist(), name=f"{corpus.name} (joined)"
-        )
-
-    def _check_joined(self, joined: list[str]) -> None:
-        """Raise if an EmbeddingTable lacks a joined name: it cannot encode a new one."""
-        if not isinstance(self.embedder_, EmbeddingTable):
-            return
-
-        missing = [name for name in joined if name not in self.embedder_]
+    def _check_joined(self, joined: list[str], has: Callable[[str], bool]) -> None:
+        """Raise if a table lacks the joined name of an adjective."""
+        missing = [name for name in joined if not has(name)]
         if missing:
             raise ValueError(
                 f"CSP joins adjectives to superclasses, and {len(missing)} of the {len(joined)} "

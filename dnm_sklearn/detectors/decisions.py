@@ -401,23 +401,29 @@ class DecisionMixin(metaclass=ABCMeta):
     def calibrate(
         self,
         X_id: Any,
-        id_tpr: float = 0.95,
+        id_tpr: float | None = None,
         *,
+        false_alarm_rate: float | None = None,
         by_class: Literal["shrunk", "strict"] | None = None,
     ) -> Self:
-        """Set the threshold to flag a new ID image with probability at most ``1 - id_tpr``.
+        """Set the threshold to flag a new ID image with probability at most `false_alarm_rate`.
 
-        The ``ceil((n + 1) * id_tpr)``-th smallest of the n scores (split conformal; marginal over
-        calibration and test draw, exchangeable ID images). The images also serve :meth:`p_value`,
-        :meth:`e_value` and :meth:`drift_alarm`. They are assumed clean: a mislabelled one makes all
-        of these more lenient. Images used at fit do not count as calibration.
+        With ``id_tpr = 1 - false_alarm_rate``, the ``ceil((n + 1) * id_tpr)``-th smallest of the n
+        scores (split conformal; marginal over calibration and test draw, exchangeable ID images).
+        The images also serve :meth:`p_value`, :meth:`e_value` and :meth:`drift_alarm`. They are
+        assumed clean: a mislabelled one makes all of these more lenient. Images used at fit do not
+        count as calibration.
 
         Parameters
         ----------
         X_id : images or array-like of shape (n, D)
             ID images that were used for nothing else: neither for the fit nor for tuning.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep, in (0, 1).
+        id_tpr : float or None, default=None
+            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
+            another.
+        false_alarm_rate : float or None, default=None
+            The same said the other way round: proportion of ID images that may be flagged, in
+            (0, 1).
         by_class : {"shrunk", "strict"} or None, default=None
             How :meth:`p_value` and ``predict(level=)`` compare images; ``threshold_`` is one number
             for all classes either way. None: all with all, so that single classes with bad names
@@ -435,17 +441,17 @@ class DecisionMixin(metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If n is too small for `id_tpr`, or `by_class` is none of these.
+            If n is too small, both proportions are given, one is not in (0, 1), or `by_class` is
+            none of these.
         """
         check_is_fitted(self, "decision_scores_")
-        if not 0 < id_tpr < 1:
-            raise ValueError(f"id_tpr={id_tpr!r} must lie in (0, 1).")
+        kept = conformal.kept_proportion(id_tpr, false_alarm_rate)
         if by_class is not None and by_class not in class_conditional.FORMS:
             raise ValueError(f'by_class={by_class!r} must be "shrunk", "strict" or None.')
 
         # Too few are too few whatever they score: said before they are embedded.
         if hasattr(X_id, "__len__"):
-            conformal.calibration_threshold(np.zeros(len(X_id)), id_tpr)
+            conformal.calibration_threshold(np.zeros(len(X_id)), kept)
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
@@ -453,7 +459,7 @@ class DecisionMixin(metaclass=ABCMeta):
         scores = -self._score_rows(rows, failed, frozen=True)
         order = np.argsort(scores, kind="stable")
         with all_or_nothing(self):
-            self.threshold_ = conformal.calibration_threshold(scores, id_tpr)
+            self.threshold_ = conformal.calibration_threshold(scores, kept)
             self.calibration_scores_ = scores[order]
             self.calibration_by_class_ = by_class
             self.calibration_classes_ = None if by_class is None else self._class_index(rows)[order]

@@ -115,6 +115,7 @@ class DictionaryDetector(PlugInDetector):
         test_time=True,
     )
     _state_names = STATE_NAMES
+    _kept_params = ("queue_length", "n_neighbors", "exclude_self", "guard")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **PlugInDetector._parameter_constraints,
         "queue_length": [Interval(Integral, 1, None, closed="left")],
@@ -202,15 +203,15 @@ class DictionaryDetector(PlugInDetector):
 
     def _open_stream(self) -> SuspiciousImagesStream:
         largest = np.inf
-        if self.guard and self.base_.threshold_ is not None:
+        if self.guard_ and self.base_.threshold_ is not None:
             largest = float(self.base_._id_confidence(np.array([-self.base_.threshold_]))[0])
         return SuspiciousImagesStream(
             self._base_stream(self.base_._id_confidence),
             self.class_embeddings_.shape[1],
-            queue_length=self.queue_length,
-            n_neighbors=self.n_neighbors,
+            queue_length=self.queue_length_,
+            n_neighbors=self.n_neighbors_,
             largest_confidence=largest,
-            exclude_self=self.exclude_self,
+            exclude_self=self.exclude_self_,
             device=self._scoring_device(),
         )
 

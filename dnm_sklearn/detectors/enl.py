@@ -354,8 +354,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         """Set E and the weights from names alone."""
         self.log_weights_ = self._log_weights_of_names()
 
-        # E, as class names let guess it. Without a mean of images there is nothing to guess from:
-        # E = 1 is better than the guess from images of noise (glyph letters, near FPR95: 13 to 19).
+        # E, as class names let guess it. Without a mean of images there is nothing to guess from.
         mean = self._given_image_mean()
         if mean is None:
             self.log_expectation_ = np.zeros(len(self.negative_embeddings_))

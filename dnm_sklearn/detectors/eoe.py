@@ -59,6 +59,8 @@ class EOEDetector(CorpusDetector):
         Unit text embeddings of the classes.
     negative_corpus_, negative_labels_, negative_embeddings_ : Corpus, ndarray (L,), ndarray (L, D)
         The outlier names and their unit embeddings.
+    score_unit_ : float
+        Score difference that one logit of the model makes where all probabilities are alike.
     threshold_ : float
         Threshold on ``decision_function``.
 
@@ -164,8 +166,10 @@ class EOEDetector(CorpusDetector):
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
         self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
 
-        # A loaded detector knows it without its model.
-        self.logit_scale_ = float(self.embedder_.logit_scale_)
+        # What one logit of the model's moves a probability by, near 1 / (K + L). Kept, because
+        # the model's scale is not at hand where a file was loaded.
+        scale = self.embedder_.logit_scale_ * self.temperature_
+        self.score_unit_ = float(1 / (scale * self._n_labels()))
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         return eoe.outlier_exposure(
@@ -181,9 +185,7 @@ class EOEDetector(CorpusDetector):
         return len(self.class_names_) + len(self.negative_labels_)
 
     def _score_unit(self) -> float:
-        # What one logit of the model's moves a probability by, near 1 / (K + L).
-        scale = self.logit_scale_ * self.temperature_
-        return float(1 / (scale * self._n_labels()))
+        return self.score_unit_
 
     def _zero_shot_threshold(self) -> float:
         return zero_shot.eoe_threshold(self._n_labels(), self.outlier_weight)

@@ -27,8 +27,8 @@ _FLAGGED = 0.05
 class FewImagesDetector(BaseOODDetector):
     """Base of detectors whose score is made of labelled ID images.
 
-    A subclass fits in :meth:`_fit_id_images`. The images given to ``fit`` set the threshold by their
-    scores with each left out, since each is too near to what it is a part of.
+    A subclass fits in :meth:`_fit_id_images`. The images given to ``fit`` set the threshold by
+    their scores with each left out, since each is too near to what it is a part of.
     """
 
     def _fit_text(self) -> None:
@@ -337,7 +337,8 @@ class MahalanobisDetector(FewImagesDetector):
 
     info = DetectorInfo(
         name="Mahalanobis",
-        title="A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks",
+        title="A Simple Unified Framework for Detecting Out-of-Distribution Samples and "
+        "Adversarial Attacks",
         year=2018,
         venue="NeurIPS",
         url="https://arxiv.org/abs/1807.03888",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -82,8 +82,9 @@ class ForwardedMethods(metaclass=ABCMeta):
     def calibrate(
         self,
         X_id: Any,
-        id_tpr: float = 0.95,
+        id_tpr: float | None = None,
         *,
+        false_alarm_rate: float | None = None,
         by_class: Literal["shrunk", "strict"] | None = None,
     ) -> Self:
         """Set the detector's threshold from ID images.
@@ -92,8 +93,11 @@ class ForwardedMethods(metaclass=ABCMeta):
         ----------
         X_id : images or array-like of shape (n, D)
             ID images used for nothing else.
-        id_tpr : float, default=0.95
-            Proportion of ID images to keep.
+        id_tpr : float or None, default=None
+            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
+            another.
+        false_alarm_rate : float or None, default=None
+            Proportion of ID images that may be flagged, instead of `id_tpr`.
         by_class : {"shrunk", "strict"} or None, default=None
             P-values by predicted class; see the detector.
 
@@ -101,7 +105,9 @@ class ForwardedMethods(metaclass=ABCMeta):
         -------
         self : object
         """
-        self._fitted_detector().calibrate(self._rows(X_id), id_tpr, by_class=by_class)
+        self._fitted_detector().calibrate(
+            self._rows(X_id), id_tpr, false_alarm_rate=false_alarm_rate, by_class=by_class
+        )
         return self
 
     @available_if_detector_has("p_value")
@@ -198,6 +204,33 @@ class ForwardedMethods(metaclass=ABCMeta):
         self : object
         """
         self._fitted_detector().reset_adaptation()
+        return self
+
+    @available_if_detector_has("adaptation_state")
+    def adaptation_state(self) -> dict[str, Any]:
+        """What was learned from test images; see the detector.
+
+        Returns
+        -------
+        dict
+            Arrays and numbers, copied.
+        """
+        return self._fitted_detector().adaptation_state()
+
+    @available_if_detector_has("merge_adaptation")
+    def merge_adaptation(self, states: Sequence[dict[str, Any]]) -> Self:
+        """Put together what copies have learned side by side; see the detector.
+
+        Parameters
+        ----------
+        states : sequence of dict
+            The `adaptation_state` of each copy.
+
+        Returns
+        -------
+        self : object
+        """
+        self._fitted_detector().merge_adaptation(states)
         return self
 
     @available_if_detector_has("predict_with_rejection")

@@ -52,6 +52,8 @@ class GLMCMDetector(BaseOODDetector):
         Class names.
     class_embeddings_ : ndarray of shape (K, D)
         Unit text embeddings of the classes.
+    score_unit_ : float
+        Score difference that one logit of the model makes where all probabilities are alike.
     threshold_ : float or None
         Threshold on ``decision_function``.
 
@@ -78,7 +80,8 @@ class GLMCMDetector(BaseOODDetector):
 
     info = DetectorInfo(
         name="GL-MCM",
-        title="GL-MCM: Global and Local Maximum Concept Matching for Zero-Shot Out-of-Distribution Detection",
+        title="GL-MCM: Global and Local Maximum Concept Matching for Zero-Shot "
+        "Out-of-Distribution Detection",
         year=2025,
         venue="IJCV",
         url="https://arxiv.org/abs/2304.04521",
@@ -121,8 +124,10 @@ class GLMCMDetector(BaseOODDetector):
         if len(self.class_names_) < 2:
             raise ValueError("GL-MCM needs at least two classes: the softmax over one is always 1.")
 
-        # A loaded detector knows it without its model.
-        self.logit_scale_ = float(self.embedder_.logit_scale_)
+        # What one logit of the model's moves a probability by, near 1 / K. Kept, because the
+        # model's scale is not at hand where a file was loaded.
+        scale = self.embedder_.logit_scale_ * self.temperature_
+        self.score_unit_ = float(1 / (scale * len(self.class_names_)))
 
     def _set_width(self, rows: np.ndarray | None) -> None:
         # Rows are (n, 1 + P, D); the width is the last.
@@ -159,8 +164,8 @@ class GLMCMDetector(BaseOODDetector):
     def _checked_patches(self, X: np.ndarray) -> np.ndarray:
         if X.shape[1] < 2:
             raise ValueError(
-                f"X of shape {X.shape} has no patches: it must be (n, 1 + patches, width), the whole "
-                "image first."
+                f"X of shape {X.shape} has no patches: it must be (n, 1 + patches, width), the "
+                "whole image first."
             )
         lengths = np.linalg.norm(X.astype(np.float64), axis=2, keepdims=True)
         if not np.isfinite(X).all() or not (lengths > 0).all():
@@ -184,9 +189,7 @@ class GLMCMDetector(BaseOODDetector):
         )
 
     def _score_unit(self) -> float:
-        # What one logit of the model's moves a probability by, near 1 / K.
-        scale = self.logit_scale_ * self.temperature_
-        return float(1 / (scale * len(self.class_names_)))
+        return self.score_unit_
 
     def _class_index(self, rows: np.ndarray) -> np.ndarray:
         return super()._class_index(rows[:, 0])

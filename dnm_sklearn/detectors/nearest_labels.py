@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,19 @@ class NearestLabels:
 
 def nearest_labels(detector: Any, X: Any, top_k: int = 1) -> list[NearestLabels]:
     """Ask a detector to explain images or embeddings; negative labels only where it has them."""
+    return nearest_of(explanation_lines(detector, X, top_k), len(X))
+
+
+def explanation_lines(detector: Any, X: Any, top_k: int) -> list[dict[str, Any]]:
+    """Return the rows of what a detector explains."""
     answer = detector.explain(X, top_k=top_k)
     # A DataFrame, or without pandas a list of its rows.
-    lines = answer if isinstance(answer, list) else answer.to_dict("records")
+    return answer if isinstance(answer, list) else answer.to_dict("records")
 
-    found = [NearestLabels() for _ in range(len(X))]
+
+def nearest_of(lines: Iterable[dict[str, Any]], n_images: int) -> list[NearestLabels]:
+    """Collect the labels of each image."""
+    found = [NearestLabels() for _ in range(n_images)]
     for line in lines:
         of_image = found[line["image"]]
         side = of_image.negatives if line["side"] == "negative" else of_image.classes

@@ -151,9 +151,18 @@ def embed(
 
     Examples
     --------
+    >>> import numpy as np, ray
+    >>> from pathlib import Path
+    >>> from PIL import Image
     >>> from dnm_sklearn.distributed import embed
-    >>> embed("s3://bucket/photos", "ViT-B-16-quickgelu/openai", "s3://bucket/rows",
-    ...       workers=8, num_gpus=1)  # doctest: +SKIP
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> _ = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    >>> Path("photos").mkdir()
+    >>> for i in range(3):
+    ...     Image.fromarray(np.full((8, 8, 3), 80 * i, dtype=np.uint8)).save(f"photos/{i}.png")
+    >>> embed("photos", FakeEmbedder(dim=4), "rows").n_rows
+    3
+    >>> ray.shutdown()
     """
     embedder = _for_workers(check_embedder(embedder), on_error)
     options = (format, id_column, image_column, filesystem, rows_per_partition)
@@ -189,7 +198,7 @@ def score(
 
     Parameters
     ----------
-    source, format, id_column, image_column, filesystem
+    source : str, path, list of str, or ray.data.Dataset
         As in :func:`embed`.
     detector : detector or OODPipeline
         Fitted. It is sent to each node once, without the weights of its model.
@@ -200,6 +209,8 @@ def score(
         `top_negative_label` (null for methods without negative labels), `error`.
     embeddings : bool, default=False
         Add the column `embedding` (list of D float16).
+    format, id_column, image_column, filesystem
+        As in :func:`embed`.
     workers, num_cpus, num_gpus, rows_per_partition, batch_bytes, on_error, verbose
         As in :func:`embed`.
 
@@ -218,10 +229,20 @@ def score(
 
     Examples
     --------
-    >>> from dnm_sklearn import UnknownImageDetector
+    >>> import numpy as np, ray
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from dnm_sklearn import MCMDetector
     >>> from dnm_sklearn.distributed import score
-    >>> detector = UnknownImageDetector().fit(["cat", "dog"])  # doctest: +SKIP
-    >>> print(score("photos", detector, "scores", workers=2))  # doctest: +SKIP
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> _ = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    >>> Path("pictures").mkdir()
+    >>> Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save("pictures/black.png")
+    >>> detector = MCMDetector(["cat", "dog"], embedder=FakeEmbedder()).fit()
+    >>> summary = score("pictures", detector.calibrate(np.eye(40, 32) + 0.1), "scores")
+    >>> summary.n_rows, summary.n_errors
+    (1, 0)
+    >>> ray.shutdown()
     """
     detector, embedder = _parts(detector, on_error)
     options = (format, id_column, image_column, filesystem, rows_per_partition)
@@ -253,10 +274,12 @@ def adapt(
 
     Parameters
     ----------
-    source, format, id_column, image_column, filesystem
+    source : str, path, list of str, or ray.data.Dataset
         As in :func:`embed`.
     detector : StreamingDetector
         Fitted; it stays as it is.
+    format, id_column, image_column, filesystem
+        As in :func:`embed`.
     workers, num_cpus, num_gpus, rows_per_partition, batch_bytes, on_error, verbose
         As in :func:`embed`.
 
@@ -271,6 +294,25 @@ def adapt(
         If the detector does not learn from test images.
     PartitionError
         If partitions failed.
+
+    Examples
+    --------
+    >>> import numpy as np, ray
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from dnm_sklearn import AdaNegDetector
+    >>> from dnm_sklearn.distributed import adapt
+    >>> from dnm_sklearn.testing import FakeEmbedder
+    >>> _ = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    >>> Path("stream").mkdir()
+    >>> for i in range(4):
+    ...     Image.fromarray(np.full((8, 8, 3), 60 * i, dtype=np.uint8)).save(f"stream/{i}.png")
+    >>> detector = AdaNegDetector(
+    ...     ["cat"], embedder=FakeEmbedder(), corpus=["truck", "tree"], n_groups=1
+    ... ).fit()
+    >>> adapt("stream", detector, rows_per_partition=2).n_seen_
+    4
+    >>> ray.shutdown()
     """
     import ray
 

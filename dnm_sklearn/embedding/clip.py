@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from dnm_sklearn._utils.caching import cache_folder
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from dnm_sklearn.embedding.pipeline import ImageEncoder
 
 __all__ = ["CLIPEmbedder"]
+
+# So many texts are a corpus, whose first encoding may take minutes.
+_TEXT_BANK = 5_000
 
 
 class CLIPEmbedder(BaseEmbedder):
@@ -70,7 +75,8 @@ class CLIPEmbedder(BaseEmbedder):
         What an unreadable image does: an error, or a row of NaN, an entry in
         ``failures_`` and one warning.
     verbose : bool, default=False
-        Show a progress bar on a terminal when the work is long.
+        Show a progress bar on a terminal or in a notebook when the work is long. A corpus, of
+        5,000 texts or more, has a bar in any case: its first encoding may take minutes.
 
     Attributes
     ----------
@@ -250,8 +256,13 @@ class CLIPEmbedder(BaseEmbedder):
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
+        folder = cache_folder(self.memory)
+        kept = "not kept, as memory=None" if folder is None else f"kept in {visible(folder)}"
         return self._checked_model().encode_prompts(
-            prompts, batch_size=limit, verbose=bool(self.verbose)
+            prompts,
+            batch_size=limit,
+            verbose=bool(self.verbose) or len(prompts) >= _TEXT_BANK,
+            what=f"encoding {len(prompts):,} texts, once; {kept}",
         )
 
     def _context_length(self) -> int | None:

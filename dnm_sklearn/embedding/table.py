@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.html_table import html_table
 from dnm_sklearn._utils.names import check_names
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
@@ -207,6 +208,18 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
 
     def __hash__(self) -> int:
         return hash(self.fingerprint_)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: some names and what is known of the vectors."""
+        names = ", ".join(self.names[:8]) + (", ..." if len(self) > 8 else "")
+        rows = [
+            ("names", f"{len(self):,}: {names}"),
+            ("width", self.embedding_dim_),
+            ("logit scale", self.logit_scale_),
+            ("model", self.model or "not said"),
+            ("prompt", self.prompt or "not said"),
+        ]
+        return html_table(f"EmbeddingTable {self.name!r}", ("", ""), rows)
 
     def __repr__(self) -> str:
         return f"EmbeddingTable({len(self)} names, d={self.embedding_dim_}, name={self.name!r})"

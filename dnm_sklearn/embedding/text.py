@@ -111,6 +111,7 @@ def encode_tokens(
     tokens_per_batch: int,
     batch_size: int | None = None,
     verbose: bool = False,
+    what: str = "prompts",
 ) -> np.ndarray:
     """Encode token rows (m, context) to raw rows (m, width), short prompts together and cut short.
 
@@ -123,7 +124,7 @@ def encode_tokens(
     rows = np.empty((m, width), dtype=np.float32)
     scale = 1.0  # falls below 1 when memory runs out
     start = 0
-    with progress(m, verbose, "prompts") as bar:
+    with progress(m, verbose, what) as bar:
         while start < m:
             # As many prompts as fill a batch, if all were as short as the first.
             size = max(1, int(scale * tokens_per_batch / used[order[start]]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dnm_sklearn._utils.html_table import html_table, thumbnails
 from dnm_sklearn.embedding.images import read_rgb
 from dnm_sklearn.embedding.inputs import is_one_image
 from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, PLAIN, draw_legend, get_axes, shown
@@ -74,6 +75,20 @@ class ExplanationDisplay:
             )
         self.image = image
         self.name = name
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the labels with their shares, and the picture."""
+        kinds = {"id": "class name", "negative": "negative label"}
+        shares = [f"{probability:.1%}" for probability in self.probabilities]
+        rows = [
+            (label, kinds.get(side, side), share)
+            for label, side, share in zip(self.labels, self.sides, shares, strict=True)
+        ]
+        title = "Explanation" if self.name is None else self.name
+        table = html_table(title, ("label", "kind", "share"), rows)
+        if self.image is None:
+            return table
+        return thumbnails(np.asarray(read_rgb(self.image))[None]) + table
 
     @classmethod
     def from_estimator(

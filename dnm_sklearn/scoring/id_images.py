@@ -50,7 +50,7 @@ def _sums(X: np.ndarray, index: np.ndarray, n_classes: int) -> tuple[np.ndarray,
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Rows (K, D) that images are compared with, and the image mean (D,) that is taken off first."""
+    """Rows (K, D) to compare images with, and the image mean (D,) that is taken off first."""
 
     rows: np.ndarray
     mean: np.ndarray
@@ -110,7 +110,7 @@ def log_softmax(
 def mean_probabilities(
     log_p: np.ndarray, index: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probability row of the images of each class that has some, and which classes these are."""
+    """Mean probability row of each class that has images, and which classes these are."""
     sums, counts = _sums(np.exp(log_p), index, n_classes)
     known = np.flatnonzero(counts)
     return sums[known] / counts[known, None], known
@@ -208,7 +208,7 @@ def mahalanobis(X: Any, fitted: Gaussians) -> np.ndarray:
 def mahalanobis_left_out(
     X: np.ndarray, index: np.ndarray, known: np.ndarray, fitted: Gaussians
 ) -> np.ndarray:
-    """The score of each image without itself in the mean of its class (n,), the covariance as it is."""
+    """Scores (n,) of images, each left out of the mean of its class but not of the covariance."""
     rows = np.asarray(X, dtype=np.float64) @ fitted.whitening
     squared = _squared_distances(rows, fitted.means)
 

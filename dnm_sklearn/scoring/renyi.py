@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -265,11 +267,13 @@ class _Gaps:
 
     def mean(self) -> torch.Tensor:
         """Mean distance, (n, 1) float64."""
-        return sum(part.sum(dim=1, keepdim=True).double() for part in self.parts) / self.n_labels
+        sums = [part.sum(dim=1, keepdim=True).double() for part in self.parts]
+        return reduce(add, sums) / self.n_labels
 
     def tied(self) -> torch.Tensor:
         """Proportion of the labels that are as near as the nearest, (n, 1) float64."""
-        return sum((part == 0).sum(dim=1, keepdim=True) for part in self.parts) / self.n_labels
+        counts = [(part == 0).sum(dim=1, keepdim=True) for part in self.parts]
+        return reduce(add, counts).double() / self.n_labels
 
     def power_means(
         self, dual_order: float, width: torch.Tensor

@@ -223,3 +223,18 @@ def test_few_shot_images_with_names_set_the_threshold():
     det = NegLabelDetector(embedder=WORLD.table, n_groups=4, fraction=1.0).fit(WORLD.X_id, names)
     assert (det.predict(WORLD.X_id) == 0).mean() == pytest.approx(0.95, abs=0.03)
     assert set(det.class_names_) == set(names)
+
+
+def test_false_alarm_rate_is_the_complement_of_id_tpr():
+    det = build().fit()
+    kept = det.calibrate(WORLD.X_id, 0.9).threshold_
+    assert det.calibrate(WORLD.X_id, false_alarm_rate=0.1).threshold_ == kept
+    assert det.calibrate(WORLD.X_id).threshold_ == det.calibrate(WORLD.X_id, 0.95).threshold_
+    assert det.threshold_ != kept
+    for bad, said in (
+        ({"id_tpr": 0.9, "false_alarm_rate": 0.1}, "in two ways"),
+        ({"false_alarm_rate": 0}, "false_alarm_rate=0 must lie in"),
+        ({"id_tpr": 1.0}, "id_tpr=1.0 must lie in"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            det.calibrate(WORLD.X_id, **bad)

@@ -149,7 +149,7 @@ HEAD_DAMAGE = {
     "no name": (lambda h: h.pop("name"), "'name' must be a non-empty string"),
     "group": (
         lambda h: h["ood"][1].update(group="middle"),
-        r"ood\[1\].group.*near, far, sanity.*'middle'",
+        r"ood\[1\].group.*near, far, shifted, sanity.*'middle'",
     ),
     "twice": (lambda h: h["ood"][1].update(name="cars"), "'cars' is used twice"),
     "outside": (
@@ -327,7 +327,7 @@ def test_listing_errors(photos):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         list_images(photos / "nowhere")
     (photos / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no image: looked for \.bmp"):
+    with pytest.raises(ValueError, match=r"empty holds no image: looked for \.apng, .*\.bmp"):
         list_images(photos / "empty")
     with pytest.raises(ValueError, match="empty holds no subfolder"):
         list_class_folders(photos / "empty")

@@ -21,7 +21,7 @@ def detector(cls, **params):
 @pytest.mark.parametrize("cls", ALL)
 @pytest.mark.parametrize("contamination", ["auto", 0.2])
 def test_the_threshold_is_for_new_images(cls, contamination):
-    """Each ID image is left out of what it is scored by: so many of new ones are flagged, not more."""
+    """Each ID image is left out of what scores it: so many new ones are flagged, not more."""
     det = detector(cls, contamination=contamination).fit(BLOBS.X[HALF], LABELS[HALF])
     assert det.threshold_source_ == "images"
     meant = 0.05 if contamination == "auto" else 0.2

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from golden import golden_excerpt
 
 from dnm_sklearn import EmbeddingTable, GLMCMDetector, MCMDetector, load
+from dnm_sklearn.scoring.glmcm import global_local_mcm, patch_mcm
 from dnm_sklearn.testing import make_ood_blobs
 
 BLOBS = make_ood_blobs()
@@ -35,6 +37,21 @@ def test_score_by_a_loop(weight, top_k):
         best = (p / p.sum(axis=1, keepdims=True)).max(axis=1)
         want = best[0] + weight * np.sort(best[1:])[::-1][:top_k].mean()
         assert score == pytest.approx(want, abs=1e-6)
+
+
+def test_golden_excerpt():
+    """The released scores of embeddings; how these come from pixels is tested with the towers."""
+    golden = golden_excerpt("glmcm")
+    whole, patches = golden("global"), golden("local")
+    rows = np.concatenate([whole[:, None], patches.reshape(len(whole), -1, whole.shape[1])], axis=1)
+    for weight in (1.0, 0.5):
+        got = global_local_mcm(rows, golden("id_text"), local_weight=weight)
+        np.testing.assert_allclose(got, golden(f"score_id_confidence_weight_{weight}"), atol=1e-5)
+    for name in ("1.0", "0.01"):
+        values = patch_mcm(rows, golden("id_text"), temperature=float(name))
+        np.testing.assert_allclose(values[:, 0], golden(f"mcm_T{name}"), atol=1e-5)
+        best = values[:, 1:].max(axis=1)
+        np.testing.assert_allclose(best, golden(f"local_mcm_T{name}"), atol=1e-5)
 
 
 def test_an_object_somewhere_makes_the_image_id():

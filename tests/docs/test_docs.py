@@ -20,12 +20,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 # What is written by hand; the build makes pages of its own beside them.
 FILES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst")])
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
-BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", flags=re.MULTILINE)
+# Also those inside of another directive, a column of a grid for example.
+BLOCK = re.compile(r"^( *)\.\. code-block:: (\w+)\n\n((?:\1   .*\n|\n)+)", flags=re.MULTILINE)
 BLOCKS = {
-    f"{page}:{text[: found.start()].count(chr(10)) + 1}": textwrap.dedent(found[2])
+    f"{page}:{text[: found.start()].count(chr(10)) + 1}": textwrap.dedent(found[3])
     for page, text in PAGES.items()
     for found in BLOCK.finditer(text + "\n")
-    if found[1] == "python"
+    if found[2] == "python"
 }
 
 # The pages without their code blocks: an example in a block belongs to the file that it shows.

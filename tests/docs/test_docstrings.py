@@ -1,6 +1,4 @@
-"""Docstrings hold: examples run, public names are documented in full, and docs/api.rst lists them
-all.
-"""
+"""Docstrings hold: examples run, public names are documented in full, docs/api lists them all."""
 
 import ast
 import doctest
@@ -19,7 +17,7 @@ from dnm_sklearn.detectors import all_detectors
 
 docscrape = pytest.importorskip("numpydoc.docscrape")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.rst"
+PAGES = sorted((Path(__file__).resolve().parents[2] / "docs" / "api").glob("*.rst"))
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(dnm_sklearn.__path__, "dnm_sklearn.")
@@ -41,10 +39,9 @@ PUBLIC_MODULES = (
 
 
 def listed_names():
-    """Names in the lists of docs/api.rst, as written below ``dnm_sklearn``."""
-    return re.findall(
-        r"^   ([A-Za-z][\w.]*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
+    """Names in the lists of docs/api, as written below ``dnm_sklearn``."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    return re.findall(r"^   ([A-Za-z][\w.]*)$", text, flags=re.MULTILINE)
 
 
 def resolve(name):
@@ -132,7 +129,7 @@ def test_examples_run(name, tmp_path, monkeypatch):
     assert result.failed == 0
 
 
-def test_the_page_lists_every_public_name_once():
+def test_the_pages_list_every_public_name_once():
     listed = listed_names()
     assert len(listed) == len(set(listed))
     found = {id(resolve(name)) for name in listed}

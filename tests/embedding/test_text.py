@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from embedding_models import registered
 
-from dnm_sklearn.embedding import CLIPEmbedder
+from dnm_sklearn.embedding import CLIPEmbedder, text
 from dnm_sklearn.embedding.open_clip.registry import get_model
 from dnm_sklearn.embedding.text import check_prompt
 from dnm_sklearn.exceptions import TruncatedPromptWarning
@@ -75,6 +75,17 @@ class TestPrompts:
         )
         embedder.encode_text(["b", "a", "b", "a", "a"])
         assert seen == ["b", "a"]
+
+    @pytest.mark.parametrize(("n", "shown"), [(5, False), (6, True)])
+    def test_a_corpus_has_a_bar_that_says_where_it_is_kept(self, monkeypatch, tmp_path, n, shown):
+        bars = []
+        monkeypatch.setattr("dnm_sklearn.embedding.clip._TEXT_BANK", 6)
+        original = text.progress
+        monkeypatch.setattr(text, "progress", lambda *a: bars.append(a) or original(*a))
+        embedder = CLIPEmbedder("tiny-clip/", memory=tmp_path)
+        for _ in range(2):
+            embedder.encode_text([f"word {i}" for i in range(n)])
+        assert bars == [(n, shown, f"encoding {n} texts, once; kept in {tmp_path}")]
 
     def test_truncation_warns_once_and_names_them(self):
         long = [f"{i} " * 40 for i in range(7)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from golden import golden_cases, golden_excerpt
 
 from dnm_sklearn.scoring import negative_label_log_odds
 from dnm_sklearn.scoring.intermodal import class_images, select_separated, separation
@@ -59,24 +60,29 @@ def test_class_images():
 
 @pytest.mark.parametrize("case", range(4))
 def test_golden_vectors(shared_dir, case):
-    with np.load(shared_dir / "golden" / "golden_interneg_dev.npz") as file:
-        start = f"case{case}_"
-        golden = {key.removeprefix(start): file[key] for key in file.files if key.startswith(start)}
-    mean, passed = separation(golden["candidate_text"], golden["id_text"], golden["class_image"])
-    np.testing.assert_allclose(mean, golden["separation"], atol=3e-6)
-    np.testing.assert_array_equal(passed == 1, golden["passes"])
-    kept = select_separated(
-        mean, passed == 1, golden["candidate_is_adjective"], golden["n_negatives"].item()
-    )
-    np.testing.assert_array_equal(kept, golden["selected"])
+    check_golden(golden_cases(shared_dir, "interneg")[case])
 
-    dealt = golden["candidate_text"][kept][golden["permutation"]]
-    n_groups, n_classes = golden["n_groups"].item(), len(golden["id_text"])
-    settings = {"temperature": golden["temperature"].item(), "n_groups": n_groups}
+
+def test_golden_excerpt():
+    check_golden(golden_excerpt("interneg"))
+
+
+def check_golden(golden):
+    mean, passed = separation(golden("candidate_text"), golden("id_text"), golden("class_image"))
+    np.testing.assert_allclose(mean, golden("separation"), atol=3e-6)
+    np.testing.assert_array_equal(passed == 1, golden("passes"))
+    kept = select_separated(
+        mean, passed == 1, golden("candidate_is_adjective"), golden("n_negatives").item()
+    )
+    np.testing.assert_array_equal(kept, golden("selected"))
+
+    dealt = golden("candidate_text")[kept][golden("permutation")]
+    n_groups, n_classes = golden("n_groups").item(), len(golden("id_text"))
+    settings = {"temperature": golden("temperature").item(), "n_groups": n_groups}
     balanced = len(dealt) // n_groups / n_classes
     for name, scale in (("interneg", 1.0), ("tins", balanced)):
         log_odds = negative_label_log_odds(
-            golden["image"], golden["id_text"], dealt, id_scale=scale, **settings
+            golden("image"), golden("id_text"), dealt, id_scale=scale, **settings
         )
-        want = golden[f"score_{name}_id_confidence"]
+        want = golden(f"score_{name}_id_confidence")
         assert np.abs(1 / (1 + np.exp(-log_odds)) - want).max() <= 3e-6

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from golden import golden_cases, golden_excerpt
 
 from dnm_sklearn.scoring import _chunks, renyi
 
@@ -125,17 +126,22 @@ def test_bad_parameters(params, match):
 
 @pytest.mark.parametrize("case", range(4))
 def test_golden_vectors(shared_dir, case):
-    with np.load(shared_dir / "golden" / "golden_renyi_dev.npz") as file:
-        start = f"case{case}_"
-        golden = {key.removeprefix(start): file[key] for key in file.files if key.startswith(start)}
-    rows = (golden["image"], golden["id_text"], golden["negative_text"])
-    ball = {name: golden[name].item() for name in ("temperature", "order", "radius")}
-    steps = {name: golden[name].item() for name in ("beta_start", "n_steps", "learning_rate")}
+    check_golden(golden_cases(shared_dir, "renyi")[case])
+
+
+def test_golden_excerpt():
+    check_golden(golden_excerpt("renyi"))
+
+
+def check_golden(golden):
+    rows = (golden("image"), golden("id_text"), golden("negative_text"))
+    ball = {name: golden(name).item() for name in ("temperature", "order", "radius")}
+    steps = {name: golden(name).item() for name in ("beta_start", "n_steps", "learning_rate")}
 
     got = renyi.stepped_renyi_log_ratio(*rows, **ball, **steps)
-    want = golden["score_id_confidence"]
+    want = golden("score_id_confidence")
     assert np.isfinite(got).all()
     assert np.nanmax(np.abs(got - want)) <= 2e-5
     if ball["radius"] > 1:
-        difference = renyi.renyi_log_ratio(*rows, **ball) - golden["score_converged"]
+        difference = renyi.renyi_log_ratio(*rows, **ball) - golden("score_converged")
         assert np.abs(difference).max() <= 2e-5

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from golden import golden_cases, golden_excerpt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +191,28 @@ class TestReleasedCode:
                 if key.startswith(f"case{index}_")
             }
         self.check(case, rtol)
+
+
+class TestGroupedScoreOfNegRefine:
+    """NegLabel's grouped score as NegRefine's released code computes it."""
+
+    @staticmethod
+    def check(case):
+        log_odds = scoring.negative_label_log_odds(
+            case("image"),
+            case("id_text"),
+            case("negative_text")[case("permutation")],
+            temperature=case("temperature").item(),
+            n_groups=case("n_groups").item(),
+        )
+        np.testing.assert_allclose(expit(log_odds), case("score_neglabel"), atol=1e-5)
+
+    def test_excerpt(self):
+        self.check(golden_excerpt("negrefine"))
+
+    def test_golden(self, shared_dir):
+        for case in golden_cases(shared_dir, "negrefine"):
+            self.check(case)
 
 
 class TestFacts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 # Wide enough for the table of means where there is no terminal whose width could be taken.
 TABLE_WIDTH = 160
+
+
+# Where the group keeps the arguments of the command, for the commands in it.
+GIVEN = "dnm_sklearn.arguments"
 
 
 class WorkFailed(click.ClickException):
@@ -56,6 +61,13 @@ def user_errors() -> tuple[type[Exception], ...]:
 def is_full_disk(error: BaseException) -> bool:
     """Tell an error of a full disk or quota from others."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def command_line() -> str:
+    """Return what was typed, quoted for a shell; empty where no command is running."""
+    context = click.get_current_context(silent=True)
+    arguments = () if context is None else context.meta.get(GIVEN, ())
+    return shlex.join(["dnm-bench", *arguments]) if arguments else ""
 
 
 def check_prompt(prompt: str | None) -> None:

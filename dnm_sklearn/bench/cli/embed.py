@@ -9,6 +9,7 @@ import click
 from dnm_sklearn.bench.cli.common import (
     BadInput,
     cache_options,
+    check_prompt,
     is_full_disk,
     read_folder_names,
     user_errors,
@@ -50,13 +51,13 @@ from dnm_sklearn.bench.cli.ending import Interrupted
 )
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
-    "--prompt", default="the nice {}", show_default=True, help="Prompt of class names and nouns."
+    "--prompt",
+    help="Prompt of class names and nouns; default: that which the model was trained with, if it "
+    "was one, else 'the nice {}'.",
 )
 @click.option(
     "--adjective-prompt",
-    default="This is a {} photo",
-    show_default=True,
-    help="Prompt of adjectives.",
+    help="Prompt of adjectives; default: that of the model, as above, else 'This is a {} photo'.",
 )
 @click.option("--name", help="Name of the suite; default: the folder's.")
 @click.option("--note", default="", help="What a reader of the table must know.")
@@ -76,8 +77,8 @@ def embed(
     names: str | None,
     corpus: str,
     model: str | None,
-    prompt: str,
-    adjective_prompt: str,
+    prompt: str | None,
+    adjective_prompt: str | None,
     name: str | None,
     note: str,
     skip_unreadable: bool,
@@ -94,6 +95,11 @@ def embed(
     from dnm_sklearn.bench.run.prepare import show_progress
     from dnm_sklearn.datasets import embed_image_folders
     from dnm_sklearn.embedding import CLIPEmbedder
+    from dnm_sklearn.embedding.open_clip.registry import own_prompt
+
+    check_prompt(prompt)
+    check_prompt(adjective_prompt)
+    own = own_prompt(model)
 
     # Sets in the order of the groups, as the tables show them.
     groups = {"near": near, "far": far, "shifted": shifted, "sanity": sanity}
@@ -119,8 +125,8 @@ def embed(
             names=None if names is None else read_folder_names(names),
             embedder=show_progress(embedder),
             corpus=corpus,
-            prompt=prompt,
-            adjective_prompt=adjective_prompt,
+            prompt=prompt or own or "the nice {}",
+            adjective_prompt=adjective_prompt or own or "This is a {} photo",
             name=name,
             note=note,
             overwrite=overwrite,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnm_sklearn import __version__
-from dnm_sklearn.bench.cli.common import BadInput
+from dnm_sklearn.bench.cli.common import GIVEN, BadInput
 from dnm_sklearn.bench.cli.ending import Interrupted, run_to_the_end
 
 __all__ = ["BadInput", "main"]
@@ -48,6 +48,19 @@ class _LazyGroup(click.Group):
         return run_to_the_end(
             lambda: super(_LazyGroup, self).main(args, standalone_mode=False, **extra)
         )
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **more: Any,
+    ) -> click.Context:
+        """Keep what was typed beside what click makes of it."""
+        given = tuple(args)
+        context = super().make_context(info_name, args, parent, **more)
+        context.meta[GIVEN] = given
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command that was named."""

@@ -22,7 +22,10 @@ from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_erro
 )
 @click.option(
     "--gallery-method",
-    help="Detector whose errors are shown; default: the best with negative labels.",
+    "gallery_methods",
+    multiple=True,
+    help="Detector whose errors are shown, may be repeated; default: the best with negative labels "
+    "and the best.",
 )
 @click.option(
     "--suite",
@@ -37,7 +40,7 @@ def report(
     output: str,
     title: str,
     gallery: bool,
-    gallery_method: str | None,
+    gallery_methods: tuple[str, ...],
     suite: str | None,
     data_root: str | None,
     cache: str | None,
@@ -48,11 +51,11 @@ def report(
     \b
     dnm-bench report results
     dnm-bench report seed0 seed1 -o report.html --no-gallery
-    dnm-bench report results --data-root data --gallery-method DNM
+    dnm-bench report results --data-root data --gallery-method DNM --gallery-method MCM
 
     The page sorts and filters its tables, asks the network for nothing, and prints.
     """  # noqa: D301
-    from dnm_sklearn.bench.html.gallery import make_gallery
+    from dnm_sklearn.bench.html.gallery import make_galleries
     from dnm_sklearn.bench.html.page import make_page
     from dnm_sklearn.bench.results.run_groups import read_run_groups
 
@@ -68,16 +71,16 @@ def report(
         for group in groups:
             say(f"Reporting on {group.title} ...")
             galleries.append(
-                make_gallery(
+                make_galleries(
                     group,
-                    method=gallery_method,
+                    methods=gallery_methods,
                     suite=suite,
                     data_root=data_root,
                     memory=cache,
                     cache_size=cache_size,
                 )
                 if gallery
-                else None
+                else []
             )
         page = make_page(groups, galleries, title=title)
     except user_errors() as error:

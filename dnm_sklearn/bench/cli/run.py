@@ -20,6 +20,7 @@ from dnm_sklearn.bench.cli.common import (
     WorkFailed,
     cache_options,
     check_prompt,
+    command_line,
     console,
     say,
     set_up_logging,
@@ -388,6 +389,7 @@ def _config(options: RunOptions, methods: Iterable[Method]) -> RunConfig:
         overrides=parse_overrides(options.params, {method.name: method for method in methods}),
         stream=options.stream,
         repeats=options.repeats,
+        command=command_line(),
     )
 
 

@@ -1,26 +1,89 @@
-"""``dnm-bench score``: names and images to a file of scores."""
+"""``dnm-bench score``: names and images, or embeddings, to a file of scores and a page."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
     cache_options,
     check_prompt,
+    command_line,
     is_full_disk,
     set_up_logging,
     user_errors,
     verbose_option,
+    write_output,
 )
 from dnm_sklearn.bench.cli.ending import Interrupted
 from dnm_sklearn.bench.cli.engine import check_engine, engine_options, score_on_ray
 
+if TYPE_CHECKING:
+    from dnm_sklearn.bench.run.own_data import Items
+    from dnm_sklearn.bench.run.scoring_job import Job
+
 logger = logging.getLogger(__name__)
+
+# What a saved detector brings itself, by the names of options here.
+_OF_DETECTOR = ("names", "names_file", "detector_name", "params", "prompt", "corpus")
+# What only the local engine does.
+_LOCAL = ("explain", "html", "order", "column", "texts")
+# Names, a saved detector and text vectors are smaller.
+_LARGEST = 2**34
+# Labels of each side on the page, and in a file of explanations unless told otherwise.
+_TOP_K = 5
+
+
+@dataclass
+class ScoreOptions:
+    """The options of the command, as click gives them."""
+
+    images: str
+    output: str | None
+    html: str | None
+    explain: str | None
+    top_k: int
+    order: str
+    column: str | None
+    names: tuple[str, ...]
+    names_file: str | None
+    names_column: str | None
+    load: str | None
+    detector_name: str
+    params: tuple[str, ...]
+    model: str | None
+    texts: str | None
+    prompt: str | None
+    corpus: str | None
+    calibrate: str | None
+    false_alarms: float | None
+    cache: str | None
+    cache_size: int | None
+    chunk: int
+    restart: bool
+    engine: str
+    address: str | None
+    workers: int
+    num_gpus: float
+    verbose: int
+
+    @property
+    def target(self) -> str:
+        """The first of the files that are written."""
+        return self.output or self.html or ""
+
+    @property
+    def n_labels(self) -> int | None:
+        """Labels of each side that are kept of an image, None where nobody asked for them."""
+        return self.top_k if self.explain or self.html else None
 
 
 @click.command()
@@ -28,13 +91,51 @@ logger = logging.getLogger(__name__)
 @click.option(
     "-o",
     "--output",
-    required=True,
     type=click.Path(dir_okay=False),
     help="A .csv or .parquet file.",
 )
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    help="A page with the images by score, flags and explanations.",
+)
+@click.option(
+    "--explain",
+    type=click.Path(dir_okay=False),
+    help="A .csv or .parquet file with the nearest labels of each image.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=_TOP_K,
+    show_default=True,
+    help="Class names, and negative labels, that explain an image.",
+)
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["given", "score", "path"]),
+    default="given",
+    show_default=True,
+    help="Order of the lines; score: the highest first.",
+)
+@click.option(
+    "--column",
+    help="Column of a Parquet file, or array of an npz file, with the embeddings; default: "
+    "embedding.",
+)
 @click.option("-n", "--name", "names", multiple=True, help="An ID class name; may be repeated.")
 @click.option(
-    "--names", "names_file", type=click.Path(), help="Text file of ID class names, one per line."
+    "--names",
+    "names_file",
+    type=click.Path(),
+    help="File of ID class names: text with one per line, .csv, .tsv or .json.",
+)
+@click.option("--names-column", help="Column of the CSV file with the class names.")
+@click.option(
+    "--load",
+    type=click.Path(),
+    help="A detector that was saved; it brings names, parameters and threshold.",
 )
 @click.option(
     "-d",
@@ -52,10 +153,26 @@ logger = logging.getLogger(__name__)
     help="Set a parameter of it; may be repeated.",
 )
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
-@click.option("--prompt", help="Prompt of the class names with a {}; default: the detector's.")
+@click.option(
+    "--texts",
+    type=click.Path(),
+    help="npz file with 'name' and 'embedding' of class names and negative labels; no model then.",
+)
+@click.option(
+    "--prompt",
+    help="Prompt of the class names with a {}; default: that which the model was trained with, if "
+    "it was one, else the detector's.",
+)
 @click.option("--corpus", help="Candidate negative labels: a corpus's name, or a file of words.")
 @click.option(
-    "--calibrate", type=click.Path(), help="Folder of ID images that the threshold keeps 95 % of."
+    "--calibrate",
+    type=click.Path(),
+    help="ID images (or embeddings) that the threshold is set by; used for nothing else.",
+)
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Proportion of ID images that --calibrate lets be flagged; default: 0.05.",
 )
 @cache_options
 @click.option(
@@ -66,32 +183,19 @@ logger = logging.getLogger(__name__)
 )
 @engine_options
 @verbose_option
-def score(
-    images: str,
-    output: str,
-    names: tuple[str, ...],
-    names_file: str | None,
-    detector_name: str,
-    params: tuple[str, ...],
-    model: str | None,
-    prompt: str | None,
-    corpus: str | None,
-    calibrate: str | None,
-    cache: str | None,
-    cache_size: int | None,
-    chunk: int,
-    restart: bool,
-    engine: str,
-    address: str | None,
-    workers: int,
-    num_gpus: float,
-    verbose: int,
-) -> None:
-    """Score IMAGES (a folder, or a text file with one path per line); write one line per image.
+def score(**options: Any) -> None:
+    """Score IMAGES; write one line per image.
 
     \b
     dnm-bench score photos -n cat -n dog -o scores.csv
     dnm-bench score photos --names classes.txt -d DNM --cache cache -o scores.parquet
+    dnm-bench score photos --load detector.skops --html page.html
+    dnm-bench score rows.npy --texts texts.npz --names classes.json -o scores.csv --sort score
+    dnm-bench score photos --names classes.csv --calibrate good --false-alarms 0.01 -o scores.csv
+
+    IMAGES is a folder, a text file with one path per line, or a file of embeddings of the model:
+    .npy, .npz (array "embedding") or .parquet (a column of lists); strings "path" beside them name
+    the rows.
 
     Columns: path, score (higher = more OOD), is_ood, label (the nearest class, or "ood"),
     nearest_class, top_negative_label (of methods with negative labels), error (of an image that
@@ -99,7 +203,7 @@ def score(
     thumb, and a line on standard error says how far to trust it. A byte of a path that is no UTF-8
     stands as \\xNN.
 
-    The file appears when it is complete. Until then finished chunks are kept in OUTPUT.part, and
+    The files appear when they are complete. Until then finished chunks are kept in OUTPUT.part, and
     the same call goes on behind them.
 
     With --engine ray the work is done by Ray workers, on this machine or a cluster:
@@ -107,59 +211,231 @@ def score(
     \b
     dnm-bench score 's3://bucket/photos' -n cat -n dog -o scores --engine ray --address auto
     """  # noqa: D301
-    from dnm_sklearn.bench.run import scoring_job
+    score_command(ScoreOptions(**options), _given_by_user())
 
-    set_up_logging(verbose)
-    check_prompt(prompt)
+
+def score_command(options: ScoreOptions, given: set[str]) -> None:
+    """Check, score and write; `given` are the options that the user gave."""
+    set_up_logging(options.verbose)
+    check_prompt(options.prompt)
     try:
         # Everything that can be wrong on the command line is checked before a model is loaded.
-        check_engine(engine, {"address": address, "gpus-per-worker": num_gpus})
-        if engine == "local":
-            scoring_job.check_output(output)
-        classes = [*names, *(scoring_job.read_lines(names_file) if names_file else [])]
-        if not classes:
-            raise BadInput("No class names; give them with -n NAME or --names FILE.")
-        scoring_job.check_class_names(classes)
-        paths = scoring_job.list_paths(images) if engine == "local" else []
-        settings: dict[str, Any] = {
-            "params": list(params),
-            "model": model,
-            "prompt": prompt,
-            "corpus": corpus,
-        }
-        detector = scoring_job.make_detector(
-            detector_name, classes, cache=cache, cache_size=cache_size, **settings
-        )
-        calibration = None if calibrate is None else scoring_job.list_paths(calibrate)
-        if engine == "ray":
-            detector.fit()
-            if calibration is not None:
-                detector.calibrate(calibration)
+        _check(options, given)
+        detector = _detector(options)
+        if options.engine == "ray":
+            _prepare(detector, options, None)
             click.echo(
                 score_on_ray(
-                    images, output, detector, address=address, workers=workers, num_gpus=num_gpus
+                    options.images,
+                    options.target,
+                    detector,
+                    address=options.address,
+                    workers=options.workers,
+                    num_gpus=options.num_gpus,
                 )
             )
             return
-
-        # What decides the scores: a job of anything else does not go on with these chunks.
-        identity = [detector_name, classes, calibrate, settings | {"chunk": chunk}]
-        job = scoring_job.Job(output, paths, identity, chunk, restart=restart)
-        n_unreadable = job.run(detector, calibration)
+        _score_here(detector, options)
     except KeyboardInterrupt as error:
-        raise Interrupted(f"the same command goes on behind what is in {output}.part.") from error
+        raise Interrupted(
+            f"the same command goes on behind what is in {options.target}.part."
+        ) from error
     except user_errors() as error:
         if is_full_disk(error):
             raise BadInput(
-                f"No space left on device: the disk of {output} or of the cache is full; free "
-                f"some, and the same command goes on behind the chunks in {output}.part, which are "
-                "complete."
+                f"No space left on device: the disk of {options.target} or of the cache is full; "
+                f"free some, and the same command goes on behind the chunks in "
+                f"{options.target}.part, which are complete."
             ) from error
         raise BadInput(str(error)) from error
-    if detector.threshold_source_ == "names":
-        click.echo(
-            f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER.",
-            err=True,
+
+
+def _given_by_user() -> set[str]:
+    """Names of the options that stand on the command line."""
+    context = click.get_current_context()
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {name for name in context.params if context.get_parameter_source(name) not in default}
+
+
+def _check(options: ScoreOptions, given: set[str]) -> None:
+    """Refuse options that contradict each other or would be passed over."""
+    from dnm_sklearn.bench.run.job_files import check_output
+
+    check_engine(options.engine, {"address": options.address, "gpus-per-worker": options.num_gpus})
+    if not options.target:
+        raise BadInput("Nothing to write: give -o FILE or --html FILE.")
+    if options.engine == "ray":
+        _refuse(given, _LOCAL, "is for --engine local")
+        if options.output is None:
+            raise BadInput("--engine ray writes a folder: give it with -o.")
+    elif options.output is not None:
+        check_output("-o", options.output)
+    if options.html is not None:
+        check_output("--html", options.html, (".html", ".htm"))
+    if options.explain is not None:
+        check_output("--explain", options.explain)
+
+    if options.load is not None:
+        _refuse(given, _OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
+    if options.texts is not None:
+        fixed = ("model", "prompt", "corpus", "cache", "cache_size")
+        _refuse(given, fixed, "cannot stand beside --texts, whose vectors are what they are")
+    if options.false_alarms is not None and options.calibrate is None:
+        raise BadInput("--false-alarms needs --calibrate: a rate is set by ID images.")
+    if options.names_column is not None and options.names_file is None:
+        raise BadInput("--names-column needs --names FILE.csv.")
+    if "top_k" in given and options.n_labels is None:
+        raise BadInput("--top-k needs --explain or --html.")
+    if "order" in given and options.output is None:
+        raise BadInput("--sort needs -o: the page can be sorted in the browser.")
+
+
+def _refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+    """Refuse some options, which are called as click calls their values."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in given and option.name in names:
+            raise BadInput(f"{option.opts[-1]} {why}.")
+
+
+def _detector(options: ScoreOptions) -> Any:
+    """Load the detector, or make an unfitted one."""
+    from dnm_sklearn.bench.run import own_data, scoring_job
+
+    texts = None if options.texts is None else own_data.read_texts(options.texts)
+    if options.load is not None:
+        return own_data.load_detector(
+            options.load, options.model, texts, options.cache, options.cache_size
         )
+
+    classes = list(options.names)
+    if options.names_file is not None:
+        classes += own_data.read_class_names(options.names_file, options.names_column)
+    if not classes:
+        raise BadInput("No class names; give them with -n NAME or --names FILE.")
+    scoring_job.check_class_names(classes)
+    return scoring_job.make_detector(
+        options.detector_name,
+        classes,
+        params=options.params,
+        model=options.model,
+        texts=texts,
+        prompt=options.prompt,
+        corpus=options.corpus,
+        cache=options.cache,
+        cache_size=options.cache_size,
+    )
+
+
+def _prepare(detector: Any, options: ScoreOptions, calibration: Items | None) -> None:
+    """Fit a detector that was not loaded, and set its threshold."""
+    from dnm_sklearn.bench.run.own_data import read_items
+
+    if options.calibrate is not None and calibration is None:
+        calibration = read_items(options.calibrate, options.column)
+    # A detector is fitted also where only the last chunks are missing: it is quick, and a fitted
+    # one would have to be kept with its version.
+    if options.load is None:
+        detector.fit()
+    if calibration is not None:
+        detector.calibrate(calibration.all(), false_alarm_rate=options.false_alarms)
+    if detector.threshold_ is None:
+        raise BadInput(
+            f"{type(detector).__name__} has no threshold to flag images by: give --calibrate."
+        )
+
+
+def _score_here(detector: Any, options: ScoreOptions) -> None:
+    """Score chunk by chunk, and write what was asked for."""
+    from dnm_sklearn.bench.run import job_files
+    from dnm_sklearn.bench.run.own_data import read_items
+    from dnm_sklearn.bench.run.scoring_job import Job
+
+    items = read_items(options.images, options.column)
+    if options.html is not None and items.rows is not None:
+        raise BadInput(f"--html shows images, and {options.images} holds embeddings.")
+    calibration = None
+    if options.calibrate is not None:
+        calibration = read_items(options.calibrate, options.column)
+
+    # What decides the results: a job of anything else does not go on with these chunks.
+    files = (options.names_file, options.load, options.texts)
+    identity: list[Any] = [
+        options.detector_name,
+        options.names,
+        options.names_column,
+        options.params,
+    ]
+    identity += [options.calibrate, options.false_alarms, options.model, options.prompt]
+    identity += [options.corpus, options.column, options.chunk, *map(_content_of, files)]
+    job = Job(
+        options.target,
+        items,
+        identity,
+        options.chunk,
+        top_k=options.n_labels,
+        restart=options.restart,
+    )
+    _prepare(detector, options, calibration)
+    job.run(detector)
+
+    n_unreadable = 0
+    for line in job.lines():
+        n_unreadable += not line[1]
+    if options.output is not None:
+        lines = job_files.in_order(job.lines(), options.order)
+        job_files.write_lines(options.output, job_files.COLUMNS, lines)
+    if options.explain is not None:
+        job_files.write_lines(options.explain, job_files.EXPLAINED, job.explanations())
+    if options.html is not None:
+        write_output(options.html, _page(detector, options, items, job))
+    job.forget()
+
+    if detector.threshold_source_ == "names":
+        message = f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER."
+        click.echo(message, err=True)
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
-    click.echo(f"Wrote {len(paths)} lines to {Path(output)}{unreadable}")
+    written = [path for path in (options.output, options.explain, options.html) if path]
+    click.echo(f"Wrote {len(items)} lines to {', '.join(map(_shown, written))}{unreadable}")
+
+
+def _content_of(path: str | None) -> str:
+    """Digest of a file: it may be another by the time a job goes on."""
+    from dnm_sklearn._utils.untrusted_files import read_bytes
+
+    if path is None:
+        return ""
+    return hashlib.blake2b(read_bytes(path, largest=_LARGEST), digest_size=16).hexdigest()
+
+
+def _shown(path: str) -> str:
+    return str(Path(path))
+
+
+def _page(detector: Any, options: ScoreOptions, items: Items, job: Job) -> str:
+    """Make the contact sheet."""
+    from dnm_sklearn.bench.html.score_page import make_score_page
+
+    classes = [str(name) for name in detector.class_names_]
+    more = f", and {len(classes) - 30} others" if len(classes) > 30 else ""
+    source = {
+        "names": "a rule of thumb (give --calibrate for a known rate)",
+        "images": "the images given to fit",
+        "calibration": "ID images (calibrated)",
+    }[detector.threshold_source_]
+    facts = [
+        ("Detector", type(detector).__name__),
+        ("Model", str(getattr(detector.embedder_, "model", None) or "embeddings")),
+        ("Threshold by", source),
+        ("Date", date.today().isoformat()),
+        ("Classes", ", ".join(classes[:30]) + more),
+        ("Command", command_line()),
+    ]
+    return make_score_page(
+        items.names,
+        job.lines(),
+        job.explanations(),
+        title=f"Images of {Path(options.images).name or options.images}",
+        facts=facts,
+        threshold=float(detector.threshold_),
+    )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.safe_text import file_name_text
+from dnm_sklearn.bench.html.thumbnails import thumbnail
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.detectors.nearest_labels import NearestLabels, nearest_labels
-
-# Pixels of a side on the page; files have twice as many for screens of high density.
-SIDE = 96
 
 # Negative labels that are shown of each image.
 _LABELS = 3
@@ -27,7 +25,7 @@ _LABELS = 3
 class Error:
     """One image that a detector got wrong."""
 
-    # A data URI, and where the image comes from: its file name, or its place in the set.
+    # A data URI, and where the image comes from: its path in the set's folder, or its place.
     image: str
     source: str
 
@@ -54,35 +52,62 @@ class Gallery:
     problem: str = ""
 
 
-def make_gallery(
+def make_galleries(
     group: RunGroup,
     *,
-    method: str | None = None,
+    methods: Sequence[str] = (),
     suite: str | None = None,
     data_root: str | None = None,
     memory: str | None = None,
     cache_size: int | None = None,
     n_images: int = 6,
-) -> Gallery | None:
-    """Find the most confident errors of a detector, and what explains them.
+) -> list[Gallery]:
+    """Find the most confident errors of detectors, and what explains them.
 
-    The suite is loaded again, and the detector fitted again from its class names. By default it is
-    the detector with negative labels of the highest mean AUROC, and the suite that of the records.
-    None for suites of embeddings, which have no images, and for suites that are not known.
+    The suite is loaded again, and each detector fitted again from its class names. By default these
+    are the detector with negative labels of the highest mean AUROC, and the best of all if that is
+    another one; the suite is that of the records. None for suites of embeddings, which have no
+    images, and for suites that are not known.
     """
-    row = _choose(group.rows, method)
-    if row is None:
-        return None
-    records = [record for record in row.succeeded if record.seed == row.seeds[0] and record.scores]
-    if not records:
-        return Gallery(row.label, problem="The records keep no scores of single images; run again.")
+    rows = _choose(group.rows, methods)
+    found = [(row, _kept_records(row)) for row in rows]
+    if not any(records for _, records in found):
+        return [
+            Gallery(row.label, problem="The records keep no scores of single images; run again.")
+            for row in rows
+        ]
 
+    # All records of a group are of one suite.
+    first = next(records[0] for _, records in found if records)
     try:
-        loaded = _load_suite(records[0], suite, data_root)
+        loaded = _load_suite(first, suite, data_root)
     except (ValueError, OSError, ImportError) as error:
-        return Gallery(row.label, problem=f"The images cannot be shown: {error}")
+        problem = f"The images cannot be shown: {error}"
+        return [Gallery(row.label, problem=problem) for row in rows]
     if loaded is None:
-        return None
+        return []
+    return [
+        _gallery(group, row, records, loaded, memory, cache_size, n_images)
+        for row, records in found
+        if records
+    ]
+
+
+def _kept_records(row: Row) -> list[Record]:
+    """Give the records of a row's first seed that keep scores."""
+    return [record for record in row.succeeded if record.seed == row.seeds[0] and record.scores]
+
+
+def _gallery(
+    group: RunGroup,
+    row: Row,
+    records: Sequence[Record],
+    loaded: Suite,
+    memory: str | None,
+    cache_size: int | None,
+    n_images: int,
+) -> Gallery:
+    """Find the errors of one detector on a suite that is loaded."""
     sets = {images.name: images for images in loaded.ood}
     if not _has_as_many(loaded.id, records[0].id) or not all(
         _has_as_many(sets.get(record.ood["name"]), record.ood) for record in records
@@ -111,12 +136,18 @@ def make_gallery(
     return gallery
 
 
-def _choose(rows: Sequence[Row], method: str | None) -> Row | None:
-    """Find the row of a detector by label or name, or the best one."""
+def _choose(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+    """Find the rows of detectors by label or name, or the best ones."""
     detectors = [row for row in rows if not row.error and row.kind == "detector"]
-    if method is None:
-        return max(detectors, key=_rank, default=None)
+    if not methods:
+        best = [max(detectors, key=key, default=None) for key in (_rank, _mean_auroc)]
+        chosen = [row for row in best if row is not None]
+        # One row may be the best in both ways.
+        return chosen[:1] if len({id(row) for row in chosen}) == 1 else chosen
+    return [_find(detectors, method) for method in dict.fromkeys(methods)]
 
+
+def _find(detectors: Sequence[Row], method: str) -> Row:
     wanted = method.lower().removesuffix("detector")
     for row in detectors:
         if wanted in (row.label.lower(), row.method.lower().removesuffix("detector")):
@@ -128,7 +159,11 @@ def _choose(rows: Sequence[Row], method: str | None) -> Row | None:
 def _rank(row: Row) -> tuple[bool, float]:
     """Rank detectors with negative labels first, then by the mean AUROC."""
     has_negative_labels = "n_negative_labels" in row.records[0].fitted
-    return has_negative_labels, float(np.mean([r.metrics["auroc"] for r in row.records]))
+    return has_negative_labels, _mean_auroc(row)
+
+
+def _mean_auroc(row: Row) -> float:
+    return float(np.mean([record.metrics["auroc"] for record in row.records]))
 
 
 def _load_suite(record: Record, name: str | None, data_root: str | None) -> Suite | None:
@@ -208,12 +243,13 @@ def _errors(
     if detector is not None:
         answers = nearest_labels(detector, chosen, top_k=_LABELS)
 
+    common = _common_folder(images.images)
     errors = []
     for i, image, answer in zip(positions.tolist(), chosen, answers, strict=True):
         truth = images.name if images.labels is None else suite.class_names[images.labels[i]]
         error = Error(
-            image=_thumbnail(image),
-            source=_source(image, i),
+            image=thumbnail(image),
+            source=_source(image, i, common),
             truth=truth,
             score=float(scores[i]),
             nearest=answer.classes[0][0] if answer.classes else "",
@@ -223,26 +259,20 @@ def _errors(
     return errors
 
 
-def _source(image: Any, position: int) -> str:
-    """Name a file without its folders (of whatever system wrote the path), else the position."""
+def _common_folder(images: Any) -> str:
+    """Give the folder that all image files of a set lie in; empty where they are no files."""
+    if not all(isinstance(image, str) for image in images):
+        return ""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in images])
+
+
+def _source(image: Any, position: int, common: str) -> str:
+    """Name a file by its path below the folder of its set, else by the position.
+
+    The folder itself is left out: a page that is given away need not say where the reader's
+    neighbour keeps data.
+    """
     if isinstance(image, str):
-        return image.replace("\\", "/").rsplit("/", 1)[-1]
+        below = os.path.relpath(os.path.abspath(image), common)
+        return file_name_text(os.path.join(os.path.basename(common), below)).replace(os.sep, "/")
     return f"image {position}"
-
-
-def _thumbnail(image: Any) -> str:
-    """Write an image as a small JPEG in a data URI."""
-    from PIL import Image
-
-    if isinstance(image, str):
-        with Image.open(image) as opened:
-            small = opened.convert("RGB")
-    elif isinstance(image, Image.Image):
-        small = image.convert("RGB")
-    else:
-        small = Image.fromarray(np.asarray(image)).convert("RGB")
-    small.thumbnail((SIDE * 2, SIDE * 2))
-
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from dnm_sklearn import __version__
-from dnm_sklearn._utils.safe_text import visible
-from dnm_sklearn.bench.html import figures, table
-from dnm_sklearn.bench.html.gallery import SIDE, Gallery
+from dnm_sklearn.bench.html import figures, summary, table
+from dnm_sklearn.bench.html.gallery import Gallery
 from dnm_sklearn.bench.html.plots import style_of
+from dnm_sklearn.bench.html.rendering import render
+from dnm_sklearn.bench.html.thumbnails import SIDE
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 
@@ -29,41 +23,50 @@ class LegendEntry:
     dashes: str
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a section in the contents: its heading, its anchor, and what it shows."""
+
+    title: str
+    anchor: str
+    holds: str
+
+
+_PARTS = (
+    Part("Results", "results", "rows"),
+    Part("Methods in the plots", "legend", "legend"),
+    Part("ROC curves", "roc", "rocs"),
+    Part("FPR95 against cost", "cost", "costs"),
+    Part("Sensitivity", "sensitivity", "sensitivity"),
+    Part("Score histograms", "histograms", "histograms"),
+    Part("Most confident errors", "errors", "galleries"),
+)
+
+
 def make_page(
     groups: Sequence[RunGroup],
-    galleries: Sequence[Gallery | None],
+    galleries: Sequence[Sequence[Gallery]],
     *,
     title: str = "OOD detection",
 ) -> str:
-    """Make the page of some run groups, each with its gallery or None."""
-    environment = Environment(
-        loader=PackageLoader("dnm_sklearn.bench.html", ""),
-        # Every text of a record is escaped where it enters the page; a forgotten name is an error.
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
+    """Make the page of some run groups, each with its galleries."""
     # The template sees finished tables and plots, and only lays them out.
     sections = [_section(*pair) for pair in zip(groups, galleries, strict=True)]
 
-    style, script = _own_file("report.css"), _own_file("report.js")
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        "report.js",
         title=title,
-        version=__version__,
         sections=sections,
         ranks=figures.rank_figures(groups),
         side=SIDE,
-        style=style,
-        script=script,
-        policy=_policy(style, script),
     )
 
 
-def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
+def _section(group: RunGroup, galleries: Sequence[Gallery]) -> dict[str, Any]:
     """Collect what the template shows of one run group."""
+    # Tables, legend and plots all have the best row first.
+    group = summary.best_first(group)
     rows, first = group.rows, group.records[0]
     histograms = []
     for row in rows:
@@ -71,10 +74,10 @@ def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
         if plots:
             histograms.append((row.label, plots))
 
-    return {
+    section = {
         "title": group.title,
-        "model": first.model.get("name") or first.model["fingerprint"],
-        "corpus": first.corpus,
+        "facts": summary.facts(group),
+        "sentences": summary.sentences(group),
         "note": first.suite.get("note"),
         "rows": rows,
         "kinds": list(dict.fromkeys(row.kind for row in rows)),
@@ -85,8 +88,11 @@ def _section(group: RunGroup, gallery: Gallery | None) -> dict[str, Any]:
         "costs": figures.cost_figures(group),
         "sensitivity": figures.sensitivity_figures(group),
         "histograms": histograms,
-        "gallery": gallery,
+        "galleries": galleries,
     }
+    # Contents: the parts that this section has.
+    section["parts"] = [part for part in _PARTS if section[part.holds]]
+    return section
 
 
 def _legend(group: RunGroup) -> list[LegendEntry]:
@@ -97,26 +103,3 @@ def _legend(group: RunGroup) -> list[LegendEntry]:
             colour, dashes = style_of(number)
             entries.append(LegendEntry(row.label, colour, " ".join(map(str, dashes))))
     return entries
-
-
-def _finalize(value: Any) -> Any:
-    """Clean a value that enters the template of what HTML may not hold; plots stay as they are."""
-    return value if isinstance(value, Markup) else visible(value)
-
-
-def _policy(style: str, script: str) -> Markup:
-    """Say what the page may use: its style sheet and script by their digests, and its images."""
-    digests = []
-    for text in (style, script):
-        digest = hashlib.sha256(text.encode("utf-8")).digest()
-        digests.append(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
-    # Neither a form nor a base address of a text that slipped in could lead anywhere.
-    return Markup(
-        f"default-src 'none'; img-src data:; style-src {digests[0]}; script-src {digests[1]}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _own_file(name: str) -> Markup:
-    """Read a file of this package, which needs no escaping."""
-    return Markup((resources.files("dnm_sklearn.bench.html") / name).read_text(encoding="utf-8"))

@@ -45,8 +45,12 @@ DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 3), (9, 3, 2, 3))
 
 # One inch has 72 units of SVG, so that at 72 dots per inch a size in points is a size in pixels.
 _DPI = 72
-_WIDTH, _HEIGHT = 420, 320
-_SCATTER_WIDTH = 500
+_SIZE = (420, 320)
+_SCATTER_SIZE, _LARGE_SIZE = (500, 320), (900, 480)
+# More labels than this need the larger of the two.
+_FEW_LABELS = 10
+# Height of a line in a plot with a line of text for each method.
+_LINE = 20
 # Room for the tick labels and the axes' names, in pixels.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 44
 
@@ -143,7 +147,7 @@ def line_chart(
 ) -> Markup:
     """Draw curves, with the line of chance or with marked points if wanted."""
     with _plot_style():
-        axes = _new_axes(_WIDTH, x_label, y_label)
+        axes = _new_axes(_SIZE, x_label, y_label)
         axes.set(xlim=x_range, ylim=y_range)
 
         if diagonal:
@@ -168,25 +172,30 @@ def scatter(
     points: Sequence[Series], *, title: str, description: str, x_label: str, y_label: str
 ) -> Markup:
     """Draw one labelled point per series, on a logarithmic x axis and a y axis in percent."""
+    size = _SCATTER_SIZE if len(points) <= _FEW_LABELS else _LARGE_SIZE
     with _plot_style():
-        axes = _new_axes(_SCATTER_WIDTH, x_label, y_label, "log")
+        axes = _new_axes(size, x_label, y_label, "log")
 
         # From whole decade to whole decade; a time too short for the clock counts as a nanosecond.
         costs = [max(point.x[0], 1e-6) for point in points]
         first = math.floor(math.log10(min(costs)))
         last = max(math.ceil(math.log10(max(costs))), first + 1)
-        axes.set(xlim=(10.0**first, 10.0**last), ylim=(0, 100))
+        # And up to the next multiple of ten above the highest point.
+        highest = 10 * math.ceil(max(point.y[0] for point in points) / 10 + 0.1)
+        axes.set(xlim=(10.0**first, 10.0**last), ylim=(0, min(highest, 100)))
 
         places = [(cost, point.y[0]) for cost, point in zip(costs, points, strict=True)]
         pixels = axes.transData.transform(places)
         labels = [visible(point.label) for point in points]
-        label_places = _place_labels(pixels, labels)
+        label_places = _place_labels(pixels, labels, size)
 
         for number, point in enumerate(points):
             colour, _ = style_of(number if point.style is None else point.style)
             group = f"{_KEY}{number}"
             x, y = pixels[number]
-            axes.plot([x], [y], "o", color=colour, markersize=10, transform=None, gid=group)
+            axes.plot(
+                [x], [y], "o", color=colour, markersize=10, transform=None, clip_on=False, gid=group
+            )
             _draw_label(axes, (x, y), label_places[number], labels[number], colour, group)
 
         return _to_svg(axes, title, description, _keys(points))
@@ -201,10 +210,13 @@ def rank_axis(
     description: str,
 ) -> Markup:
     """Draw methods at their mean ranks, and a bar below each run (first, last) that is alike."""
+    n_methods = len(labels)
+    lowest, top = -1.0 - 0.5 * len(alike), n_methods + 0.5
+    # Each label has a line of its own.
+    size = (_LARGE_SIZE[0], _TOP + _BOTTOM + math.ceil(_LINE * (top - lowest)))
     with _plot_style():
-        axes = _new_axes(_SCATTER_WIDTH, "mean rank (1 = best)", "")
-        n_methods = len(labels)
-        axes.set(xlim=(0.8, n_methods + 0.2), ylim=(-1.0 - 0.5 * len(alike), n_methods + 0.5))
+        axes = _new_axes(size, "mean rank (1 = best)", "")
+        axes.set(xlim=(0.8, n_methods + 0.2), ylim=(lowest, top))
         axes.set_yticks([])
 
         # Best on top, one line each; the label stands on the side with more room.
@@ -213,8 +225,15 @@ def rank_axis(
             x, y = float(mean_ranks[i]), n_methods - i
             axes.plot([x], [y], "o", color=colour, markersize=8)
             left = x > (n_methods + 1) / 2
-            text = f"{visible(label)}  " if left else f"  {visible(label)}"
-            axes.text(x, y, text, ha="right" if left else "left", va="center", color=colour)
+            axes.annotate(
+                visible(label),
+                (x, y),
+                xytext=(-9 if left else 9, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                color=colour,
+            )
 
         for i, (first, last) in enumerate(alike):
             ends = [float(mean_ranks[first]) - 0.05, float(mean_ranks[last]) + 0.05]
@@ -238,7 +257,7 @@ def histogram(
     edges = np.linspace(low, high, 41)
 
     with _plot_style():
-        axes = _new_axes(_WIDTH, "OOD score (higher = more OOD)", "% of the images")
+        axes = _new_axes(_SIZE, "OOD score (higher = more OOD)", "% of the images")
         highest = 0.0
 
         for scores, colour, dashes in (
@@ -296,8 +315,8 @@ def _plot_style() -> Iterator[None]:
         yield
 
 
-def _new_axes(width: int, x_label: str, y_label: str, x_scale: str = "linear") -> Axes:
-    axes = _shared_axes(width, x_scale)
+def _new_axes(size: tuple[int, int], x_label: str, y_label: str, x_scale: str = "linear") -> Axes:
+    axes = _shared_axes(size, x_scale)
     for artist in (*axes.lines, *axes.patches, *axes.texts):
         artist.remove()
     axes.set_xlabel(visible(x_label))
@@ -307,11 +326,12 @@ def _new_axes(width: int, x_label: str, y_label: str, x_scale: str = "linear") -
 
 # Making axes with all of their ticks takes longer than drawing them, and a report has hundreds.
 @cache
-def _shared_axes(width: int, x_scale: str) -> Axes:
-    figure = Figure(figsize=(width / _DPI, _HEIGHT / _DPI), dpi=_DPI)
-    inner_width, inner_height = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+def _shared_axes(size: tuple[int, int], x_scale: str) -> Axes:
+    width, height = size
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
     axes = figure.add_axes(
-        (_LEFT / width, _BOTTOM / _HEIGHT, inner_width / width, inner_height / _HEIGHT)
+        (_LEFT / width, _BOTTOM / height, inner_width / width, inner_height / height)
     )
 
     # The figure and the axes have no ground of their own: the page shines through.
@@ -348,7 +368,7 @@ def _draw_label(
     )
 
 
-def _place_labels(points: np.ndarray, labels: Sequence[str]) -> list[Pixel]:
+def _place_labels(points: np.ndarray, labels: Sequence[str], size: tuple[int, int]) -> list[Pixel]:
     """Find a place beside each point where its label meets no point and no other label, in pixels.
 
     The label stands left or right of the point, at its height or as near to it as there is room.
@@ -358,22 +378,24 @@ def _place_labels(points: np.ndarray, labels: Sequence[str]) -> list[Pixel]:
     places = []
 
     for (x, y), label in zip(points, labels, strict=True):
-        place, box = _free_place(x, y, len(label), taken)
+        place, box = _free_place(x, y, len(label), taken, size)
         places.append(place)
         taken.append(box)
     return places
 
 
-def _free_place(x: float, y: float, n_characters: int, taken: Sequence[Box]) -> tuple[Pixel, Box]:
+def _free_place(
+    x: float, y: float, n_characters: int, taken: Sequence[Box], size: tuple[int, int]
+) -> tuple[Pixel, Box]:
     """Find the free place for a label that is nearest to its point; give it with its box."""
     # Seven pixels are a little more than the mean width of a character, 13 the height of a line.
     length = 7 * n_characters
-    for shift in sorted(range(-260, 261, 13), key=abs):
+    for shift in sorted(range(-455, 456, 13), key=abs):
         for side in (1, -1):
             start, end = sorted([x + 9 * side, x + (9 + length) * side])
             box = (start, end, y + shift - 6, y + shift + 6)
-            inside = start > _LEFT and end < _SCATTER_WIDTH
-            inside = inside and box[2] > _BOTTOM - 6 and box[3] < _HEIGHT
+            inside = start > _LEFT and end < size[0]
+            inside = inside and box[2] > _BOTTOM - 6 and box[3] < size[1]
             if inside and not any(_overlap(box, other) for other in taken):
                 return (x + 9 * side, y + shift), box
 
@@ -410,7 +432,7 @@ def _to_svg(axes: Axes, title: str, description: str, keys: Sequence[str] = ()) 
 
     # The text alternative comes first.
     root.attrib = {
-        "class": "plot",
+        "class": "plot" if figure.get_figwidth() * _DPI <= _SCATTER_SIZE[0] else "plot wide",
         "viewBox": root.attrib["viewBox"],
         "role": "img",
         "aria-labelledby": f"{name}t {name}d",

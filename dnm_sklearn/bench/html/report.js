@@ -44,7 +44,25 @@
     });
     section.querySelector(".count").textContent = count + " shown";
   }
+  function isolate(section, button) {
+    const alone = button.getAttribute("aria-pressed") !== "true";
+    const key = button.parentElement.getAttribute("data-key");
+    section.querySelectorAll(".key button").forEach((other) => {
+      other.setAttribute("aria-pressed", String(alone && other === button));
+    });
+    section.querySelectorAll(".plot g[data-key]").forEach((part) => {
+      part.classList.toggle("faint", alone && part.getAttribute("data-key") !== key);
+    });
+  }
+  function showHints() {
+    document.querySelectorAll(".scroll").forEach((box) => {
+      box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth;
+    });
+  }
   document.querySelectorAll("section.group").forEach((section) => {
+    section.querySelectorAll(".key button").forEach((button) => {
+      button.addEventListener("click", () => isolate(section, button));
+    });
     section.querySelectorAll("table.results").forEach((table) => {
       table.querySelectorAll("thead th").forEach((head, column) => {
         head.querySelector("button").addEventListener("click", () => sortBy(table, head, column));
@@ -54,6 +72,8 @@
       input.addEventListener("input", () => filter(section));
     });
   });
+  showHints();
+  window.addEventListener("resize", showHints);
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = Array.from(document.querySelectorAll("details:not([open])"));

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dnm_sklearn.bench.html.summary import interval_text
+from dnm_sklearn.bench.results.intervals import auroc_interval
 from dnm_sklearn.bench.results.rows import (
     FLAGGED,
     METRICS,
     SHIFTED,
+    deviation,
     groups_of,
     mean_columns,
     metric_name,
@@ -24,11 +27,15 @@ _SET_METRICS = ("auroc", "fpr95_id_positive")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: what is shown, what it is sorted by, and whether it is the best of its column."""
+    """A cell: what is shown, what it is sorted by, and whether it is the best of its column.
+
+    `detail` stands below in small letters: an interval, or a standard deviation.
+    """
 
     text: str
     value: str
     best: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ def result_columns(group: RunGroup) -> list[Column]:
     for metric, ood_group in mean_columns(tuple(METRICS), groups_of(sets)):
         values = [row.group_mean(metric, ood_group) for row in rows]
         head = f"{metric_name(metric)}\n{ood_group}"
-        columns.append(_percent_column(head, metric, values, ood_group))
+        column = _percent_column(head, metric, values, ood_group)
+        columns.append(_with_details(column, _details(group, metric, ood_group)))
     for name, ood_group in sets:
         for metric in _SET_METRICS:
             values = [row.value(metric, name) for row in rows]
@@ -81,6 +89,24 @@ def result_columns(group: RunGroup) -> list[Column]:
     seconds = [None if row.error else row.seconds for row in rows]
     columns.append(_number_column("fit and score\nseconds", seconds, 1, "low"))
     return columns
+
+
+def _details(group: RunGroup, metric: str, ood_group: str) -> list[str]:
+    """Write below each mean how far to trust it: an interval of AUROC, else the spread of runs."""
+    details = []
+    for row in group.rows:
+        interval = auroc_interval(group, row, ood_group) if metric == "auroc" else None
+        spread = deviation(row.group_values(metric, ood_group))
+        if interval is not None:
+            details.append(interval_text(interval))
+        else:
+            details.append("" if spread is None else f"±{100 * spread:.1f}")
+    return details
+
+
+def _with_details(column: Column, details: Sequence[str]) -> Column:
+    pairs = zip(column.cells, details, strict=True)
+    return replace(column, cells=[replace(cell, detail=detail) for cell, detail in pairs])
 
 
 def paper_tables(group: RunGroup) -> list[PaperTable]:

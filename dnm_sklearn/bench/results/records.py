@@ -80,7 +80,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     error: str = ""
 
-    # Versions, platform, processors; and when, in UTC.
+    # Versions, platform, processors and the command line; and when, in UTC.
     environment: dict[str, Any] = field(default_factory=dict)
     created: str = ""
 
@@ -239,6 +239,8 @@ def _check(path: str | os.PathLike[str], record: Record) -> None:
 
     # What tables and reports take out of the free tables.
     check("fitted.threshold_", record.fitted.get("threshold_"), "number?")
+    for key, kind in {"command": "text?", "python": "text?", "versions": "table?"}.items():
+        check(f"environment.{key}", record.environment.get(key), kind)
     check("warnings", record.warnings, "list")
     for text in record.warnings:
         check("warnings", text, "text")

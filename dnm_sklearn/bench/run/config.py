@@ -30,6 +30,9 @@ class RunConfig:
     stream: Order = "shuffled"
     repeats: int = 3
 
+    # The command line, for the record; it decides nothing.
+    command: str = ""
+
     def params_of(self, method: Method) -> dict[str, Any]:
         """Return the parameters requested for a method; those beside its name go first."""
         return {**self.overrides.get(method.name, {}), **dict(method.params)}

@@ -87,7 +87,7 @@ def run_methods(
     if any(method.kind == "detector" for method in methods):
         import torch  # noqa: F401
 
-    machine = environment()
+    machine = environment() | {"command": config.command}
     for task in tasks:
         template = _template(embedded, task, config, machine)
         for images, digest in zip(embedded.suite.ood, embedded.ood_digests, strict=True):

@@ -18,6 +18,7 @@ from dnm_sklearn.exceptions import (
 __all__ = [
     "CONFIG_NAME",
     "SHIPPED",
+    "SHIPPED_PROMPTS",
     "asking_hub",
     "check_weights",
     "damaged_weights",
@@ -32,6 +33,8 @@ __all__ = [
 # The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
 SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}
+# The prompt that each of them was trained with.
+SHIPPED_PROMPTS = {"pictoclip": "{}"}
 
 CONFIG_NAME = "open_clip_config.json"
 _WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -103,10 +106,10 @@ def check_weights(name: str, tag: str | None) -> bool:
 
 
 def fetch_weights(name: str, tag: str | None) -> None:
-    """Download what a hub repository has of a model, and say so if there is no room for it.
+    """Download what a hub repository has of a model; raise if that fails.
 
-    open_clip tries one file name after the other and tells the last error only, which is that the
-    last name does not exist. Whatever else goes wrong it will meet again, and tell.
+    open_clip does it too, but tries one file name after the other, each for up to a minute, and
+    tells the last error only: that the last name does not exist, though the disk was full.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -131,6 +134,7 @@ def fetch_weights(name: str, tag: str | None) -> None:
                 f"{constants.HF_HUB_CACHE} ({_first_line(error)}): free some, or let HF_HOME point "
                 "to a folder on another disk."
             ) from error
+        raise weights_unavailable(name, tag, error) from None
 
 
 def _why_unreachable(url: str) -> Exception | None:

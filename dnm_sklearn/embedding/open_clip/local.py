@@ -27,7 +27,7 @@ _hook_lock = Lock()
 
 
 class LocalEncoder(ImageEncoder):
-    """Images to rows that hold the global embedding and those of all patches, one after the other."""
+    """Images to rows that hold the global embedding, then those of all patches."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded

@@ -197,7 +197,12 @@ class LoadedModel(ImageEncoder):
     # -- texts --------------------------------------------------------------------------------
 
     def encode_prompts(
-        self, prompts: Sequence[str], *, batch_size: int | None = None, verbose: bool = False
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        verbose: bool = False,
+        what: str = "prompts",
     ) -> tuple[np.ndarray, list[str]]:
         """Encode distinct texts to raw rows (m, d), float32; also those longer than the context."""
         from open_clip.tokenizer import SimpleTokenizer
@@ -212,6 +217,7 @@ class LoadedModel(ImageEncoder):
             tokens_per_batch=self._tokens_per_batch,
             batch_size=batch_size,
             verbose=verbose,
+            what=what,
         )
         return rows, [prompt for prompt, was_cut in zip(prompts, cut, strict=True) if was_cut]
 

@@ -11,7 +11,7 @@ from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn._utils.device import resolve_device
 from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn.embedding.open_clip.build import load_model
-from dnm_sklearn.embedding.open_clip.hub import SHIPPED
+from dnm_sklearn.embedding.open_clip.hub import SHIPPED, SHIPPED_PROMPTS
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 
@@ -19,6 +19,7 @@ __all__ = [
     "SHIPPED",
     "get_model",
     "is_published",
+    "own_prompt",
     "parse_model_name",
     "release_models",
     "shown_model_name",
@@ -54,6 +55,11 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
             f"{' or '.join(map(repr, SHIPPED))}."
         )
     return name, tag
+
+
+def own_prompt(model: str | None) -> str | None:
+    """Return the prompt that a model was trained with, None where that is not one."""
+    return SHIPPED_PROMPTS.get(model or "")
 
 
 def is_published(model: str) -> bool:

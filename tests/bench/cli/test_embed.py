@@ -5,6 +5,7 @@ from bench_suite import invoke
 from PIL import Image
 
 from dnm_sklearn.bench.run.registry import load_suite
+from dnm_sklearn.bench.run.scoring_job import make_detector
 
 
 def test_embed_bad_input(tmp_path):
@@ -59,7 +60,8 @@ def test_embed_then_run(tmp_path, monkeypatch):
                 tmp_path / sub / f"{i}.png"
             )
     (tmp_path / "names").write_text("n1\tant\nn2\tbee\n\n", encoding="utf-8")
-    (tmp_path / "words.txt").write_text("\n".join(f"word {i}" for i in range(30)), encoding="utf-8")
+    words = [f"word {i}" for i in range(30)] + [f"odd{i}\tadjective" for i in range(6)]
+    (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
     result = invoke(
         "embed", tmp_path / "suite", "--id", tmp_path / "id", "--id-train", tmp_path / "train",
         "--far", f"far={tmp_path / 'far'}", "--near", f"near={tmp_path / 'near'}",
@@ -69,9 +71,18 @@ def test_embed_then_run(tmp_path, monkeypatch):
     suite = load_suite(str(tmp_path / "suite"))
     assert suite.class_names == ["ant", "bee"]
     assert {s.name: s.group for s in suite.ood} == {"far": "far", "near": "near"}
-    assert (
-        invoke("run", "--suite", tmp_path / "suite", "-d", "MaxLogit", "-b", "KNN").exit_code == 0
-    )
+    # Joined adjectives have embeddings, for CSP, and are no negative labels of the others.
+    assert len(suite.corpus) == 36
+    assert len(suite.embedder) == 2 + 36 + 6
+
+    # Every detector runs on it, with another seed than the joined names were drawn with too.
+    for seed in (0, 3):
+        result = invoke(
+            "run", "--suite", tmp_path / "suite", "--no-baselines", "--seed", seed,
+            "--param", "CSP.fraction=1.0", "--param", "TANL.n_activated=10",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+    assert invoke("run", "--suite", tmp_path / "suite", "-d", "MCM", "-b", "KNN").exit_code == 0
 
 
 def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
@@ -109,3 +120,20 @@ def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
     result = invoke(*run, "--skip-unreadable")
     assert result.exit_code == 0, result.output
     assert len(load_suite(str(out / "suite")).ood[0]) == 1
+
+
+def test_a_model_is_asked_with_the_prompt_that_it_was_trained_with(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "dnm_sklearn.datasets.embed_image_folders", lambda *_, **given: asked.append(given)
+    )
+    given = ("embed", tmp_path / "s", "--id", tmp_path, "--far", f"x={tmp_path}")
+    for more in (("--model", "pictoclip"), (), ("--model", "pictoclip", "--prompt", "a {}")):
+        invoke(*given, *more)
+    prompts = [(one["prompt"], one["adjective_prompt"]) for one in asked]
+    assert prompts == [("{}", "{}"), ("the nice {}", "This is a {} photo"), ("a {}", "{}")]
+    assert invoke(*given, "--prompt", "a").exit_code == 2
+
+    own = make_detector("MCM", ["ant", "bee"], model="pictoclip")
+    other = make_detector("MCM", ["ant", "bee"])
+    assert (own.prompt, other.prompt) == ("{}", "a photo of a {}")

@@ -5,19 +5,17 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from bench_suite import invoke
 from markupsafe import escape
+from pages import CHROMIUM, browse, elements
 from PIL import Image
 
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.html.figures import find_sweeps
-from dnm_sklearn.bench.html.plots import Series, histogram, line_chart, roc_points
+from dnm_sklearn.bench.html.plots import COLOURS, Series, histogram, line_chart, roc_points
 from dnm_sklearn.bench.results.run_groups import read_run_groups
 from dnm_sklearn.plotting._axes import ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR
 
@@ -25,11 +23,6 @@ EVIL = '<script>document.title="owned"</script>'
 
 
 EVIL_NAME = "</script><img src=x onerror=\"document.title='owned'\">"
-
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 DEFINITION = f"""
@@ -104,32 +97,6 @@ def world(tmp_path_factory):
     return root, outs, (root / "r.html").read_text(encoding="utf-8")
 
 
-class Reader(HTMLParser):
-    """Collects elements and checks that they are closed in order."""
-
-    VOID = {"meta", "img", "br", "input", "line", "path", "polyline", "polygon", "circle"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.found = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-
-def elements(page):
-    reader = Reader()
-    reader.feed(page)
-    assert reader.open == []
-    return reader.found
-
-
 def test_page_is_whole_and_self_contained(world):
     found = elements(world[2])
     for tag, attributes in found:
@@ -164,7 +131,7 @@ def test_every_plot_has_a_text_alternative(world):
         for tag, a in found
         if tag == "svg" and a.get("role") != "img"
     )
-    assert re.search(r"<desc[^>]*>AUROC in percent: MCM [\d.]+", world[2])
+    assert re.search(r"<desc[^>]*>AUROC in percent: .*MCM [\d.]+", world[2])
     assert "Above the threshold" in world[2]
     assert all(a.get("alt") for tag, a in found if tag == "img")
 
@@ -178,11 +145,77 @@ def test_parts_of_the_page(world):
         "Score histograms",
         "Most confident errors",
     ):
-        assert f"<h3>{text}" in page
+        assert re.search(f'<h3 id="[a-z]+0">{text}', page)
     assert "Top negative labels" in page
     assert "FPR95 ID+\nnear" in page
     assert "FPR95 OOD+\nfar" in page
     assert "0 shown" not in page
+    # The contents lead to every part.
+    parts = re.findall(r'<h3 id="([a-z]+0)"', page)
+    assert re.findall(r'<li><a href="#([a-z]+0)">', page) == ["group0", *parts]
+
+
+def test_head_says_what_was_run_and_what_came_out(world):
+    facts = dict(re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", world[2]))
+    group = read_run_groups(world[1])[0]
+    assert facts["Suite"] == "evil, 3 classes"
+    assert facts["Model"] == "pictoclip"
+    assert facts["Date"] == group.records[0].created[:10]
+    assert facts["Seed"] == "0"
+    assert "far" in facts["OOD sets"]
+    assert "numpy " in facts["Versions"]
+    assert facts["Command"].startswith("dnm-bench run --suite ")
+    assert "NegLabel.n_groups=1" in facts["Command"]
+
+    best = max(row.group_mean("auroc", "near") for row in group.rows)
+    (sentence,) = re.findall(r"<li>(Best on near OOD: .*)</li>", world[2])
+    assert f"AUROC {100 * best:.1f} %" in sentence
+    assert "4 methods were run on 2 OOD sets." in world[2]
+
+
+def test_best_rows_come_first_and_failed_ones_say_why(world, tmp_path):
+    _, outs, page = world
+    table = re.search(r'<table class="results">(.*?)</table>', page, re.S).group(1)
+    labels = re.findall(r'<th scope="row" data-value="([^"]*)"', table)
+    rows = {row.label: row for row in read_run_groups(outs)[0].rows}
+    means = [sum(rows[label].group_mean("auroc", g) for g in ("near", "far")) for label in labels]
+    assert means == sorted(means, reverse=True)
+    # Each mean AUROC has its interval.
+    assert len(re.findall(r"<small>[\d.]+ to [\d.]+</small>", table)) == 2 * len(labels)
+
+    for path in (outs[0] / "records").glob("*MCM*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record |= {"status": "failed", "error": EVIL, "metrics": {}, "scores": {}}
+        (tmp_path / "records").mkdir(exist_ok=True)
+        (tmp_path / "records" / path.name).write_text(json.dumps(record), encoding="utf-8")
+    done = invoke("report", tmp_path, outs[1], "--no-gallery", "-o", tmp_path / "r.html")
+    assert done.exit_code == 0, done.output
+    failed = (tmp_path / "r.html").read_text(encoding="utf-8")
+    last = re.findall(r"<tr(.*?)</tr>", failed, re.S)
+    last = [row for row in last if 'class="failed"' in row]
+    assert len(last) == 1
+    n_columns = failed.split("</thead>")[0].count('<th scope="col"') - 1
+    assert f'colspan="{n_columns}"' in last[0]
+    assert escape(EVIL) in last[0]
+    assert "1 failed" in failed
+
+
+def test_every_colour_of_the_plots_has_one_for_dark_screens(world):
+    dark = world[2].split("prefers-color-scheme: dark")[1].split("@media print")[0]
+    drawn = set(re.findall(r'(?:stroke|fill)="(#[0-9a-f]{6})"', world[2]))
+    assert drawn >= {ID_COLOUR, OOD_COLOUR, THRESHOLD_COLOUR}
+    for colour in {*drawn, *COLOURS} - {"#39424f", "#8a93a3", "#000000"}:
+        assert f'="{colour}"]' in dark, colour
+
+
+def test_errors_of_several_detectors_with_paths(world):
+    labels = re.findall(r'<details class="errors"[^>]*>\s*<summary>(.*?)</summary>', world[2])
+    assert 1 <= len(labels) <= 2
+    # A path starts at the folder of its set, and is text.
+    paths = re.findall('<span class="path">(.*?)</span>', world[2])
+    assert any(re.fullmatch(r"id/\d/.*\.png", path) for path in paths)
+    assert {path.split("/")[0] for path in paths} == {"id", "a", "b"}
+    assert str(world[0]) not in re.sub(r"<dd.*?</dd>", "", world[2], flags=re.S)
 
 
 def test_every_set_is_on_paper(world):
@@ -314,28 +347,22 @@ const rows = Array.from(document.querySelectorAll("table.results tbody tr"))
   .filter((r) => !r.hidden);
 const lines = Array.from(document.querySelectorAll("svg g[data-key]"))
   .filter((g) => g.style.display !== "none");
+const button = document.querySelector(".key li[data-key=MCM] button");
+const faint = () => new Set(Array.from(document.querySelectorAll(".plot .faint"),
+  (g) => g.getAttribute("data-key")));
+button.click();
+const alone = faint();
+button.click();
 document.body.setAttribute("data-outcome", JSON.stringify({
   down: down, up: up, sort: heads[column].getAttribute("aria-sort"), rows: rows.length,
   keys: Array.from(new Set(lines.map((g) => g.getAttribute("data-key")))), title: document.title,
   paper: Array.from(document.querySelectorAll("table.paper tbody tr")).filter((r) => !r.hidden)
     .map((r) => r.cells[0].textContent),
+  alone: alone.size > 0 && !alone.has("MCM") && faint().size === 0,
   wide: document.documentElement.scrollWidth <= window.innerWidth,
 }));
 </script></body>
 """
-
-
-def browse(page, *options):
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
-    command += ["--virtual-time-budget=1000", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 @pytest.mark.skipif(
@@ -360,6 +387,7 @@ def test_in_a_browser(world, tmp_path, width):
     assert set(outcome["paper"]) == {"MCM"}
     assert outcome["title"] == EVIL
     assert outcome["wide"]
+    assert outcome["alone"]
 
 
 @pytest.mark.skipif(

@@ -120,16 +120,16 @@ def test_quick_gelu_changes_the_model(monkeypatch, tmp_path):
     ],
 )
 def test_offline(model, repository, monkeypatch, tmp_path):
-    from open_clip import factory, pretrained
+    import huggingface_hub
+    from huggingface_hub import constants
 
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
     monkeypatch.setattr(hub, "_why_unreachable", lambda url: None)
-    monkeypatch.setattr(pretrained, "hf_hub_download", no_network)
-    monkeypatch.setattr(
-        factory, "download_pretrained_from_hf", pretrained.download_pretrained_from_hf
-    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
     with pytest.raises(WeightsUnavailableError) as caught:
         CLIPEmbedder(model).encode_text(["cat"])
     assert caught.value.__suppress_context__
@@ -150,6 +150,10 @@ class TestNoConnection:
 
     @pytest.fixture(autouse=True)
     def no_server(self, monkeypatch):
+        from huggingface_hub import constants
+
+        # Set for a whole process by tests that work offline.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "_why_unreachable", lambda url: OSError("no route to host"))
 
     @pytest.mark.parametrize("model", [model, "hf-hub:org/repo", "RN50/web"])

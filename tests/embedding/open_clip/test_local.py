@@ -1,4 +1,4 @@
-"""Embeddings of patches: the released model's golden vectors, a loop, the cache, and other towers."""
+"""Embeddings of patches: golden vectors of the released model, a loop, the cache, other towers."""
 
 import numpy as np
 import pytest

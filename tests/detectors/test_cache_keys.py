@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dnm_sklearn import NegLabelDetector
+from dnm_sklearn import EmbeddingTable, NegLabelDetector
 from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.testing import FakeEmbedder
@@ -46,3 +46,17 @@ def test_mining_follows_all_that_decides_it(tmp_path, change, where):
 
     # Otherwise the test would hold for any key.
     assert labels != before[0]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mining_follows_the_model_where_class_vectors_are_alike(tmp_path):
+    names, words = ["cat", "dog"], [f"word {i}" for i in range(30)]
+    rows = np.random.default_rng(0).standard_normal((32, 8))
+    mined_labels = []
+    for table in (EmbeddingTable(names + words, rows), EmbeddingTable(names + words[::-1], rows)):
+        params = {"embedder": table, "corpus": words, "n_groups": 2}
+        det = NegLabelDetector(names, memory=tmp_path, **params).fit()
+        alone = NegLabelDetector(names, **params).fit()
+        assert det.negative_labels_.tolist() == alone.negative_labels_.tolist()
+        mined_labels.append(det.negative_labels_.tolist())
+    assert mined_labels[0] != mined_labels[1]

@@ -32,7 +32,8 @@ from dnm_sklearn._utils.untrusted_files import (
 from dnm_sklearn.bench.results.records import Record, RecordError, read_record, write_record
 from dnm_sklearn.bench.results.score_files import read_scores, write_with_scores
 from dnm_sklearn.bench.run.id_train import with_id_train
-from dnm_sklearn.bench.run.scoring_job import _read_csv, read_lines
+from dnm_sklearn.bench.run.job_files import read_chunk
+from dnm_sklearn.bench.run.own_data import read_class_names, read_texts
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets import load_benchmark, load_embedding_suite, read_definition
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
@@ -503,11 +504,44 @@ def test_lists_of_names_and_paths(tmp_path):
 
     def read(data):
         (tmp_path / "names.txt").write_bytes(data)
-        for line in read_lines(str(tmp_path / "names.txt")):
+        for line in read_class_names(str(tmp_path / "names.txt")):
             assert line.strip()
 
     text = "cat\ndog\nsea lion\n"
     counts = count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
+    assert min(counts) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.csv", "id,name\n1,cat\n2,dog\n3,sea lion\n"),
+        ("names.json", '["cat", "dog", {"a": 1}, "sea lion"]'),
+        ("index.json", '{"0": "cat", "1": "dog", "2": ["n02077923", "sea lion"]}'),
+    ],
+)
+def test_names_in_columns_and_json(tmp_path, name, text):
+    rng = rng_of(name)
+
+    def read(data):
+        (tmp_path / name).write_bytes(data)
+        column = "name" if name.endswith(".csv") else None
+        for line in read_class_names(str(tmp_path / name), column):
+            assert isinstance(line, str)
+
+    count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
+
+
+def test_texts_that_are_given(tmp_path):
+    arrays = {"name": np.array(["cat", "dog"]), "embedding": np.eye(2)}
+    rng = rng_of("texts")
+
+    def read(data):
+        (tmp_path / "texts.npz").write_bytes(data)
+        table = read_texts(str(tmp_path / "texts.npz"))
+        assert len(table.names) == len(table.encode_text(table.names))
+
+    counts = count_outcomes(read, lambda: mutations.changed_npz(arrays, rng), FileContentError)
     assert min(counts) > 20
 
 
@@ -517,7 +551,7 @@ def test_chunks_of_an_interrupted_job(tmp_path):
 
     def read(data):
         (tmp_path / "0.csv").write_bytes(data)
-        for line in _read_csv(tmp_path / "0.csv"):
+        for line in read_chunk(tmp_path / "0.csv"):
             assert len(line) == 7
 
     counts = count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)

@@ -41,6 +41,7 @@ def _cluster():
     # Workers find the encoder of these tests where the tests find it.
     helpers = os.pathsep.join(path for path in sys.path if path)
     os.environ["PYTHONPATH"] = helpers
+    ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()

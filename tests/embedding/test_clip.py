@@ -134,7 +134,7 @@ class TestFacts:
         embedder = CLIPEmbedder("pictoclip", memory=str(tmp_path), cache_size="1 MB")
         embedder.transform([IMAGE])
         info = embedder.cache_info()
-        assert (info["rows"], info["width"], info["cache_size"]) == (1, 128, 1_000_000)
+        assert (info["rows"], info["width"], info["cache_size"]) == (1, 256, 1_000_000)
         assert info["location"] == str(tmp_path)
         assert info["fingerprint"] == embedder.fingerprint_
         assert 0 < info["bytes"] < 1_000_000

@@ -12,7 +12,7 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.bench.cli.common import BadInput
 from dnm_sklearn.bench.results.formats import Table, to_latex, to_markdown
 from dnm_sklearn.bench.results.terminal import make_tables
-from dnm_sklearn.bench.run import scoring_job
+from dnm_sklearn.bench.run import job_files
 
 HARMFUL = [*map(chr, range(9)), "\x0b", "\x1b", "\r", "\x7f", "\x85", "\x9b", "\u200e", "\u200f"]
 HARMFUL += [
@@ -82,8 +82,8 @@ def test_messages_on_the_terminal():
 def test_scores_of_files_with_hostile_names(tmp_path):
     lines = [["=cmd()|x.png", "-0.5", "False", "@cat", "@cat", "+oak", ""]]
     part, target = tmp_path / "0.csv", tmp_path / "scores.csv"
-    scoring_job._write_csv(part, lines)
-    scoring_job._join_csv([part], target)
+    job_files.write_chunk(part, lines)
+    job_files.write_lines(target, job_files.COLUMNS, job_files.read_chunk(part))
     with open(target, newline="", encoding="utf-8") as file:
         row = list(csv.reader(file))[1]
     assert row == ["'=cmd()|x.png", "-0.5", "False", "'@cat", "'@cat", "'+oak", ""]

@@ -127,7 +127,11 @@ def read_texts(path: str) -> Any:
         shape, dtype = arrays.header(_EMBEDDING)
         _check_rows(path, shape, dtype)
         _check_strings(path, "name", arrays.header("name"), shape[0])
-        return EmbeddingTable(arrays.read("name").tolist(), arrays.read(_EMBEDDING))
+        names, embeddings = arrays.read("name").tolist(), arrays.read(_EMBEDDING)
+    try:
+        return EmbeddingTable(names, embeddings)
+    except (ValueError, TypeError) as error:
+        raise FileContentError(f"{path} cannot be used as text vectors: {error}") from error
 
 
 def load_detector(

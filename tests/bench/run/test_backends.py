@@ -9,6 +9,7 @@ from bench_suite import invoke
 from dnm_sklearn.bench.results.records import read_records
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("backend", ["dask", "ray"])
 @pytest.mark.filterwarnings("ignore")
 def test_other_back_ends(folder, tmp_path, backend, monkeypatch):
@@ -26,6 +27,9 @@ def test_other_back_ends(folder, tmp_path, backend, monkeypatch):
         for name in ("one", "two")
     )
     assert one == two
+    if backend == "ray":
+        # Other tests start clusters of their own.
+        sys.modules["ray"].shutdown()
 
 
 def test_back_ends_that_are_not_there(folder, monkeypatch):

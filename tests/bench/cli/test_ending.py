@@ -23,6 +23,14 @@ COMMAND = [sys.executable, "-c", "from dnm_sklearn.bench.cli.main import main; m
 on_linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_taken():
+    """As in a terminal: what a shell starts in the background ignores Ctrl-C, and so would we."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(number=signal.SIGINT):
     """Something that is interrupted as soon as it is called."""
 

@@ -516,8 +516,8 @@ def test_lists_of_names_and_paths(tmp_path):
     ("name", "text"),
     [
         ("names.csv", "id,name\n1,cat\n2,dog\n3,sea lion\n"),
-        ("names.json", '["cat", "dog", {"a": 1}, "sea lion"]'),
-        ("index.json", '{"0": "cat", "1": "dog", "2": ["n02077923", "sea lion"]}'),
+        ("names.json", '["cat",\n"dog",\n"sea lion"]'),
+        ("index.json", '{"0": "cat",\n"1": "dog",\n"2": "sea lion"}'),
     ],
 )
 def test_names_in_columns_and_json(tmp_path, name, text):
@@ -529,7 +529,8 @@ def test_names_in_columns_and_json(tmp_path, name, text):
         for line in read_class_names(str(tmp_path / name), column):
             assert isinstance(line, str)
 
-    count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
+    counts = count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
+    assert min(counts) > 20
 
 
 def test_texts_that_are_given(tmp_path):

@@ -27,6 +27,31 @@ def explanation_lines(detector: Any, X: Any, top_k: int) -> list[dict[str, Any]]
     return answer if isinstance(answer, list) else answer.to_dict("records")
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one image; `is_ood` is None where there is no threshold to flag it by."""
+
+    score: float
+    is_ood: bool | None
+    label: str
+    nearest_class: str
+    top_negative_label: str
+
+
+def verdicts(
+    detector: Any, scores: Iterable[float], nearest: Iterable[NearestLabels]
+) -> list[Verdict]:
+    """Judge scored images; `nearest` has at least one label of each side that there is."""
+    found = []
+    for score, labels in zip(scores, nearest, strict=True):
+        class_name = labels.classes[0][0]
+        negative = labels.negatives[0][0] if labels.negatives else ""
+        is_ood = None if detector.threshold_ is None else bool(score > detector.threshold_)
+        label = detector.ood_label if is_ood else class_name
+        found.append(Verdict(float(score), is_ood, label, class_name, negative))
+    return found
+
+
 def nearest_of(lines: Iterable[dict[str, Any]], n_images: int) -> list[NearestLabels]:
     """Collect the labels of each image."""
     found = [NearestLabels() for _ in range(n_images)]

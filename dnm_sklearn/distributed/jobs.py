@@ -274,8 +274,8 @@ def adapt(
 
     Parameters
     ----------
-    source : str, path, list of str, or ray.data.Dataset
-        As in :func:`embed`.
+    source : str, path or list of str
+        As in :func:`embed`; no ``ray.data.Dataset``, whose rows have no folder to be kept in.
     detector : StreamingDetector
         Fitted; it stays as it is.
     format, id_column, image_column, filesystem
@@ -317,12 +317,16 @@ def adapt(
     import ray
 
     from dnm_sklearn.distributed.partitions import find_partitions
-    from dnm_sklearn.distributed.places import find_place
     from dnm_sklearn.distributed.workers import Learner, Task
 
     detector, embedder = _parts(detector, on_error)
     if not isinstance(detector, StreamingDetector):
         raise TypeError(f"{type(detector).__name__} does not learn from test images.")
+    if hasattr(source, "write_parquet"):
+        raise TypeError(
+            "adapt has no output folder to keep a Dataset's rows in: write it to files first "
+            "(dataset.write_parquet(folder)), and give the folder."
+        )
 
     partitions = find_partitions(
         source,
@@ -332,8 +336,7 @@ def adapt(
         image_column=image_column,
         filesystem=filesystem,
     )
-    # Nothing is written: the place is not used.
-    task = Task(partitions, find_place("."), embedder, detector, False, batch_bytes)
+    task = Task(partitions, None, embedder, detector, False, batch_bytes)
     pool = _Pool(workers, num_cpus, num_gpus)
     rows = _work(Learner, task, range(len(partitions)), pool, verbose)
     _raise_problems(rows, "adapt")
@@ -393,15 +396,11 @@ def _prepare(
     source: Any, output: Any, embedder: Any, what: Any, options: tuple[Any, ...]
 ) -> tuple[Place, list[Partition]]:
     """Find the partitions, and make sure that the output folder is this job's."""
-    from dnm_sklearn.distributed.partitions import FORMATS, find_partitions
+    from dnm_sklearn.distributed.partitions import find_partitions
     from dnm_sklearn.distributed.places import find_place
 
     kind, id_column, image_column, filesystem, rows = options
-    if kind not in FORMATS:
-        raise ValueError(f"format={kind!r} must be one of {', '.join(map(repr, FORMATS))}.")
     where = find_place(output)
-    where.filesystem.create_dir(where.path, recursive=True)
-
     if hasattr(source, "write_parquet"):
         source = _staged(source, where, rows)
         filesystem, kind = source.filesystem, "parquet"
@@ -416,6 +415,7 @@ def _prepare(
     )
 
     identity = _identity(partitions, embedder, what)
+    where.filesystem.create_dir(where.path, recursive=True)
     manifest = where.child(f"{where.path}/{_MANIFEST}")
     if _exists(manifest):
         known = json.loads(manifest.read())
@@ -549,12 +549,6 @@ def _work(
     """Send the numbers of partitions through an actor pool; collect what each has to tell."""
     import ray
 
-    # Ray's own bars show its operators; ours shows partitions.
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Results are told as they come, whichever partition is done first.
-    context.execution_options.preserve_order = False
-
     numbers = [{"number": int(number)} for number in numbers]
     dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
         worker,
@@ -562,6 +556,11 @@ def _work(
         fn_constructor_args=(ray.put(task),),
         **pool.options(),
     )
+    # Ray's own bars show its operators; ours shows partitions. Results are told as they come,
+    # whichever is done first. The settings are this Dataset's own, not the user's.
+    dataset.context.enable_progress_bars = False
+    dataset.context.execution_options.preserve_order = False
+
     rows = []
     with progress(len(numbers), verbose, "partitions") as bar:
         for row in dataset.iter_rows():

@@ -6,7 +6,6 @@ method's adaptation. The three kinds of partition read themselves in batches of 
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -163,6 +162,8 @@ def find_partitions(
     filesystem: Any,
 ) -> list[Partition]:
     """Cut a collection into partitions: files by `rows` at a time, row groups, or tar files."""
+    if kind not in FORMATS:
+        raise ValueError(f"format={kind!r} must be one of {', '.join(map(repr, FORMATS))}.")
     if isinstance(source, (list, tuple, np.ndarray)):
         paths = [str(path) for path in source]
         if not paths:
@@ -252,12 +253,3 @@ def _image_column(path: str, names: Sequence[str], wanted: str | None) -> str:
         f"{path} has no column {' or '.join(map(str, candidates))}; name the one that holds the "
         f"images' bytes or paths with image_column=. It has {', '.join(names)}."
     )
-
-
-def parquet_bytes(table: Any, metadata: dict[bytes, str]) -> bytes:
-    """Write a table as the content of a Parquet file, with text in its metadata."""
-    import pyarrow.parquet as pq
-
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), out)
-    return out.getvalue()

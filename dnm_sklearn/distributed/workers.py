@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import warnings
 from dataclasses import dataclass
@@ -9,14 +10,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from dnm_sklearn.detectors.nearest_labels import nearest_labels
-from dnm_sklearn.distributed.partitions import Partition, parquet_bytes
+from dnm_sklearn.detectors.nearest_labels import Verdict, nearest_labels, verdicts
+from dnm_sklearn.distributed.partitions import Partition
 from dnm_sklearn.distributed.places import Place
 from dnm_sklearn.exceptions import UnreadableImageWarning
 
 # What a partition's file says of itself, so that a job that goes on need not read its rows.
 N_ROWS, N_ERRORS, N_FLAGGED = b"dnm_rows", b"dnm_errors", b"dnm_flagged"
+# Columns of the scores, in the order of the file.
+_COLUMNS = {
+    "score": pa.float64(),
+    "is_ood": pa.bool_(),
+    "label": pa.string(),
+    "nearest_class": pa.string(),
+    "top_negative_label": pa.string(),
+}
 # A batch is halved so often before a partition is given up for want of memory.
 _HALVINGS = 6
 
@@ -26,7 +36,8 @@ class Task:
     """What all workers of a job have in common; it is put in the object store once."""
 
     partitions: list[Partition]
-    output: Place
+    # Folder of the results; None where nothing is written.
+    output: Place | None
     embedder: Any
     detector: Any
     # Whether the file of scores holds the embeddings, too.
@@ -35,6 +46,7 @@ class Task:
 
     def file_of(self, number: int) -> Place:
         """Where a partition's results go."""
+        assert self.output is not None
         return self.output.child(f"{self.output.path}/part-{number:06d}.parquet")
 
 
@@ -69,7 +81,9 @@ class Worker:
         table = pa.table({"id": pa.array(ids, pa.string()), **columns, "error": errors})
         n_errors = len(ids) - errors.null_count
         facts = {N_ROWS: str(len(ids)), N_ERRORS: str(n_errors), N_FLAGGED: str(n_flagged)}
-        self.task.file_of(number).write(parquet_bytes(table, facts))
+        content = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(facts), content)
+        self.task.file_of(number).write(content.getvalue())
         return {
             "rows": len(ids),
             "errors": n_errors,
@@ -142,36 +156,24 @@ class Learner(Worker):
 
 def _scored(detector: Any, rows: np.ndarray) -> tuple[dict[str, pa.Array], int]:
     """Scores, flags and labels of rows, of which unreadable ones are NaN."""
-    n = len(rows)
     readable = np.flatnonzero(~np.isnan(rows).any(axis=1))
-    scores: list[float | None] = [None] * n
-    # An unreadable image is not known to be ID.
-    is_ood: list[bool | None] = [None if detector.threshold_ is None else True] * n
-    labels: list[str | None] = [detector.ood_label] * n
-    nearest: list[str | None] = [None] * n
-    negative: list[str | None] = [None] * n
-
-    n_flagged = 0
+    judged: list[Verdict] = []
     if len(readable):
-        found = detector.decision_function(rows[readable])
-        explained = nearest_labels(detector, rows[readable])
-        for i, score, near in zip(readable.tolist(), found.tolist(), explained, strict=True):
-            scores[i], nearest[i] = score, near.classes[0][0]
-            negative[i] = near.negatives[0][0] if near.negatives else None
-            labels[i] = nearest[i]
-            if detector.threshold_ is not None:
-                is_ood[i] = score > detector.threshold_
-                labels[i] = detector.ood_label if is_ood[i] else nearest[i]
-                n_flagged += bool(is_ood[i])
+        usable = rows[readable]
+        scores = detector.decision_function(usable)
+        judged = verdicts(detector, scores, nearest_labels(detector, usable))
 
-    columns = {
-        "score": pa.array(scores, pa.float64()),
-        "is_ood": pa.array(is_ood, pa.bool_()),
-        "label": pa.array(labels, pa.string()),
-        "nearest_class": pa.array(nearest, pa.string()),
-        "top_negative_label": pa.array(negative, pa.string()),
-    }
-    return columns, n_flagged
+    # An unreadable image has no score and is not known to be ID.
+    flag = None if detector.threshold_ is None else True
+    lines: list[tuple[Any, ...]] = [(None, flag, detector.ood_label, None, None)] * len(rows)
+    for i, it in zip(readable.tolist(), judged, strict=True):
+        negative = it.top_negative_label or None
+        lines[i] = (it.score, it.is_ood, it.label, it.nearest_class, negative)
+
+    columns = {}
+    for place, (name, kind) in enumerate(_COLUMNS.items()):
+        columns[name] = pa.array([line[place] for line in lines], kind)
+    return columns, sum(bool(it.is_ood) for it in judged)
 
 
 def _float16_lists(rows: np.ndarray) -> pa.Array:

@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.metrics import fitted_threshold, read_is_ood, scores_and_truth
 from dnm_sklearn.plotting._axes import (
     ID_COLOUR,
     OOD_COLOUR,
     PLAIN,
     THRESHOLD_COLOUR,
-    check_scores,
     draw_legend,
     get_axes,
     shown,
 )
+from dnm_sklearn.plotting._two_kinds import _TwoKindsDisplay
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class ScoreHistogramDisplay:
+class ScoreHistogramDisplay(_TwoKindsDisplay):
     """Histograms of the scores of ID and OOD images, with the threshold.
 
     Make it with :meth:`from_estimator` or :meth:`from_predictions`.
@@ -58,19 +57,6 @@ class ScoreHistogramDisplay:
     >>> display.ax_.get_xlabel()
     'OOD score (higher = more OOD)'
     """
-
-    def __init__(
-        self,
-        id_scores: Any,
-        ood_scores: Any,
-        *,
-        threshold: float | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.id_scores = check_scores(id_scores, "id_scores")
-        self.ood_scores = check_scores(ood_scores, "ood_scores")
-        self.threshold = threshold
-        self.name = name
 
     @classmethod
     def from_estimator(
@@ -109,11 +95,7 @@ class ScoreHistogramDisplay:
         ValueError
             If `y` marks no row as ID or none as OOD.
         """
-        score, is_ood = scores_and_truth(estimator, X, y)
-        name = type(estimator).__name__ if name is None else name
-        threshold = fitted_threshold(estimator)
-        display = cls(score[~is_ood], score[is_ood], threshold=threshold, name=name)
-        return display.plot(ax, bins=bins)
+        return cls._scored(estimator, X, y, name).plot(ax, bins=bins)
 
     @classmethod
     def from_predictions(
@@ -147,9 +129,7 @@ class ScoreHistogramDisplay:
         -------
         ScoreHistogramDisplay
         """
-        score, is_ood = np.asarray(score, dtype=np.float64), read_is_ood(y_true, score)
-        display = cls(score[~is_ood], score[is_ood], threshold=threshold, name=name)
-        return display.plot(ax, bins=bins)
+        return cls._split(y_true, score, threshold, name).plot(ax, bins=bins)
 
     def plot(self, ax: Any = None, *, bins: int = 40) -> Self:
         """Draw.
@@ -187,7 +167,7 @@ class ScoreHistogramDisplay:
             )
 
         self.threshold_line_ = None
-        if self.threshold is not None and np.isfinite(self.threshold):
+        if self._has_threshold():
             self.threshold_line_ = self.ax_.axvline(
                 self.threshold, color=THRESHOLD_COLOUR, label="threshold"
             )

@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn.metrics import fitted_threshold, read_is_ood, scores_and_truth
 from dnm_sklearn.plotting._axes import (
     ID_COLOUR,
     OOD_COLOUR,
     PLAIN,
     THRESHOLD_COLOUR,
-    check_scores,
     draw_legend,
     get_axes,
     shown,
 )
+from dnm_sklearn.plotting._two_kinds import _TwoKindsDisplay
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class ThresholdDisplay:
+class ThresholdDisplay(_TwoKindsDisplay):
     """Proportion of ID images kept and of OOD images caught, over all thresholds.
 
     Make it with :meth:`from_estimator` or :meth:`from_predictions`.
@@ -66,11 +65,7 @@ class ThresholdDisplay:
         threshold: float | None = None,
         name: str | None = None,
     ) -> None:
-        self.id_scores = check_scores(id_scores, "id_scores")
-        self.ood_scores = check_scores(ood_scores, "ood_scores")
-        self.threshold = threshold
-        self.name = name
-
+        super().__init__(id_scores, ood_scores, threshold=threshold, name=name)
         both = np.concatenate([self.id_scores, self.ood_scores])
         self.thresholds = np.unique(both[np.isfinite(both)])
         self.id_kept = _accepted(self.id_scores, self.thresholds)
@@ -99,10 +94,7 @@ class ThresholdDisplay:
         -------
         ThresholdDisplay
         """
-        score, is_ood = scores_and_truth(estimator, X, y)
-        name = type(estimator).__name__ if name is None else name
-        threshold = fitted_threshold(estimator)
-        return cls(score[~is_ood], score[is_ood], threshold=threshold, name=name).plot(ax)
+        return cls._scored(estimator, X, y, name).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -133,8 +125,7 @@ class ThresholdDisplay:
         -------
         ThresholdDisplay
         """
-        score, is_ood = np.asarray(score, dtype=np.float64), read_is_ood(y_true, score)
-        return cls(score[~is_ood], score[is_ood], threshold=threshold, name=name).plot(ax)
+        return cls._split(y_true, score, threshold, name).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw.
@@ -165,7 +156,7 @@ class ThresholdDisplay:
                 label=label,
             )
 
-        if self.threshold is not None and np.isfinite(self.threshold):
+        if self._has_threshold():
             kept = 100 * _accepted(self.id_scores, np.array([self.threshold]))[0]
             caught = 100 - 100 * _accepted(self.ood_scores, np.array([self.threshold]))[0]
             label = f"threshold: {kept:.1f} % kept, {caught:.1f} % caught"

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tarfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -21,7 +23,14 @@ from PIL import Image
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from slow_embedder import SlowEmbedder
 
-from dnm_sklearn import AdaNegDetector, EmbeddingTable, NegLabelDetector, make_ood_pipeline
+from dnm_sklearn import (
+    AdaNegDetector,
+    DictionaryDetector,
+    EmbeddingTable,
+    MCMDetector,
+    NegLabelDetector,
+    make_ood_pipeline,
+)
 from dnm_sklearn.distributed import adapt, embed, score
 from dnm_sklearn.exceptions import PartitionError, UnreadableImageWarning
 from dnm_sklearn.metrics import auroc_scorer
@@ -208,6 +217,47 @@ def test_a_dataset_is_staged_once(photos, tmp_path):
     assert sorted(map(int, read(tmp_path).index)) == list(range(len(paths)))
 
 
+def test_settings_of_the_users_own_datasets_stay(photos, tmp_path):
+    context = ray.data.DataContext.get_current()
+    before = (context.enable_progress_bars, context.execution_options.preserve_order)
+    context.enable_progress_bars = context.execution_options.preserve_order = True
+    try:
+        embed(photos / "trip", FakeEmbedder(), tmp_path)
+        assert context.enable_progress_bars
+        assert context.execution_options.preserve_order
+    finally:
+        context.enable_progress_bars, context.execution_options.preserve_order = before
+
+
+def test_a_detector_without_a_threshold_flags_nothing(photos, tmp_path):
+    det = DictionaryDetector(
+        CLASSES, embedder=FakeEmbedder(), base=MCMDetector(), n_neighbors=2
+    ).fit()
+    assert det.threshold_ is None
+    summary = score(photos / "trip", det, tmp_path)
+    assert summary.n_flagged == 0
+    table = read(tmp_path)
+    assert table["is_ood"].isna().all()
+    assert (table["label"] == table["nearest_class"]).all()
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "distributed.rst"
+BLOCKS = re.findall(r"^\.\. code-block:: py\n\n((?:   .*\n|\n)+)", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", BLOCKS[:2])
+def test_the_pages_examples_run(block, tmp_path, monkeypatch, capsys):
+    """Not among the tests of all pages: these need the cluster."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for i in range(8):
+        Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(f"photos/{i}.png")
+    monkeypatch.setattr("dnm_sklearn.embedding.check.CLIPEmbedder", FakeEmbedder)
+    exec(compile(textwrap.dedent(block), "distributed.rst", "exec"), {})
+    if "print(summary)" in block:
+        assert "8 images (0 unreadable) in 1 partitions" in capsys.readouterr().out
+
+
 def test_file_urls_and_patterns(photos, tmp_path):
     summary = embed(f"file://{photos}/0*.png", FakeEmbedder(), f"file://{tmp_path}/out")
     assert summary.n_rows == 9
@@ -391,10 +441,16 @@ def test_what_partitions_learn_is_merged(photos):
 def test_what_cannot_be_done_is_said_before_anything_is_started(photos, detector, tmp_path):
     with pytest.raises(TypeError, match="does not learn from test images"):
         adapt(photos, detector)
+    stateful = AdaNegDetector(CLASSES, embedder=FakeEmbedder(), corpus=WORDS, n_groups=1).fit()
+    with pytest.raises(TypeError, match=r"dataset\.write_parquet\(folder\)"):
+        adapt(ray.data.from_items([{"path": "a.png"}]), stateful)
+    with pytest.raises(ValueError, match=r"format='zip' must be one of"):
+        adapt(photos, stateful, format="zip")
     with pytest.raises(TypeError, match="needs a CLIPEmbedder, not EmbeddingTable"):
         embed(photos, EmbeddingTable(["cat"], np.eye(1)), tmp_path)
     with pytest.raises(ValueError, match=r"format='zip' must be one of"):
-        embed(photos, FakeEmbedder(), tmp_path, format="zip")
+        embed(photos, FakeEmbedder(), tmp_path / "zip", format="zip")
+    assert not (tmp_path / "zip").exists()
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         embed(tmp_path / "gone", FakeEmbedder(), tmp_path / "out")
     with pytest.raises(ValueError, match="on_error='skip'"):

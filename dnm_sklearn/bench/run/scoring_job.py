@@ -19,7 +19,7 @@ from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.bench.run.job_files import EXPLAINED, Line, read_chunk, write_chunk
 from dnm_sklearn.bench.run.own_data import Items
 from dnm_sklearn.bench.run.prepare import show_progress
-from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of
+from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of, verdicts
 
 # The file in the folder of finished chunks that says which job they are of.
 _JOB = "job.json"
@@ -223,13 +223,10 @@ def _score(
     scores = next(detector.score_stream([rows])) if is_stream else detector.decision_function(rows)
 
     found = explanation_lines(detector, rows, top_k or 1)
-    nearest = nearest_of(found, len(rows))
-    for i, score, labels in zip(readable.tolist(), scores.tolist(), nearest, strict=True):
-        class_name = labels.classes[0][0]
-        negative = labels.negatives[0][0] if labels.negatives else ""
-        is_ood = score > detector.threshold_
-        label = detector.ood_label if is_ood else class_name
-        lines[i] = [shown[i], repr(score), is_ood, label, class_name, negative, ""]
+    judged = verdicts(detector, scores, nearest_of(found, len(rows)))
+    for i, it in zip(readable.tolist(), judged, strict=True):
+        words = [it.label, it.nearest_class, it.top_negative_label]
+        lines[i] = [shown[i], repr(it.score), it.is_ood, *words, ""]
 
     explained = []
     for line in found:

@@ -17,10 +17,10 @@ from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
 from dnm_sklearn.embedding.open_clip.weights import (
     ModelFacts,
-    StaleFactsError,
     load_facts,
     save_facts,
 )
+from dnm_sklearn.exceptions import StaleFactsError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel

@@ -82,7 +82,7 @@ class CLIPEmbedder(BaseEmbedder):
     ----------
     failures_ : list of (int, str, str)
         Position, description and reason of the images that could not be read in the last call of
-        `encode_image` on images.
+        `encode_image` on images; of threads that share an embedder each reads its own.
     n_features_in_ : int
         Width of the embeddings given to `fit`; absent if it was given none.
 

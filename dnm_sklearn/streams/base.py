@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# More than any stream of images needs, and what most machines can give: 8 GB.
-_LARGEST_RING = 2**33
+# More than any stream of images needs. A state is copied several times.
+_LARGEST_RING = 2**31
 
 
 def check_ring(name: str, length: int, width: int) -> None:

@@ -18,7 +18,6 @@ from dnm_sklearn.scoring.enl import expectation_score
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
 from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
-from dnm_sklearn.streams.base import check_ring
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +102,6 @@ class ExpectationStream:
             Admitted images that the weights remember.
         """
         n_labels, width = self._corpus_embeddings.shape
-        check_ring("window", window, width)
         self._admitted = self._chunks.tensor(np.zeros((window, width)))
         self._sums = self._chunks.tensor(np.zeros(n_labels), double=True)
         self._n_admitted = self._n_seen = 0

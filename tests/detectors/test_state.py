@@ -297,8 +297,7 @@ def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
     ("cls", "params"),
     [
         (TANLDetector, {"queue_length": 10**9}),
-        (TANLDetector, {"score_queue_length": 10**12}),
-        (ENLDetector, {"window": 10**9}),
+        (TANLDetector, {"score_queue_length": 10**9}),
     ],
 )
 def test_a_memory_larger_than_the_machine_is_refused(cls, params):

@@ -69,7 +69,7 @@ def class_synsets(
     ValueError
         If `synsets` names another class, or no synset.
     """
-    nouns, names = noun_synsets(), list(names)
+    nouns, names = noun_synsets(), check_names(names)
     given = dict(synsets or {})
     for name in given:
         if name not in names:
@@ -222,7 +222,7 @@ def leaked(words: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     >>> leaked(["Car", "automobile", "teapot"], ["car"])
     ('Car', 'automobile')
     """
-    nouns, names = noun_synsets(), list(names)
+    nouns, names = noun_synsets(), check_names(names)
     found, _ = class_synsets(names)
     same = {folded(name.replace("_", " ")) for name in names}
     for i in found.values():

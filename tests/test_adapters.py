@@ -214,6 +214,23 @@ def test_outlier_adapter_warns_where_a_scoring_string_turns_the_sign(y):
     assert auroc_scorer(adapter, WORLD.X, y) > 0.9
 
 
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_the_string_that_marks_ood_rows_is_the_detectors(in_pipeline):
+    detector = NegLabelDetector(
+        ["cat", "dog"], corpus=["x", "y"], n_groups=1, fraction=1.0, ood_label="zzz"
+    )
+    if in_pipeline:
+        detector = make_ood_pipeline(FakeEmbedder(dim=16), detector)
+    else:
+        detector.set_params(embedder=FakeEmbedder(dim=16))
+    rows = np.random.default_rng(0).standard_normal((20, 16))
+    y = np.repeat(["cat", "zzz"], 10)
+    with pytest.warns(UserWarning, match="wrong way round"):
+        SklearnOutlierAdapter(detector).fit(rows, y)
+    classifier = OODClassifier(detector).fit(rows, np.repeat(["zzzz", "zzz"], 10))
+    assert classifier.ood_class_ == "zzz"
+
+
 def test_a_detector_warns_where_a_scoring_string_turns_the_sign():
     names = ["zebra", *WORLD.names]
     table = EmbeddingTable(

@@ -1,5 +1,6 @@
 """OODPipeline: one embedder whatever is done to the pipeline, names, and what it forwards."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -118,7 +119,16 @@ def test_whatever_a_detector_offers_its_pipeline_offers(det):
     for name in ("threshold_", "decision_scores_", "labels_"):
         np.testing.assert_array_equal(getattr(pipe, name), getattr(alone, name))
     np.testing.assert_array_equal(pipe.e_value(rows), alone.e_value(rows))
+    if "form" in inspect.signature(alone.e_value).parameters:
+        by_labels = pipe.e_value(rows, form="labels")
+        np.testing.assert_array_equal(by_labels, alone.e_value(rows, form="labels"))
+        assert not np.allclose(by_labels, pipe.e_value(rows))
     assert pipe.drift_alarm(alpha=0.2).alpha == 0.2
+    drawn = [
+        offers.drift_alarm(random_state=seed).update(alone.calibration_scores_).p_values_
+        for offers, seed in ((pipe, 0), (alone, 0), (pipe, 7), (alone, 7))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
     np.testing.assert_array_equal(
         pipe.predict_with_rejection(rows, T=1), alone.predict_with_rejection(rows, T=1)
     )
@@ -182,6 +192,11 @@ def test_forwards(pipe, tmp_path):
     np.testing.assert_array_equal(labels, alone.predict(rows))
     assert confidence.shape == (30,)
     pd.testing.assert_frame_equal(pipe.explain(IMAGES, top_k=2), alone.explain(rows, top_k=2))
+    for form in ("shrunk", "strict"):
+        alone.calibrate(rows, by_class=form)
+        pipe.calibrate(IMAGES, by_class=form)
+        np.testing.assert_array_equal(pipe.p_value(IMAGES), alone.p_value(rows))
+        assert pipe[-1].calibration_by_class_ == form
     pipe.save(tmp_path / "pipe.skops")
     assert not hasattr(pipe, "partial_fit")
 

@@ -94,6 +94,34 @@ def test_prompts_equal_open_clip(name, cuts, batch_size):
     np.testing.assert_allclose(norms, expected_norms, rtol=1e-5)
 
 
+def _sees_two_ahead(text):
+    text.attn_mask = torch.full_like(text.attn_mask, -torch.inf).triu_(3)
+
+
+def _computes_something_else(text):
+    own = type(text)
+    twice = {
+        name: lambda self, *args, _f=getattr(own, name), **params: 2 * _f(self, *args, **params)
+        for name in ("encode_text", "forward")
+        if name in vars(own)
+    }
+    text.__class__ = type("Other", (own,), twice)
+
+
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-eos"])
+@pytest.mark.parametrize("change", [_sees_two_ahead, _computes_something_else])
+def test_only_a_causal_tower_that_is_known_is_cut(name, change):
+    loaded = get_model(f"{name}/", "cpu")
+    changed = copy.deepcopy(loaded.model)
+    change(getattr(changed, "text", changed))
+    other = model.LoadedModel(changed, loaded.tokenizer, loaded.width, "cpu", "fp32", {})
+    rows, _ = other.encode_prompts(NAMES)
+    with torch.inference_mode():
+        expected = changed.encode_text(loaded.tokenizer(NAMES), normalize=False).numpy()
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+    assert not np.allclose(rows, loaded.encode_prompts(NAMES)[0], atol=1e-3)
+
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s"]
 
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from dnm_sklearn._utils.caching import as_memory, cache_folder, cached
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.per_thread import PerThread
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
@@ -44,8 +45,10 @@ class BaseEmbedder(
         As in `CLIPEmbedder`.
     failures_ : list of (int, str, str)
         Position, description and reason of the images that could not be read in the last call of
-        `encode_image` on images.
+        `encode_image` on images; of threads that share an embedder each reads its own.
     """
+
+    failures_: Any = PerThread()
 
     # Of parameters that a subclass says nothing of, nothing is checked.
     _parameter_constraints: dict[str, Any] = {}
@@ -283,7 +286,7 @@ class BaseEmbedder(
         fingerprint: str,
     ) -> np.ndarray:
         """Unit rows (n, width) that an encoder makes of images, one warning if some failed."""
-        rows, self.failures_ = encode_images(
+        rows, failures = encode_images(
             X,
             make_encoder,
             width,
@@ -294,12 +297,13 @@ class BaseEmbedder(
             cache=cache,
             fingerprint=fingerprint,
         )
+        self.failures_ = failures
 
         # One warning for a call, however many images failed.
-        if self.failures_:
-            index, name, reason = self.failures_[0]
+        if failures:
+            index, name, reason = failures[0]
             warn(
-                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of "
+                f"{len(failures)} of {len(rows)} images could not be read and have rows of "
                 f"NaN; the first is image {index} ({name}): {reason}. The attribute failures_ "
                 "lists them all.",
                 UnreadableImageWarning,

@@ -17,10 +17,10 @@ from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
 from dnm_sklearn.embedding.open_clip.weights import (
     ModelFacts,
-    StaleFactsError,
     load_facts,
     save_facts,
 )
+from dnm_sklearn.exceptions import StaleFactsError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
@@ -82,7 +82,7 @@ class CLIPEmbedder(BaseEmbedder):
     ----------
     failures_ : list of (int, str, str)
         Position, description and reason of the images that could not be read in the last call of
-        `encode_image` on images.
+        `encode_image` on images; of threads that share an embedder each reads its own.
     n_features_in_ : int
         Width of the embeddings given to `fit`; absent if it was given none.
 

@@ -15,10 +15,15 @@ from PIL import Image
 
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.results.records import read_records
-from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
+from dnm_sklearn.bench.run.registry import load_suite
 from dnm_sklearn.datasets import benchmark_names, definitions, load_benchmark, read_definition
 from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
-from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
+from dnm_sklearn.exceptions import (
+    BenchmarkWarning,
+    DataMissingError,
+    DefinitionError,
+    UnknownNameError,
+)
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = list(benchmark_names())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, user_errors
+from dnm_sklearn.bench.cli.common import BadInput, UserPath, user_errors
 
-_folder = click.argument("folder", type=click.Path())
+_folder = click.argument("folder", type=UserPath())
 # Where joblib.Memory keeps its results in a cache folder.
 _JOBLIB = "joblib"
 

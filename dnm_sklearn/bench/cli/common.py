@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -22,6 +23,19 @@ TABLE_WIDTH = 160
 
 # Where the group keeps the arguments of the command, for the commands in it.
 GIVEN = "dnm_sklearn.arguments"
+
+
+class UserPath(click.Path):
+    """A path, with the user's folder in the place of a tilde: shells leave ``--output=~/x`` so."""
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Put the user's folder in, and check what the type of path asks for."""
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class WorkFailed(click.ClickException):
@@ -81,10 +95,10 @@ def check_prompt(prompt: str | None) -> None:
 def read_folder_names(path: str) -> dict[str, str]:
     """Read the class name of each subfolder."""
     # Subfolders of ImageNet and others have codes for names.
-    from dnm_sklearn._utils.untrusted_files import read_text
+    from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 
     names = {}
-    for i, line in enumerate(read_text(path).splitlines(), start=1):
+    for i, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         subfolder, tab, name = line.partition("\t")
@@ -164,7 +178,7 @@ def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--cache`` and ``--cache-size``."""
     folder = click.option(
         "--cache",
-        type=click.Path(file_okay=False),
+        type=UserPath(file_okay=False),
         help="Folder that keeps embedded images between runs.",
     )
     size = click.option(

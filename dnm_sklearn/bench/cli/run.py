@@ -17,6 +17,7 @@ import click
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     WorkFailed,
     cache_options,
     check_prompt,
@@ -98,7 +99,7 @@ class RunOptions:
 )
 @click.option(
     "--data-root",
-    type=click.Path(),
+    type=UserPath(),
     help="Folder with the images of a benchmark (dnm-bench list suites).",
 )
 @click.option(
@@ -181,7 +182,7 @@ class RunOptions:
 )
 @click.option(
     "--id-train",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images to fit on: a folder with a subfolder per class, or an npz file of embeddings.",
 )
 # Where the work is done, and what is kept of it.
@@ -203,7 +204,7 @@ class RunOptions:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False),
+    type=UserPath(file_okay=False),
     help="Folder for records/*.json (one per method and OOD set), their scores, and table.csv.",
 )
 @click.option(

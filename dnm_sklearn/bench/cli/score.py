@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
     command_line,
@@ -87,21 +88,21 @@ class ScoreOptions:
 
 
 @click.command()
-@click.argument("images", type=click.Path())
+@click.argument("images", type=UserPath())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A .csv or .parquet file.",
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A page with the images by score, flags and explanations.",
 )
 @click.option(
     "--explain",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A .csv or .parquet file with the nearest labels of each image.",
 )
 @click.option(
@@ -128,13 +129,13 @@ class ScoreOptions:
 @click.option(
     "--names",
     "names_file",
-    type=click.Path(),
+    type=UserPath(),
     help="File of ID class names: text with one per line, .csv, .tsv or .json.",
 )
 @click.option("--names-column", help="Column of the CSV file with the class names.")
 @click.option(
     "--load",
-    type=click.Path(),
+    type=UserPath(),
     help="A detector that was saved; it brings names, parameters and threshold.",
 )
 @click.option(
@@ -155,7 +156,7 @@ class ScoreOptions:
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
     "--texts",
-    type=click.Path(),
+    type=UserPath(),
     help="npz file with 'name' and 'embedding' of class names and negative labels; no model then.",
 )
 @click.option(
@@ -166,7 +167,7 @@ class ScoreOptions:
 @click.option("--corpus", help="Candidate negative labels: a corpus's name, or a file of words.")
 @click.option(
     "--calibrate",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images (or embeddings) that the threshold is set by; used for nothing else.",
 )
 @click.option(

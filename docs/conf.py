@@ -1,8 +1,11 @@
 """Sphinx configuration; needs only the ``docs`` extra and no network."""
 
+import atexit
 import csv
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from sphinx.util import logging
@@ -11,6 +14,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 # The examples of the gallery run offline, whatever is installed beside them.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Text banks are kept for this build only, not in the user's own cache.
+_cache = tempfile.mkdtemp(prefix="dnm_sklearn-docs-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["DNM_SKLEARN_CACHE"] = _cache
 
 import dnm_sklearn  # noqa: E402
 from dnm_sklearn.detectors import all_detectors  # noqa: E402

@@ -19,7 +19,7 @@ _folder = click.argument("folder", type=click.Path(), required=False)
 _JOBLIB = "joblib"
 
 
-@click.group()
+@click.group(short_help="Look at, check or empty a cache folder.")
 def cache() -> None:
     """Look at, check or empty a cache folder (what --cache or a detector's memory= was given).
 

@@ -17,7 +17,7 @@ from dnm_sklearn.bench.cli.common import (
 from dnm_sklearn.bench.cli.ending import Interrupted
 
 
-@click.command()
+@click.command(short_help="Embed image folders once, as a suite for every detector.")
 @click.argument("folder", type=click.Path())
 @click.option(
     "--id",

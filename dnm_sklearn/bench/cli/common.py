@@ -6,8 +6,13 @@ import errno
 import logging
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -135,7 +140,44 @@ def console(*, wide: bool = False) -> Console:
 def say(text: str) -> None:
     """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
-        click.echo(visible(text), err=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a message to standard error."""
+    click.echo(_fitted(visible(text)), err=True)
+
+
+def _fitted(text: str) -> str:
+    """Break the lines of a message between words where a terminal would break them anywhere."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Tell warnings of what was typed as such: there the line of the user's is the command."""
+    plain = warnings.formatwarning
+
+    def told(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        # The outermost frame that is not this package's; of a detector of the user's it is theirs.
+        if Path(filename).parent == Path(click.__file__).parent:
+            return _fitted(f"Warning: {message}") + "\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def set_up_logging(verbose: int) -> None:

@@ -18,7 +18,7 @@ from dnm_sklearn.bench.cli.common import (
 from dnm_sklearn.bench.cli.ending import Interrupted
 
 
-@click.command()
+@click.command(short_help="Embed image folders once, as a suite for every detector.")
 @click.argument("folder", type=UserPath())
 @click.option(
     "--id",

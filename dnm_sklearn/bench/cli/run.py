@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
     BadInput,
     UserPath,
@@ -25,6 +24,7 @@ from dnm_sklearn.bench.cli.common import (
     console,
     say,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
 )
@@ -439,7 +439,7 @@ def _with_leaks_told(suite: Suite) -> Suite:
             f"The corpus holds names of OOD classes (e.g. {example!r}), by set: {shown}. --blind "
             "leaves them out."
         )
-        click.echo(visible(told), err=True)
+        tell(told)
     return suite
 
 
@@ -487,10 +487,7 @@ def _without_missing_images(
 
     remaining = [method for method in methods if method.kind != "baseline"]
     if len(remaining) < len(methods):
-        click.echo(
-            visible(f"The suite {suite.name} has no id_train images: baselines are left out."),
-            err=True,
-        )
+        tell(f"The suite {suite.name} has no id_train images: baselines are left out.")
     if not remaining:
         raise BadInput(
             f"Nothing to run: {suite.name} has no ID images for the baselines; give some with "

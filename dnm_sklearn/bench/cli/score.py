@@ -20,6 +20,7 @@ from dnm_sklearn.bench.cli.common import (
     command_line,
     is_full_disk,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
     write_output,
@@ -394,7 +395,7 @@ def _score_here(detector: Any, options: ScoreOptions) -> None:
 
     if detector.threshold_source_ == "names":
         message = f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER."
-        click.echo(message, err=True)
+        tell(f"Warning: {message}")
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
     written = [path for path in (options.output, options.explain, options.html) if path]
     click.echo(f"Wrote {len(items)} lines to {', '.join(map(_shown, written))}{unreadable}")

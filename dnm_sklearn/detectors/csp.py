@@ -15,7 +15,14 @@ from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
@@ -50,7 +57,7 @@ class CSPDetector(NegativeLabelDetector):
     {temperature, memory, contamination}
         The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
         :doc:`/thresholds`.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
         prompt already: the templates are ignored, its names are nouns, and a corpus that holds
         adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
@@ -136,6 +143,7 @@ class CSPDetector(NegativeLabelDetector):
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = SUPERCLASS_TEMPLATES,
         superclasses: Sequence[str] = SUPERCLASSES,
         refine: Refine = None,
@@ -160,6 +168,7 @@ class CSPDetector(NegativeLabelDetector):
 
         # The corpus, its adjectives joined, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.superclasses = superclasses

@@ -32,7 +32,7 @@ _UNIT_TOLERANCE = 0.01
 class CorpusDetector(BaseOODDetector):
     """A detector with candidate negative labels: the corpus without the class names.
 
-    A subclass has the parameters `corpus` and `adjective_prompt`, and may have `refine`.
+    A subclass has the parameters `corpus`, `synsets` and `adjective_prompt`, and may have `refine`.
     """
 
     _default_corpus: ClassVar[str] = "wordnet-neglabel"
@@ -43,6 +43,7 @@ class CorpusDetector(BaseOODDetector):
     }
 
     corpus: Any
+    synsets: Any
     adjective_prompt: Any
     refine: Any = None
 
@@ -54,6 +55,7 @@ class CorpusDetector(BaseOODDetector):
                 self.class_embeddings_,
                 self.embedder_,
                 lambda corpus: self._encode_corpus(corpus, load_corpus("wordnet"))[0],
+                synsets=self.synsets,
                 device=self._scoring_device(),
             )
             return near.corpus()
@@ -100,7 +102,8 @@ class CorpusDetector(BaseOODDetector):
         names = self.class_names_.tolist()
         if self.refine == "wordnet":
             # An adjective that is written like a noun is none.
-            keep = ~_not_negative(corpus, tuple(names)) | corpus.is_adjective
+            given = None if self.synsets is None else tuple(self.synsets.items())
+            keep = ~_not_negative(corpus, tuple(names), given) | corpus.is_adjective
         else:
             keep = np.array([not self.refine(word, names) for word in corpus.names])
         if not keep.any():
@@ -371,9 +374,11 @@ def _without(corpus: Corpus, names: tuple[str, ...], ignore_case: bool) -> Corpu
 
 
 @lru_cache(maxsize=4)
-def _not_negative(corpus: Corpus, names: tuple[str, ...]) -> np.ndarray:
+def _not_negative(
+    corpus: Corpus, names: tuple[str, ...], synsets: tuple[tuple[str, str], ...] | None
+) -> np.ndarray:
     """Mask of WordNet's proper nouns and kinds of the classes, computed once for a search."""
-    return not_negative(corpus.names, names)
+    return not_negative(corpus.names, names, None if synsets is None else dict(synsets))
 
 
 def rank(

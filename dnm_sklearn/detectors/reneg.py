@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import class_index
@@ -175,7 +175,7 @@ class ReNegDetector(PlugInDetector):
         base: BaseOODDetector | None = None,
         corpus: CorpusLike = None,
         pool: Corpus | Iterable[str] | str = NEAR,
-        synsets: Mapping[str, str] | None = None,
+        synsets: Synsets = None,
         exclude: Iterable[str] | None = None,
         mode: Literal["balanced", "max", "safe"] = "balanced",
         omega: float = 0.25,

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn._utils.untrusted_files import read_text
+from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 from dnm_sklearn.datasets.definitions import BenchmarkDefinition, place_inside
 from dnm_sklearn.datasets.folders import subfolder_names
 from dnm_sklearn.exceptions import DataMissingError, DefinitionError
@@ -113,7 +113,7 @@ def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
         place = place_inside(definition, folder, file)
         if place.exists():
             text = read_text(place, error=DefinitionError)
-            lines = [line.strip() for line in text.splitlines()]
+            lines = [line.strip() for line in split_lines(text)]
             return [line for line in lines if line]
 
     raise DataMissingError(

@@ -137,6 +137,7 @@ def load_benchmark(
         id_train=id_train,
         note=note,
         meta={"merged_class_names": merged, "benchmark": _facts(definition, differs)},
+        synsets=reader.synsets(stated_names),
     )
 
 
@@ -242,15 +243,25 @@ class _Reader:
             labelled, names = self._torchvision_set(images)
             return replace(labelled, labels=None), names
 
+        synsets: dict[str, str] = {}
         if images.list:
             paths, _ = read_image_list(self._place(images.list), self._place(images.images))
             names = []
             if images.class_folders:
                 names = sorted({Path(path).parent.name for path in paths})
         else:
-            paths, names = self._ood_folder(images)
+            paths, names, synsets = self._ood_folder(images)
 
-        return ImageSet(images.name, paths, images.group), [words_of(name) for name in names]
+        names = [words_of(name) for name in names]
+        return ImageSet(images.name, paths, images.group, synsets=synsets), names
+
+    def synsets(self, class_names: list[str]) -> dict[str, str]:
+        """WordNet id of each class name, where the classes are ImageNet's; of two the first."""
+        wnids = wordnet_ids(self.definition, self._folder(self.definition.id))
+        found: dict[str, str] = {}
+        for name, wnid in zip(class_names, wnids, strict=False):
+            found.setdefault(name.strip(), wnid)
+        return found
 
     def _folder(self, images: SetDefinition) -> Path | None:
         """The first of a set's folders that exists."""
@@ -288,8 +299,8 @@ class _Reader:
 
         return paths, labels, [words_of(name) for name in subfolders]
 
-    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str]]:
-        """Paths of an OOD folder, and the names of its subfolders where these are classes."""
+    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str], dict[str, str]]:
+        """Paths of an OOD folder, names of its classes if it has any, and WordNet ids of them."""
         folder = self._folder(images)
         assert folder is not None
         subfolders = self._existing(folder, images.subfolders)
@@ -303,11 +314,13 @@ class _Reader:
         if images.class_folders:
             names = subfolders or subfolder_names(folder)
 
+        synsets = {}
         if images.labels == "wnid":
             name_of = imagenet_names(self.definition.classes.source)
+            synsets = {name_of[wnid]: wnid for wnid in names if wnid in name_of}
             names = [name_of.get(name, name) for name in names]
 
-        return paths, names
+        return paths, names, synsets
 
     def _existing(self, folder: Path, wanted: Sequence[str]) -> list[str] | None:
         """Those of the wanted subfolders that exist; None = all."""

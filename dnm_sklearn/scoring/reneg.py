@@ -64,7 +64,8 @@ def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
 
     between = n_below * n_above * gap**2
     best = int(np.argmax(between))
-    if not splits[best] or gap[best] <= least_gap:
+    # Without a split all gaps are 0.
+    if gap[best] <= least_gap:
         return -np.inf
     return float(candidates[best])
 

@@ -15,10 +15,18 @@ from PIL import Image
 
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.results.records import read_records
-from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
+from dnm_sklearn.bench.run.config import RunConfig
+from dnm_sklearn.bench.run.prepare import build
+from dnm_sklearn.bench.run.registry import load_suite
+from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.datasets import benchmark_names, definitions, load_benchmark, read_definition
 from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
-from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
+from dnm_sklearn.exceptions import (
+    BenchmarkWarning,
+    DataMissingError,
+    DefinitionError,
+    UnknownNameError,
+)
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = list(benchmark_names())
@@ -180,6 +188,13 @@ def test_a_subset_is_read_out_of_the_whole_of_imagenet(tmp_path):
         near[1]
     ] * 2 + [near[2]] * 2
     assert np.bincount(suite.id_train.labels).tolist() == [16] * 4
+    # WordNet is asked for the senses that the ids say.
+    names = imagenet_names("imagenet-open_clip")
+    assert suite.synsets == {names[wnid]: wnid for wnid in made.classes.wnids}
+    assert suite.ood[0].synsets == {names[wnid]: wnid for wnid in near[:3]}
+    assert suite.ood[1].synsets == {}
+    method = detector_of_spec("ReNeg")
+    assert build(method, suite, suite.embedder, RunConfig()).synsets == suite.synsets
     shutil.rmtree(tmp_path / "imagenet" / "val")
     picture(tmp_path / "imagenet" / "val" / "n01440764" / "1.png")
     with pytest.raises(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn._utils.caching import user_cache_folder
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import BadInput, UserPath, user_errors
 
@@ -104,6 +103,8 @@ def clear(folder: str | None, yes: bool) -> None:
 
 def _existing(folder: str | None) -> Path:
     """The folder, which must be there; None is the user's own, which need not."""
+    from dnm_sklearn._utils.caching import user_cache_folder
+
     if folder is None:
         root = user_cache_folder()
         if not root.is_dir():

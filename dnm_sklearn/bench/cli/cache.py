@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn._utils.caching import user_cache_folder
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import BadInput, UserPath, user_errors
 
@@ -105,6 +104,8 @@ def clear(folder: str | None, yes: bool) -> None:
 def _existing(folder: str | None) -> Path:
     """The folder, which must be there; None is the user's own, which need not."""
     if folder is None:
+        from dnm_sklearn._utils.caching import user_cache_folder
+
         root = user_cache_folder()
         if not root.is_dir():
             click.echo(f"There is nothing yet in the user's cache folder {visible(str(root))}.")

@@ -6,8 +6,8 @@ sets, with names only and with 4 ID images a class, or as many as there are. Dra
 images and the order of the streams from seed s. Differences with intervals are in
 ``detector_tables``.
 
-Static suites are measured first, then the first draw of every order. A run that was stopped goes on with the same
-``--keep``; with ``--kept`` what it has so far is printed, and each table says of how many draws.
+Static suites are measured first, then the first draw of every order. A run that was stopped goes on
+with the same ``--keep``; ``--kept`` prints what it has, and each table says of how many draws.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def measure(source, images, kind, draw):
 
 
 def units_of(sources, draws, orders):
-    """What is to be measured: static first, then draw after draw, so that some of all comes soon."""
+    """What is to be measured: static suites first, then draw after draw, some of all at first."""
     units = []
     for kinds in (("static",), orders):
         for draw in range(draws):

@@ -55,8 +55,7 @@ def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
     n_below = np.searchsorted(ordered, candidates)
     n_above = n - n_below
 
-    # Centred, so that sums do not cancel.
-    sums = np.concatenate([[0.0], np.cumsum(ordered - ordered.mean())])
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     splits = (n_below > 0) & (n_above > 0)
     gap = np.zeros(len(candidates))
     below, above = sums[n_below[splits]], sums[-1] - sums[n_below[splits]]

@@ -15,6 +15,24 @@ _HOW_TO_NAME = (
 )
 
 
+def shipped_corpus(corpus: object) -> Corpus | None:
+    """The shipped selection that a corpus or a name is, whole; None of anything else.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.corpus import load_corpus
+    >>> from dnm_sklearn.corpus.check import shipped_corpus
+    >>> shipped_corpus("wordnet") is load_corpus("wordnet"), shipped_corpus(["oak"])
+    (True, None)
+    """
+    name = corpus.name if isinstance(corpus, Corpus) else corpus
+    if not isinstance(name, str) or name not in corpus_names():
+        return None
+    shipped = load_corpus(name)
+    # A corpus of the user's may have that name too.
+    return None if isinstance(corpus, Corpus) and corpus != shipped else shipped
+
+
 def check_corpus(
     corpus: Corpus | Iterable[str] | str | os.PathLike[str],
     class_names: Iterable[str] | None = None,

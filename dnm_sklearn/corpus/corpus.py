@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.html_table import html_table
 from dnm_sklearn._utils.names import strip_names
 from dnm_sklearn._utils.warnings import warn
@@ -552,7 +553,8 @@ class Corpus:
         True
         """
         rows = zip(self.names, self.part_of_speech.tolist(), self.lexname.tolist(), strict=True)
-        Path(path).write_text(format_rows(rows), encoding="utf-8", newline="\n")
+        with atomic_write(path) as scratch:
+            scratch.write_text(format_rows(rows), encoding="utf-8", newline="\n")
 
 
 def _count(n: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn._utils.untrusted_files import read_text
+from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 from dnm_sklearn.datasets.definitions import BenchmarkDefinition, find_file
 from dnm_sklearn.datasets.folders import subfolder_names
 from dnm_sklearn.exceptions import DataMissingError, DefinitionError
@@ -120,5 +120,5 @@ def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
 def lines_of(place: Path) -> list[str]:
     """Lines of a text file of names that are not blank."""
     text = read_text(place, error=DefinitionError)
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in split_lines(text)]
     return [line for line in lines if line]

@@ -137,7 +137,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -136,7 +138,7 @@ class CSPDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = NOUN_TEMPLATES,
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
@@ -202,6 +204,14 @@ class CSPDetector(NegativeLabelDetector):
             self._check_joined([joined.names[i] for i in bare], has)
         return joined
 
+    def _bank(self) -> Corpus | None:
+        """The shipped corpus; if the draw is always the same, with its adjectives joined."""
+        bank = super()._bank()
+        is_standard = tuple(self.superclasses) == SUPERCLASSES
+        if bank is None or not (is_standard and isinstance(self.random_state, Integral)):
+            return bank
+        return _joined_bank(bank, int(self.random_state))
+
     def _check_joined(self, joined: list[str], has: Callable[[str], bool]) -> None:
         """Raise if a table lacks the joined name of an adjective."""
         missing = [name for name in joined if not has(name)]
@@ -211,3 +221,9 @@ class CSPDetector(NegativeLabelDetector):
                 f"joined names are not in the EmbeddingTable, e.g. {missing[0]!r}. Give a corpus= "
                 "of nouns only, add the joined names to the table, or use a CLIPEmbedder."
             )
+
+
+@lru_cache(maxsize=1)
+def _joined_bank(bank: Corpus, random_state: int) -> Corpus:
+    """A shipped corpus with joined adjectives, made once for the fits of a search."""
+    return join_adjectives(bank, SUPERCLASSES, random_state)

@@ -112,7 +112,7 @@ class EOEDetector(CorpusDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "a photo of a {}",
         temperature: float | Literal["auto"] = 1.0,
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
@@ -163,6 +163,10 @@ class EOEDetector(CorpusDetector):
         if not names:
             raise ValueError("describe(class_names) returned no name; EOE needs one at least.")
         return Corpus(names, name="described")
+
+    def _bank(self) -> Corpus | None:
+        # A description is of the user's classes.
+        return super()._bank() if self.describe is None else None
 
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)

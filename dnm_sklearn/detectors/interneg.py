@@ -121,7 +121,7 @@ class InterNegDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "The nice {}.",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",

@@ -125,7 +125,7 @@ class RenyiDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",

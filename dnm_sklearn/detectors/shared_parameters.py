@@ -100,8 +100,9 @@ prompt : str or list of str, default={default}
 temperature : float or "auto", default={default}
     Divides cosines. "auto" = 1 / the model's logit scale (0.01 for CLIP).
 
-memory : str, path, joblib.Memory or None, default={default}
-    Cache for embeddings and mining results.
+memory : "auto", str, path, joblib.Memory or None, default={default}
+    Where texts and mined labels are kept: a folder or a cache. "auto" keeps the text bank of a
+    shipped corpus only, in the user's cache folder (see :doc:`/guide/caching`). None keeps nothing.
 
 contamination : float, "auto" or PyThresh-style object, default={default}
     A proportion in (0, 0.5] of the non-OOD rows given to ``fit`` to flag. "auto" keeps 95 % of

@@ -17,7 +17,7 @@ from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.results.records import read_records
 from dnm_sklearn.bench.run.config import RunConfig
 from dnm_sklearn.bench.run.prepare import build
-from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
+from dnm_sklearn.bench.run.registry import load_suite
 from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.datasets import (
     ImageSet,
@@ -27,7 +27,12 @@ from dnm_sklearn.datasets import (
     read_definition,
 )
 from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
-from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
+from dnm_sklearn.exceptions import (
+    BenchmarkWarning,
+    DataMissingError,
+    DefinitionError,
+    UnknownNameError,
+)
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = list(benchmark_names())

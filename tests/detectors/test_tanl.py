@@ -330,6 +330,18 @@ def test_with_the_largest_gap_nothing_is_confident():
     assert (det.id_queued_, det.ood_queued_) == before
 
 
+@pytest.mark.parametrize(("gap", "is_queued"), [(1 / 3, False), (0.33, True)])
+def test_an_image_at_the_edge_of_the_gap_is_not_confident(gap, is_queued):
+    """Its probability is 0.5 where the threshold is 0.75, and 0.75 - gap * 0.75 the edge."""
+    table = EmbeddingTable(["cat", "truck"], np.eye(2))
+    params = {"n_activated": 1, "initial_ood": np.ones((1, 2)), "gap": gap}
+    det = detector(["cat"], table, **params).fit()
+    before = det.ood_queued_
+    det.partial_fit(np.ones((1, 2)))
+    assert det.otsu_threshold_ == 0.75
+    assert det.ood_queued_ == before + is_queued
+
+
 def test_initial_queues():
     names, table, X, _ = stream_world()
     with pytest.raises(ValueError, match="initial_ood must be embeddings of shape"):

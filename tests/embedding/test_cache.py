@@ -259,6 +259,23 @@ def test_a_changed_row_is_computed_again_and_no_other(filled):
     assert compute.asked == [[40, 41, 42]]
 
 
+@pytest.mark.parametrize("column", ["fingerprint", "model"])
+def test_a_row_that_damage_gives_to_another_model_is_not_taken(tmp_path, column):
+    """Its checksum is of the model as well."""
+    for model, digests in (("model-a", DIGESTS[:5]), ("model-b", DIGESTS[5:10])):
+        get(tmp_path, digests, Compute(digests), model=model)
+    change = {
+        "fingerprint": "UPDATE models SET fingerprint = 'model-c' WHERE fingerprint = 'model-b'",
+        "model": "UPDATE rows SET model = (SELECT id FROM models WHERE fingerprint = 'model-a')",
+    }
+    with sqlite3.connect(file_of(tmp_path)) as db:
+        db.execute(change[column])
+    db.close()
+    compute = Compute(DIGESTS[5:10])
+    get(tmp_path, DIGESTS[5:10], compute, model={"fingerprint": "model-c"}.get(column, "model-a"))
+    assert compute.asked == [[0, 1, 2, 3, 4]]
+
+
 def test_truncated_anywhere(filled):
     whole = file_of(filled).read_bytes()
     rng = np.random.default_rng(1)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     WorkFailed,
     cache_options,
     check_prompt,
@@ -24,6 +24,7 @@ from dnm_sklearn.bench.cli.common import (
     console,
     say,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
 )
@@ -98,7 +99,7 @@ class RunOptions:
 )
 @click.option(
     "--data-root",
-    type=click.Path(),
+    type=UserPath(),
     help="Folder with the images of a benchmark (dnm-bench list suites).",
 )
 @click.option(
@@ -181,7 +182,7 @@ class RunOptions:
 )
 @click.option(
     "--id-train",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images to fit on: a folder with a subfolder per class, or an npz file of embeddings.",
 )
 # Where the work is done, and what is kept of it.
@@ -203,7 +204,7 @@ class RunOptions:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False),
+    type=UserPath(file_okay=False),
     help="Folder for records/*.json (one per method and OOD set), their scores, and table.csv.",
 )
 @click.option(
@@ -440,7 +441,7 @@ def _with_leaks_told(suite: Suite) -> Suite:
             f"The corpus holds names of OOD classes (e.g. {example!r}), by set: {shown}. --blind "
             "leaves them out."
         )
-        click.echo(visible(told), err=True)
+        tell(told)
     return suite
 
 
@@ -488,7 +489,7 @@ def _without_pictures(methods: list[Method], suite: Suite) -> list[Method]:
     remaining = [method for method in methods if not method.needs_pictures]
     if not remaining:
         raise BadInput(f"Nothing to run: {why}, by their patches; give a suite of images.")
-    click.echo(visible(f"{why}: left out."), err=True)
+    tell(f"{why}: left out.")
     return remaining
 
 
@@ -504,10 +505,7 @@ def _without_missing_images(
 
     remaining = [method for method in methods if method.kind != "baseline"]
     if len(remaining) < len(methods):
-        click.echo(
-            visible(f"The suite {suite.name} has no id_train images: baselines are left out."),
-            err=True,
-        )
+        tell(f"The suite {suite.name} has no id_train images: baselines are left out.")
     if not remaining:
         raise BadInput(
             f"Nothing to run: {suite.name} has no ID images for the baselines; give some with "

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.datasets.benchmark import Suite
+from dnm_sklearn.exceptions import UnknownNameError
 
 Kind = Literal["detector", "baseline"]
-
-
-class UnknownNameError(ValueError):
-    """A name that the registry does not hold; the message gives the nearest ones."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,7 @@ def load_suite(name: str, *, data_root: str | None = None, download: bool = Fals
         from dnm_sklearn.datasets.pictures import load_pictures
 
         return load_pictures(**_SUITES[shipped][0])
-    if Path(name).exists():
+    if user_path(name).exists():
         from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
 
         return load_embedding_suite(name)

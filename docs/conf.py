@@ -117,6 +117,9 @@ def check_pictures(app, exception):
 
 def set_tables(app, doctree):
     """Keep numbers of a cell on one line, and warn of a row whose text went on below it."""
+    for table in doctree.findall(nodes.table):
+        if any(NUMBERS.fullmatch(cell.astext()) for cell in table.findall(nodes.entry)):
+            table["classes"] += ["figures"]
     for row in doctree.findall(nodes.row):
         cells = [entry.astext().strip() for entry in row.findall(nodes.entry)]
         if len(cells) > 2 and cells[0] and not any(cells[1:]):

@@ -106,6 +106,8 @@ def _existing(folder: str | None) -> Path:
     from dnm_sklearn._utils.caching import user_cache_folder
 
     if folder is None:
+        from dnm_sklearn._utils.caching import user_cache_folder
+
         root = user_cache_folder()
         if not root.is_dir():
             click.echo(f"There is nothing yet in the user's cache folder {visible(str(root))}.")

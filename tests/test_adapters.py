@@ -275,6 +275,23 @@ def test_outlier_adapter_gives_scoring_strings_nothing_that_they_turn(y):
         adapter.fit(WORLD.X_id, [WORLD.names[0]] * len(WORLD.X_id))
 
 
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_the_string_that_marks_ood_rows_is_the_detectors(in_pipeline):
+    detector = NegLabelDetector(
+        ["cat", "dog"], corpus=["x", "y"], n_groups=1, fraction=1.0, ood_label="zzz"
+    )
+    if in_pipeline:
+        detector = make_ood_pipeline(FakeEmbedder(dim=16), detector)
+    else:
+        detector.set_params(embedder=FakeEmbedder(dim=16))
+    rows = np.random.default_rng(0).standard_normal((20, 16))
+    y = np.repeat(["cat", "zzz"], 10)
+    with pytest.warns(UserWarning, match="wrong way round"):
+        SklearnOutlierAdapter(detector).fit(rows, y)
+    classifier = OODClassifier(detector).fit(rows, np.repeat(["zzzz", "zzz"], 10))
+    assert classifier.ood_class_ == "zzz"
+
+
 def test_a_detector_refuses_what_a_scoring_string_turns():
     names = ["zebra", *WORLD.names]
     table = EmbeddingTable(

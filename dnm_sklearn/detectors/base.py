@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.all_or_nothing import all_or_nothing
+from dnm_sklearn._utils.caching import own_memory
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels, turned_labels
@@ -170,7 +171,8 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self._check_contamination(with_images=labels.images is not None)
         self._check_id_images(labels)
         self._check_before_encoding()
-        self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
+        memory = own_memory(self._setting("memory"))
+        self.embedder_ = check_embedder(self._setting("embedder"), memory=memory)
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
 
 from dnm_sklearn._utils.atomic_write import atomic_write
@@ -34,6 +35,11 @@ class Place:
     def is_local(self) -> bool:
         """Whether the path can be opened as an ordinary file."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether there is a file."""
+        return bool(self.filesystem.get_file_info(self.path).is_file)
 
     def child(self, path: str) -> Place:
         """Give another path on the same file system."""
@@ -80,9 +86,24 @@ def find_place(where: Any, filesystem: Any = None) -> Place:
         return Place(filesystem, text.rstrip("/"))
 
     if "://" in text:
-        found, path = fs.FileSystem.from_uri(text)
+        found, path = _of_url(text)
         return Place(found, path.rstrip("/"))
     return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+
+
+def _of_url(url: str) -> tuple[Any, str]:
+    """File system and path of a URL: pyarrow's own where it has one, else fsspec's."""
+    try:
+        return fs.FileSystem.from_uri(url)
+    except pa.ArrowInvalid as error:
+        # Which schemes it knows, pyarrow tells by this error alone.
+        if "Unrecognized filesystem type" not in str(error):
+            raise
+
+    import fsspec
+
+    found, path = fsspec.core.url_to_fs(url)
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
 def _files_below(place: Place, folder: str) -> list[str]:

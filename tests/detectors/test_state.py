@@ -306,3 +306,13 @@ def test_a_memory_larger_than_the_machine_is_refused(cls, params):
     detector = cls(world.names, embedder=world.table, corpus=world.words, adaptation="transductive")
     with pytest.raises(ValueError, match=f"{next(iter(params))}=.* would take .* GB; give at most"):
         detector.set_params(**params).fit(world.X, world.y)
+
+
+@pytest.mark.parametrize(("n_images", "is_short"), [(49, True), (50, False)])
+def test_a_stream_is_short_below_one_batch(n_images, is_short):
+    det = in_world(next(param.values[0] for param in streaming()))
+    det = det.set_params(adaptation="transductive", batch_size=50).fit()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        det.decision_function(WORLD.X[:n_images])
+    assert any(issubclass(one.category, SmallBatchWarning) for one in caught) == is_short

@@ -6,11 +6,17 @@ import errno
 import logging
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dnm_sklearn._utils.safe_text import visible
 
@@ -38,38 +44,31 @@ class UserPath(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
-class WorkFailed(click.ClickException):
-    """Something failed that the user did not give; exit code 1."""
-
-    exit_code = 1
-
-
-class BadInput(click.ClickException):
-    """Something the user gave cannot be used; exit code 2."""
-
-    exit_code = 2
+class _Failure(click.ClickException):
+    """An error of a command."""
 
     def format_message(self) -> str:
         """Return the message without what a terminal would obey: it may quote names of files."""
         return visible(self.message)
 
 
+class WorkFailed(_Failure):
+    """Something failed that the user did not give; exit code 1."""
+
+    exit_code = 1
+
+
+class BadInput(_Failure):
+    """Something the user gave cannot be used; exit code 2."""
+
+    exit_code = 2
+
+
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.exceptions import (
-        PartitionError,
-        TokenizerUnavailableError,
-        WeightsUnavailableError,
-    )
+    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
 
-    return (
-        ValueError,
-        OSError,
-        ImportError,
-        PartitionError,
-        WeightsUnavailableError,
-        TokenizerUnavailableError,
-    )
+    return (ValueError, OSError, ImportError, WeightsUnavailableError, TokenizerUnavailableError)
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -82,6 +81,21 @@ def command_line() -> str:
     context = click.get_current_context(silent=True)
     arguments = () if context is None else context.meta.get(GIVEN, ())
     return shlex.join(["dnm-bench", *arguments]) if arguments else ""
+
+
+def given_by_user() -> set[str]:
+    """Names of the options that stand on the command line."""
+    context = click.get_current_context()
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {name for name in context.params if context.get_parameter_source(name) not in default}
+
+
+def refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+    """Refuse some options, which are called as click calls their values."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in given and option.name in names:
+            raise BadInput(f"{option.opts[-1]} {why}.")
 
 
 def check_prompt(prompt: str | None) -> None:
@@ -135,7 +149,44 @@ def console(*, wide: bool = False) -> Console:
 def say(text: str) -> None:
     """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
-        click.echo(visible(text), err=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a message to standard error."""
+    click.echo(_fitted(visible(text)), err=True)
+
+
+def _fitted(text: str) -> str:
+    """Break the lines of a message between words where a terminal would break them anywhere."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Tell warnings of what was typed as such: there the line of the user's is the command."""
+    plain = warnings.formatwarning
+
+    def told(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        # The outermost frame that is not this package's; of a detector of the user's it is theirs.
+        if Path(filename).parent == Path(click.__file__).parent:
+            return _fitted(f"Warning: {message}") + "\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def set_up_logging(verbose: int) -> None:

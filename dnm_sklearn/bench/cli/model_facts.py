@@ -18,7 +18,7 @@ from dnm_sklearn.bench.cli.common import (
 )
 
 
-@click.command("model-facts")
+@click.command("model-facts", short_help="Measure how well images match their class names.")
 @click.argument("model")
 @click.option(
     "--images", required=True, type=UserPath(), help="Labelled images, one subfolder per class."

@@ -29,7 +29,7 @@ _METRICS = (
 )
 
 
-@click.command()
+@click.command(short_help="Make tables of run folders, one per suite and model.")
 @click.argument("runs", nargs=-1, required=True, type=UserPath())
 @click.option(
     "-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich", show_default=True

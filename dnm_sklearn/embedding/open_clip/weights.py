@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
-_FACTS_FORMAT = 1
+_FACTS_FORMAT = 2
 
 # Digests of files that this process has read, by their identity.
 _known_digests: dict[bytes, bytes] = {}

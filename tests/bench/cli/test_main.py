@@ -7,6 +7,7 @@ import sys
 import click
 import numpy as np
 from bench_suite import invoke
+from PIL import Image
 
 from dnm_sklearn.bench.cli.common import UserPath
 from dnm_sklearn.bench.cli.main import main
@@ -22,6 +23,16 @@ def test_help_is_cheap():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_of_the_commands_is_not_cut():
+    code = "from dnm_sklearn.bench.cli.main import main; main(['--help'])"
+    env = {**os.environ, "COLUMNS": "80"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert said.returncode == 0
+    commands = said.stdout.partition("Commands:")[2]
+    assert "score" in commands
+    assert "..." not in commands
 
 
 def test_shell_completion():
@@ -78,3 +89,20 @@ def test_a_tilde_that_the_shell_left(folder, tmp_path, monkeypatch):
     assert score.exit_code == 0, score.output
     assert len((home / "scores.csv").read_text(encoding="utf-8").splitlines()) == 4
     assert not list(here.iterdir())
+
+
+def test_warnings_are_told_without_a_line_of_click(tmp_path):
+    """The user's line is the command."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "fine.png")
+    code = "from dnm_sklearn.bench.cli.main import main; main()"
+    options = ["-n", "cat", "-n", "dog", "-d", "MCM", "--model", "pictoclip", "-o", "scores.csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(tmp_path), *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert "\nWarning: 1 of 2 images could not be read" in "\n" + done.stderr
+    assert "callback" not in done.stderr

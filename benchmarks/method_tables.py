@@ -6,8 +6,8 @@ sets, with names only and with 4 ID images a class, or as many as there are. Dra
 images and the order of the streams from seed s. Differences with intervals are in
 ``detector_tables``.
 
-The first draw of everything is measured first. A run that was stopped goes on with the same
-``--keep``; with ``--kept`` what it has so far is printed, and each table says of how many draws.
+Static suites are measured first, then the first draw of every order. A run that was stopped goes on
+with the same ``--keep``; ``--kept`` prints what it has, and each table says of how many draws.
 """
 
 from __future__ import annotations
@@ -192,15 +192,16 @@ def measure(source, images, kind, draw):
 
 
 def units_of(sources, draws, orders):
-    """What is to be measured, draw after draw, so that a run that was stopped has some of all."""
+    """What is to be measured: static suites first, then draw after draw, some of all at first."""
     units = []
-    for draw in range(draws):
-        for kind in ("static", *orders):
-            for source in sources:
-                for images in IMAGES:
-                    # Without images and without an order nothing is random.
-                    if images or kind != "static" or draw == 0:
-                        units.append((source, images, kind, draw))
+    for kinds in (("static",), orders):
+        for draw in range(draws):
+            for kind in kinds:
+                for source in sources:
+                    for images in IMAGES:
+                        # Without images and without an order nothing is random.
+                        if images or kind != "static" or draw == 0:
+                            units.append((source, images, kind, draw))
     return units
 
 

@@ -98,6 +98,11 @@ _SPECS = {
             "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         ),
         TorchvisionSpec(
+            "StanfordCars",
+            _by_split("train", "test"),
+            "https://pytorch.org/vision/stable/generated/torchvision.datasets.StanfordCars.html",
+        ),
+        TorchvisionSpec(
             "OxfordIIITPet",
             {"train": {"split": "trainval"}, "test": {"split": "test"}},
             "https://www.robots.ox.ac.uk/~vgg/data/pets/",

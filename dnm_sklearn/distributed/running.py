@@ -64,12 +64,14 @@ class Pool:
     num_cpus: float
     num_gpus: float
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of ``map_batches``."""
+    def options(self, n_partitions: int) -> dict[str, Any]:
+        """Arguments of ``map_batches``; no more workers than there is work for."""
         import ray
 
         least, most = (self.workers,) * 2 if isinstance(self.workers, int) else self.workers
-        pool = ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+        pool = ray.data.ActorPoolStrategy(
+            min_size=min(least, n_partitions), max_size=min(most, n_partitions)
+        )
         return {"compute": pool, "num_cpus": self.num_cpus, "num_gpus": self.num_gpus or None}
 
     def warn_of_waiting(self) -> None:
@@ -157,7 +159,7 @@ def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> li
         worker,
         batch_size=1,
         fn_constructor_args=(ray.put(task), starts),
-        **pool.options(),
+        **pool.options(len(items)),
     )
     # Ray's own bars show its operators; ours shows partitions. Results are told as they come,
     # whichever is done first. The settings are this Dataset's own, not the user's.

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -733,6 +734,19 @@ def test_young_files_are_read_every_time(tmp_path, files, monkeypatch):
     time.sleep(2.1)
     looked.digest_files(files)
     assert looked.info()["files"] == 150
+
+
+@pytest.mark.parametrize(("age", "n_kept"), [(2 * 10**9 - 1, 0), (2 * 10**9, 3)])
+def test_a_file_is_settled_after_two_seconds(tmp_path, files, monkeypatch, age, n_kept):
+    """File systems count times in steps of up to two seconds."""
+    looked = EmbeddingCache(tmp_path)
+    for path in files[:3]:
+        found = os.stat(path)
+        now = digest.last_change_ns(found) + age
+        clock = SimpleNamespace(st_mtime_ns=now, st_dev=found.st_dev)
+        monkeypatch.setattr(looked, "_look_at_clock", lambda clock=clock: clock)
+        looked.digest_files([path])
+    assert looked.info()["files"] == n_kept
 
 
 def test_a_file_is_as_old_as_when_it_was_read(tmp_path, files, monkeypatch):

@@ -77,6 +77,12 @@ def test_kl_matching_by_a_loop(world):
         assert left_out[i] == pytest.approx(want, abs=1e-9)
 
 
+def test_an_image_that_is_the_only_one_has_no_template_without_it(world):
+    X, _, text, _ = world
+    log_p = id_images.log_softmax(X[:1], text, T)
+    assert id_images.kl_left_out(log_p, np.array([2]), 5).tolist() == [-np.inf]
+
+
 @pytest.mark.parametrize("shrinkage", [None, 0.3, 0.0])
 def test_mahalanobis_by_a_loop(world, shrinkage):
     X, index, _, new = world

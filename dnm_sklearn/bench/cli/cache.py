@@ -103,6 +103,8 @@ def clear(folder: str | None, yes: bool) -> None:
 
 def _existing(folder: str | None) -> Path:
     """The folder, which must be there; None is the user's own, which need not."""
+    from dnm_sklearn._utils.caching import user_cache_folder
+
     if folder is None:
         from dnm_sklearn._utils.caching import user_cache_folder
 

@@ -489,7 +489,7 @@ def _without_pictures(methods: list[Method], suite: Suite) -> list[Method]:
     remaining = [method for method in methods if not method.needs_pictures]
     if not remaining:
         raise BadInput(f"Nothing to run: {why}, by their patches; give a suite of images.")
-    click.echo(visible(f"{why}: left out."), err=True)
+    tell(f"{why}: left out.")
     return remaining
 
 

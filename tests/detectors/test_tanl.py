@@ -342,6 +342,19 @@ def test_an_image_at_the_edge_of_the_gap_is_not_confident(gap, is_queued):
     assert det.ood_queued_ == before + is_queued
 
 
+def test_the_images_that_a_stream_calls_id_are_those_that_it_queues_as_id():
+    """What is built on TANL goes by them."""
+    names, table, X, _ = stream_world(n_images=60, noise=0.4)
+    det = detector(names, table, queue_length=100).fit()
+    stream = det._present_stream()
+    X = unit(X).astype(np.float32)
+    stream.advance(X)
+    state = stream.state()
+    new = state["id_queue_"][det.id_queued_ : state["id_queued_"]]
+    assert 0 < len(new) < len(X)
+    np.testing.assert_array_equal(new, X[stream.confident_id])
+
+
 def test_initial_queues():
     names, table, X, _ = stream_world()
     with pytest.raises(ValueError, match="initial_ood must be embeddings of shape"):

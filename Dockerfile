@@ -11,7 +11,7 @@ RUN python -m pip install --no-cache-dir uv
 RUN python -m uv pip install --system --no-cache ".[ray]"
 
 # Weights and embeddings that should outlive a container belong on a volume.
-ENV HF_HOME=/data/models
+ENV HF_HOME=/data/models DNM_SKLEARN_CACHE=/data/text_banks
 VOLUME /data
 WORKDIR /data
 ENTRYPOINT ["dnm-bench"]

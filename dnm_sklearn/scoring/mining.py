@@ -446,20 +446,19 @@ def _proportion_as_close(
 
 
 def _largest(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k largest of each row, in no order."""
-    import torch
+    """Return the k largest of each row, in no order; on a CPU, rows are reordered in place."""
+    if values.device.type != "cpu":
+        return values.topk(k, dim=1, sorted=False).values
 
-    # Columns i, i + width, i + 2 * width, ... are a group. The k largest lie in the k groups whose
-    # maxima are largest: two small searches take a fifth of the time of one in the whole row.
-    n_columns = values.shape[1]
-    group_size = math.isqrt(n_columns // k)
-    width = n_columns // group_size
-    grouped = values[:, : group_size * width].unflatten(1, (group_size, width))
-
-    group = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices
-    members = grouped.gather(2, group[:, None].expand(-1, group_size, -1)).flatten(1)
-    candidates = torch.cat([members, values[:, group_size * width :]], dim=1)
-    return candidates.topk(k, dim=1, sorted=False).values
+    # Positive floats have the order of their bits, and numpy selects integers in a third of the
+    # time. Of negative ones it is turned round: with fewer than k positive, floats are compared.
+    array = values.numpy()
+    first = array.shape[1] - k
+    bits = array.view(f"i{array.itemsize}")
+    bits.partition(first, axis=1)
+    if (bits[:, first] < 0).any():
+        array.partition(first, axis=1)
+    return values[:, first:]
 
 
 def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:

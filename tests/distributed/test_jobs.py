@@ -20,7 +20,7 @@ from dnm_sklearn import (
     NegLabelDetector,
     make_ood_pipeline,
 )
-from dnm_sklearn.distributed import adapt, embed, score
+from dnm_sklearn.distributed import adapt, embed, jobs, score
 from dnm_sklearn.metrics import auroc_scorer
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -89,6 +89,8 @@ def test_what_is_done_stays_and_what_is_missing_is_done(photos, detector, tmp_pa
     summary = score(photos, detector, out, rows_per_partition=5)
     assert (summary.n_done_before, summary.n_rows, summary.n_rows_now) == (4, N_IMAGES, 5)
     assert summary.n_errors == 1
+    # The unreadable image is flagged in the table, and counted as unreadable only.
+    assert summary.n_flagged == whole["is_ood"].sum() - 1 > 0
     # Five images were embedded, and the other files are the same byte for byte.
     assert log.read_text().count("row") == 5
     assert before.items() <= content_of(out).items()
@@ -101,6 +103,42 @@ def test_an_output_of_another_job_is_refused(photos, detector, tmp_path):
         embed(photos / "trip", FakeEmbedder(random_state=1), tmp_path)
     with pytest.raises(ValueError, match="results of another job"):
         score(photos / "trip", detector, tmp_path)
+
+
+def test_a_job_is_of_its_images_its_model_its_detector_and_its_columns(
+    photos, detector, tmp_path, monkeypatch
+):
+    """Nothing runs here: whose results a folder holds is said before."""
+    monkeypatch.setattr(jobs, "_run", lambda *args: None)
+    paths = [str(path) for path in sorted(photos.glob("*.png"))]
+    as_written = {"rows_per_partition": 5}
+    score(paths, detector, tmp_path, **as_written)
+    score(paths, detector, tmp_path, workers=2, batch_bytes=1000, **as_written)
+
+    def fitted(**params):
+        words = params.pop("corpus", WORDS)
+        embedder = FakeEmbedder(logit_scale=20.0, **params)
+        det = NegLabelDetector(CLASSES, embedder=embedder, corpus=words, n_groups=1).fit()
+        return det.calibrate(np.random.default_rng(1).standard_normal((40, 32)))
+
+    score(paths, fitted(), tmp_path, **as_written)
+    others = [
+        (paths[1:], detector, as_written),
+        ([*paths[1:], paths[0]], detector, as_written),
+        (paths, detector, {"rows_per_partition": 6}),
+        (paths, detector, {"embeddings": True, **as_written}),
+        (paths, fitted(corpus=WORDS[::-1]), as_written),
+        (paths, fitted().calibrate(np.eye(32), id_tpr=0.5), as_written),
+    ]
+    for images, other, options in others:
+        with pytest.raises(ValueError, match="results of another job"):
+            score(images, other, tmp_path, **options)
+
+    # The vectors of a detector are given; only the encoder of the images is another.
+    of_others_images = fitted()
+    of_others_images.embedder_ = FakeEmbedder(logit_scale=20.0, random_state=1)
+    with pytest.raises(ValueError, match="results of another job"):
+        score(paths, of_others_images, tmp_path, **as_written)
 
 
 def test_settings_of_the_users_own_datasets_stay(photos, tmp_path):

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +29,19 @@ TABLE_WIDTH = 160
 
 # Where the group keeps the arguments of the command, for the commands in it.
 GIVEN = "dnm_sklearn.arguments"
+
+
+class UserPath(click.Path):
+    """A path, with the user's folder in the place of a tilde: shells leave ``--output=~/x`` so."""
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Put the user's folder in, and check what the type of path asks for."""
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class _Failure(click.ClickException):
@@ -90,10 +109,10 @@ def check_prompt(prompt: str | None) -> None:
 def read_folder_names(path: str) -> dict[str, str]:
     """Read the class name of each subfolder."""
     # Subfolders of ImageNet and others have codes for names.
-    from dnm_sklearn._utils.untrusted_files import read_text
+    from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 
     names = {}
-    for i, line in enumerate(read_text(path).splitlines(), start=1):
+    for i, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         subfolder, tab, name = line.partition("\t")
@@ -130,7 +149,44 @@ def console(*, wide: bool = False) -> Console:
 def say(text: str) -> None:
     """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
-        click.echo(visible(text), err=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a message to standard error."""
+    click.echo(_fitted(visible(text)), err=True)
+
+
+def _fitted(text: str) -> str:
+    """Break the lines of a message between words where a terminal would break them anywhere."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Tell warnings of what was typed as such: there the line of the user's is the command."""
+    plain = warnings.formatwarning
+
+    def told(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        # The outermost frame that is not this package's; of a detector of the user's it is theirs.
+        if Path(filename).parent == Path(click.__file__).parent:
+            return _fitted(f"Warning: {message}") + "\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def set_up_logging(verbose: int) -> None:
@@ -173,7 +229,7 @@ def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--cache`` and ``--cache-size``."""
     folder = click.option(
         "--cache",
-        type=click.Path(file_okay=False),
+        type=UserPath(file_okay=False),
         help="Folder that keeps embedded images between runs.",
     )
     size = click.option(

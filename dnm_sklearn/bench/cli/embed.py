@@ -8,6 +8,7 @@ import click
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
     given_by_user,
@@ -25,16 +26,16 @@ _OF_SUITE = (
 )
 
 
-@click.command()
-@click.argument("folder", type=click.Path())
+@click.command(short_help="Embed image folders once, as a suite for every detector.")
+@click.argument("folder", type=UserPath())
 @click.option(
     "--id",
     "id_folder",
-    type=click.Path(),
+    type=UserPath(),
     help="ID test images, one subfolder per class.",
 )
 @click.option(
-    "--id-train", type=click.Path(), help="ID images for the baselines, the same subfolders."
+    "--id-train", type=UserPath(), help="ID images for the baselines, the same subfolders."
 )
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
@@ -48,7 +49,7 @@ _OF_SUITE = (
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
-    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
+    "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."
 )
 @click.option(
     "--corpus",

@@ -13,6 +13,7 @@ import click
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
     command_line,
@@ -20,6 +21,7 @@ from dnm_sklearn.bench.cli.common import (
     is_full_disk,
     refuse,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
     write_output,
@@ -88,21 +90,21 @@ class ScoreOptions:
 
 
 @click.command()
-@click.argument("images", type=click.Path())
+@click.argument("images", type=UserPath())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(),
+    type=UserPath(),
     help="A .csv or .parquet file; with --engine ray a folder of Parquet files.",
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A page with the images by score, flags and explanations.",
 )
 @click.option(
     "--explain",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A .csv or .parquet file with the nearest labels of each image.",
 )
 @click.option(
@@ -129,13 +131,13 @@ class ScoreOptions:
 @click.option(
     "--names",
     "names_file",
-    type=click.Path(),
+    type=UserPath(),
     help="File of ID class names: text with one per line, .csv, .tsv or .json.",
 )
 @click.option("--names-column", help="Column of the CSV file with the class names.")
 @click.option(
     "--load",
-    type=click.Path(),
+    type=UserPath(),
     help="A detector that was saved; it brings names, parameters and threshold.",
 )
 @click.option(
@@ -156,7 +158,7 @@ class ScoreOptions:
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
     "--texts",
-    type=click.Path(),
+    type=UserPath(),
     help="npz file with 'name' and 'embedding' of class names and negative labels; no model then.",
 )
 @click.option(
@@ -167,7 +169,7 @@ class ScoreOptions:
 @click.option("--corpus", help="Candidate negative labels: a corpus's name, or a file of words.")
 @click.option(
     "--calibrate",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images (or embeddings) that the threshold is set by; used for nothing else.",
 )
 @click.option(
@@ -384,7 +386,7 @@ def _score_here(detector: Any, options: ScoreOptions) -> None:
 
     if detector.threshold_source_ == "names":
         message = f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER."
-        click.echo(message, err=True)
+        tell(f"Warning: {message}")
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
     written = [path for path in (options.output, options.explain, options.html) if path]
     click.echo(f"Wrote {len(items)} lines to {', '.join(map(_shown, written))}{unreadable}")

@@ -168,10 +168,14 @@ def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> li
     pool.warn_of_waiting()
 
     rows = []
-    with progress(len(items), verbose, "partitions") as bar:
-        for row in dataset.iter_rows():
-            rows.append(row)
-            bar.update(1)
+    try:
+        with progress(len(items), verbose, "partitions") as bar:
+            for row in dataset.iter_rows():
+                rows.append(row)
+                bar.update(1)
+    finally:
+        # The workers' copies of its handle would keep it for a while.
+        ray.kill(starts)
     return rows
 
 

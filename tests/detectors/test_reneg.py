@@ -18,6 +18,7 @@ from dnm_sklearn import (
     load,
 )  # fmt: skip
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.exceptions import InvalidNamesError
 from dnm_sklearn.scoring.reneg import name_weights, otsu_of_log_odds
 from dnm_sklearn.streams.reneg import GroundedNamesStream
 
@@ -362,6 +363,8 @@ def test_pool_from_wordnet_synsets_and_a_blind_one():
     assert det.pool_unmatched_ == []
     clusters = dict(zip(det.pool_labels_, det.pool_cluster_, strict=True))
     assert clusters["wolf"] == clusters["fox"] != clusters["duck"]
+    with pytest.raises(InvalidNamesError, match="names"):
+        detector(["crane", "dog"], table, synsets=bird, exclude=[1, 2]).fit()
     blind = detector(["crane", "dog"], table, synsets=bird, exclude=["Wolves", "duck"]).fit()
     assert set(blind.pool_labels_) == {"wolf", "fox", "stork"}
     assert set(

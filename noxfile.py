@@ -85,12 +85,21 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def dockerfile(session: nox.Session) -> None:
-    """Run the install lines of the Dockerfile in a fresh environment, and the command."""
+    """Run the install lines of the Dockerfile in a fresh environment, and the command.
+
+    ``nox -s dockerfile -- pypi`` takes PyTorch from PyPI, where its CPU index cannot be reached.
+    """
+    env = {}
     for line in Path("Dockerfile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("ENV UV_TORCH_BACKEND=") and session.posargs != ["pypi"]:
+            env["UV_TORCH_BACKEND"] = line.partition("=")[2]
         if line.startswith("RUN python -m "):
             # In an environment of its own there is no system to install into.
             words = line.removeprefix("RUN python -m ").replace('"', "").split()
-            session.run("python", "-m", *(word for word in words if word != "--system"))
+            session.run("python", "-m", *(word for word in words if word != "--system"), env=env)
+
+    # Elsewhere, for the package is to be found in the environment and not beside this file.
+    session.chdir(session.create_tmp())
     session.run("dnm-bench", "--help")
     session.run("python", "-c", "import ray.data, dnm_sklearn.distributed")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from dnm_sklearn import EmbeddingTable
 from dnm_sklearn.bench.run.orders import score_stream
+from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets import load_embedding_suite, load_pictures
 from dnm_sklearn.embedding import CLIPEmbedder
 
@@ -122,7 +123,9 @@ def load(source: str) -> Task:
     if pictures:
         encoder = CLIPEmbedder(suite.embedder).fit()
         embed = encoder.encode_image
-        every = [*suite.class_names, *suite.corpus.names]
+        # The names near the classes are for ReNeg's pool.
+        near = Corpus.related(suite.class_names).names
+        every = list(dict.fromkeys([*suite.class_names, *suite.corpus.names, *near]))
         text = encoder.encode_text(every, suite.prompt or "{}")
         table = EmbeddingTable(every, text, logit_scale=encoder.logit_scale_)
 
@@ -217,7 +220,7 @@ def run_units(measure, units, folder, jobs) -> dict:
     found, missing = {}, []
     for unit in units:
         path = _path_of(folder, unit)
-        if path and path.exists():
+        if is_kept(folder, unit):
             with np.load(path) as arrays:
                 found[unit] = dict(arrays)
         else:
@@ -235,6 +238,12 @@ def run_units(measure, units, folder, jobs) -> dict:
         for future in as_completed(futures):
             found[futures[future]] = future.result()
     return {unit: found[unit] for unit in units}
+
+
+def is_kept(folder, unit) -> bool:
+    """Whether the folder has the result of a unit."""
+    path = _path_of(folder, unit)
+    return path is not None and path.exists()
 
 
 def _path_of(folder, unit):

@@ -1,8 +1,10 @@
 """Jobs on Ray: one worker against two, seconds by stage, memory per worker, cost of partitions.
 
 ``python -m benchmarks.bench_ray [--images 2000] [--model pictoclip]`` measures throughput and
-memory on images of noise; ``--suite FOLDER`` what it costs TANL, AdaNeg and ENL to adapt in 1, 4
-and 16 partitions of a suite's stream instead of one.
+memory on images of noise; ``--stages`` the processor time of decoding and of the model alone, in
+this process; ``--suite FOLDER`` what it costs TANL, AdaNeg and ENL to adapt in 1, 4 and 16
+partitions of a suite's stream instead of one; ``--arithmetic`` does the sums of the guide for
+collections that nobody here has.
 """
 
 from __future__ import annotations
@@ -11,9 +13,65 @@ import argparse
 import copy
 import io
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+
+# Of an image in the files of scores, as they were measured: mostly its path.
+BYTES_OF_SCORES = 60
+
+
+def jpegs(n_images: int, side: int) -> list[bytes]:
+    """Files of smooth noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(n_images):
+        out = io.BytesIO()
+        pixels = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((side, side)).save(out, "JPEG")
+        contents.append(out.getvalue())
+    return contents
+
+
+def stages(n_images: int, model: str, side: int) -> None:
+    """Print the processor time of an image in the decoder, and in the model.
+
+    Processor time, because it is the same on a machine that does other things beside.
+    """
+    from dnm_sklearn.embedding.images import read_rgb
+    from dnm_sklearn.embedding.open_clip.registry import get_model
+
+    encoder = get_model(model, "cpu", "fp32")
+    contents = jpegs(n_images, side)
+    encoder.forward(encoder.collate([encoder.preprocess(read_rgb(contents[0]))]))
+
+    started = time.process_time()
+    pixels = [encoder.preprocess(read_rgb(content)) for content in contents]
+    decoded = time.process_time()
+    for start in range(0, n_images, encoder.image_batch_size):
+        encoder.forward(encoder.collate(pixels[start : start + encoder.image_batch_size]))
+    embedded = time.process_time()
+    for name, seconds in (("decode", decoded - started), ("model", embedded - decoded)):
+        print(f"{name}: {1000 * seconds / n_images:.2f} ms of processor time an image")
+
+
+def arithmetic(kb: float, width: int, rates: list[float]) -> None:
+    """Print what collections of 10^8 and 10^10 images read, write and take."""
+    print(f"{'images':>8}{'read':>12}{'embeddings':>12}{'scores':>12}  GPU hours at", *rates)
+    for power in (8, 10):
+        n = 10**power
+        written = [in_bytes(n * size) for size in (1000 * kb, 2 * width, BYTES_OF_SCORES)]
+        hours = [f"{n / rate / 3600:,.0f}" for rate in rates]
+        print(f"{'10^' + str(power):>8}" + "".join(f"{w:>12}" for w in written), "", *hours)
+
+
+def in_bytes(n: float) -> str:
+    """Bytes as people say them."""
+    unit = max(u for u in range(6) if n >= 1000**u)
+    return f"{n / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[unit]}"
 
 
 def throughput(n_images: int, model: str, side: int) -> None:
@@ -21,7 +79,6 @@ def throughput(n_images: int, model: str, side: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import ray
-    from PIL import Image
 
     from dnm_sklearn import CLIPEmbedder, NegLabelDetector
     from dnm_sklearn.corpus import load_corpus
@@ -30,18 +87,12 @@ def throughput(n_images: int, model: str, side: int) -> None:
     embedder = CLIPEmbedder(model, device="cpu", num_workers=1)
     words = load_corpus().names[:2000]
     detector = NegLabelDetector(["cat", "dog", "horse"], embedder=embedder, corpus=words).fit()
-    rng = np.random.default_rng(0)
-
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")
         source.mkdir()
-        contents = []
-        for _ in range(n_images):
-            out = io.BytesIO()
-            pixels = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((side, side)).save(out, "JPEG")
-            contents.append(out.getvalue())
-        pq.write_table(pa.table({"image": contents}), source / "a.parquet", row_group_size=200)
+        pq.write_table(
+            pa.table({"image": jpegs(n_images, side)}), source / "a.parquet", row_group_size=200
+        )
 
         rates = {}
         for workers in (1, 2):
@@ -119,8 +170,17 @@ def main() -> None:
     parser.add_argument("--model", default="pictoclip")
     parser.add_argument("--suite", help="Folder of an embedding suite.")
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--stages", action="store_true")
+    parser.add_argument("--arithmetic", action="store_true")
+    parser.add_argument("--kb", type=float, default=100, help="An encoded image.")
+    parser.add_argument("--width", type=int, default=512, help="Numbers of an embedding.")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1000, 3000])
     given = parser.parse_args()
-    if given.suite:
+    if given.arithmetic:
+        arithmetic(given.kb, given.width, given.rates)
+    elif given.stages:
+        stages(given.images, given.model, given.side)
+    elif given.suite:
         cost_of_partitions(given.suite, given.draws)
     else:
         throughput(given.images, given.model, given.side)

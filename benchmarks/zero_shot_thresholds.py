@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks._tasks import arguments, auroc_fpr, load, rst_table, run_units, scores_in_order
 from benchmarks.detector_tables import adapts, detectors, needs_images
-from dnm_sklearn import UnknownImageDetector
+from dnm_sklearn import EOEDetector, UnknownImageDetector
 
 # The more classes, the less one draw of them differs from another.
 DRAWS = {5: 24, 10: 16, 20: 12, 50: 8, 100: 6, 200: 4, 500: 3, 1000: 1}
@@ -22,9 +22,9 @@ GRID = np.linspace(0, 1, 401)
 
 
 def methods():
-    """Name, class and parameters of each."""
+    """Name, class and parameters of each; the outlier names of EOE are the words of the suite."""
     found = {"default": (UnknownImageDetector, {})}
-    for cls in detectors().values():
+    for cls in (*detectors().values(), EOEDetector):
         if cls.info.name == "ENL" or needs_images(cls):
             continue
         found[cls.info.name] = (cls, {"adaptation": "frozen"})
@@ -46,11 +46,17 @@ def zero_point(detector) -> float:
     return 0.0
 
 
-def measure(source, size, draw):
+def chosen(wanted):
+    """The methods that were asked for, names joined by commas, or all."""
+    found = methods()
+    return {name: found[name] for name in wanted.split(",")} if wanted else found
+
+
+def measure(source, size, draw, wanted=""):
     """Of each method and set: threshold, flagged, AUROC and FPR95, quantiles of scores."""
     task = load(source).of_size(size, draw)
     rows, zero_points = [], []
-    for cls, params in methods().values():
+    for cls, params in chosen(wanted).values():
         detector = task.detector(cls, **params).fit()
         zero_points.append(zero_point(detector))
         pairs = scores_in_order(detector, task, "shuffled", draw)
@@ -59,13 +65,13 @@ def measure(source, size, draw):
             quantiles = [np.quantile(-scores, GRID) for scores in (own, ood)]
             figures = [detector.threshold_, *flagged, *auroc_fpr(own, ood)]
             rows.append(np.concatenate([figures, *quantiles]))
-    values = np.reshape(rows, (len(methods()), len(task.ood), -1))
+    values = np.reshape(rows, (len(chosen(wanted)), len(task.ood), -1))
 
     # What a rule may know of the names, beside K.
     class_text = task.table.encode_text(task.names)
     mean = class_text.mean(axis=0, dtype=float)
     return {
-        "methods": np.array(list(methods())),
+        "methods": np.array(list(chosen(wanted))),
         "sets": np.array(list(task.ood)),
         "near": np.array([name in task.near for name in task.ood]),
         "values": values.astype(np.float32),
@@ -74,20 +80,21 @@ def measure(source, size, draw):
     }
 
 
-def units_of(source, n_classes):
+def units_of(source, n_classes, wanted=""):
     """Draws of each number of classes up to all."""
     sizes = [size for size in DRAWS if size < n_classes] + [n_classes]
     units = []
     for size in sizes:
         n_draws = 1 if size == n_classes else DRAWS[size]
-        units += [(source, size, draw) for draw in range(n_draws)]
+        more = (wanted,) if wanted else ()
+        units += [(source, size, draw, *more) for draw in range(n_draws)]
     return units
 
 
 def by_size(found, source):
     """Results of a suite by K: lists over draws."""
     sizes = {}
-    for (own, size, _), result in found.items():
+    for (own, size, *_), result in found.items():
         if own == source:
             sizes.setdefault(size, []).append(result)
     return sizes
@@ -99,9 +106,14 @@ def figures(result, columns, *, near=False):
     return result["values"][:, chosen][:, :, columns].mean(axis=1)
 
 
+def measured(found):
+    """The methods that were measured."""
+    return next(iter(found.values()))["methods"].tolist()
+
+
 def table(found, sources, cell, *, mean):
     """A line per suite and K; `cell` makes the text of a method from a K's draws."""
-    names, rows = list(methods()), []
+    names, rows = measured(found), []
     for source in sources:
         sizes = by_size(found, source)
         for size, draws in sizes.items():
@@ -141,7 +153,7 @@ def fpr(draws, method):
 
 def caught(found, sources):
     """Of far sets with AUROC of 95 or more: how many, the least and the mean percentage flagged."""
-    names, rows = list(methods()), []
+    names, rows = measured(found), []
     for method, name in enumerate(names):
         cells = [name]
         for source in sources:
@@ -163,11 +175,13 @@ def caught(found, sources):
 
 def main() -> None:
     """Print the tables."""
-    given = arguments(__doc__).parse_args()
-    units = []
+    parser = arguments(__doc__)
+    parser.add_argument("--method", action="append", choices=list(methods()), help="Default: all.")
+    given = parser.parse_args()
+    units, wanted = [], ",".join(given.method or ())
     sources = [*given.suite, *given.pictures]
     for source in sources:
-        units += units_of(source, len(load(source).names))
+        units += units_of(source, len(load(source).names), wanted)
     found = run_units(measure, units, given.keep, given.jobs)
 
     print("Percentage of ID images flagged, mean +- sd over draws / of far OOD images\n")

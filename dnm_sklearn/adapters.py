@@ -8,12 +8,13 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.forwarding import available_if_detector_has
-from dnm_sklearn._utils.labels import from_outlier_coding, greater_label_is_ood
+from dnm_sklearn._utils.labels import from_outlier_coding, turned_labels
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
 
@@ -134,10 +135,10 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         X : images, array-like of shape (n, D), sequence of str or None, default=None
             As in the detector's ``fit``.
         y : array-like or None, default=None
-            -1 = OOD and +1 = ID, scikit-learn's coding; or as in the detector's ``fit`` (0 = ID, 1
-            = OOD). scikit-learn's scoring strings (``"roc_auc"``) take the greater label for the
-            one that scores higher, which is right of the former only: use
-            :func:`~dnm_sklearn.metrics.auroc_scorer` with the latter.
+            -1 = OOD and +1 = ID, scikit-learn's coding; or as in the detector's ``fit``. Of two
+            labels scikit-learn's scoring strings (``"roc_auc"``) take the greater for the one that
+            scores higher, and here ID rows do: after a fit on 0 = ID and 1 = OOD, or on another y
+            of this order, there is no ``decision_function``, so that they raise.
 
         Returns
         -------
@@ -145,14 +146,14 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """
         labels = from_outlier_coding(y)
         # In scikit-learn's coding the greater label, +1, is ID, as its scoring strings need it.
-        if labels is y and greater_label_is_ood(y, self._ood_label()):
-            warn(
-                "The greater label in y means OOD, but this adapter scores ID images higher, so "
-                'that scoring="roc_auc" and its like come out the wrong way round: pass y = '
-                "np.where(is_ood, -1, 1), or use dnm_sklearn.metrics.auroc_scorer."
-            )
+        turned = turned_labels(y, self._ood_label(), greater="id") if labels is y else ""
+        if turned:
+            turned += ": pass y = np.where(is_ood, -1, 1)"
+            warn(f"{turned}, or use score_samples; there is no decision_function after this fit.")
+
         # Set once it is whole: a fit that fails leaves an earlier one.
         self.detector_ = clone(self.detector).fit(X, labels)
+        self._turned = turned
         self._copy_width()
         return self
 
@@ -176,8 +177,14 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         """
         return -self._scores(X)
 
+    def _has_the_order_of_y(self) -> bool:
+        if getattr(self, "_turned", ""):
+            raise AttributeError(self._turned + ", or use score_samples.")
+        return True
+
+    @available_if(_has_the_order_of_y)
     def decision_function(self, X: Any) -> np.ndarray:
-        """Distance to the threshold, with scikit-learn's sign.
+        """Distance to the threshold, with scikit-learn's sign; see the y of `fit`.
 
         Parameters
         ----------
@@ -222,8 +229,8 @@ class OODClassifier(ClassifierMixin, _Adapter):
         With class names of its own (``classes=``), for `y` says ID or OOD only. Cloned at fit; wrap
         a fitted one in ``sklearn.frozen.FrozenEstimator`` to keep it.
     ood_class : object, default=None
-        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, else
-        the greater of the two values (1, True).
+        The value of `y` that means OOD. None: the detector's ``ood_label`` where `y` holds it, -1
+        beside 0 or another class index, else the greater of the two values (1, True).
 
     Attributes
     ----------
@@ -333,7 +340,9 @@ class OODClassifier(ClassifierMixin, _Adapter):
                 "outlier: then pass ood_class=-1.",
             )
 
-        return classes[1]
+        # -1 = OOD beside a class index, as detectors and scorers read it.
+        is_index = classes.dtype.kind in "iuf" and classes[0] == -1 and classes[1] != 1
+        return classes[0] if is_index else classes[1]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of ``classes_[1]``, 0 at the threshold.

@@ -14,13 +14,18 @@ __all__ = [
     "EmbeddingNormWarning",
     "FileContentError",
     "InvalidNamesError",
+    "NewerRecordError",
     "PartitionError",
     "RandomWeightsWarning",
+    "RecordError",
     "SmallBatchWarning",
+    "StaleFactsError",
     "SuiteError",
     "TokenizerUnavailableError",
     "TruncatedPromptWarning",
     "UncalibratedThresholdWarning",
+    "UnknownNameError",
+    "UnknownRowError",
     "UnreadableImageError",
     "UnreadableImageWarning",
     "WeightsUnavailableError",
@@ -61,6 +66,10 @@ class EmbeddingNormWarning(UserWarning):
 
 class RandomWeightsWarning(UserWarning):
     """A model was asked for with an empty tag and has random weights."""
+
+
+class StaleFactsError(RuntimeError):
+    """Facts in the cache disagree with the loaded model; they were removed, and work may go on."""
 
 
 class TokenizerUnavailableError(RuntimeError):
@@ -118,6 +127,25 @@ class DefinitionError(FileContentError):
 
 class SuiteError(FileContentError):
     """A suite on disk, or to be written, is not valid; the message names the file and the fix."""
+
+
+# Benchmark results
+
+
+class RecordError(FileContentError):
+    """A record on disk cannot be read; the message names the file and the fix."""
+
+
+class NewerRecordError(RecordError):
+    """A record of a newer version of this package."""
+
+
+class UnknownNameError(ValueError):
+    """No method, baseline or suite has that name; the message gives the nearest ones."""
+
+
+class UnknownRowError(ValueError):
+    """A table has no row of that name; the message gives the nearest ones."""
 
 
 # Jobs over many machines

@@ -385,12 +385,14 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     # y first: a fold that cannot be judged is not worth scoring.
     is_ood = _is_ood(y, _ood_label(estimator))
     _check(np.zeros(len(is_ood)), is_ood)
-    if not hasattr(estimator, "decision_function"):
+    # Where scikit-learn's sign and y do not agree, our adapter has this method only.
+    method = "score_samples" if _is_turned(estimator) else "decision_function"
+    if not hasattr(estimator, method):
         raise TypeError(
             f"{type(estimator).__name__} has no decision_function, which this scorer ranks by."
         )
 
-    score = np.asarray(estimator.decision_function(X))
+    score = np.asarray(getattr(estimator, method)(X))
     return (-score if inverted else score), is_ood
 
 
@@ -401,6 +403,12 @@ def _ood_class(estimator: Any) -> Any:
             return estimator.ood_class_
         estimator = _inner(estimator)
     return None
+
+
+def _is_turned(estimator: Any) -> bool:
+    """Whether an outlier detector scores rows by ``score_samples`` alone."""
+    is_outlier = is_outlier_detector(estimator) and hasattr(estimator, "score_samples")
+    return is_outlier and not hasattr(estimator, "decision_function")
 
 
 def _is_pyod(estimator: Any) -> bool:

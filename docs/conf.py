@@ -1,16 +1,27 @@
 """Sphinx configuration; needs only the ``docs`` extra and no network."""
 
+import atexit
 import csv
 import os
+import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.util import logging
 
 HERE = Path(__file__).resolve().parent
+# Figures with their spread and their neighbours: "99.0 +- 0.1 / 3.8", "0.3 [0.1, 0.5]".
+NUMBERS = re.compile(r"[-+\d.,/ ()\[\]±%]*\d[-+\d.,/ ()\[\]±%]*")
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 # The examples of the gallery run offline, whatever is installed beside them.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Text banks are kept for this build only, not in the user's own cache.
+_cache = tempfile.mkdtemp(prefix="dnm_sklearn-docs-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["DNM_SKLEARN_CACHE"] = _cache
 
 import dnm_sklearn  # noqa: E402
 from dnm_sklearn.detectors import all_detectors  # noqa: E402
@@ -38,6 +49,8 @@ suppress_warnings = ["myst.xref_missing"]
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# "fit()", not "UnknownImageDetector.fit()", which the contents of a page have no room for.
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
@@ -102,7 +115,24 @@ def check_pictures(app, exception):
             logging.getLogger(__name__).warning("%s has made no picture", example.name)
 
 
+def set_tables(app, doctree):
+    """Keep numbers of a cell on one line, and warn of a row whose text went on below it."""
+    for table in doctree.findall(nodes.table):
+        if any(NUMBERS.fullmatch(cell.astext()) for cell in table.findall(nodes.entry)):
+            table["classes"] += ["figures"]
+    for row in doctree.findall(nodes.row):
+        cells = [entry.astext().strip() for entry in row.findall(nodes.entry)]
+        if len(cells) > 2 and cells[0] and not any(cells[1:]):
+            logging.getLogger(__name__).warning("torn row of a table: %s", cells[0], location=row)
+    for entry in doctree.findall(nodes.entry):
+        if NUMBERS.fullmatch(entry.astext()):
+            for text in list(entry.findall(nodes.Text)):
+                one_line = text.replace("+-", "±").replace(" ", "\N{NO-BREAK SPACE}")
+                text.parent.replace(text, nodes.Text(one_line))
+
+
 def setup(app):
-    """Connect the generator and the check above."""
+    """Connect the generator and the checks above."""
     app.connect("builder-inited", write_detector_table)
+    app.connect("doctree-read", set_tables)
     app.connect("build-finished", check_pictures)

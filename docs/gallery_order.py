@@ -4,12 +4,14 @@ ORDER = [
     "zero_shot_folder",
     "threshold",
     "explain",
+    "patch_map",
     "few_id_images",
     "own_corpus",
     "precomputed_embeddings",
     "against_pyod",
     "grid_search",
     "drifting_stream",
+    "ray_jobs",
 ]
 
 

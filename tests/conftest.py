@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread for each test worker: many small products on oversubscribed cores are slower with more.
@@ -21,6 +22,15 @@ def _with_a_tolerance_for_zeros(actual, desired, rtol=1e-7, atol=0, **params):
 
 
 np.testing.assert_allclose = _with_a_tolerance_for_zeros
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory) -> Iterator[Path]:
+    """Keep the text banks of memory="auto" for this session only, not in the user's own cache."""
+    folder = tmp_path_factory.mktemp("user-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DNM_SKLEARN_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

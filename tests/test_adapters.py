@@ -7,8 +7,9 @@ import pytest
 from sklearn.base import clone, is_classifier, is_outlier_detector
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import (
+    GridSearchCV,
     StratifiedKFold,
     TunedThresholdClassifierCV,
     cross_val_predict,
@@ -193,7 +194,7 @@ def test_every_scorer_has_the_right_sign_for_every_y_of_a_classifier(y):
 def test_outlier_adapter_reads_its_own_coding():
     """-1 = OOD, +1 = ID, of which scikit-learn's scoring strings have the right sign."""
     y = np.where(WORLD.y == 1, -1, 1)
-    want = SklearnOutlierAdapter(neglabel()).fit(WORLD.X, WORLD.y == 1)
+    want = neglabel().fit(WORLD.X, WORLD.y == 1)
     adapter = SklearnOutlierAdapter(neglabel()).fit(WORLD.X, y)
     assert adapter.threshold_ == want.threshold_
     # With all rows inliers, as for novelty detection, nothing is OOD.
@@ -204,25 +205,105 @@ def test_outlier_adapter_reads_its_own_coding():
         assert scores.min() > 0.9
 
 
+SCORED = [
+    WORLD.y,
+    WORLD.y == 1,
+    np.where(WORLD.y == 1, "ood", "class 0"),
+    np.where(WORLD.y == 1, "ood", "zebra"),
+    np.where(WORLD.y == 1, -1, 1),
+    np.where(WORLD.y == 1, -1, 0),
+    np.where(WORLD.y == 1, -1, np.arange(len(WORLD.y)) % 3),
+    np.where(WORLD.y == 1, "ood", np.asarray(["zebra", *WORLD.names])[np.arange(len(WORLD.y)) % 3]),
+]
+SCORED_IDS = ["0/1", "bool", "class 0", "zebra", "-1/+1", "-1/0", "indices", "names"]
+
+
+@pytest.mark.parametrize("with_ood", [True, False], ids=["both in fit", "ID only in fit"])
+@pytest.mark.parametrize("y", SCORED, ids=SCORED_IDS)
+@pytest.mark.parametrize("adapter", [None, SklearnOutlierAdapter, OODClassifier])
+@pytest.mark.parametrize("scoring", ["roc_auc", "average_precision"])
+@pytest.mark.filterwarnings("ignore")
+def test_scoring_strings_have_the_right_sign_or_raise(adapter, y, with_ood, scoring):
+    names = ["zebra", *WORLD.names]
+    vectors = WORLD.table.encode_text(WORLD.names)
+    table = EmbeddingTable(names, np.vstack([WORLD.X_id.mean(axis=0), vectors]))
+    estimator = MaxLogitDetector(names, embedder=table)
+    estimator = estimator if adapter is None else adapter(estimator)
+    if adapter is OODClassifier:
+        # -1 / +1 it reads as a classifier does, with a warning.
+        estimator.set_params(ood_class=y[WORLD.y == 1][0] if 1 in y and -1 in y else None)
+    elif adapter is None and not with_ood and len(np.unique(y)) == 2 and -1 in y:
+        pytest.skip("ID rows that are all 0, or all 1, are another y than that of the scorer")
+    rows = np.full(len(y), True) if with_ood else WORLD.y == 0
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(WORLD.X[rows], y[rows])
+            score = get_scorer(scoring)(estimator, WORLD.X, y)
+        except (ValueError, AttributeError):
+            return
+    # Of names of one class alone nothing is known of the rows that are scored.
+    is_warned = any("wrong way round" in str(one.message) for one in caught)
+    assert score > 0.7 or (is_warned and not with_ood and y.dtype.kind == "U")
+
+
 @pytest.mark.parametrize(
-    "y", [WORLD.y, WORLD.y == 1, np.where(WORLD.y == 1, "ood", WORLD.names[0])]
+    "y", [WORLD.y, WORLD.y == 1, WORLD.y * 0, np.where(WORLD.y == 1, "ood", WORLD.names[0])]
 )
-def test_outlier_adapter_warns_where_a_scoring_string_turns_the_sign(y):
+def test_outlier_adapter_gives_scoring_strings_nothing_that_they_turn(y):
     adapter = SklearnOutlierAdapter(neglabel())
     with pytest.warns(UserWarning, match=r"wrong way round: pass y = np.where\(is_ood, -1, 1\)"):
         adapter.fit(WORLD.X, y)
-    assert auroc_scorer(adapter, WORLD.X, y) > 0.9
+    assert not hasattr(adapter, "decision_function")
+    with pytest.raises(AttributeError) as caught:
+        _ = adapter.decision_function
+    assert "or use score_samples" in str(caught.value.__cause__)
+    if len(np.unique(y)) == 2:
+        with pytest.raises(AttributeError, match="decision_function"):
+            get_scorer("roc_auc")(adapter, WORLD.X, y)
+        assert auroc_scorer(adapter, WORLD.X, y) > 0.9
+        search = GridSearchCV(adapter, {"detector__n_groups": [2, 4]}, scoring=auroc_scorer, cv=CV)
+        assert search.fit(WORLD.X, y).best_score_ > 0.9
+        assert auroc_scorer(search, WORLD.X, y) > 0.9
+
+    # Each fit says anew how y is ordered.
+    adapter.fit(WORLD.X, np.where(WORLD.y == 1, -1, 1))
+    assert auroc_scorer(adapter, WORLD.X, WORLD.y) > 0.9
+    assert roc_auc_score(WORLD.y, -adapter.decision_function(WORLD.X)) > 0.9
+    with pytest.warns(UserWarning, match="wrong way round where scored rows are OOD"):
+        adapter.fit(WORLD.X_id, [WORLD.names[0]] * len(WORLD.X_id))
 
 
-def test_a_detector_warns_where_a_scoring_string_turns_the_sign():
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_the_string_that_marks_ood_rows_is_the_detectors(in_pipeline):
+    detector = NegLabelDetector(
+        ["cat", "dog"], corpus=["x", "y"], n_groups=1, fraction=1.0, ood_label="zzz"
+    )
+    if in_pipeline:
+        detector = make_ood_pipeline(FakeEmbedder(dim=16), detector)
+    else:
+        detector.set_params(embedder=FakeEmbedder(dim=16))
+    rows = np.random.default_rng(0).standard_normal((20, 16))
+    y = np.repeat(["cat", "zzz"], 10)
+    with pytest.warns(UserWarning, match="wrong way round"):
+        SklearnOutlierAdapter(detector).fit(rows, y)
+    classifier = OODClassifier(detector).fit(rows, np.repeat(["zzzz", "zzz"], 10))
+    assert classifier.ood_class_ == "zzz"
+
+
+def test_a_detector_refuses_what_a_scoring_string_turns():
     names = ["zebra", *WORLD.names]
     table = EmbeddingTable(
         names, np.vstack([WORLD.X_id.mean(axis=0), WORLD.table.encode_text(WORLD.names)])
     )
     detector = MaxLogitDetector(names, embedder=table)
     y = np.where(WORLD.y == 1, "ood", "zebra")
-    with pytest.warns(UserWarning, match="greater label in y means ID.*auroc_scorer"):
-        detector.fit(WORLD.X, y)
+    for turned in (y, np.where(WORLD.y == 1, -1, 3)):
+        with pytest.raises(ValueError, match="greater label in y means ID.*give bool"):
+            detector.fit(WORLD.X, turned)
+    with pytest.warns(UserWarning, match="greater label in y means ID"):
+        detector.fit(WORLD.X_id, ["zebra"] * len(WORLD.X_id))
     assert auroc_scorer(detector, WORLD.X, y) > 0.9
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,5 +1,6 @@
 """OODPipeline: one embedder whatever is done to the pipeline, names, and what it forwards."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import FunctionTransformer
 
 from dnm_sklearn import MCMDetector, NegLabelDetector, make_ood_pipeline
 from dnm_sklearn.metrics import auroc_scorer
@@ -118,7 +120,16 @@ def test_whatever_a_detector_offers_its_pipeline_offers(det):
     for name in ("threshold_", "decision_scores_", "labels_"):
         np.testing.assert_array_equal(getattr(pipe, name), getattr(alone, name))
     np.testing.assert_array_equal(pipe.e_value(rows), alone.e_value(rows))
+    if "form" in inspect.signature(alone.e_value).parameters:
+        by_labels = pipe.e_value(rows, form="labels")
+        np.testing.assert_array_equal(by_labels, alone.e_value(rows, form="labels"))
+        assert not np.allclose(by_labels, pipe.e_value(rows))
     assert pipe.drift_alarm(alpha=0.2).alpha == 0.2
+    drawn = [
+        offers.drift_alarm(random_state=seed).update(alone.calibration_scores_).p_values_
+        for offers, seed in ((pipe, 0), (alone, 0), (pipe, 7), (alone, 7))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
     np.testing.assert_array_equal(
         pipe.predict_with_rejection(rows, T=1), alone.predict_with_rejection(rows, T=1)
     )
@@ -137,6 +148,38 @@ def test_streams_are_forwarded():
     assert pipe[-1].n_seen_ == 30
     assert pipe.reset_adaptation() is pipe
     assert pipe[-1].n_seen_ == 0
+
+
+def turned(rows):
+    return -rows
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_forwarded_goes_through_the_steps_in_between():
+    def streaming():
+        return next(d for d in make_detectors(embedder=None) if type(d).__name__ == "ENLDetector")
+
+    embedder = FakeEmbedder(dim=16)
+    steps = [("embedder", embedder), ("turned", FunctionTransformer(turned))]
+    pipe = OODPipeline([*steps, ("detector", streaming().set_params(adaptation="frozen"))])
+    alone = streaming().set_params(adaptation="frozen", embedder=FakeEmbedder(dim=16))
+    rows = -embedder.transform(IMAGES)
+
+    pipe.fit(IMAGES).calibrate(IMAGES, id_tpr=0.8)
+    alone.fit(rows).calibrate(rows, id_tpr=0.8)
+    assert pipe.threshold_ == alone.threshold_
+    for method in ("predict_class", "predict_confidence", "p_value", "e_value"):
+        np.testing.assert_array_equal(getattr(pipe, method)(IMAGES), getattr(alone, method)(rows))
+    np.testing.assert_array_equal(
+        pipe.predict_with_rejection(IMAGES, T=1), alone.predict_with_rejection(rows, T=1)
+    )
+    pd.testing.assert_frame_equal(pipe.explain(IMAGES), alone.explain(rows))
+    pipe.partial_fit(IMAGES[:9])
+    alone.partial_fit(rows[:9])
+    (got,), (want,) = pipe.score_stream([IMAGES]), alone.score_stream([rows])
+    np.testing.assert_array_equal(got, want)
+    is_ood = np.arange(30) % 2 == 0
+    assert pipe.fit_predict_score(IMAGES, is_ood) == alone.fit_predict_score(rows, is_ood)
 
 
 def test_pyods_fit_predict_score_through_a_pipeline(pipe):
@@ -182,6 +225,11 @@ def test_forwards(pipe, tmp_path):
     np.testing.assert_array_equal(labels, alone.predict(rows))
     assert confidence.shape == (30,)
     pd.testing.assert_frame_equal(pipe.explain(IMAGES, top_k=2), alone.explain(rows, top_k=2))
+    for form in ("shrunk", "strict"):
+        alone.calibrate(rows, by_class=form)
+        pipe.calibrate(IMAGES, by_class=form)
+        np.testing.assert_array_equal(pipe.p_value(IMAGES), alone.p_value(rows))
+        assert pipe[-1].calibration_by_class_ == form
     pipe.save(tmp_path / "pipe.skops")
     assert not hasattr(pipe, "partial_fit")
 

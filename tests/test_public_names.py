@@ -1,5 +1,6 @@
 """The names that editors see (``__init__.pyi``) can be imported, from a wheel too."""
 
+import ast
 import sys
 from fnmatch import fnmatch
 from importlib import import_module
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dnm_sklearn
+import dnm_sklearn.exceptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +46,24 @@ def _all_of(name):
 def test_unknown_names_are_an_attribute_error():
     with pytest.raises(AttributeError, match="NoDetector"):
         dnm_sklearn.NoDetector  # noqa: B018
+
+
+def test_errors_and_warnings_live_in_one_place():
+    """What users may want to catch; those that end the command alone are its own."""
+    elsewhere = []
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).parts
+        if parts == ("exceptions.py",) or parts[:2] == ("bench", "cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            bases = getattr(node, "bases", [])
+            if any(ast.unparse(base).endswith(("Error", "Warning", "Exception")) for base in bases):
+                elsewhere.append(f"{'/'.join(parts)}: {node.name}")
+    assert elsewhere == []
+
+    public = vars(dnm_sklearn.exceptions)
+    classes = [name for name, value in public.items() if isinstance(value, type)]
+    assert sorted(classes) == dnm_sklearn.exceptions.__all__
 
 
 def test_every_file_that_is_not_python_is_in_the_wheel():

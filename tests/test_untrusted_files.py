@@ -28,19 +28,23 @@ from dnm_sklearn._utils.untrusted_files import (
     parse_json,
     read_bytes,
     read_text,
+    split_lines,
 )
-from dnm_sklearn.bench.results.records import Record, RecordError, read_record, write_record
+from dnm_sklearn.bench.cli.common import read_folder_names
+from dnm_sklearn.bench.results.records import Record, read_record, write_record
 from dnm_sklearn.bench.results.score_files import read_scores, write_with_scores
 from dnm_sklearn.bench.run.id_train import with_id_train
 from dnm_sklearn.bench.run.job_files import read_chunk
-from dnm_sklearn.bench.run.own_data import read_class_names, read_texts
+from dnm_sklearn.bench.run.own_data import list_paths, read_class_names, read_texts
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.datasets import load_benchmark, load_embedding_suite, read_definition
+from dnm_sklearn.datasets.class_names import class_names
 from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
 from dnm_sklearn.exceptions import (
     DataMissingError,
     DefinitionError,
     FileContentError,
+    RecordError,
     SuiteError,
 )
 
@@ -531,6 +535,40 @@ def test_names_in_columns_and_json(tmp_path, name, text):
 
     counts = count_outcomes(read, lambda: mutations.changed_lines(text, rng), FileContentError)
     assert min(counts) > 20
+
+
+ODD_NAMES = ["sea\u2028lion", "sea\u2029cow", "sea\x85star", "sea\x0chorse", "sea\x1curchin"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_where_editors_end_them(tmp_path, end):
+    """Not at other characters, at which ``str.splitlines`` splits, too: all readers of lists."""
+    assert split_lines("") == []
+    assert split_lines(f"{end}a{end}{end}b") == ["", "a", "", "b"]
+    text = end.join([*ODD_NAMES, ""])
+    assert split_lines(text) == ODD_NAMES
+
+    path = tmp_path / "list.txt"
+    path.write_bytes(text.encode())
+    assert read_class_names(str(path)) == ODD_NAMES
+    assert Corpus.from_file(path).names == tuple(ODD_NAMES)
+    assert list_paths(str(path)) == [str(tmp_path / name) for name in ODD_NAMES]
+
+    path.write_bytes(end.join(f"{i}\t{name}" for i, name in enumerate(ODD_NAMES)).encode())
+    assert list(read_folder_names(str(path)).values()) == ODD_NAMES
+    path.write_bytes(end.join(f"{name} {i}" for i, name in enumerate(ODD_NAMES)).encode())
+    paths, labels = read_image_list(path, tmp_path, check=False)
+    assert paths == [str(tmp_path / name) for name in ODD_NAMES]
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+    path.write_bytes(end.join(["name", *(f'"{name}"' for name in ODD_NAMES)]).encode())
+    assert read_class_names(str(path.rename(tmp_path / "list.csv"))) == ODD_NAMES
+
+
+def test_class_names_of_a_definition_end_where_editors_end_them(root, tmp_path):
+    (root / "names.txt").write_text("\n".join(ODD_NAMES), encoding="utf-8")
+    path = tmp_path / "pets.toml"
+    path.write_text(DEFINITION.replace("size = 2", "size = 5"), encoding="utf-8")
+    assert class_names(read_definition(path), root, [], []) == ODD_NAMES
 
 
 def test_texts_that_are_given(tmp_path):

@@ -9,23 +9,39 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+import platformdirs
 from joblib.memory import FileSystemStoreBackend
 from sklearn.utils.validation import check_memory
 
 from dnm_sklearn._utils.checked_store import CheckedStore, warn_unsaved
 from dnm_sklearn._utils.forks import ForkSafeLock
+from dnm_sklearn._utils.paths import user_path
+from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.exceptions import CacheWriteWarning
 
 __all__ = [
+    "AUTO",
     "RecentResults",
     "as_memory",
     "cache_folder",
     "cached",
     "forget_recent_results",
+    "own_memory",
+    "user_cache_folder",
+    "user_memory",
 ]
+
+# The ``memory=`` of detectors that keeps text banks of shipped corpora, in the user's cache folder.
+AUTO = "auto"
+_CACHE_VARIABLE = "DNM_SKLEARN_CACHE"
+
+# What nobody asked for by name must not fill a disk: about a dozen banks of 70,794 labels.
+_USER_CACHE_BYTES = 2 * 10**9
 
 Result = TypeVar("Result")
 
@@ -42,6 +58,11 @@ def cache_folder(memory: Any) -> str | None:
     """
     if memory is None:
         return None
+    if isinstance(memory, str) and memory == AUTO:
+        raise ValueError(
+            'memory="auto" is for detectors, and keeps text banks of shipped corpora: give an '
+            'embedder the name of a folder, or None. (A folder of that name is "./auto".)'
+        )
     folder = memory if isinstance(memory, (str, os.PathLike)) else memory.location
     return None if folder is None else os.path.expanduser(folder)
 
@@ -71,6 +92,58 @@ def as_memory(memory: Any) -> Any:
     except OSError as error:
         warn_unsaved(memory, error, "Embeddings of texts")
         return check_memory(None)
+
+
+def own_memory(memory: Any) -> Any:
+    """Give what a detector's ``memory`` says of the user's own texts: nothing, where "auto"."""
+    return None if isinstance(memory, str) and memory == AUTO else memory
+
+
+def user_cache_folder() -> Path:
+    """Give the folder of ``memory="auto"``: ``DNM_SKLEARN_CACHE``, else the system's for caches."""
+    given = os.environ.get(_CACHE_VARIABLE)
+    if given:
+        return user_path(given).absolute()
+    # Without an author Windows has no folder of that name around it.
+    return platformdirs.user_cache_path("dnm_sklearn", appauthor=False)
+
+
+def user_memory() -> Any:
+    """Give the ``joblib.Memory`` of ``memory="auto"``; one that keeps nothing where it cannot.
+
+    A folder that is not the user's alone to write is not used, for what joblib reads can run code.
+    """
+    folder = user_cache_folder()
+    fault = _why_not_private(folder)
+    if fault:
+        warn(
+            f"{fault}, so that text banks are not kept there. Point {_CACHE_VARIABLE} to a folder "
+            "of your own, or give memory= one (memory=None keeps nothing).",
+            CacheWriteWarning,
+        )
+        return as_memory(None)
+
+    memory = as_memory(folder)
+    if memory.store_backend is not None:
+        memory.store_backend.bytes_limit = _USER_CACHE_BYTES
+    return memory
+
+
+def _why_not_private(folder: Path) -> str:
+    """Say why a folder of pickles that is used unasked cannot be trusted; "" if it can."""
+    # A user without a home: the system's answer would lie in the working directory.
+    if not folder.is_absolute():
+        return f"The user's cache folder {folder} has no place: this user has no home"
+
+    # What cannot be made is told by who uses it.
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    if not hasattr(os, "geteuid") or not folder.is_dir():
+        return ""
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        return f"The user's cache folder {folder} belongs to somebody else"
+    return f"Others may write to the user's cache folder {folder}" if status.st_mode & 0o022 else ""
 
 
 def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., Any]:

@@ -30,7 +30,7 @@ def warn_unsaved(folder: Any, error: Exception, what: str) -> None:
     warn(
         f"{what} could not be saved in the cache folder {folder} ({reason}). Results are complete "
         "but will be computed again next time: free some space, make the folder writable, or "
-        "point memory= elsewhere.",
+        "point memory= elsewhere (memory=None keeps nothing).",
         CacheWriteWarning,
     )
 
@@ -54,6 +54,9 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
     (True, [1, 2])
     """
 
+    # Results beyond it go, those that were read longest ago first; None is no limit.
+    bytes_limit: int | None = None
+
     def contains_item(self, call_id: Any) -> bool:
         """Whether a result is there and its bytes are those that were written."""
         is_whole = _is_whole(Path(self.location, *call_id))
@@ -74,6 +77,8 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
                 digest = _digest_file(scratch)
             with atomic_write(folder / _DIGEST) as scratch:
                 scratch.write_bytes(digest)
+            if self.bytes_limit is not None:
+                self.enforce_store_limits(self.bytes_limit)
         except OSError as error:
             warn_unsaved(self.location, error, "Embeddings of texts or mined labels")
 

@@ -27,9 +27,9 @@ from dnm_sklearn._utils.y_column import read_y
 __all__ = [
     "ResolvedLabels",
     "from_outlier_coding",
-    "greater_label_is_ood",
     "resolve_labels",
     "row_is_ood",
+    "turned_labels",
 ]
 
 
@@ -197,24 +197,50 @@ def from_outlier_coding(y: Any) -> Any:
     return labels == -1 if np.isin(labels, (-1, 1)).all() else y
 
 
-def greater_label_is_ood(y: Any, ood_label: str = "ood") -> bool | None:
-    """Of a `y` with two labels, whether the greater marks OOD rows; None of any other `y`.
+def turned_labels(y: Any, ood_label: str, *, greater: str) -> str:
+    """Say why scikit-learn's scoring strings read a `y` the wrong way round; "" where they do not.
 
-    The scoring strings of scikit-learn take the greater label for the one that scores higher.
+    They know no ``ood_label``: of two labels they take the greater for the one that scores higher.
+    `greater` says which that must be, "ood" or "id". Of strings that name one class and no OOD row
+    nothing is said, but a warning is given: the rows that are scored may hold both.
 
     Examples
     --------
-    >>> from dnm_sklearn._utils.labels import greater_label_is_ood
-    >>> greater_label_is_ood(["cat", "ood"]), greater_label_is_ood(["ood", "zebra"])
-    (True, False)
+    >>> from dnm_sklearn._utils.labels import turned_labels
+    >>> turned_labels(["cat", "ood"], "ood", greater="ood")
+    ''
+    >>> turned_labels([0, 1], "ood", greater="id")[:35]
+    'The greater label in y means OOD, a'
     """
+    is_greater = _greater_is_ood(y, ood_label)
+    if is_greater is None or is_greater == (greater == "ood"):
+        return ""
+
+    label, scored = ("OOD", "ID") if is_greater else ("ID", "OOD")
+    reason = (
+        f"The greater label in y means {label}, and this estimator scores {scored} images higher, "
+        'so that scoring="roc_auc" and its like, which know no ood_label, would come out the wrong '
+        "way round"
+    )
+    if isinstance(read_y(y), list) and not np.any(row_is_ood(y, ood_label)):
+        warn(f"{reason} where scored rows are OOD: use dnm_sklearn.metrics.auroc_scorer.")
+        return ""
+    return reason
+
+
+def _greater_is_ood(y: Any, ood_label: str) -> bool | None:
+    """Of a `y` with at most one ID label, whether the OOD label is greater; None of any other."""
     labels = read_y(y)
-    if labels is None or len(np.unique(labels)) != 2:
+    if labels is None or not len(labels):
         return None
-    is_ood = row_is_ood(y, ood_label)
-    if is_ood is None or is_ood.all() or not is_ood.any():
-        return None
-    return bool(is_ood[np.argmax(labels)])
+    if isinstance(labels, list):
+        names = {label.strip() for label in labels} - {ood_label}
+        return ood_label > names.pop() if len(names) == 1 else None
+    if labels.dtype.kind == "b" or np.isin(labels, (0, 1)).all():
+        return True
+    # Beside -1 = OOD one class index, which is greater.
+    values = np.unique(labels)
+    return False if values[0] == -1 and len(values) == 2 else None
 
 
 def _is_ood_of_numbers(values: np.ndarray, n_classes: int | None = None) -> np.ndarray | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["progress"]
 
+_LONGEST_TITLE = 30
+
 
 def progress(total: int, verbose: bool, what: str) -> Any:
     """Make a bar (a context manager) that shows only if the work is long.
@@ -19,9 +21,21 @@ def progress(total: int, verbose: bool, what: str) -> Any:
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
 
+    # Of a line that is too long the end is cut: the numbers come before a title that explains.
+    wide = "{percentage:3.0f}%|{bar:10}| {elapsed}<{remaining} {desc}"
+    in_notebook = _in_notebook()
+    layout = wide if len(what) > _LONGEST_TITLE and not in_notebook else None
+
     # tqdm's disable=None means: disabled where the output is no terminal.
-    shown = False if _in_notebook() else None
-    return tqdm(total=total, desc=what, disable=shown if verbose else True, delay=1.0, leave=False)
+    shown = False if in_notebook else None
+    return tqdm(
+        total=total,
+        desc=what,
+        disable=shown if verbose else True,
+        delay=1.0,
+        leave=False,
+        bar_format=layout,
+    )
 
 
 def _in_notebook() -> bool:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ __all__ = [
     "parse_json",
     "read_bytes",
     "read_text",
+    "split_lines",
     "stays_below",
 ]
 
@@ -98,6 +100,23 @@ def read_text(
             f"{path}, line {line}: not text in UTF-8 ({problem.reason} at byte {problem.start}); "
             "save the file as UTF-8."
         ) from problem
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at line ends, as editors and other programs do.
+
+    Not ``str.splitlines``: it also splits at characters that may stand in a name or a path, such as
+    U+2028, U+0085 and the form feed.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.untrusted_files import split_lines
+    >>> split_lines("sea\u2028lion\r\ncat\n")
+    ['sea\u2028lion', 'cat']
+    """
+    lines = re.split(r"\r\n|\n|\r", text)
+    # A line end at the end of a file begins no further line.
+    return lines if lines[-1] else lines[:-1]
 
 
 def parse_json(

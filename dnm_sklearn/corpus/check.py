@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from dnm_sklearn.corpus.corpus import Corpus
-from dnm_sklearn.corpus.neighbours import NEAR
+from dnm_sklearn.corpus.neighbours import NEAR, Synsets
 from dnm_sklearn.corpus.wordnet import corpus_names, load_corpus
 
 _HOW_TO_NAME = (
@@ -15,9 +15,28 @@ _HOW_TO_NAME = (
 )
 
 
+def shipped_corpus(corpus: object) -> Corpus | None:
+    """The shipped selection that a corpus or a name is, whole; None of anything else.
+
+    Examples
+    --------
+    >>> from dnm_sklearn.corpus import load_corpus
+    >>> from dnm_sklearn.corpus.check import shipped_corpus
+    >>> shipped_corpus("wordnet") is load_corpus("wordnet"), shipped_corpus(["oak"])
+    (True, None)
+    """
+    name = corpus.name if isinstance(corpus, Corpus) else corpus
+    if not isinstance(name, str) or name not in corpus_names():
+        return None
+    shipped = load_corpus(name)
+    # A corpus of the user's may have that name too.
+    return None if isinstance(corpus, Corpus) and corpus != shipped else shipped
+
+
 def check_corpus(
     corpus: Corpus | Iterable[str] | str | os.PathLike[str],
     class_names: Iterable[str] | None = None,
+    synsets: Synsets = None,
 ) -> Corpus:
     """Make a `Corpus` of anything that stands for one.
 
@@ -29,6 +48,8 @@ def check_corpus(
         a file.
     class_names : iterable of str, optional
         What ``"wordnet-near"`` is near to (see :meth:`Corpus.related`).
+    synsets : mapping of str to str, optional
+        Of these class names, as in :meth:`Corpus.related`.
 
     Returns
     -------
@@ -57,7 +78,7 @@ def check_corpus(
         if corpus in corpus_names():
             return load_corpus(corpus)
         if corpus == NEAR and class_names is not None:
-            return Corpus.related(class_names)
+            return Corpus.related(class_names, synsets=synsets)
         if os.path.isfile(os.path.expanduser(corpus)):
             return Corpus.from_file(corpus)
         if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.html_table import html_table
 from dnm_sklearn._utils.names import strip_names
 from dnm_sklearn._utils.warnings import warn
@@ -394,7 +395,9 @@ class Corpus:
         keep = [i for i, word in enumerate(self.names) if key(word) not in drop]
         return self._take(np.asarray(keep, dtype=np.intp), "without(names)")
 
-    def leaked(self, names: Iterable[str]) -> tuple[str, ...]:
+    def leaked(
+        self, names: Iterable[str], *, synsets: Mapping[str, str] | None = None
+    ) -> tuple[str, ...]:
         """Find names of the corpus that name one of the classes of an OOD set.
 
         A corpus that holds them knows what the OOD images show. ``corpus.without(corpus.leaked(
@@ -404,12 +407,15 @@ class Corpus:
         ----------
         names : iterable of str
             Names of classes that a detector should know nothing of.
+        synsets : mapping of str to str, default=None
+            As in :meth:`related`.
 
         Returns
         -------
         tuple of str
-            The names equal to one of them (ignoring case and plurals), or another word for the most
-            frequent sense that WordNet has of it; in the order of the corpus.
+            The names equal to one of them (ignoring case and plurals), or another word for the
+            sense given in `synsets`, else the most frequent one of WordNet; in the order of the
+            corpus.
 
         Examples
         --------
@@ -418,7 +424,7 @@ class Corpus:
         >>> corpus.without(corpus.leaked(["Car"])).names
         ('teapot',)
         """
-        return leaked(self.names, strip_names(names))
+        return leaked(self.names, strip_names(names), synsets)
 
     @classmethod
     def related(cls, names: Iterable[str], *, synsets: Mapping[str, str] | None = None) -> Corpus:
@@ -547,7 +553,8 @@ class Corpus:
         True
         """
         rows = zip(self.names, self.part_of_speech.tolist(), self.lexname.tolist(), strict=True)
-        Path(path).write_text(format_rows(rows), encoding="utf-8", newline="\n")
+        with atomic_write(path) as scratch:
+            scratch.write_text(format_rows(rows), encoding="utf-8", newline="\n")
 
 
 def _count(n: int, noun: str) -> str:

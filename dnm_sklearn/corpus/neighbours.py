@@ -70,19 +70,25 @@ def class_synsets(
         If `synsets` names another class, or no synset.
     """
     nouns, names = noun_synsets(), list(names)
-    given = dict(synsets or {})
-    for name in given:
+    given = _given_synsets(names, synsets)
+    found: dict[str, int] = {}
+    for name in names:
+        senses = (given[name],) if name in given else nouns.senses_of(name)
+        if senses:
+            found[name] = senses[0]
+    return found, tuple(name for name in names if name not in found)
+
+
+def _given_synsets(names: list[str], synsets: Synsets) -> dict[str, int]:
+    """Class name -> number of its synset, of the senses that were given."""
+    nouns, given = noun_synsets(), {}
+    for name, wnid in (synsets or {}).items():
         if name not in names:
             raise ValueError(
                 f"synsets holds {name!r}, which is no class name.{did_you_mean(name, names, n=1)}"
             )
-
-    found: dict[str, int] = {}
-    for name in names:
-        senses = (nouns.by_id(given[name]),) if name in given else nouns.senses_of(name)
-        if senses:
-            found[name] = senses[0]
-    return found, tuple(name for name in names if name not in found)
+        given[name] = nouns.by_id(wnid)
+    return given
 
 
 def neighbours(names: Iterable[str], synsets: Synsets = None) -> Neighbours:
@@ -185,9 +191,11 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
     >>> not_negative(["rhine", "beagle", "teapot"], ["dog"]).tolist()
     [True, True, False]
     """
-    nouns = noun_synsets()
-    given = {name: (nouns.by_id(wnid),) for name, wnid in (synsets or {}).items()}
-    classes = {i for name in names for i in given.get(name, nouns.senses_of(name))}
+    nouns, names = noun_synsets(), list(names)
+    given = _given_synsets(names, synsets)
+    classes: set[int] = set()
+    for name in names:
+        classes.update((given[name],) if name in given else nouns.senses_of(name))
     below = {*classes, *nouns.below(classes)}
 
     found = []
@@ -201,7 +209,7 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
     return np.array(found, dtype=bool)
 
 
-def leaked(words: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+def leaked(words: Iterable[str], names: Iterable[str], synsets: Synsets = None) -> tuple[str, ...]:
     """Words that name one of the classes of an OOD set: equal, or another word for its synset.
 
     Parameters
@@ -210,6 +218,8 @@ def leaked(words: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
         A corpus.
     names : iterable of str
         Names of classes that a detector should know nothing of.
+    synsets : mapping of str to str, optional
+        As in `class_synsets`.
 
     Returns
     -------
@@ -223,7 +233,7 @@ def leaked(words: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     ('Car', 'automobile')
     """
     nouns, names = noun_synsets(), list(names)
-    found, _ = class_synsets(names)
+    found, _ = class_synsets(names, synsets)
     same = {folded(name.replace("_", " ")) for name in names}
     for i in found.values():
         same |= {folded(word) for word in nouns.lemmas[i]}

@@ -7,11 +7,10 @@ that start with ``#`` are comments; a name that starts with ``#`` is written ``\
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from dnm_sklearn._utils.untrusted_files import read_bytes
+from dnm_sklearn._utils.untrusted_files import read_bytes, split_lines
 from dnm_sklearn.corpus.columns import PARTS_OF_SPEECH
 from dnm_sklearn.exceptions import FileContentError
 
@@ -23,8 +22,7 @@ Row = tuple[str, str, str]  # name, part of speech, lexicographer file
 def read_rows(path: Path) -> list[Row]:
     """Rows of a corpus file; errors name the line."""
     rows = []
-    # Not splitlines(), which also splits at characters that may stand in a name, such as U+2028.
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", _read_text(path)), start=1):
+    for number, line in enumerate(split_lines(_read_text(path)), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             rows.append(_read_row(line, f"{path}, line {number}"))
 

@@ -35,6 +35,8 @@ class ImageSet:
         Index into the suite's class names, for ID sets.
     class_names : tuple of str, default=()
         Names of the classes that the images of an OOD set show, where they are known.
+    synsets : dict of str to str, default={}
+        WordNet 3.0 id of each of these names, where the set says which sense is meant.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ImageSet:
     group: Group
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    synsets: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,6 +79,9 @@ class Suite:
         What a reader of the table must know.
     meta : dict, optional
         Whatever else the maker of the suite wants to record.
+    synsets : dict of str to str, default={}
+        Class name -> WordNet 3.0 id such as "n01440764", where the suite says which sense is meant:
+        for ``synsets=`` of detectors and of :meth:`Corpus.related`.
     """
 
     name: str
@@ -88,6 +94,7 @@ class Suite:
     id_train: ImageSet | None = None
     note: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    synsets: dict[str, str] = field(default_factory=dict)
 
     def leaks(self) -> dict[str, tuple[str, ...]]:
         """Corpus names that name a class of an OOD set, by the set; sets without any are left out.
@@ -108,7 +115,7 @@ class Suite:
         """
         found = {}
         for images in self.ood:
-            names = self.corpus.leaked(images.class_names)
+            names = self.corpus.leaked(images.class_names, synsets=images.synsets)
             if names:
                 found[images.name] = names
         return found
@@ -134,7 +141,8 @@ class Suite:
                 f"The suite {self.name!r} does not say which classes its OOD images show, so that "
                 "nothing can be blind to them."
             )
-        corpus = self.corpus.without(self.corpus.leaked(names))
+        leaks = [name for own in self.leaks().values() for name in own]
+        corpus = self.corpus.without(leaks)
         note = f"{self.note} Blind: the corpus holds no names of OOD classes.".strip()
         meta = {**self.meta, "blind_to": names}
         return replace(self, corpus=corpus, note=note, meta=meta)

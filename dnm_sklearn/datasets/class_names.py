@@ -6,12 +6,12 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from dnm_sklearn._utils.untrusted_files import read_text
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, place_inside
+from dnm_sklearn._utils.untrusted_files import read_text, split_lines
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, find_file
 from dnm_sklearn.datasets.folders import subfolder_names
 from dnm_sklearn.exceptions import DataMissingError, DefinitionError
 
-__all__ = ["class_names", "imagenet_ids", "imagenet_names", "wordnet_ids"]
+__all__ = ["class_names", "imagenet_ids", "imagenet_names", "lines_of", "wordnet_ids"]
 
 # Files of timm, which open_clip needs anyway.
 _ID_FILES = {
@@ -108,15 +108,17 @@ def class_names(
 def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
     """One name per line of a file below the data root, or beside the definition."""
     file = definition.classes.file
-    # Beside the definition for those that travel together.
-    for folder in (root, Path(definition.path).parent):
-        place = place_inside(definition, folder, file)
-        if place.exists():
-            text = read_text(place, error=DefinitionError)
-            lines = [line.strip() for line in text.splitlines()]
-            return [line for line in lines if line]
+    place = find_file(definition, root, file)
+    if place is None:
+        raise DataMissingError(
+            f"{definition.name}: the file of class names is missing; put it at {root / file}, one "
+            "name per line."
+        )
+    return lines_of(place)
 
-    raise DataMissingError(
-        f"{definition.name}: the file of class names is missing; put it at {root / file}, one name "
-        "per line."
-    )
+
+def lines_of(place: Path) -> list[str]:
+    """Lines of a text file of names that are not blank."""
+    text = read_text(place, error=DefinitionError)
+    lines = [line.strip() for line in split_lines(text)]
+    return [line for line in lines if line]

@@ -50,6 +50,8 @@ _SET_KEYS = {
     "group": str,
     "folder": list,
     "subfolders": list,
+    "listed": str,
+    "unlisted": str,
     "list": str,
     "images": str,
     "torchvision": str,
@@ -107,6 +109,9 @@ class SetDefinition:
     subfolders : tuple of str
         Only these subfolders of the folder are read; empty = all (an ID folder: those of
         `ClassDefinition.wnids`).
+    listed, unlisted : str
+        Of a folder of class folders, or a torchvision data set: only the classes that a text file
+        names, one a line, or all others. It lies below the data root, or beside the definition.
     list : str
         Or: an image list below the data root, with paths relative to `images`.
     images : str
@@ -138,6 +143,8 @@ class SetDefinition:
     group: Group
     folder: tuple[str, ...] = ()
     subfolders: tuple[str, ...] = ()
+    listed: str = ""
+    unlisted: str = ""
     list: str = ""
     images: str = ""
     torchvision: str = ""
@@ -315,6 +322,25 @@ def place_inside(definition: BenchmarkDefinition, folder: Path, name: str) -> Pa
     return folder / name
 
 
+def find_file(definition: BenchmarkDefinition, root: Path, name: str) -> Path | None:
+    """File of a definition below the data root, or beside the definition; None if neither is there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dnm_sklearn.datasets import read_definition
+    >>> from dnm_sklearn.datasets.definitions import find_file
+    >>> find_file(read_definition("imagenet20"), Path("data"), "no_such_list.txt") is None
+    True
+    """
+    # Beside the definition for those that travel together.
+    for folder in (root, Path(definition.path).parent):
+        place = place_inside(definition, folder, name)
+        if place.exists():
+            return place
+    return None
+
+
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, str]:
     """Paths of the shipped definitions by name."""
@@ -483,10 +509,18 @@ def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition
             f"{path}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)})."
         )
 
+    chosen = [key for key in ("subfolders", "listed", "unlisted") if given.get(key)]
+    if len(chosen) > 1 or (set(chosen) & {"listed", "unlisted"} and "list" in sources):
+        raise DefinitionError(
+            f"{path}: '{prefix}' ({given['name']}) may have one of 'subfolders', 'listed' and "
+            f"'unlisted', and none beside 'list'; has {' and '.join([*chosen, *sources])}."
+        )
+
     # A definition may come from anybody; it reads below the data root only.
     # Links are looked at when the root is known.
     places = [*given.get("folder", ()), *given.get("subfolders", ())]
-    places += [given[key] for key in ("list", "images") if given.get(key)]
+    named = ("list", "images", "listed", "unlisted")
+    places += [given[key] for key in named if given.get(key)]
     for place in places:
         if not stays_below(place):
             raise DefinitionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,8 @@ from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_sui
 from dnm_sklearn.datasets.file_tree import LeftOut, entries_of, files_below
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
+
+_NUMBER = re.compile(r"^\d{3}\.")
 
 
 def list_images(
@@ -275,8 +278,12 @@ def subfolder_names(folder: Path) -> list[str]:
 
 
 def words_of(folder_name: str) -> str:
-    """The class name that a folder's name stands for: underscores are spaces."""
-    return folder_name.replace("_", " ").strip()
+    """The class name that a folder's name stands for: underscores are spaces.
+
+    Three digits and a dot before it, with which CUB-200 and Caltech-256 number folders, are none of
+    it.
+    """
+    return _NUMBER.sub("", folder_name).replace("_", " ").strip()
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dnm_sklearn._utils.paths import user_path
-from dnm_sklearn._utils.untrusted_files import read_text, stays_below
+from dnm_sklearn._utils.untrusted_files import read_text, split_lines, stays_below
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.folders import words_of
 from dnm_sklearn.exceptions import FileContentError
@@ -87,7 +87,7 @@ def read_image_list(
     n_of_label: Counter[int] = Counter()
     text = read_text(path)
 
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         name, label = _split_line(f"{path}, line {number}", line)

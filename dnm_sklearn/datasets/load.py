@@ -15,10 +15,11 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.datasets.class_names import class_names as names_of
-from dnm_sklearn.datasets.class_names import imagenet_names, wordnet_ids
+from dnm_sklearn.datasets.class_names import imagenet_names, lines_of, wordnet_ids
 from dnm_sklearn.datasets.definitions import (
     BenchmarkDefinition,
     SetDefinition,
+    find_file,
     place_inside,
     read_definition,
 )
@@ -137,6 +138,7 @@ def load_benchmark(
         id_train=id_train,
         note=note,
         meta={"merged_class_names": merged, "benchmark": _facts(definition, differs)},
+        synsets=reader.synsets(stated_names),
     )
 
 
@@ -186,7 +188,10 @@ class _Reader:
             )
 
     def is_present(self, images: SetDefinition) -> bool:
-        """Whether a set's list or folder exists."""
+        """Whether a set's list or folder exists, and the list of its classes."""
+        of_classes = images.listed or images.unlisted
+        if of_classes and find_file(self.definition, self.root, of_classes) is None:
+            return False
         if images.torchvision:  # only torchvision itself can tell
             return True
         if images.list:
@@ -232,7 +237,7 @@ class _Reader:
         # Lists and folders have taken the first images of each class already.
         if images.per_class and images.torchvision:
             keep = _first_of_each(labels, images.per_class)
-            paths, labels = _Subset(paths, keep), labels[keep]
+            paths, labels = _some(paths, keep), labels[keep]
 
         return ImageSet(images.name, paths, "id", labels=labels), names
 
@@ -242,15 +247,25 @@ class _Reader:
             labelled, names = self._torchvision_set(images)
             return replace(labelled, labels=None), names
 
+        synsets: dict[str, str] = {}
         if images.list:
             paths, _ = read_image_list(self._place(images.list), self._place(images.images))
             names = []
             if images.class_folders:
                 names = sorted({Path(path).parent.name for path in paths})
         else:
-            paths, names = self._ood_folder(images)
+            paths, names, synsets = self._ood_folder(images)
 
-        return ImageSet(images.name, paths, images.group), [words_of(name) for name in names]
+        names = [words_of(name) for name in names]
+        return ImageSet(images.name, paths, images.group, synsets=synsets), names
+
+    def synsets(self, class_names: list[str]) -> dict[str, str]:
+        """WordNet id of each class name, where the classes are ImageNet's; of two the first."""
+        wnids = wordnet_ids(self.definition, self._folder(self.definition.id))
+        found: dict[str, str] = {}
+        for name, wnid in zip(class_names, wnids, strict=False):
+            found.setdefault(name.strip(), wnid)
+        return found
 
     def _folder(self, images: SetDefinition) -> Path | None:
         """The first of a set's folders that exists."""
@@ -269,7 +284,7 @@ class _Reader:
         """Paths and labels of a folder with one subfolder per class, and the subfolders' names."""
         folder = self._folder(images)
         assert folder is not None
-        wanted: Sequence[str] = images.subfolders
+        wanted = self._subfolders(images, folder)
         if not wanted and images.labels == "wnid":
             wanted = self.definition.classes.wnids
 
@@ -288,11 +303,11 @@ class _Reader:
 
         return paths, labels, [words_of(name) for name in subfolders]
 
-    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str]]:
-        """Paths of an OOD folder, and the names of its subfolders where these are classes."""
+    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str], dict[str, str]]:
+        """Paths of an OOD folder, names of its classes if it has any, and WordNet ids of them."""
         folder = self._folder(images)
         assert folder is not None
-        subfolders = self._existing(folder, images.subfolders)
+        subfolders = self._existing(folder, self._subfolders(images, folder))
         paths = (
             list_images(folder)
             if subfolders is None
@@ -303,11 +318,33 @@ class _Reader:
         if images.class_folders:
             names = subfolders or subfolder_names(folder)
 
+        synsets = {}
         if images.labels == "wnid":
             name_of = imagenet_names(self.definition.classes.source)
+            synsets = {name_of[wnid]: wnid for wnid in names if wnid in name_of}
             names = [name_of.get(name, name) for name in names]
 
-        return paths, names
+        return paths, names, synsets
+
+    def _subfolders(self, images: SetDefinition, folder: Path) -> Sequence[str]:
+        """Subfolders that a set consists of; empty = all."""
+        if images.listed or images.unlisted:
+            return self._chosen(images, subfolder_names(folder))
+        return images.subfolders
+
+    def _chosen(self, images: SetDefinition, classes: Sequence[str]) -> list[str]:
+        """Those of a set's classes, or folders, that its list names, or that it does not name."""
+        place = find_file(self.definition, self.root, images.listed or images.unlisted)
+        assert place is not None  # see check_present
+        named = {_folded(line): line for line in lines_of(place)}
+        unknown = named.keys() - {_folded(name) for name in classes}
+        if unknown:
+            raise DefinitionError(
+                f"{place}: {len(unknown)} of its {len(named)} lines name no class of "
+                f"{images.name}, such as {named[min(unknown)]!r}; the classes there are "
+                f"{', '.join(classes[:3])}, ..."
+            )
+        return [name for name in classes if (_folded(name) in named) == bool(images.listed)]
 
     def _existing(self, folder: Path, wanted: Sequence[str]) -> list[str] | None:
         """Those of the wanted subfolders that exist; None = all."""
@@ -325,7 +362,7 @@ class _Reader:
         return existing
 
     def _torchvision_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
-        return load_torchvision_set(
+        found, names = load_torchvision_set(
             images.torchvision,
             self.root,
             split=images.split,
@@ -333,6 +370,20 @@ class _Reader:
             group=images.group,
             set_name=images.name,
         )
+        if not (images.listed or images.unlisted):
+            return found, names
+
+        if found.labels is None:
+            raise DefinitionError(
+                f"{self.definition.path}: torchvision's {images.torchvision} has no labels, so no "
+                "classes of it can be chosen."
+            )
+        chosen = self._chosen(images, names)
+        new_index = np.array([chosen.index(name) if name in chosen else -1 for name in names])
+        labels = new_index[found.labels]
+        keep = np.flatnonzero(labels >= 0)
+        some = _some(found.images, keep.tolist())
+        return replace(found, images=some, labels=labels[keep]), chosen
 
 
 class _Subset(Sequence):
@@ -346,6 +397,18 @@ class _Subset(Sequence):
 
     def __getitem__(self, i: Any) -> Any:
         return self.images[self.keep[i]][0]
+
+
+def _some(images: Any, keep: list[int]) -> _Subset:
+    """Pictures at some positions of a torchvision data set, or of some of it."""
+    if isinstance(images, _Subset):
+        return _Subset(images.images, [images.keep[i] for i in keep])
+    return _Subset(images, keep)
+
+
+def _folded(name: str) -> str:
+    """What of a class's name is compared with a list."""
+    return words_of(name).casefold()
 
 
 def _first_of_each(labels: np.ndarray, n: int) -> list[int]:
@@ -396,15 +459,13 @@ def _corpus(definition: BenchmarkDefinition, root: Path) -> Corpus:
     if not definition.corpus.endswith(".txt"):
         return load_corpus(definition.corpus)
 
-    for folder in (root, Path(definition.path).parent):
-        place = place_inside(definition, folder, definition.corpus)
-        if place.exists():
-            return Corpus.from_file(place)
-
-    raise DataMissingError(
-        f"{definition.name}: the file of the corpus is missing; put it at "
-        f"{root / definition.corpus}, one word per line."
-    )
+    place = find_file(definition, root, definition.corpus)
+    if place is None:
+        raise DataMissingError(
+            f"{definition.name}: the file of the corpus is missing; put it at "
+            f"{root / definition.corpus}, one word per line."
+        )
+    return Corpus.from_file(place)
 
 
 def _check_overlap(
@@ -490,6 +551,8 @@ def _wanted(sets: Sequence[SetDefinition]) -> str:
             where = f"{images.list} with the images in {images.images}"
         else:
             where = " or ".join(images.folder)
+        if images.listed or images.unlisted:
+            where += f", with the list {images.listed or images.unlisted}"
         state = " (optional)" if images.optional else ""
         source = f" [{images.url}]" if images.url else ""
         lines.append(f"  {images.name}{state}: {where}. {images.get}{source}".rstrip())

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.datasets.picture_drawing import draw_icons, draw_textures, enlarge
@@ -268,7 +269,7 @@ def extract_pictures(
     def write(images: ImageSet) -> ImageSet:
         paths = []
         for i, pixels in enumerate(images.images):
-            subfolder = Path(folder) / images.name
+            subfolder = user_path(folder) / images.name
             if images.labels is not None:
                 subfolder /= suite.class_names[images.labels[i]].replace(" ", "-")
             paths.append(_write_png(pixels, subfolder / f"{i:03d}.png"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
 __all__ = ["TorchvisionSpec", "known_torchvision_sets", "load_torchvision_set"]
@@ -95,6 +96,11 @@ _SPECS = {
             "Food101",
             _by_split("train", "test"),
             "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        ),
+        TorchvisionSpec(
+            "StanfordCars",
+            _by_split("train", "test"),
+            "https://pytorch.org/vision/stable/generated/torchvision.datasets.StanfordCars.html",
         ),
         TorchvisionSpec(
             "OxfordIIITPet",
@@ -223,7 +229,7 @@ def _open(spec: TorchvisionSpec, split: str, root: str | os.PathLike[str], downl
     if spec.name == _MADE_UP:
         return cls(size=40, image_size=(3, 32, 32), num_classes=10)
 
-    folder = os.fspath(root)
+    folder = str(user_path(root))
     if download:
         os.makedirs(folder, exist_ok=True)
 

@@ -12,7 +12,14 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
@@ -36,7 +43,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         The zero-shot threshold is ``log Q - 4.57``, as a stream ``log Q - 7.3``, Q labels per
         group; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
         away from it as the detector adapts.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt, refine, mining, quantile, fraction}
     memory_length : int, default=10
@@ -130,11 +137,12 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo",
         refine: Refine = None,
         mining: str = "percentile",
@@ -165,6 +173,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
 
         # Negative labels: NegLabel's.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.mining = mining

@@ -14,12 +14,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.all_or_nothing import all_or_nothing
+from dnm_sklearn._utils.caching import own_memory
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.fit_context import fit_context
-from dnm_sklearn._utils.labels import ResolvedLabels, greater_label_is_ood, resolve_labels
+from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels, turned_labels
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_scores, check_temperature
-from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
@@ -150,7 +150,8 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         Raises
         ------
         ValueError
-            If there are no names, a parameter or an image is bad, or widths differ.
+            If there are no names, a parameter or an image is bad, or widths differ; or if y has two
+            labels of which the greater means ID, which ``scoring="roc_auc"`` takes for OOD.
         """
         # A fit that fails leaves what an earlier one has made.
         with all_or_nothing(self):
@@ -160,17 +161,18 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
     def _fit(self, X: Any, y: Any) -> None:
         """All of the fit."""
         labels = resolve_labels(X, y, self._setting("classes"), self.ood_label)
-        if labels.images is not None and greater_label_is_ood(y, self.ood_label) is False:
-            warn(
-                "The greater label in y means ID, and this detector scores OOD images higher, so "
-                'that scoring="roc_auc" and its like, which know no ood_label, come out the wrong '
-                "way round: use dnm_sklearn.metrics.auroc_scorer, or bool (True = OOD) as y."
-            )
+        if labels.images is not None:
+            turned = turned_labels(y, self.ood_label, greater="ood")
+            if turned:
+                raise ValueError(
+                    f"{turned}: give bool (True = OOD) as y, and the class names as classes=[...]."
+                )
         # What can be refused at once is, before a model is loaded and thousands of texts encoded.
         self._check_contamination(with_images=labels.images is not None)
         self._check_id_images(labels)
         self._check_before_encoding()
-        self.embedder_ = check_embedder(self._setting("embedder"), memory=self._setting("memory"))
+        memory = own_memory(self._setting("memory"))
+        self.embedder_ = check_embedder(self._setting("embedder"), memory=memory)
 
         # Images before names: a bad image then costs no encoding of thousands of texts.
         rows, failed = None, None
@@ -481,7 +483,10 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     @property
     def failures_(self) -> list[Any]:
-        """Images that the embedder could not read in its last call, as (index, image, message)."""
+        """Images that the embedder could not read in its last call, as (index, image, message).
+
+        Of threads that share a detector each reads its own.
+        """
         check_is_fitted(self, "embedder_")
         return getattr(self.embedder_, "failures_", [])
 

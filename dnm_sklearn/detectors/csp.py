@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +15,14 @@ from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
@@ -48,7 +57,7 @@ class CSPDetector(NegativeLabelDetector):
     {temperature, memory, contamination}
         The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
         :doc:`/thresholds`.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-csp". A table has no text tower, and its vectors have their
         prompt already: the templates are ignored, its names are nouns, and a corpus that holds
         adjectives needs a joined name of each in it (``dnm-bench embed`` writes them); where it
@@ -129,11 +138,12 @@ class CSPDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = NOUN_TEMPLATES,
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = SUPERCLASS_TEMPLATES,
         superclasses: Sequence[str] = SUPERCLASSES,
         refine: Refine = None,
@@ -158,6 +168,7 @@ class CSPDetector(NegativeLabelDetector):
 
         # The corpus, its adjectives joined, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.superclasses = superclasses
@@ -193,6 +204,14 @@ class CSPDetector(NegativeLabelDetector):
             self._check_joined([joined.names[i] for i in bare], has)
         return joined
 
+    def _bank(self) -> Corpus | None:
+        """The shipped corpus; if the draw is always the same, with its adjectives joined."""
+        bank = super()._bank()
+        is_standard = tuple(self.superclasses) == SUPERCLASSES
+        if bank is None or not (is_standard and isinstance(self.random_state, Integral)):
+            return bank
+        return _joined_bank(bank, int(self.random_state))
+
     def _check_joined(self, joined: list[str], has: Callable[[str], bool]) -> None:
         """Raise if a table lacks the joined name of an adjective."""
         missing = [name for name in joined if not has(name)]
@@ -202,3 +221,9 @@ class CSPDetector(NegativeLabelDetector):
                 f"joined names are not in the EmbeddingTable, e.g. {missing[0]!r}. Give a corpus= "
                 "of nouns only, add the joined names to the table, or use a CLIPEmbedder."
             )
+
+
+@lru_cache(maxsize=1)
+def _joined_bank(bank: Corpus, random_state: int) -> Corpus:
+    """A shipped corpus with joined adjectives, made once for the fits of a search."""
+    return join_adjectives(bank, SUPERCLASSES, random_state)

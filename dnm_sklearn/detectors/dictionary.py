@@ -43,7 +43,9 @@ class DictionaryDetector(PlugInDetector):
         Template for class names. None = the base's.
     {temperature}
         It has no effect on this score, and is there because all detectors share their parameters.
-    {memory, contamination}
+    memory : "auto", str, path, joblib.Memory or None, default=None
+        As elsewhere (of ``ENLDetector``, say). None = the base's.
+    {contamination}
         There is no zero-shot threshold: call ``calibrate``, or give images at fit.
     {ood_label, device}
     base : detector or None, default=None

@@ -17,7 +17,14 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
@@ -37,7 +44,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     {classes, embedder, prompt, temperature, memory, contamination}
         The zero-shot threshold is ``log(Q / id_scale_) - 3.26 - 0.349 log K``, Q labels per group;
         see :doc:`/thresholds`.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-csp".
     {adjective_prompt, refine}
     mining : {"density", "norm", "percentile", "none"}, default="density"
@@ -142,11 +149,12 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo",
         refine: Refine = None,
         mining: str = "density",
@@ -176,6 +184,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.mining = mining

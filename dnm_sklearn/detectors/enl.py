@@ -19,7 +19,7 @@ from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import enl, enl_margin, enl_prior
@@ -86,7 +86,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         With ID images all of these go by what the score says of images that it is not made of, so
         that about that proportion of *new* ID images is flagged; "auto" = 0.05. The zero-shot
         threshold is a rule of thumb, -7.5 for CLIP at the defaults.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         All of them are used. Without a table None = "wordnet-neglabel".
     {adjective_prompt}
     image_mean : array-like of shape (D,) or None, default=None
@@ -184,11 +184,12 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo",
         image_mean: Any = None,
         margin_weight: float = 0.5,
@@ -210,6 +211,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
         # The corpus labels.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.exclude_class_names = exclude_class_names
 

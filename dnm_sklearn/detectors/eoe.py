@@ -17,7 +17,7 @@ from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.scoring import eoe
 
@@ -43,6 +43,7 @@ class EOEDetector(CorpusDetector):
     corpus : Corpus, list of str, str or None, default=None
         The outlier names, all through `prompt`. Without `describe`, and with an ``EmbeddingTable``,
         None = all its other names.
+    {synsets}
     describe : callable or None, default=None
         ``describe(class_names) -> names``: a list of strings to a list of strings, called once at
         each fit, in place of `corpus`. A detector with one is saved after
@@ -111,11 +112,12 @@ class EOEDetector(CorpusDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "a photo of a {}",
         temperature: float | Literal["auto"] = 1.0,
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         describe: Describe | None = None,
         outlier_weight: float = 0.25,
         exclude_class_names: bool = True,
@@ -133,6 +135,7 @@ class EOEDetector(CorpusDetector):
 
         # The outlier names, and what the best of them weighs.
         self.corpus = corpus
+        self.synsets = synsets
         self.describe = describe
         self.outlier_weight = outlier_weight
         self.exclude_class_names = exclude_class_names
@@ -160,6 +163,10 @@ class EOEDetector(CorpusDetector):
         if not names:
             raise ValueError("describe(class_names) returned no name; EOE needs one at least.")
         return Corpus(names, name="described")
+
+    def _bank(self) -> Corpus | None:
+        # A description is of the user's classes.
+        return super()._bank() if self.describe is None else None
 
     def _fit_text(self) -> None:
         self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)

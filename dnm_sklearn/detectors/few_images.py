@@ -307,7 +307,8 @@ class MahalanobisDetector(FewImagesDetector):
     shrinkage_ : float
         The shrinkage used.
     id_scores_ : ndarray of shape (n,)
-        OOD scores of the images given to fit, each left out of its mean, sorted.
+        OOD scores of the images given to fit, each left out of its mean and of the covariance,
+        sorted.
     threshold_ : float
         Threshold on ``decision_function``.
 
@@ -386,7 +387,7 @@ class MahalanobisDetector(FewImagesDetector):
         fitted, known, self.shrinkage_ = id_images.fit_gaussians(X, index, n_classes, given)
         self.whitened_means_, self.whitening_ = fitted.means, fitted.whitening
         self._warn_of_missing(known)
-        return id_images.mahalanobis_left_out(X, index, known, fitted)
+        return id_images.mahalanobis_left_out(X, index, known, fitted, self.shrinkage_)
 
     def _score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         fitted = id_images.Gaussians(self.whitened_means_, self.whitening_)

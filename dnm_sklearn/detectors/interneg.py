@@ -14,7 +14,7 @@ from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import intermodal
 
@@ -38,7 +38,7 @@ class InterNegDetector(NegativeLabelDetector):
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
         There are always images, which set the threshold.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt}
     n_negatives : int, default=2000
@@ -121,11 +121,12 @@ class InterNegDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "The nice {}.",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo.",
         n_negatives: int = 2000,
         class_proportion: float = 1.0,
@@ -148,6 +149,7 @@ class InterNegDetector(NegativeLabelDetector):
 
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.n_negatives = n_negatives
         self.class_proportion = class_proportion

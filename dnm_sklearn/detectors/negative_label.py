@@ -9,19 +9,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dnm_sklearn import scoring
-from dnm_sklearn._utils.caching import RecentResults, as_memory, cached
+from dnm_sklearn._utils.caching import RecentResults, as_memory, cached, own_memory
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
-from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.neighbours import not_negative
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
-from dnm_sklearn.embedding import EmbeddingTable
+from dnm_sklearn.embedding import BaseEmbedder, EmbeddingTable
 from dnm_sklearn.embedding.digest import digest_array
 from dnm_sklearn.embedding.text import check_prompt
+from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import mining
 
 # How far from 1 the length of a row of half precision that was normalised can be.
@@ -31,7 +32,7 @@ _UNIT_TOLERANCE = 0.01
 class CorpusDetector(BaseOODDetector):
     """A detector with candidate negative labels: the corpus without the class names.
 
-    A subclass has the parameters `corpus` and `adjective_prompt`, and may have `refine`.
+    A subclass has the parameters `corpus`, `synsets` and `adjective_prompt`, and may have `refine`.
     """
 
     _default_corpus: ClassVar[str] = "wordnet-neglabel"
@@ -42,6 +43,7 @@ class CorpusDetector(BaseOODDetector):
     }
 
     corpus: Any
+    synsets: Any
     adjective_prompt: Any
     refine: Any = None
 
@@ -52,7 +54,8 @@ class CorpusDetector(BaseOODDetector):
                 self.class_names_.tolist(),
                 self.class_embeddings_,
                 self.embedder_,
-                lambda corpus: self._encode_corpus(corpus)[0],
+                lambda corpus: self._encode_corpus(corpus, load_corpus("wordnet"))[0],
+                synsets=self.synsets,
                 device=self._scoring_device(),
             )
             return near.corpus()
@@ -99,7 +102,8 @@ class CorpusDetector(BaseOODDetector):
         names = self.class_names_.tolist()
         if self.refine == "wordnet":
             # An adjective that is written like a noun is none.
-            keep = ~_not_negative(corpus, tuple(names)) | corpus.is_adjective
+            given = None if self.synsets is None else tuple(self.synsets.items())
+            keep = ~_not_negative(corpus, tuple(names), given) | corpus.is_adjective
         else:
             keep = np.array([not self.refine(word, names) for word in corpus.names])
         if not keep.any():
@@ -109,8 +113,24 @@ class CorpusDetector(BaseOODDetector):
             )
         return corpus.filter(where=keep)
 
-    def _encode_corpus(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (N, D) float32, each part of speech through its prompt, and raw norms (N,)."""
+    def _bank(self) -> Corpus | None:
+        """The shipped corpus that candidates are part of; None if they are the user's own."""
+        if self.corpus is None and not isinstance(self.embedder_, EmbeddingTable):
+            return load_corpus(self._default_corpus)
+        return shipped_corpus(self.corpus)
+
+    def _encode_corpus(
+        self, corpus: Corpus, bank: Corpus | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rows (N, D) float32 and raw norms (N,) of a corpus, which may be part of a bank."""
+        bank = self._bank() if bank is None else bank
+        keeper = None if bank is None else bank_keeper(self.embedder_, self.memory)
+        return self._encode_by_prompt(corpus, bank, keeper)
+
+    def _encode_by_prompt(
+        self, corpus: Corpus, bank: Corpus | None, keeper: BaseEmbedder | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode each part of speech through its prompt."""
         rows = np.empty((len(corpus), self.class_embeddings_.shape[1]), dtype=np.float32)
         norms = np.empty(len(corpus), dtype=np.float32)
         for is_adjective, prompt in ((False, self.prompt), (True, self.adjective_prompt)):
@@ -119,7 +139,15 @@ class CorpusDetector(BaseOODDetector):
                 continue
 
             names = [corpus.names[i] for i in chosen]
-            encoded, norms[chosen] = self.embedder_.encode_text(names, prompt, return_norm=True)
+            if bank is None or keeper is None:
+                encoded, lengths = self.embedder_.encode_text(names, prompt, return_norm=True)
+            else:
+                of_bank = bank[bank.is_adjective == is_adjective]
+                title = f"{len(of_bank):,} of {len(bank):,} corpus labels"
+                encoded, lengths = encode_part(
+                    self.embedder_, keeper, names, prompt, of_bank.names, title
+                )
+            norms[chosen] = lengths
             if len(chosen) == len(corpus):
                 return encoded, norms  # of one kind only: no copy of what may be 140 MB
             rows[chosen] = encoded
@@ -211,9 +239,11 @@ class MinedLabelsDetector(CorpusDetector):
         self._fit_groups()
 
     def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of the corpus and raw norms; with `memory` the last ones are kept."""
-        if self.memory is None:
-            return self._encode_corpus(corpus)
+        """Embeddings of the corpus and raw norms; where `memory` keeps any, also the last ones."""
+        bank = self._bank()
+        keeper = None if bank is None else bank_keeper(self.embedder_, self.memory)
+        if keeper is None and own_memory(self.memory) is None:
+            return self._encode_by_prompt(corpus, bank, keeper)
 
         # The fits of a search have one corpus, and would read 140 MB from disk for each of them.
         key = (
@@ -222,7 +252,7 @@ class MinedLabelsDetector(CorpusDetector):
             repr(self.prompt),
             repr(self.adjective_prompt),
         )
-        return _recent_corpora.get(key, lambda: self._encode_corpus(corpus))
+        return _recent_corpora.get(key, lambda: self._encode_by_prompt(corpus, bank, keeper))
 
     def _ranked(
         self, corpus: Corpus, embeddings: np.ndarray, norms: np.ndarray, params: dict[str, Any]
@@ -230,9 +260,10 @@ class MinedLabelsDetector(CorpusDetector):
         """Result of :func:`rank`, computed once for each setting that it depends on."""
         method = params["method"]
 
-        # Arrays, and where they are multiplied, are no part of the key: fingerprints are.
+        # Arrays, and where they are multiplied, are no part of the key: fingerprints are. With
+        # memory="auto" nothing is kept that depends on the user's classes.
         arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
-        return cached(as_memory(self.memory), rank, ignore=arrays)(
+        return cached(as_memory(own_memory(self.memory)), rank, ignore=arrays)(
             corpus_embeddings=embeddings,
             class_embeddings=self.class_embeddings_,
             norms=norms,
@@ -343,9 +374,11 @@ def _without(corpus: Corpus, names: tuple[str, ...], ignore_case: bool) -> Corpu
 
 
 @lru_cache(maxsize=4)
-def _not_negative(corpus: Corpus, names: tuple[str, ...]) -> np.ndarray:
+def _not_negative(
+    corpus: Corpus, names: tuple[str, ...], synsets: tuple[tuple[str, str], ...] | None
+) -> np.ndarray:
     """Mask of WordNet's proper nouns and kinds of the classes, computed once for a search."""
-    return not_negative(corpus.names, names)
+    return not_negative(corpus.names, names, None if synsets is None else dict(synsets))
 
 
 def rank(

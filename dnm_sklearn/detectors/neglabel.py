@@ -8,7 +8,14 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.embedding import Embedder
 
 
@@ -21,7 +28,7 @@ class NegLabelDetector(NegativeLabelDetector):
     {classes, embedder, prompt, temperature, memory, contamination}
         The zero-shot threshold is ``log Q - 4.24 - 0.157 log K``, Q labels per group; see
         :doc:`/thresholds`.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-neglabel".
     {adjective_prompt, refine, mining, quantile, fraction, n_groups, max_similarity}
     {exclude_class_names, random_state}
@@ -82,11 +89,12 @@ class NegLabelDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo",
         refine: Refine = None,
         mining: str = "percentile",
@@ -110,6 +118,7 @@ class NegLabelDetector(NegativeLabelDetector):
 
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.mining = mining

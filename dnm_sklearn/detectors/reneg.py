@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.corpus.check import check_corpus
+from dnm_sklearn.corpus import Corpus, load_corpus
+from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.columns import folded
 from dnm_sklearn.corpus.neighbours import leaked
 from dnm_sklearn.detectors import shared_parameters
@@ -23,8 +23,9 @@ from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
+from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import class_index
 from dnm_sklearn.streams.reneg import STATE_NAMES, GroundedNamesStream
 
@@ -55,7 +56,9 @@ class ReNegDetector(PlugInDetector):
         Template for class names and the pool. None = the base's.
     {temperature}
         For the image score only; the base has its own.
-    {memory, contamination}
+    memory : "auto", str, path, joblib.Memory or None, default=None
+        As elsewhere (of ``ENLDetector``, say). None = the base's.
+    {contamination}
         With ID images (and but for ``mode="max"``) the base's threshold sets this one, else scores
         do. The zero-shot threshold is ``1 - omega`` times the base's.
     {ood_label, device}
@@ -172,7 +175,7 @@ class ReNegDetector(PlugInDetector):
         base: BaseOODDetector | None = None,
         corpus: CorpusLike = None,
         pool: Corpus | Iterable[str] | str = NEAR,
-        synsets: Mapping[str, str] | None = None,
+        synsets: Synsets = None,
         exclude: Iterable[str] | None = None,
         mode: Literal["balanced", "max", "safe"] = "balanced",
         omega: float = 0.25,
@@ -247,11 +250,12 @@ class ReNegDetector(PlugInDetector):
             return list(check_corpus(self.pool)), None
 
         corpus = self._setting("corpus")
+        bank = load_corpus("wordnet") if corpus is None else shipped_corpus(corpus)
         near = near_names(
             self.class_names_.tolist(),
             self.class_embeddings_,
             self.embedder_,
-            lambda words: self._encode(words.names),
+            lambda words: self._encode(words.names, bank),
             synsets=self.synsets,
             corpus=None if corpus is None else check_corpus(corpus, self.class_names_.tolist()),
             device=self._scoring_device(),
@@ -259,12 +263,18 @@ class ReNegDetector(PlugInDetector):
         self.pool_unmatched_ = list(near.unmatched)
         return list(near.names), near.cluster
 
-    def _encode(self, names: Iterable[str]) -> np.ndarray:
-        """Unit rows (n, D) of names, through the prompt of class names."""
-        names = list(names)
+    def _encode(self, names: Iterable[str], bank: Corpus | None = None) -> np.ndarray:
+        """Unit rows (n, D) of nouns, maybe of a bank's, through the prompt of class names."""
+        names, prompt = list(names), self._setting("prompt")
         if not names:
             return np.zeros((0, self.class_embeddings_.shape[1]), np.float32)
-        return self.embedder_.encode_text(names, self._setting("prompt"))
+
+        keeper = None if bank is None else bank_keeper(self.embedder_, self._setting("memory"))
+        if bank is None or keeper is None:
+            return self.embedder_.encode_text(names, prompt)
+        nouns = bank[~bank.is_adjective].names
+        title = f"{len(nouns):,} corpus labels"
+        return encode_part(self.embedder_, keeper, names, prompt, nouns, title)[0]
 
     def _fit_images(self, embeddings: np.ndarray, labels: ResolvedLabels) -> None:
         super()._fit_images(embeddings, labels)

@@ -14,7 +14,7 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import renyi
 
@@ -37,7 +37,7 @@ class RenyiDetector(NegativeLabelDetector):
     ----------
     {classes, embedder, prompt, temperature, memory, contamination}
         The zero-shot threshold is a rule for ``tail_`` near 3 %; see :doc:`/thresholds`.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         Without a table None = "wordnet-csp".
     {adjective_prompt, mining, quantile}
     noun_fraction, adjective_fraction : float, default=0.15, 0.1
@@ -125,11 +125,12 @@ class RenyiDetector(NegativeLabelDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "this is a {} photo",
         mining: str = "percentile",
         quantile: float = 0.95,
@@ -158,6 +159,7 @@ class RenyiDetector(NegativeLabelDetector):
 
         # The corpus, and which of its labels are kept.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.mining = mining
         self.quantile = quantile

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOpt
 
 from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.corpus.neighbours import Synsets as Synsets
 
 Constraints = dict[str, Any]
 
@@ -52,6 +53,7 @@ COMMON: Constraints = {
 
 CORPUS: Constraints = {
     "corpus": [Corpus, "array-like", str, None],
+    "synsets": [dict, None],
     "adjective_prompt": [str, list, tuple],
 }
 
@@ -98,8 +100,9 @@ prompt : str or list of str, default={default}
 temperature : float or "auto", default={default}
     Divides cosines. "auto" = 1 / the model's logit scale (0.01 for CLIP).
 
-memory : str, path, joblib.Memory or None, default={default}
-    Cache for embeddings and mining results.
+memory : "auto", str, path, joblib.Memory or None, default={default}
+    Where texts and mined labels are kept: a folder or a cache. "auto" keeps the text bank of a
+    shipped corpus only, in the user's cache folder (see :doc:`/guide/caching`). None keeps nothing.
 
 contamination : float, "auto" or PyThresh-style object, default={default}
     A proportion in (0, 0.5] of the non-OOD rows given to ``fit`` to flag. "auto" keeps 95 % of
@@ -119,6 +122,11 @@ corpus : Corpus, list of str, str or None, default={default}
     Candidate labels: a :class:`~dnm_sklearn.corpus.Corpus`, names, the name of a shipped list, or
     "wordnet-near", the neighbours of the class names (:meth:`~dnm_sklearn.corpus.Corpus.related`).
     With an ``EmbeddingTable`` None = all its other names.
+
+synsets : dict or None, default={default}
+    Class name -> WordNet 3.0 id such as "n01440764", for what WordNet is asked (here the corpus
+    "wordnet-near", and `refine` where there is one). None: the most frequent sense of each name has
+    neighbours, and every sense has kinds.
 
 adjective_prompt : str or list of str, default={default}
     Template for adjectives.

@@ -18,7 +18,14 @@ from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.noise import noise_embeddings
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Refine
+from dnm_sklearn.detectors.shared_parameters import (
+    Classes,
+    CorpusLike,
+    Memory,
+    Prompt,
+    Refine,
+    Synsets,
+)
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
@@ -48,7 +55,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         The zero-shot threshold is ``1.72 + log(n_activated_ / 1000)``, as a stream 1.95 in place of
         1.72; see :doc:`/thresholds`. A threshold that images set at fit stays: scores may drift
         away from it as the detector adapts.
-    {ood_label, device, corpus}
+    {ood_label, device, corpus, synsets}
         All of them are used but names equal to a class name (same case). Without a table None =
         "wordnet-neglabel".
     {adjective_prompt, refine}
@@ -167,11 +174,12 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         embedder: Embedder | str | None = None,
         prompt: Prompt = "The nice {}.",
         temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         ood_label: str = "ood",
         device: str = "auto",
         corpus: CorpusLike = None,
+        synsets: Synsets = None,
         adjective_prompt: Prompt = "This is a {} photo.",
         refine: Refine = None,
         n_activated: int = 1000,
@@ -198,6 +206,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
 
         # The corpus, and the score of the labels activated.
         self.corpus = corpus
+        self.synsets = synsets
         self.adjective_prompt = adjective_prompt
         self.refine = refine
         self.n_activated = n_activated

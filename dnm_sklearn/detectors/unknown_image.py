@@ -64,7 +64,7 @@ class UnknownImageDetector(ENLDetector):
         *,
         embedder: Embedder | str | None = None,
         prompt: Prompt = "the nice {}",
-        memory: Memory = None,
+        memory: Memory = "auto",
         contamination: Any = "auto",
         device: str = "auto",
         corpus: CorpusLike = None,

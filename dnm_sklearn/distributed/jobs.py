@@ -1,82 +1,20 @@
-"""Jobs over a collection of images: an actor pool of Ray Data, and files to go on from."""
+"""Jobs over a collection of images: what a user calls."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import joblib
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from dnm_sklearn._utils.progress import progress
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import StreamingDetector
+from dnm_sklearn.distributed.output_folder import prepare
+from dnm_sklearn.distributed.running import JobSummary, Pool, raise_problems, run, work
 from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.protocol import encoder_identity
-from dnm_sklearn.exceptions import (
-    PartitionError,
-    UncalibratedThresholdWarning,
-    UnreadableImageWarning,
-)
-
-if TYPE_CHECKING:
-    from dnm_sklearn.distributed.partitions import Partition
-    from dnm_sklearn.distributed.places import Place
-    from dnm_sklearn.distributed.workers import Task
+from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 
 __all__ = ["JobSummary", "adapt", "embed", "score"]
-
-# Files whose names start with an underscore are no data to readers of Parquet folders.
-_MANIFEST = "_manifest.json"
-# The version of the layout of an output folder.
-_LAYOUT = 1
-# Columns of a ray Dataset are kept here, so that a job that goes on sees the same partitions.
-_STAGED = "_input"
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class JobSummary:
-    """What came of a job.
-
-    Attributes
-    ----------
-    output : str
-        Folder of the Parquet files, one per partition; ``pandas.read_parquet(output)`` or
-        ``ray.data.read_parquet(output)`` reads them all.
-    n_rows, n_errors, n_flagged : int
-        Images; those that could not be read; those flagged as OOD.
-    n_partitions, n_done_before : int
-        Partitions of the job, and those that an earlier, interrupted run had finished.
-    n_rows_now : int
-        Images of this run.
-    seconds : float
-        Wall time of this run.
-    stages : dict of str to float
-        Seconds of all workers together, by stage: "read_embed", "score", "write".
-    """
-
-    output: str
-    n_rows: int
-    n_errors: int
-    n_flagged: int
-    n_partitions: int
-    n_done_before: int
-    n_rows_now: int
-    seconds: float
-    stages: dict[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        rate = self.n_rows_now / max(self.seconds, 1e-9)
-        return (
-            f"{self.n_rows:,} images ({self.n_errors:,} unreadable) in {self.n_partitions:,} "
-            f"partitions, {self.n_done_before:,} of them done before; {rate:,.1f} images/s"
-        )
 
 
 def embed(
@@ -164,11 +102,13 @@ def embed(
     3
     >>> ray.shutdown()
     """
+    from dnm_sklearn.distributed.workers import Task
+
     embedder = _for_workers(check_embedder(embedder), on_error)
     options = (format, id_column, image_column, filesystem, rows_per_partition)
-    where, partitions = _prepare(source, output, embedder, None, options)
-    pool = _Pool(workers, num_cpus, num_gpus)
-    return _run(where, partitions, embedder, None, False, pool, batch_bytes, verbose)
+    where, partitions = prepare(source, output, embedder, None, options)
+    task = Task(partitions, where, embedder, None, False, batch_bytes)
+    return run(task, Pool(workers, num_cpus, num_gpus), verbose)
 
 
 def score(
@@ -244,11 +184,13 @@ def score(
     (1, 0)
     >>> ray.shutdown()
     """
+    from dnm_sklearn.distributed.workers import Task
+
     detector, embedder = _parts(detector, on_error)
     options = (format, id_column, image_column, filesystem, rows_per_partition)
-    where, partitions = _prepare(source, output, embedder, (detector, embeddings), options)
-    pool = _Pool(workers, num_cpus, num_gpus)
-    return _run(where, partitions, embedder, detector, embeddings, pool, batch_bytes, verbose)
+    where, partitions = prepare(source, output, embedder, (detector, embeddings), options)
+    task = Task(partitions, where, embedder, detector, embeddings, batch_bytes)
+    return run(task, Pool(workers, num_cpus, num_gpus), verbose)
 
 
 def adapt(
@@ -337,9 +279,9 @@ def adapt(
         filesystem=filesystem,
     )
     task = Task(partitions, None, embedder, detector, False, batch_bytes)
-    pool = _Pool(workers, num_cpus, num_gpus)
-    rows = _work(Learner, task, range(len(partitions)), pool, verbose)
-    _raise_problems(rows, "adapt")
+    pool = Pool(workers, num_cpus, num_gpus)
+    rows = work(Learner, task, range(len(partitions)), pool, verbose)
+    raise_problems(rows, "adapt")
 
     # By number, so that the result does not depend on which partition came back first.
     rows.sort(key=lambda row: row["number"])
@@ -348,24 +290,7 @@ def adapt(
     return learned.merge_adaptation(states)
 
 
-# -- what a job is of -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The actors of a job."""
-
-    workers: int | tuple[int, int]
-    num_cpus: float
-    num_gpus: float
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of ``map_batches``."""
-        import ray
-
-        least, most = (self.workers,) * 2 if isinstance(self.workers, int) else self.workers
-        pool = ray.data.ActorPoolStrategy(min_size=least, max_size=most)
-        return {"compute": pool, "num_cpus": self.num_cpus, "num_gpus": self.num_gpus or None}
+# -- encoders and detectors as workers get them ------------------------------------------------
 
 
 def _for_workers(embedder: Any, on_error: str) -> Any:
@@ -390,194 +315,3 @@ def _parts(detector: Any, on_error: str) -> tuple[Any, Any]:
         # The warning of predict, once and here: those of the workers would be lost in their logs.
         warn(detector._uncalibrated_message(), UncalibratedThresholdWarning)
     return detector, embedder
-
-
-def _prepare(
-    source: Any, output: Any, embedder: Any, what: Any, options: tuple[Any, ...]
-) -> tuple[Place, list[Partition]]:
-    """Find the partitions, and make sure that the output folder is this job's."""
-    from dnm_sklearn.distributed.partitions import find_partitions
-    from dnm_sklearn.distributed.places import find_place
-
-    kind, id_column, image_column, filesystem, rows = options
-    where = find_place(output)
-    if hasattr(source, "write_parquet"):
-        source = _staged(source, where, rows)
-        filesystem, kind = source.filesystem, "parquet"
-        source = source.path
-    partitions = find_partitions(
-        source,
-        kind=kind,
-        rows=rows,
-        id_column=id_column,
-        image_column=image_column,
-        filesystem=filesystem,
-    )
-
-    identity = _identity(partitions, embedder, what)
-    where.filesystem.create_dir(where.path, recursive=True)
-    manifest = where.child(f"{where.path}/{_MANIFEST}")
-    if _exists(manifest):
-        known = json.loads(manifest.read())
-        if known.get("identity") != identity:
-            raise ValueError(
-                f"{output} holds the results of another job (other images, model or detector): "
-                "give another folder, or delete it."
-            )
-    else:
-        about = {"layout": _LAYOUT, "identity": identity, "n_partitions": len(partitions)}
-        manifest.write(json.dumps(about, indent=2).encode())
-    return where, partitions
-
-
-def _staged(dataset: Any, where: Place, rows: int) -> Place:
-    """Write a Dataset's rows beside the results, unless an earlier run of the job has done it."""
-    folder = where.child(f"{where.path}/{_STAGED}")
-    complete = folder.child(f"{folder.path}/complete")
-    if not _exists(complete):
-        if _is_folder(folder):
-            folder.filesystem.delete_dir(folder.path)
-        folder.filesystem.create_dir(folder.path)
-        dataset.write_parquet(folder.path, filesystem=folder.filesystem, min_rows_per_file=rows)
-        complete.write(b"")
-    return folder
-
-
-def _exists(place: Place) -> bool:
-    return bool(place.filesystem.get_file_info(place.path).is_file)
-
-
-def _is_folder(place: Place) -> bool:
-    from pyarrow import fs
-
-    return bool(place.filesystem.get_file_info(place.path).type == fs.FileType.Directory)
-
-
-def _identity(partitions: list[Partition], embedder: Any, what: Any) -> str:
-    """Digest of all that decides the results: images, model, and the detector's fitted state."""
-    digest = hashlib.sha256(encoder_identity(embedder).encode())
-    for partition in partitions:
-        # The file system is left out: an object of it may be pickled differently each time.
-        parts = [getattr(partition, "paths", None), partition.place.path]
-        parts += [
-            getattr(partition, name, None) for name in ("row_group", "id_column", "image_column")
-        ]
-        digest.update(json.dumps(parts).encode())
-
-    if what is not None:
-        detector, keeps_embeddings = what
-        state = {
-            name: value
-            for name, value in vars(detector).items()
-            if name not in ("embedder", "embedder_", "memory", "device")
-        }
-        digest.update(joblib.hash((type(detector).__qualname__, state, keeps_embeddings)).encode())
-    return digest.hexdigest()
-
-
-# -- running --------------------------------------------------------------------------------------
-
-
-def _run(
-    where: Place,
-    partitions: list[Partition],
-    embedder: Any,
-    detector: Any,
-    keep_embeddings: bool,
-    pool: _Pool,
-    batch_bytes: int,
-    verbose: bool,
-) -> JobSummary:
-    """Do the partitions that are missing, and sum all up."""
-    from dnm_sklearn.distributed.workers import Task, Worker
-
-    started = time.perf_counter()
-    task = Task(partitions, where, embedder, detector, keep_embeddings, batch_bytes)
-    done = [number for number in range(len(partitions)) if _exists(task.file_of(number))]
-    missing = sorted(set(range(len(partitions))) - set(done))
-    logger.info("%d partitions, %d of them done before", len(partitions), len(done))
-
-    rows = _work(Worker, task, missing, pool, verbose) if missing else []
-    _raise_problems(rows, where.path)
-
-    summary = JobSummary(
-        output=where.path,
-        n_rows=sum(row["rows"] for row in rows),
-        n_errors=sum(row["errors"] for row in rows),
-        n_flagged=sum(row["flagged"] for row in rows),
-        n_partitions=len(partitions),
-        n_done_before=len(done),
-        n_rows_now=sum(row["rows"] for row in rows),
-        seconds=time.perf_counter() - started,
-        stages={
-            stage: sum(row[f"{stage}_s"] for row in rows)
-            for stage in ("read_embed", "score", "write")
-        },
-    )
-    for number in done:
-        facts = _facts(task, number)
-        summary = replace(
-            summary,
-            n_rows=summary.n_rows + facts[0],
-            n_errors=summary.n_errors + facts[1],
-            n_flagged=summary.n_flagged + facts[2],
-        )
-    if summary.n_errors:
-        warn(
-            f"{summary.n_errors} of {summary.n_rows} images could not be read; the column 'error' "
-            f"of {where.path} says why.",
-            UnreadableImageWarning,
-        )
-    return summary
-
-
-def _facts(task: Task, number: int) -> tuple[int, int, int]:
-    """Rows, errors and flags of a finished file, from its metadata."""
-    import pyarrow.parquet as pq
-
-    from dnm_sklearn.distributed.workers import N_ERRORS, N_FLAGGED, N_ROWS
-
-    place = task.file_of(number)
-    with place.filesystem.open_input_file(place.path) as source:
-        metadata = pq.ParquetFile(source).schema_arrow.metadata
-    return int(metadata[N_ROWS]), int(metadata[N_ERRORS]), int(metadata[N_FLAGGED])
-
-
-def _work(
-    worker: Any, task: Task, numbers: Any, pool: _Pool, verbose: bool
-) -> list[dict[str, Any]]:
-    """Send the numbers of partitions through an actor pool; collect what each has to tell."""
-    import ray
-
-    numbers = [{"number": int(number)} for number in numbers]
-    dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
-        worker,
-        batch_size=1,
-        fn_constructor_args=(ray.put(task),),
-        **pool.options(),
-    )
-    # Ray's own bars show its operators; ours shows partitions. Results are told as they come,
-    # whichever is done first. The settings are this Dataset's own, not the user's.
-    dataset.context.enable_progress_bars = False
-    dataset.context.execution_options.preserve_order = False
-
-    rows = []
-    with progress(len(numbers), verbose, "partitions") as bar:
-        for row in dataset.iter_rows():
-            rows.append(row)
-            bar.update(1)
-    return rows
-
-
-def _raise_problems(rows: list[dict[str, Any]], output: str) -> None:
-    """Tell of the partitions that failed, once all others are done."""
-    failed = [row for row in rows if row["problem"]]
-    if failed:
-        lines = [f"partition {row['number']}: {row['problem']}" for row in failed[:5]]
-        more = f"\n... and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise PartitionError(
-            f"{len(failed)} of {len(rows)} partitions failed; the others are in {output}. Mend the "
-            "cause and give the same call again: it does what is missing.\n"
-            + "\n".join(lines)
-            + more
-        )

@@ -15,11 +15,15 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
-from dnm_sklearn.distributed.places import Place, find_place, list_files
-from dnm_sklearn.exceptions import FileContentError
+from dnm_sklearn._utils.safe_text import file_name_text
+from dnm_sklearn.distributed.places import LARGEST_FILE, Place, find_place, list_files
+from dnm_sklearn.exceptions import FileContentError, UnreadableImageError
 
 # Names under which people keep images, in the order in which they are looked for.
 _IMAGE_COLUMNS = ("image", "bytes", "path", "url", "jpg", "png")
+
+# Rows of a Parquet file that are read at a time at most.
+_MOST_ROWS = 256
 
 FORMATS = ("auto", "images", "parquet", "webdataset")
 
@@ -30,7 +34,8 @@ Batch = tuple[list[str], Any]
 class EncodedImages(Dataset):  # type: ignore[type-arg]
     """Files of images that are decoded when the embedder wants them, by its threads.
 
-    Each is the bytes of a file, a path or URL, or None; with a `place`, a path there.
+    Each is the bytes of a file, a path or URL, None, or why there is none; with a `place`, a path
+    there.
     """
 
     def __init__(self, contents: Sequence[Any], place: Place | None = None) -> None:
@@ -42,6 +47,8 @@ class EncodedImages(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Any:
         content = self.contents[index]
+        if isinstance(content, Exception):
+            raise content
         if not isinstance(content, str):
             return content
         if self.place is None and "://" not in content:
@@ -60,7 +67,7 @@ class PathPartition:
     def batches(self, max_bytes: int) -> Iterator[Batch]:
         """Give all at once: the embedder reads files a few at a time."""
         images = list(self.paths) if self.place.is_local else EncodedImages(self.paths, self.place)
-        yield list(self.paths), images
+        yield [file_name_text(path) for path in self.paths], images
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,16 @@ class ParquetPartition:
 
     def batches(self, max_bytes: int) -> Iterator[Batch]:
         """Read rows of about `max_bytes` at a time."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self.place.check_ordinary()
         try:
             with self.place.filesystem.open_input_file(self.place.path) as source:
                 file = pq.ParquetFile(source)
                 group = file.metadata.row_group(self.row_group)
                 bytes_per_row = group.total_byte_size / max(group.num_rows, 1)
-                n_rows = max(1, int(max_bytes / max(bytes_per_row, 1)))
+                # A value that repeats stands once in the file, and in each row that is read.
+                n_rows = min(_MOST_ROWS, max(1, int(max_bytes / max(bytes_per_row, 1))))
                 columns = [self.image_column]
                 if self.id_column is not None:
                     columns.append(self.id_column)
@@ -94,7 +102,8 @@ class ParquetPartition:
                 ):
                     yield self._ids(batch, row), EncodedImages(self._images(batch))
                     row += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        # What the rows hold may be damaged, too: texts that are no UTF-8, dates out of range.
+        except Exception as error:
             raise FileContentError(
                 f"{self.place.path}, row group {self.row_group}: it cannot be read ({error})."
             ) from error
@@ -123,9 +132,10 @@ class TarPartition:
     def batches(self, max_bytes: int) -> Iterator[Batch]:
         """Read members of about `max_bytes` at a time, in the order of the tar file."""
         names: list[str] = []
-        contents: list[bytes] = []
+        contents: list[Any] = []
         size = 0
 
+        self.place.check_ordinary()
         try:
             with (
                 self.place.filesystem.open_input_stream(self.place.path) as source,
@@ -134,19 +144,27 @@ class TarPartition:
                 for member in archive:
                     if not member.isfile() or not member.name.lower().endswith(IMAGE_SUFFIXES):
                         continue
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    names.append(f"{self.place.path}#{member.name}")
-                    contents.append(file.read())
-                    size += member.size
+                    names.append(file_name_text(f"{self.place.path}#{member.name}"))
+                    contents.append(_read_member(archive, member))
+                    size += min(member.size, LARGEST_FILE)
                     if size >= max_bytes:
                         yield names, EncodedImages(contents)
                         names, contents, size = [], [], 0
-        except (tarfile.TarError, OSError, EOFError) as error:
+        # For a damaged file tarfile raises nearly anything.
+        except Exception as error:
             raise FileContentError(f"{self.place.path}: it cannot be read ({error}).") from error
 
         if names:
             yield names, EncodedImages(contents)
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    """The bytes of a member, or why they cannot be read: it may state any size, and be sparse."""
+    if member.size > LARGEST_FILE:
+        return UnreadableImageError(f"it is larger than {LARGEST_FILE} bytes")
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
 
 
 Partition = PathPartition | ParquetPartition | TarPartition
@@ -222,9 +240,10 @@ def _of_parquet(
         if not path.endswith(".parquet"):
             continue
         try:
+            place.child(path).check_ordinary()
             with place.filesystem.open_input_file(path) as source:
                 metadata = pq.ParquetFile(source).metadata
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, FileContentError):
             column = image_column or "image"
             partitions.append(ParquetPartition(place.child(path), 0, 0, id_column, column))
             continue

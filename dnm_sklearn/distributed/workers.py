@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ _COLUMNS = {
 }
 # A batch is halved so often before a partition is given up for want of memory.
 _HALVINGS = 6
+# A partition is given up after so many workers died with it; each has half the batch of the last.
+_DEATHS = 4
 
 
 @dataclass(frozen=True)
@@ -47,33 +50,64 @@ class Task:
     def file_of(self, number: int) -> Place:
         """Where a partition's results go."""
         assert self.output is not None
-        return self.output.child(f"{self.output.path}/part-{number:06d}.parquet")
+        return self.output.child(f"{self.output.path}/{result_name(number)}")
+
+
+def result_name(number: int) -> str:
+    """Name of the file of a partition's results."""
+    return f"part-{number:06d}.parquet"
+
+
+class Starts:
+    """Counts the starts of each partition, in an actor of its own that outlives the workers."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+
+    def one_more(self, number: int) -> int:
+        """Count a start; give the number of starts so far."""
+        self.counts[number] += 1
+        return self.counts[number]
 
 
 class Worker:
     """One actor: it loads the model once, and works partition by partition."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, starts: Any) -> None:
         import ray
 
         self.task: Task = ray.get(task)
+        self.starts = starts
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Work through the partition whose number came; tell of it in one row."""
+        import ray
+
         number = int(batch["number"][0])
         row: dict[str, Any] = {"number": number, "rows": 0, "errors": 0, "flagged": 0}
         row |= {"read_embed_s": 0.0, "score_s": 0.0, "write_s": 0.0, "problem": "", "state": b""}
+
+        # A worker that died with this partition may have been killed for want of memory. Ray would
+        # hand it out for ever.
+        n_deaths = ray.get(self.starts.one_more.remote(number)) - 1
+        if n_deaths >= _DEATHS:
+            row["problem"] = (
+                f"its worker died {n_deaths} times: give workers more memory, or smaller "
+                "partitions or batches; an image may crash its decoder, too"
+            )
+            return {name: [value] for name, value in row.items()}
+
         try:
-            row |= self.work(number)
+            row |= self.work(number, self.task.batch_bytes >> n_deaths)
         except Exception as error:
             # One bad partition must not end a job of thousands: it is told at the end.
             row["problem"] = f"{type(error).__name__}: {error}"
         return {name: [value] for name, value in row.items()}
 
-    def work(self, number: int) -> dict[str, Any]:
+    def work(self, number: int, max_bytes: int) -> dict[str, Any]:
         """Do a partition, and say what came of it."""
         started = time.perf_counter()
-        ids, rows, errors = self.embedded(number)
+        ids, rows, errors = self.embedded(number, max_bytes)
         embedded = time.perf_counter()
         columns, n_flagged = self.columns(rows)
         scored = time.perf_counter()
@@ -93,10 +127,9 @@ class Worker:
             "write_s": time.perf_counter() - scored,
         }
 
-    def embedded(self, number: int) -> tuple[list[str], np.ndarray, pa.Array]:
+    def embedded(self, number: int, max_bytes: int) -> tuple[list[str], np.ndarray, pa.Array]:
         """Identities, embeddings (NaN where unreadable), and what was wrong with each image."""
         partition = self.task.partitions[number]
-        max_bytes = self.task.batch_bytes
         for _ in range(_HALVINGS):
             try:
                 return self._read(partition, max_bytes)
@@ -136,12 +169,12 @@ class Worker:
 class Learner(Worker):
     """A worker whose test-time detector learns from each partition, and gives its state back."""
 
-    def work(self, number: int) -> dict[str, Any]:
+    def work(self, number: int, max_bytes: int) -> dict[str, Any]:
         """Learn from a partition, starting from the detector's own state."""
         import ray.cloudpickle as pickle
 
         started = time.perf_counter()
-        ids, rows, errors = self.embedded(number)
+        ids, rows, errors = self.embedded(number, max_bytes)
         readable = rows[~np.isnan(rows).any(axis=1)]
         detector = pickle.loads(pickle.dumps(self.task.detector))
         if len(readable):

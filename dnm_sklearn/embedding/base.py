@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, validate_data
 
-from dnm_sklearn._utils.caching import as_memory, cache_folder, cached
+from dnm_sklearn._utils.caching import as_memory, cache_folder, cached, user_memory
 from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.per_thread import PerThread
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
@@ -44,8 +46,10 @@ class BaseEmbedder(
         As in `CLIPEmbedder`.
     failures_ : list of (int, str, str)
         Position, description and reason of the images that could not be read in the last call of
-        `encode_image` on images.
+        `encode_image` on images; of threads that share an embedder each reads its own.
     """
+
+    failures_: Any = PerThread()
 
     # Of parameters that a subclass says nothing of, nothing is checked.
     _parameter_constraints: dict[str, Any] = {}
@@ -56,6 +60,11 @@ class BaseEmbedder(
     batch_size: Any = "auto"
     num_workers: Any = 0
     verbose: Any = False
+
+    # Of a copy that encodes a text bank: where texts are kept in the place of `memory`, and what
+    # a bar says that is encoded.
+    _bank_memory: Any = None
+    _bank_title: str = ""
 
     # -- what a subclass defines ----------------------------------------------------------------
 
@@ -70,6 +79,10 @@ class BaseEmbedder(
     def _context_length(self) -> int | None:
         """Tokens that a prompt may have, None if that is not known."""
         return None
+
+    def _has_fixed_weights(self) -> bool:
+        """Whether the fingerprint is of the weights themselves, and they are the same every day."""
+        return False
 
     @property
     def fingerprint_(self) -> str:
@@ -283,7 +296,7 @@ class BaseEmbedder(
         fingerprint: str,
     ) -> np.ndarray:
         """Unit rows (n, width) that an encoder makes of images, one warning if some failed."""
-        rows, self.failures_ = encode_images(
+        rows, failures = encode_images(
             X,
             make_encoder,
             width,
@@ -294,12 +307,13 @@ class BaseEmbedder(
             cache=cache,
             fingerprint=fingerprint,
         )
+        self.failures_ = failures
 
         # One warning for a call, however many images failed.
-        if self.failures_:
-            index, name, reason = self.failures_[0]
+        if failures:
+            index, name, reason = failures[0]
             warn(
-                f"{len(self.failures_)} of {len(rows)} images could not be read and have rows of "
+                f"{len(failures)} of {len(rows)} images could not be read and have rows of "
                 f"NaN; the first is image {index} ({name}): {reason}. The attribute failures_ "
                 "lists them all.",
                 UnreadableImageWarning,
@@ -311,9 +325,10 @@ class BaseEmbedder(
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Encode distinct names, through the cache where there is one."""
         encode = encode_names
-        if cache_folder(self.memory) is not None:
+        memory = self._text_memory()
+        if cache_folder(memory) is not None:
             # In the key the digest stands for the names, the fingerprint for the model.
-            encode = cached(as_memory(self.memory), encode_names, ignore=["names", "encode"])
+            encode = cached(as_memory(memory), encode_names, ignore=["names", "encode"])
 
         return encode(
             digest=names_digest(names),
@@ -322,6 +337,26 @@ class BaseEmbedder(
             names=names,
             encode=self._encode_prompts,
         )
+
+    def _text_memory(self) -> Any:
+        """Where texts are kept."""
+        return self.memory if self._bank_memory is None else self._bank_memory
+
+    def _bank_keeper(self, auto: bool) -> BaseEmbedder | None:
+        """A copy that keeps text banks on disk; None where none are kept.
+
+        With `auto` an encoder without a folder of its own keeps them in the user's, if its
+        fingerprint can be relied on.
+        """
+        memory = self.memory
+        if memory is None and auto and self._has_fixed_weights():
+            memory = user_memory()
+        if cache_folder(memory) is None:
+            return None
+
+        keeper = copy(self)
+        keeper._bank_memory = memory
+        return keeper
 
     def _has_width(self) -> bool:
         """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""

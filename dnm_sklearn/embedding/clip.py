@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,10 @@ from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
 from dnm_sklearn.embedding.open_clip.weights import (
     ModelFacts,
-    StaleFactsError,
     load_facts,
     save_facts,
 )
+from dnm_sklearn.exceptions import StaleFactsError
 
 if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
@@ -82,7 +83,7 @@ class CLIPEmbedder(BaseEmbedder):
     ----------
     failures_ : list of (int, str, str)
         Position, description and reason of the images that could not be read in the last call of
-        `encode_image` on images.
+        `encode_image` on images; of threads that share an embedder each reads its own.
     n_features_in_ : int
         Width of the embeddings given to `fit`; absent if it was given none.
 
@@ -239,6 +240,10 @@ class CLIPEmbedder(BaseEmbedder):
         loaded = self._checked_model()
         return loaded.compiled() if self.compile else loaded
 
+    def _has_fixed_weights(self) -> bool:
+        # An empty tag stands for random weights. A subclass may encode texts in a way of its own.
+        return type(self) is CLIPEmbedder and parse_model_name(self.model)[1] != ""
+
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
         self._validate_params()
@@ -256,13 +261,13 @@ class CLIPEmbedder(BaseEmbedder):
 
     def _encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         limit = None if self.batch_size == "auto" else int(self.batch_size)
-        folder = cache_folder(self.memory)
-        kept = "not kept, as memory=None" if folder is None else f"kept in {visible(folder)}"
+        folder = cache_folder(self._text_memory())
+        kept = "not kept, as memory=None" if folder is None else f"cached in {_shown(folder)}"
         return self._checked_model().encode_prompts(
             prompts,
             batch_size=limit,
             verbose=bool(self.verbose) or len(prompts) >= _TEXT_BANK,
-            what=f"encoding {len(prompts):,} texts, once; {kept}",
+            what=f"encoding {self._bank_title or f'{len(prompts):,} texts'}, once; {kept}",
         )
 
     def _context_length(self) -> int | None:
@@ -290,6 +295,12 @@ class CLIPEmbedder(BaseEmbedder):
     def logit_bias_(self) -> float | None:
         """The model's logit bias (SigLIP), else None."""
         return self._facts().logit_bias
+
+
+def _shown(folder: str) -> str:
+    """A folder as a bar has room for it: a tilde for the user's own."""
+    home = os.path.expanduser("~") + os.sep
+    return visible(f"~{os.sep}{folder[len(home) :]}" if folder.startswith(home) else folder)
 
 
 def _facts_of(loaded: LoadedModel) -> ModelFacts:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn._utils.image_formats import readable_formats
 from dnm_sklearn._utils.untrusted_files import read_bytes
 from dnm_sklearn.embedding.inputs import describe, is_one_image, is_path
@@ -33,29 +36,78 @@ _IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 # The largest images that Pillow opens, 179 million pixels, take 1.4 GB with 16 bits and four
 # channels, packed next to nothing.
 _LARGEST_FILE = 2**31
+# Larger images are decoded and shrunk one at a time, whatever the number of threads: 67 million
+# pixels, of a camera that few have, take 270 MB as RGB.
+_LARGE_PIXELS = 2**26
+_one_large_image = ForkSafeLock()
+# Pixels that are converted at a time; their copies in float64 take 34 MB.
+_BAND_PIXELS = 2**22
 # How a file begins that iPhones and some cameras write: "ftyp" and one of these.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def _to_eight_bits(image: Any) -> Any:
+def _bands(image: Any) -> list[tuple[int, int, int, int]]:
+    """Boxes of horizontal bands that make up an image."""
+    height = max(1, _BAND_PIXELS // max(1, image.width))
+    starts = range(0, image.height, height)
+    return [(0, top, image.width, min(top + height, image.height)) for top in starts]
+
+
+def _in_bands(image: Any, convert: Callable[[Any], Any]) -> Any:
+    """Convert an image to RGB, a large one in bands: copies of the whole would take gigabytes."""
+    from PIL import Image
+
+    bands = _bands(image)
+    if len(bands) == 1:
+        return convert(image)
+
+    rgb = Image.new("RGB", image.size)
+    for band in bands:
+        rgb.paste(convert(image.crop(band)), band)
+    return rgb
+
+
+def _range(image: Any) -> tuple[float, float]:
+    """Least and greatest value of an image of one channel."""
+    low, high = np.inf, -np.inf
+    for band in _bands(image):
+        values = np.asarray(image.crop(band))
+        if not np.isfinite(values).all():
+            raise UnreadableImageError("it holds NaN or infinite pixel values")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _grey_to_rgb(image: Any) -> Any:
     """Bring an image of 16-bit, 32-bit or float values to 8 bits, as a viewer shows it."""
     from PIL import Image
 
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise UnreadableImageError("it holds NaN or infinite pixel values")
-
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    low, high = _range(image)
+    scale, offset = 1.0, 0.0
     is_float = image.mode == "F"
     if is_float and low >= 0 and high <= 1:
-        values = values * 255.0
+        scale = 255.0
     elif not is_float and low >= 0 and (image.mode.startswith("I;16") or 255 < high <= 65535):
         # 65535 / 257 = 255. Mode "I" (32 bits) is how Pillow opens some files of 16 bits.
-        values = values / 257.0
+        scale = 1 / 257.0
     elif low < 0 or high > 255:
         # No known scale: the values' own range is stretched over the 8 bits.
-        values = (values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
-    return Image.fromarray(np.round(values).astype(np.uint8))
+        scale, offset = 255.0 / max(high - low, np.finfo(np.float64).tiny), low
+
+    def convert(band: Any) -> Any:
+        values = (np.asarray(band, dtype=np.float64) - offset) * scale
+        return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
+
+    return _in_bands(image, convert)
+
+
+def _on_white(image: Any) -> Any:
+    """Lay a transparent image on white."""
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def to_rgb(image: Any) -> Any:
@@ -86,15 +138,14 @@ def to_rgb(image: Any) -> Any:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
-        return _to_eight_bits(image).convert("RGB")
+        return _grey_to_rgb(image)
 
     # Modes with premultiplied alpha convert only to their plain twins.
     if image.mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        plain = {"La": "LA", "RGBa": "RGBA"}[image.mode]
+        return _in_bands(image, lambda band: _on_white(band.convert(plain)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _in_bands(image, _on_white)
     return image.convert("RGB")
 
 
@@ -164,8 +215,13 @@ def _why_unknown(content: bytes) -> str:
     )
 
 
-def read_rgb(item: Any, content: bytes | None = None) -> Any:
-    """Read one image to RGB; `content` is a file's bytes where the caller has them already."""
+def read_rgb(
+    item: Any, content: bytes | None = None, then: Callable[[Any], Any] = lambda image: image
+) -> Any:
+    """Read one image to RGB, and give what `then` makes of it.
+
+    `content` is a file's bytes where the caller has them already.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not (is_one_image(item) or isinstance(item, bytes)):
@@ -179,9 +235,12 @@ def read_rgb(item: Any, content: bytes | None = None) -> Any:
         elif isinstance(item, bytes):
             content = item
         if content is None:
-            return to_rgb(item)
+            return then(to_rgb(item))
         with Image.open(BytesIO(content), formats=readable_formats()) as image:
-            return to_rgb(image)
+            # Nothing is decoded yet. A file of 1 MB may be an image of 1.4 GB.
+            is_large = image.width * image.height > _LARGE_PIXELS
+            with _one_large_image if is_large else nullcontext():
+                return then(to_rgb(image))
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:

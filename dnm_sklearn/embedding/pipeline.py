@@ -199,7 +199,7 @@ class _Source:
             return error
         try:
             if not is_path(item):
-                return preprocess(read_rgb(item))
+                return read_rgb(item, then=preprocess)
 
             # Read once, for the digest and the decoder.
             content = read_image_file(item)
@@ -207,7 +207,7 @@ class _Source:
             # The row will be kept under this digest: it must be the row of these very bytes.
             if expected is not None and digest_bytes(content) != expected:
                 return UnreadableImageError("the file changed while it was being embedded")
-            return preprocess(read_rgb(item, content))
+            return read_rgb(item, content, then=preprocess)
         # Whatever one image does, memory that runs out included, is that image's failure.
         except Exception as error:
             return as_unreadable(error)

@@ -238,9 +238,9 @@ class ContactSheetDisplay:
         text = "flagged" if self.flags[index] else "accepted"
         if self.labels is not None:
             text = shown(self.labels[index])
-        axes.set_xlabel(f"{_shortened(text)}\n{score}", color=colour, fontsize=8, **PLAIN)
+        axes.set_xlabel(f"{_shortened(text)}\n{score}", color=colour, fontsize=10, **PLAIN)
 
 
 def _shortened(text: str) -> str:
     """Cut a label to what fits below an image."""
-    return text if len(text) <= 18 else f"{text[:17]}…"
+    return text if len(text) <= 15 else f"{text[:14]}…"

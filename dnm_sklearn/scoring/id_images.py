@@ -36,6 +36,10 @@ __all__ = [
 _LEAST_PROBABILITY = 1e-12
 # A divergence below this is rounding, and counts as none.
 _LEAST_DIVERGENCE = 1e-10
+# Variances below this count as this: of two equal images nothing varies.
+_LEAST_VARIANCE = 1e-100
+# What is left of a direction without the one image that spans it is rounding.
+_LEAST_REST = 1e-9
 
 
 def _sums(X: np.ndarray, index: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -206,19 +210,46 @@ def mahalanobis(X: Any, fitted: Gaussians) -> np.ndarray:
 
 
 def mahalanobis_left_out(
-    X: np.ndarray, index: np.ndarray, known: np.ndarray, fitted: Gaussians
+    X: np.ndarray, index: np.ndarray, known: np.ndarray, fitted: Gaussians, shrinkage: float
 ) -> np.ndarray:
-    """Scores (n,) of images, each left out of the mean of its class but not of the covariance."""
-    rows = np.asarray(X, dtype=np.float64) @ fitted.whitening
-    squared = _squared_distances(rows, fitted.means)
+    """Scores (n,) of images, each left out of the mean of its class and of the covariance.
 
-    # Without the image the mean of n is n / (n - 1) times as far from it; of one nothing is left.
+    `shrinkage` is that of the fit, and stays. Minus infinity where nothing is left to compare with.
+    """
+    # In the directions in which the covariance is diagonal, and X as it is measured.
+    lengths = np.linalg.norm(fitted.whitening, axis=0)
+    rows = np.asarray(X, dtype=np.float64) @ (fitted.whitening / lengths)
+    means = fitted.means / lengths
+
     column = np.searchsorted(known, index)
+    own = np.arange(len(rows)), column
     n = np.bincount(column, minlength=len(known))[column]
-    own = squared[np.arange(len(rows)), column]
-    factor = (n / np.maximum(n - 1, 1)) ** 2
-    squared[np.arange(len(rows)), column] = np.where(n > 1, own * factor, np.inf)
-    return -squared.min(axis=1)
+    residuals = rows - means[column]
+
+    # Without an image the mean of n is n / (n - 1) times as far from it, and the sum of squares S
+    # of all residuals r is S - n / (n - 1) r r'. So the covariance is a diagonal one, A, less
+    # part * r r' (part: 1 - shrinkage of it), and its inverse by Sherman and Morrison
+    # A^-1 + part A^-1 r r' A^-1 / (1 - part r' A^-1 r).
+    factor = n / np.maximum(n - 1, 1)
+    n_left = len(rows) - 1
+    sums = (residuals**2).sum(axis=0)
+    spread = (sums.sum() - factor * (residuals**2).sum(axis=1)) / (len(fitted.whitening) * n_left)
+    variances = (1 - shrinkage) * sums / n_left + shrinkage * spread[:, None]
+    inverse = 1 / np.maximum(variances, _LEAST_VARIANCE)
+    part = (1 - shrinkage) * factor / n_left
+
+    weighted = inverse * residuals
+    size = (weighted * residuals).sum(axis=1)
+    squared = (inverse * rows**2).sum(axis=1)[:, None] - 2 * (inverse * rows) @ means.T
+    squared += inverse @ (means**2).T
+    along = (weighted * rows).sum(axis=1)[:, None] - weighted @ means.T
+    squared[own], along[own] = factor**2 * size, factor * size
+
+    rest = 1 - part * size
+    has_rest = rest > _LEAST_REST
+    squared += (part / np.where(has_rest, rest, 1))[:, None] * along**2
+    squared[own] = np.where(n > 1, squared[own], np.inf)
+    return np.where(has_rest, -np.maximum(squared, 0).min(axis=1), -np.inf)
 
 
 def _squared_distances(rows: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -55,8 +55,7 @@ def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
     n_below = np.searchsorted(ordered, candidates)
     n_above = n - n_below
 
-    # Centred, so that sums do not cancel.
-    sums = np.concatenate([[0.0], np.cumsum(ordered - ordered.mean())])
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     splits = (n_below > 0) & (n_above > 0)
     gap = np.zeros(len(candidates))
     below, above = sums[n_below[splits]], sums[-1] - sums[n_below[splits]]
@@ -64,7 +63,8 @@ def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
 
     between = n_below * n_above * gap**2
     best = int(np.argmax(between))
-    if not splits[best] or gap[best] <= least_gap:
+    # Without a split all gaps are 0.
+    if gap[best] <= least_gap:
         return -np.inf
     return float(candidates[best])
 
@@ -122,11 +122,9 @@ def name_weights(
     variance = margin_square_sum / n_caught - mean**2
     deviation = max(np.sqrt(max(variance, 0.0)), least_deviation)
 
-    # Mean margin of a name's cluster, of all where the cluster has caught nothing.
+    # Mean margin of a name's cluster. Where it has caught nothing, no name of it has enough.
     per_cluster = np.bincount(cluster, caught)
-    cluster_sums = np.bincount(cluster, margin_sums)
-    cluster_means = np.full(len(per_cluster), mean)
-    np.divide(cluster_sums, per_cluster, out=cluster_means, where=per_cluster > 0)
+    cluster_means = np.bincount(cluster, margin_sums) / np.maximum(per_cluster, 1)
 
     total = caught + _SHRINKAGE
     shrunk = (margin_sums + _SHRINKAGE * cluster_means[cluster]) / total

@@ -349,7 +349,8 @@ def _root(
         value = (radius * _slope(first, whole, dual_order)).log_().nan_to_num_(nan=-math.inf)
         low, high = torch.where(value < 0, w, low), torch.where(value > 0, w, high)
 
-        growth = (dual_order - 1) * (second / first - first / whole)
+        # Far below all logits float32 may give it another sign.
+        growth = ((dual_order - 1) * (second / first - first / whole)).clamp_(min=0)
         step = (-value / growth).nan_to_num_(nan=_LONGEST_STEP)
         after = w + step.clamp_(-_LONGEST_STEP, _LONGEST_STEP)
         # A step beyond what is known of the root is cut to half of the way there.

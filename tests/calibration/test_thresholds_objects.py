@@ -107,6 +107,25 @@ def test_bad_thresholders_are_named():
         build(contamination=object()).fit(WORLD.X)
 
 
+def test_threshold_from_labels_disagrees_with_the_fewest_rows_whatever_is_tied():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5, 9):
+        for _ in range(50):
+            scores, labels = rng.integers(3, size=n).astype(float), rng.integers(2, size=n)
+            threshold = thresholds.threshold_from_labels(scores, labels)
+            wrong = np.count_nonzero((scores > threshold) != labels)
+            possible = [-1.0, *scores]
+            assert wrong == min(np.count_nonzero((scores > t) != labels) for t in possible)
+
+
+def test_threshold_from_labels_lies_between_neighbouring_floats():
+    """The middle of two is rounded to one of them, here to the upper one."""
+    low = np.nextafter(1.0, 2)
+    high = np.nextafter(low, 2)
+    assert low + (high - low) / 2 == high
+    assert low <= thresholds.threshold_from_labels([low, high], [0, 1]) < high
+
+
 def test_threshold_from_labels_corner_cases():
     scores = np.array([3.0, 1.0, 2.0, 2.0])
     assert thresholds.threshold_from_labels(scores, [0, 0, 0, 0]) == 3.0

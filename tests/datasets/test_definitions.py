@@ -15,10 +15,24 @@ from PIL import Image
 
 from dnm_sklearn.bench.cli.main import main
 from dnm_sklearn.bench.results.records import read_records
-from dnm_sklearn.bench.run.registry import UnknownNameError, load_suite
-from dnm_sklearn.datasets import benchmark_names, definitions, load_benchmark, read_definition
+from dnm_sklearn.bench.run.config import RunConfig
+from dnm_sklearn.bench.run.prepare import build
+from dnm_sklearn.bench.run.registry import load_suite
+from dnm_sklearn.bench.run.specs import detector_of_spec
+from dnm_sklearn.datasets import (
+    ImageSet,
+    benchmark_names,
+    definitions,
+    load_benchmark,
+    read_definition,
+)
 from dnm_sklearn.datasets.class_names import imagenet_ids, imagenet_names, wordnet_ids
-from dnm_sklearn.exceptions import BenchmarkWarning, DataMissingError, DefinitionError
+from dnm_sklearn.exceptions import (
+    BenchmarkWarning,
+    DataMissingError,
+    DefinitionError,
+    UnknownNameError,
+)
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = list(benchmark_names())
@@ -72,6 +86,10 @@ def made_up_tree(definition, root):
                     "all" if subset == "folders" else subset
                 )
                 below = list(ids[:3]) if images.group == "id" else list(images.subfolders[:3])
+            elif images.listed or images.unlisted:
+                own, others = ["002.Laysan_Albatross"], ["001.Black_footed_Albatross"]
+                (root / (images.listed or images.unlisted)).write_text("\n".join([*own, ""]))
+                below = own if images.listed else others
             else:
                 below = list(images.subfolders) or ["sub one", "sub_two"]
             for i, name in enumerate(below):
@@ -92,7 +110,9 @@ def test_every_definition_says_what_a_user_must_know(name):
     for images in made.sets:
         assert images.license
         assert images.citation
-        assert images.optional or images.size > 0
+        # Of the parts of EOE's splits no public count is known.
+        by_list = images.listed or images.unlisted
+        assert images.optional or by_list or images.size > 0
         assert images.torchvision or (images.get and images.url)
         for path in (*images.folder, images.list, images.images):
             assert "\\" not in path
@@ -107,7 +127,9 @@ def test_issue_list_of_benchmarks_is_shipped():
     assert near == ["SSB-hard", "NINCO"]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("torchvision")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if not read_definition(name).id.torchvision]
+)
 def test_every_definition_loads_from_a_tree_of_its_layout(name, tmp_path):
     definition = read_definition(name)
     made_up_tree(definition, tmp_path)
@@ -121,7 +143,7 @@ def test_every_definition_loads_from_a_tree_of_its_layout(name, tmp_path):
     assert "Not the benchmark's sizes" in suite.note
     assert suite.meta["benchmark"]["sets"][definition.id.name]["license"]
     assert (suite.id_train is None) == (definition.id_train is None)
-    with pytest.raises(ValueError, match="has .* images, the benchmark"):
+    with pytest.raises(ValueError, match="the benchmark"):
         load_benchmark(name, tmp_path, embedder=FakeEmbedder(), check="raise")
 
 
@@ -180,6 +202,13 @@ def test_a_subset_is_read_out_of_the_whole_of_imagenet(tmp_path):
         near[1]
     ] * 2 + [near[2]] * 2
     assert np.bincount(suite.id_train.labels).tolist() == [16] * 4
+    # WordNet is asked for the senses that the ids say.
+    names = imagenet_names("imagenet-open_clip")
+    assert suite.synsets == {names[wnid]: wnid for wnid in made.classes.wnids}
+    assert suite.ood[0].synsets == {names[wnid]: wnid for wnid in near[:3]}
+    assert suite.ood[1].synsets == {}
+    method = detector_of_spec("ReNeg")
+    assert build(method, suite, suite.embedder, RunConfig()).synsets == suite.synsets
     shutil.rmtree(tmp_path / "imagenet" / "val")
     picture(tmp_path / "imagenet" / "val" / "n01440764" / "1.png")
     with pytest.raises(
@@ -251,7 +280,9 @@ def test_torchvision_names_in_place_of_open_clips(tmp_path):
 # -- missing data ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("torchvision")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if not read_definition(name).id.torchvision]
+)
 def test_missing_data_say_what_to_download_and_where(name, tmp_path):
     with pytest.raises(DataMissingError) as error:
         load_benchmark(name, tmp_path)
@@ -501,3 +532,69 @@ def test_benchmarks_are_listed_as_suites_and_torchvision_as_datasets():
     assert suites.exit_code == datasets.exit_code == 0
     assert all(name in suites.output for name in NAMES)
     assert "torchvision:CIFAR10" in datasets.output
+
+
+# -- classes chosen by a list ---------------------------------------------------------------------
+
+
+def test_classes_of_a_list_and_the_others(tmp_path):
+    for i, name in enumerate(["001.Black_Tern", "002.Gull", "003.Blue_Jay"]):
+        for image in range(i + 1):
+            picture(tmp_path / "CUB_200_2011" / "images" / name / f"{image}.png", i)
+    with pytest.raises(DataMissingError, match=r"CUB_200_2011/images, with the list eoe-cub100"):
+        load_benchmark("eoe-cub100", tmp_path)
+
+    (tmp_path / "eoe-cub100.txt").write_text("003.Blue_Jay\n\n001.black tern\n", encoding="utf-8")
+    with pytest.warns(BenchmarkWarning, match="there are 2 classes, the benchmark has 100"):
+        suite = load_benchmark("eoe-cub100", tmp_path)
+    assert suite.class_names == ["Black Tern", "Blue Jay"]
+    assert suite.id.labels.tolist() == [0, 1, 1, 1]
+    assert [Path(path).parent.name for path in suite.ood[0].images] == ["002.Gull"] * 2
+    assert suite.ood[0].class_names == ("Gull",)
+
+    (tmp_path / "eoe-cub100.txt").write_text("002.Gull\nPenguin\n", encoding="utf-8")
+    with pytest.raises(DefinitionError, match="1 of its 2 lines name no class .* 'Penguin'"):
+        load_benchmark("eoe-cub100", tmp_path)
+
+
+def test_classes_of_torchvision_by_a_list(tmp_path, monkeypatch):
+    names = [f"class {i}" for i in range(5)]
+    whole = np.array([3, 1, 0, 4, 1, 3, 3, 2])
+
+    def stand_in(name, root, *, group, set_name, **options):
+        data = [(f"image {i}", label) for i, label in enumerate(whole)]
+        return ImageSet(set_name, data, group, labels=whole), names
+
+    monkeypatch.setattr("dnm_sklearn.datasets.load.load_torchvision_set", stand_in)
+    (tmp_path / "few.txt").write_text("Class_1\nclass 3\n", encoding="utf-8")
+    (tmp_path / "b.toml").write_text(
+        """
+        format = 1
+        name = "b"
+        title = "B"
+        classes = {source = "set"}
+        id = {name = "id", torchvision = "FakeData", listed = "few.txt"}
+        id_train = {torchvision = "FakeData", listed = "few.txt", per_class = 2}
+        ood = [{name = "ood", group = "near", torchvision = "FakeData", unlisted = "few.txt"}]
+        """,
+        encoding="utf-8",
+    )
+    suite = load_benchmark(tmp_path / "b.toml", tmp_path)
+    assert suite.class_names == ["class 1", "class 3"]
+    assert suite.ood[0].class_names == ("class 0", "class 2", "class 4")
+    assert suite.id.labels.tolist() == [1, 0, 0, 1, 1]
+    assert list(suite.id.images) == [f"image {i}" for i in (0, 1, 4, 5, 6)]
+    assert list(suite.ood[0].images) == [f"image {i}" for i in (2, 3, 7)]
+    assert suite.id_train.labels.tolist() == [0, 0, 1, 1]
+    assert list(suite.id_train.images) == [f"image {i}" for i in (1, 4, 0, 5)]
+
+
+def test_a_list_stands_alone(tmp_path):
+    for wrong in ('subfolders = ["a"]\nlisted = "l.txt"', 'listed = "l"\nunlisted = "l"'):
+        text = MINIMAL.format(top="", ood=wrong)
+        (tmp_path / "b.toml").write_text(text, encoding="utf-8")
+        with pytest.raises(DefinitionError, match="may have one of 'subfolders', 'listed'"):
+            read_definition(tmp_path / "b.toml")
+    (tmp_path / "b.toml").write_text(MINIMAL.format(top="", ood='listed = "../l"'))
+    with pytest.raises(DefinitionError, match="must be a path below the data root"):
+        read_definition(tmp_path / "b.toml")

@@ -47,6 +47,16 @@ def test_leaks_and_a_blind_suite():
         suite(ood=suite().ood[1:]).blind()
 
 
+def test_leaks_by_the_sense_that_the_set_says():
+    cars = suite().ood[0]
+    railcars = suite(
+        corpus=Corpus(["automobile", "railcar", "teapot"]),
+        ood=[replace(cars, synsets={"car": "n02959942"})],
+    )
+    assert railcars.leaks() == {"cars": ("railcar",)}
+    assert railcars.blind().corpus.names == ("automobile", "teapot")
+
+
 def test_an_embedding_suite_keeps_the_names_of_ood_classes(tmp_path):
     own = suite()
     write_embedding_suite(

@@ -130,6 +130,40 @@ def test_entropies_of_sure_images_are_zero_and_no_nan():
     assert np.bincount(state["memory_label_"][live]).max() == 2
 
 
+def simple_stream(temperature, gap):
+    """Three classes and three negatives, each an axis; one image is kept of each."""
+    labels = np.eye(6)
+    settings_ = {"n_groups": 1, "proxy": "task", "beta": 1.0, "static_weight": 0.1, "gap": gap}
+    stream = LabelMemoryStream(
+        labels[:3], labels[3:], temperature=temperature, memory_length=1, **settings_
+    )
+    stream.start()
+    return stream
+
+
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_of_images_of_one_entropy_the_first_stays(in_one_batch):
+    """Sure images have the entropy 0, whatever else there is of them."""
+    stream = simple_stream(temperature=0.001, gap=0.5)
+    images = unit(np.eye(6)[[0, 0, 0]] + 0.1 * np.eye(6)[3:]).astype(np.float32)
+    for batch in [images] if in_one_batch else np.split(images, 3):
+        stream.advance(batch)
+    state = stream.state()
+    live = state["memory_label_"] >= 0
+    assert state["memory_entropy_"][live].tolist() == [0.0]
+    np.testing.assert_array_equal(state["memory_features_"][live], images[:1])
+
+
+@pytest.mark.parametrize(("tilt", "label"), [(0.0, []), (1e-3, [0]), (-1e-3, [3])])
+def test_an_image_at_the_edge_of_the_gap_is_not_stored(tilt, label):
+    """As near to its class as to a negative, where the gap is 0."""
+    stream = simple_stream(temperature=0.01, gap=0.0)
+    image = np.eye(6)[:1] * (1 + tilt) + np.eye(6)[3:4]
+    stream.advance(unit(image).astype(np.float32))
+    found = stream.state()["memory_label_"]
+    assert found[found >= 0].tolist() == label
+
+
 def detector(names, table, **params):
     return AdaNegDetector(names, embedder=table, **{"fraction": 1.0, "batch_size": 10, **params})
 

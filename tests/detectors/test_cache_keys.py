@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dnm_sklearn import EmbeddingTable, NegLabelDetector
+from dnm_sklearn import DebiasedNegMiningDetector, EmbeddingTable, NegLabelDetector
 from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.testing import FakeEmbedder
@@ -60,3 +60,32 @@ def test_mining_follows_the_model_where_class_vectors_are_alike(tmp_path):
         assert det.negative_labels_.tolist() == alone.negative_labels_.tolist()
         mined_labels.append(det.negative_labels_.tolist())
     assert mined_labels[0] != mined_labels[1]
+
+
+DENSITY = {"mining": "density", "n_neighbors": 3, "noun_fraction": 0.3, "adjective_fraction": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("cls", "params", "change"),
+    [
+        (NegLabelDetector, {"fraction": 0.3}, {"quantile": 0.0}),
+        (NegLabelDetector, {"fraction": 1.0}, {"max_similarity": 0.1}),
+        (DebiasedNegMiningDetector, DENSITY, {"n_neighbors": 20}),
+        (DebiasedNegMiningDetector, DENSITY, {"mining": "norm"}),
+        (DebiasedNegMiningDetector, DENSITY, {"mining": "percentile"}),
+        (DebiasedNegMiningDetector, DENSITY, {"mining": "none"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mining_follows_its_settings(tmp_path, cls, params, change):
+    rng = np.random.default_rng(0)
+    names, words = ["cat", "dog", "owl"], [f"word {i}" for i in range(40)]
+    rows = rng.standard_normal((43, 8))
+    table = EmbeddingTable(names + words, rows, norms=rng.uniform(5, 12, size=43))
+
+    def mined_labels(memory, **more):
+        det = cls(names, embedder=table, corpus=words, memory=memory, n_groups=2, **params)
+        return det.set_params(**more).fit().negative_labels_.tolist()
+
+    before = mined_labels(tmp_path)
+    assert mined_labels(tmp_path, **change) == mined_labels(None, **change) != before

@@ -42,6 +42,14 @@ def test_detector_is_the_function():
     np.testing.assert_allclose(det.score_samples(BLOBS.X), want, atol=1e-8)
 
 
+def test_the_papers_weight_is_a_quarter():
+    det = EOEDetector(BLOBS.names, embedder=BLOBS.table).fit()
+    want = naive(BLOBS.X, det.class_embeddings_, det.negative_embeddings_, 1.0, 0.25)
+    got = outlier_exposure(BLOBS.X, det.class_embeddings_, det.negative_embeddings_)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(det.score_samples(BLOBS.X), want, rtol=1e-5, atol=1e-9)
+
+
 def test_describe_is_asked_once_for_the_class_names(tmp_path):
     asked = []
 

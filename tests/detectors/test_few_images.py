@@ -30,6 +30,26 @@ def test_the_threshold_is_for_new_images(cls, contamination):
 
 
 @pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("contamination", ["auto", 0.2])
+def test_the_threshold_of_few_images_is_for_new_ones_too(cls, contamination):
+    """Of four images a class each is a quarter of what it would be compared with.
+
+    Left out, an image has three others of its class where a new one has four, so that fewer are
+    flagged than meant, but not more.
+    """
+    is_id = np.flatnonzero(BLOBS.y == 0)
+    rng = np.random.default_rng(0)
+    flagged = []
+    for _ in range(12):
+        order = rng.permutation(is_id)
+        few = np.concatenate([order[LABELS[order] == name][:4] for name in BLOBS.names])
+        det = detector(cls, contamination=contamination).fit(BLOBS.X[few], LABELS[few])
+        flagged.append(det.predict(BLOBS.X[np.setdiff1d(is_id, few)]).mean())
+    meant = 0.05 if contamination == "auto" else 0.2
+    assert meant / 3 < np.mean(flagged) < meant + 0.04
+
+
+@pytest.mark.parametrize("cls", ALL)
 def test_known_ood_rows_do_not_enter(cls):
     rows = np.r_[HALF, np.flatnonzero(BLOBS.y == 1)]
     only_id = detector(cls).fit(BLOBS.X[HALF], LABELS[HALF])

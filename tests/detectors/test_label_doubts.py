@@ -84,3 +84,10 @@ def test_an_explicit_or_a_likely_y_is_not_doubted():
         detector().fit(WORLD.X_id[few], NEAREST[few] == 1)
         detector().fit(WORLD.X_id[few], np.zeros(len(few), int))
         detector().fit(WORLD.X_id, NEAREST)
+
+        # Zeros are near class 0 and nothing else of it: ones are near no class, least of all 1.
+        rows = np.concatenate([WORLD.X_id[NEAREST == 0], WORLD.X[WORLD.y == 1]])
+        far = (rows @ WORLD.table.encode_text(WORLD.names).T).argmax(axis=1) != 1
+        n_zeros = np.count_nonzero(NEAREST == 0)
+        y = np.arange(len(rows)) >= n_zeros
+        detector().fit(rows[far], y[far].astype(int))

@@ -1,9 +1,18 @@
 """``corpus="wordnet-near"`` and ``refine=`` in the detectors that take a corpus."""
 
+import warnings
+
 import numpy as np
 import pytest
 
-from dnm_sklearn import EmbeddingTable, ENLDetector, NegLabelDetector, TANLDetector
+from dnm_sklearn import (
+    DictionaryDetector,
+    EmbeddingTable,
+    ENLDetector,
+    NegLabelDetector,
+    ReNegDetector,
+    TANLDetector,
+)
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.testing import FakeEmbedder
@@ -80,3 +89,52 @@ def test_refine_by_a_function_cannot_be_saved(tmp_path):
     )
     with pytest.raises(TypeError, match="Parameter refine is a function"):
         det.fit().save(tmp_path / "det.skops")
+
+
+BIRD = {"crane": "n02012849"}
+WITH_SYNSETS = [cls for cls in all_detectors().values() if "synsets" in cls().get_params()]
+
+
+def test_every_detector_with_a_corpus_takes_synsets():
+    with_corpus = {cls for cls in all_detectors().values() if "corpus" in cls().get_params()}
+    assert with_corpus - set(WITH_SYNSETS) == {DictionaryDetector}
+
+
+@pytest.mark.parametrize("cls", WITH_SYNSETS)
+def test_the_sense_that_was_given_is_used(cls):
+    near = {"pool": "wordnet-near"} if cls is ReNegDetector else {"corpus": "wordnet-near"}
+    wanted = set(Corpus.related(NAMES, synsets=BIRD))
+    assert wanted != set(Corpus.related(NAMES))
+
+    det = small(cls, **near, synsets=BIRD, embedder=FakeEmbedder())
+    images = ()
+    if "ID images" in cls.info.needs:
+        images = FakeEmbedder().encode_text(NAMES * 2), NAMES * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        det.fit(*images)
+    if "ID images" in cls.info.needs:
+        # Few of its candidates are far from the images.
+        assert set(det._candidates()) == wanted
+    elif cls is ReNegDetector:
+        assert set(det.pool_labels_) == wanted
+    else:
+        assert set(getattr(det, "negative_corpus_", None) or det.corpus_) == wanted
+
+
+@pytest.mark.parametrize("cls", WITH_REFINE)
+def test_refine_by_the_sense_that_was_given(cls):
+    values = {"corpus": ["davit", "whooping crane", "wolf"], "superclasses": ["thing"]}
+    values |= {"refine": "wordnet", "embedder": FakeEmbedder()}
+
+    def kept(synsets):
+        det = small(cls, synsets=synsets, **values).fit()
+        return {
+            name.partition(" ")[0] for name in getattr(det, "negative_corpus_", None) or det.corpus_
+        }
+
+    # Without it every sense of a name counts, and a davit is a crane.
+    assert kept(None) == {"wolf"}
+    assert kept(BIRD) == {"davit", "wolf"}
+    with pytest.raises(ValueError, match="synsets holds 'bird', which is no class name"):
+        kept({"bird": "n02012849"})

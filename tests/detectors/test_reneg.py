@@ -191,6 +191,26 @@ def test_otsu_is_the_naive_one_and_wants_two_sides():
     assert otsu_of_log_odds(np.zeros(50)) == -np.inf
 
 
+def test_otsu_at_its_limits():
+    two = np.repeat([-1.0, 1.0], 5)
+    assert np.isfinite(otsu_of_log_odds(two))
+    assert otsu_of_log_odds(two[1:]) == -np.inf
+    # As far apart as it must be is not farther.
+    assert otsu_of_log_odds(two, least_gap=2) == -np.inf
+    assert np.isfinite(otsu_of_log_odds(two, least_gap=1.99))
+
+
+def test_equal_margins_have_a_weight():
+    # The variance of three margins of 0.1 may come out below 0.
+    for margin in (0.1, 0.3, 0.7):
+        caught, sums = np.array([3.0]), np.array([margin * 3])
+        with np.errstate(invalid="raise"):
+            weights = name_weights(
+                caught, sums, 3 * margin**2 - 1e-12, None, np.array([0]), least_deviation=1e-3
+            )
+        assert 0 < weights[0] <= 1
+
+
 def test_a_name_is_not_believed_by_one_image_under_guard():
     caught, sums = np.array([2.0]), np.array([0.002])
     arguments = (caught, sums, 2 * 0.001**2, None, np.array([0]))
@@ -285,6 +305,10 @@ def test_what_was_grounded_is_shown():
     ]
     assert (rows["label"].to_numpy() == nearest).mean() > 0.8
     assert rows["cosine"].between(0.5, 1).all()
+    weight = dict(zip(det.pool_labels_, det.name_weights_, strict=True))
+    believed = [weight[name] for name in det.grounded_names_]
+    assert believed == sorted(believed, reverse=True)
+    assert believed[0] > believed[-1]
     assert det.reset_adaptation().grounded_names_.size == 0
 
 

@@ -290,3 +290,13 @@ def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
             warnings.simplefilter("error", SmallBatchWarning)
             det.predict(WORLD.X[:5]) if det.threshold_ is not None else det.explain(WORLD.X[:5])
         det.fit()
+
+
+@pytest.mark.parametrize(("n_images", "is_short"), [(49, True), (50, False)])
+def test_a_stream_is_short_below_one_batch(n_images, is_short):
+    det = in_world(next(param.values[0] for param in streaming()))
+    det = det.set_params(adaptation="transductive", batch_size=50).fit()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        det.decision_function(WORLD.X[:n_images])
+    assert any(issubclass(one.category, SmallBatchWarning) for one in caught) == is_short

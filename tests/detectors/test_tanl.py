@@ -330,6 +330,31 @@ def test_with_the_largest_gap_nothing_is_confident():
     assert (det.id_queued_, det.ood_queued_) == before
 
 
+@pytest.mark.parametrize(("gap", "is_queued"), [(1 / 3, False), (0.33, True)])
+def test_an_image_at_the_edge_of_the_gap_is_not_confident(gap, is_queued):
+    """Its probability is 0.5 where the threshold is 0.75, and 0.75 - gap * 0.75 the edge."""
+    table = EmbeddingTable(["cat", "truck"], np.eye(2))
+    params = {"n_activated": 1, "initial_ood": np.ones((1, 2)), "gap": gap}
+    det = detector(["cat"], table, **params).fit()
+    before = det.ood_queued_
+    det.partial_fit(np.ones((1, 2)))
+    assert det.otsu_threshold_ == 0.75
+    assert det.ood_queued_ == before + is_queued
+
+
+def test_the_images_that_a_stream_calls_id_are_those_that_it_queues_as_id():
+    """What is built on TANL goes by them."""
+    names, table, X, _ = stream_world(n_images=60, noise=0.4)
+    det = detector(names, table, queue_length=100).fit()
+    stream = det._present_stream()
+    X = unit(X).astype(np.float32)
+    stream.advance(X)
+    state = stream.state()
+    new = state["id_queue_"][det.id_queued_ : state["id_queued_"]]
+    assert 0 < len(new) < len(X)
+    np.testing.assert_array_equal(new, X[stream.confident_id])
+
+
 def test_initial_queues():
     names, table, X, _ = stream_world()
     with pytest.raises(ValueError, match="initial_ood must be embeddings of shape"):

@@ -4,6 +4,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -123,6 +125,28 @@ class TestEncode:
         np.testing.assert_array_equal(rows[[0, 2]], FakeEmbedder().encode_image([X[0], X[2]]))
         embedder.encode_image([X[0]])
         assert embedder.failures_ == []
+
+    @pytest.mark.filterwarnings("ignore::dnm_sklearn.exceptions.UnreadableImageWarning")
+    def test_threads_of_one_embedder_read_their_own_failures(self, folder):
+        embedder = FakeEmbedder(on_error="nan")
+        both_encoded = threading.Barrier(2)
+
+        def failed(i):
+            paths = [folder / "0.png", *[folder / f"missing {i}.png"] * i]
+            embedder.encode_image(paths)
+            both_encoded.wait()
+            return [os.path.basename(name) for _, name, _ in embedder.failures_]
+
+        for _ in range(10):
+            with ThreadPoolExecutor(2) as pool:
+                assert list(pool.map(failed, [1, 2])) == [
+                    ["missing 1.png"],
+                    ["missing 2.png"] * 2,
+                ]
+        # A thread that has encoded nothing reads what was encoded last, a copy as well.
+        assert len(embedder.failures_) in (1, 2)
+        assert pickle.loads(pickle.dumps(embedder)).failures_ == embedder.failures_
+        assert not hasattr(clone(embedder), "failures_")
 
     def test_broken_item_of_a_dataset(self):
         with pytest.warns(UnreadableImageWarning, match="item 1 of Pairs"):

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,6 +258,23 @@ def test_a_changed_row_is_computed_again_and_no_other(filled):
     compute = Compute(DIGESTS)
     np.testing.assert_array_equal(get(filled, DIGESTS, compute), rows_of(DIGESTS))
     assert compute.asked == [[40, 41, 42]]
+
+
+@pytest.mark.parametrize("column", ["fingerprint", "model"])
+def test_a_row_that_damage_gives_to_another_model_is_not_taken(tmp_path, column):
+    """Its checksum is of the model as well."""
+    for model, digests in (("model-a", DIGESTS[:5]), ("model-b", DIGESTS[5:10])):
+        get(tmp_path, digests, Compute(digests), model=model)
+    change = {
+        "fingerprint": "UPDATE models SET fingerprint = 'model-c' WHERE fingerprint = 'model-b'",
+        "model": "UPDATE rows SET model = (SELECT id FROM models WHERE fingerprint = 'model-a')",
+    }
+    with sqlite3.connect(file_of(tmp_path)) as db:
+        db.execute(change[column])
+    db.close()
+    compute = Compute(DIGESTS[5:10])
+    get(tmp_path, DIGESTS[5:10], compute, model={"fingerprint": "model-c"}.get(column, "model-a"))
+    assert compute.asked == [[0, 1, 2, 3, 4]]
 
 
 def test_truncated_anywhere(filled):
@@ -716,6 +734,19 @@ def test_young_files_are_read_every_time(tmp_path, files, monkeypatch):
     time.sleep(2.1)
     looked.digest_files(files)
     assert looked.info()["files"] == 150
+
+
+@pytest.mark.parametrize(("age", "n_kept"), [(2 * 10**9 - 1, 0), (2 * 10**9, 3)])
+def test_a_file_is_settled_after_two_seconds(tmp_path, files, monkeypatch, age, n_kept):
+    """File systems count times in steps of up to two seconds."""
+    looked = EmbeddingCache(tmp_path)
+    for path in files[:3]:
+        found = os.stat(path)
+        now = digest.last_change_ns(found) + age
+        clock = SimpleNamespace(st_mtime_ns=now, st_dev=found.st_dev)
+        monkeypatch.setattr(looked, "_look_at_clock", lambda clock=clock: clock)
+        looked.digest_files([path])
+    assert looked.info()["files"] == n_kept
 
 
 def test_a_file_is_as_old_as_when_it_was_read(tmp_path, files, monkeypatch):

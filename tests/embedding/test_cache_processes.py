@@ -414,3 +414,17 @@ def test_a_spawned_process_finds_rows_and_waits_for_those_it_needs(tmp_path):
     children = []
     get(tmp_path, DIGESTS[50:51], compute)
     assert children[0].communicate(timeout=20)[0] == "waited\n"
+
+
+def test_a_process_of_another_machine_is_not_looked_for_here(tmp_path, monkeypatch):
+    """Its number means nothing here; whether it lives, its lock says."""
+    gone = fork(lambda: None)
+    os.waitpid(gone, 0)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(_cache_claims.socket, "gethostname", lambda: "elsewhere")
+        elsewhere.setattr(_cache_claims.os, "getpid", lambda: gone)
+        claim = Claim(tmp_path)
+    with claim:
+        claim.begin("model", DIGESTS[:3])
+        assert claimed_digests(tmp_path, "model") == set(DIGESTS[:3])
+    assert claimed_digests(tmp_path, "model") == set()

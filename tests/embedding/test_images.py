@@ -3,6 +3,9 @@
 import io
 import os
 import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,6 +79,38 @@ class TestConversion:
             0, :, 0
         ].tolist() == [0, 255]
 
+    @pytest.mark.parametrize(
+        "mode", ["RGBA", "LA", "La", "RGBa", "PA", "P", "I", "I;16", "F", "F1"]
+    )
+    def test_a_large_image_in_bands_is_the_same_image(self, mode, monkeypatch):
+        rng = np.random.default_rng(0)
+        image = Image.fromarray(rng.integers(0, 256, (23, 7, 4), dtype=np.uint8))
+        if mode == "P":
+            image = image.convert("RGB").quantize(16)
+            image.info["transparency"] = bytes(range(0, 256, 16))
+        elif mode == "PA":
+            image = image.convert("RGB").quantize(16).convert("PA")
+        elif mode in ("LA", "La", "RGBa"):
+            image = image.convert("LA").convert(mode) if mode != "RGBa" else image.convert(mode)
+        elif mode != "RGBA":
+            numbers = rng.integers(0, 65536, (23, 7)) if mode != "F" else rng.normal(size=(23, 7))
+            kind = {"I": np.int32, "I;16": np.uint16}.get(mode, np.float32)
+            image = Image.fromarray((numbers / (65535 if mode == "F1" else 1)).astype(kind))
+        whole = np.asarray(to_rgb(image))
+
+        cropped = []
+        crop = Image.Image.crop
+
+        def counted(self, box):
+            cropped.append(box)
+            return crop(self, box)
+
+        monkeypatch.setattr(images, "_BAND_PIXELS", 20)
+        monkeypatch.setattr(Image.Image, "crop", counted)
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), whole)
+        assert len(set(cropped)) == 12
+        assert len(np.unique(whole)) > 5
+
     def test_cmyk(self, tmp_path):
         Image.new("CMYK", (4, 4), (255, 0, 0, 0)).save(tmp_path / "c.jpg")
         red, green, _ = np.asarray(read_rgb(tmp_path / "c.jpg"))[0, 0].tolist()
@@ -129,6 +164,36 @@ class TestDecoders:
     def test_heic_says_what_to_install(self):
         with pytest.raises(UnreadableImageError, match="pip install pillow-heif"):
             read_rgb(b"\0\0\0\x18ftypheic" + bytes(40))
+
+    def test_large_images_are_decoded_and_shrunk_one_at_a_time(self, monkeypatch):
+        at_once, most, lock = 0, 0, threading.Lock()
+
+        def shrink(image):
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.01)
+            with lock:
+                at_once -= 1
+            return image.size
+
+        def read():
+            with ThreadPoolExecutor(4) as pool:
+                given = [encoded("PNG")] * 8
+                assert (
+                    list(pool.map(lambda data: read_rgb(data, then=shrink), given))
+                    == [(40, 20)] * 8
+                )
+
+        monkeypatch.setattr(images, "_LARGE_PIXELS", 40 * 20 - 1)
+        read()
+        assert most == 1
+
+        # Those of an ordinary size do not wait for a large one.
+        monkeypatch.setattr(images, "_LARGE_PIXELS", 40 * 20)
+        with images._one_large_image:
+            read()
 
     def test_memory_that_runs_out(self, monkeypatch):
         def no_memory(image):

@@ -85,7 +85,7 @@ class TestPrompts:
         embedder = CLIPEmbedder("tiny-clip/", memory=tmp_path)
         for _ in range(2):
             embedder.encode_text([f"word {i}" for i in range(n)])
-        assert bars == [(n, shown, f"encoding {n} texts, once; kept in {tmp_path}")]
+        assert bars == [(n, shown, f"encoding {n} texts, once; cached in {tmp_path}")]
 
     def test_truncation_warns_once_and_names_them(self):
         long = [f"{i} " * 40 for i in range(7)]

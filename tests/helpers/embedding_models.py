@@ -28,6 +28,7 @@ KINDS = {
         },
         False,
     ),
+    "tiny-cls": ({"text_cfg": {**TEXT, "embed_cls": True}, "custom_text": True}, False),
     "tiny-coca": (
         {
             "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},

@@ -145,6 +145,18 @@ def test_threshold_curves_against_counting(detector, X):
     assert texts(display.ax_)[-1] == f"threshold: {kept:.1f} % kept, {caught:.1f} % caught"
 
 
+def test_threshold_curves_are_drawn_as_they_hold():
+    """A proportion holds from its threshold to the next; a score at the line counts as ID."""
+    display = ThresholdDisplay([0.0, 2.0], [2.0, 3.0], threshold=2.0).plot()
+    kept, caught, line = display.ax_.lines
+    assert line.get_xdata() == [2.0, 2.0]
+    assert texts(display.ax_)[-1] == "threshold: 100.0 % kept, 50.0 % caught"
+    for curve, percent in ((kept, [50, 100, 100]), (caught, [100, 50, 0])):
+        assert curve.get_xdata().tolist() == [0.0, 2.0, 3.0]
+        assert curve.get_ydata().tolist() == percent
+        assert curve.get_drawstyle() == "steps-post"
+
+
 def test_an_unreadable_image_is_flagged_at_every_threshold():
     display = ThresholdDisplay([0.0, np.nan], [1.0, np.nan])
     assert display.id_kept.tolist() == [0.5, 0.5]

@@ -77,6 +77,12 @@ def test_kl_matching_by_a_loop(world):
         assert left_out[i] == pytest.approx(want, abs=1e-9)
 
 
+def test_an_image_that_is_the_only_one_has_no_template_without_it(world):
+    X, _, text, _ = world
+    log_p = id_images.log_softmax(X[:1], text, T)
+    assert id_images.kl_left_out(log_p, np.array([2]), 5).tolist() == [-np.inf]
+
+
 @pytest.mark.parametrize("shrinkage", [None, 0.3, 0.0])
 def test_mahalanobis_by_a_loop(world, shrinkage):
     X, index, _, new = world
@@ -95,15 +101,25 @@ def test_mahalanobis_by_a_loop(world, shrinkage):
     want = [-min((x - m) @ inverse @ (x - m) for m in means.values()) for x in new]
     np.testing.assert_allclose(id_images.mahalanobis(new, fitted), want, rtol=1e-6)
 
-    left_out = id_images.mahalanobis_left_out(X, index, known, fitted)
+    left_out = id_images.mahalanobis_left_out(X, index, known, fitted, used)
     for i in range(len(X)):
-        distances = []
-        for k in known:
-            own = (index == k) & (np.arange(len(X)) != i)
-            if own.any():
-                gap = X[i] - X[own].mean(axis=0)
-                distances.append(gap @ inverse @ gap)
-        assert left_out[i] == pytest.approx(-min(distances), rel=1e-6)
+        others = np.arange(len(X)) != i
+        without, _, _ = id_images.fit_gaussians(X[others], index[others], 5, used)
+        want = id_images.mahalanobis(X[i : i + 1], without)[0]
+        assert left_out[i] == pytest.approx(want, rel=1e-6)
+
+
+def test_an_image_that_alone_spans_a_direction_is_compared_with_nothing():
+    X = np.eye(4)[[0, 0, 1, 2]] + 1.0
+    index = np.array([0, 0, 1, 1])
+    fitted, known, used = id_images.fit_gaussians(X, index, 2, 0.0)
+    left_out = id_images.mahalanobis_left_out(X, index, known, fitted, used)
+    assert np.isneginf(left_out[2:]).all()
+    assert not np.isnan(left_out).any()
+    for shrinkage in (0.0, 0.5, 1.0):
+        twins, known, used = id_images.fit_gaussians(X[:2], index[:2], 2, shrinkage)
+        left_out = id_images.mahalanobis_left_out(X[:2], index[:2], known, twins, used)
+        np.testing.assert_array_equal(left_out, 0.0)
 
 
 def test_directions_in_which_nothing_varies_are_left_out():

@@ -148,7 +148,7 @@ def check_golden(golden):
         assert np.abs(difference).max() <= 2e-5
 
 
-@pytest.mark.parametrize("start", [-100.0, -5.0, 3.0])
+@pytest.mark.parametrize("start", [-100.0, -5.0, 3.0, 12.0])
 def test_the_root_is_found_from_far_away(start):
     X, classes, negatives = world()
     logits = torch.from_numpy(X @ np.concatenate([classes, negatives]).T / T).float()

@@ -114,6 +114,13 @@ def test_what_the_copies_had_in_common_counts_once(detector):
     assert merged.n_seen_ == 100
     same = copy.deepcopy(detector).merge_adaptation([detector.adaptation_state()] * 3)
     assert same.n_seen_ == 50
+    if isinstance(detector, ReNegDetector):
+        # All that it keeps are sums, of images and not of their order.
+        now = detector.adaptation_state()
+        names, kept = (state["caught_names_"] for state in (now, same.adaptation_state()))
+        sums = same.adaptation_state()["caught_image_sums_"]
+        np.testing.assert_array_equal(np.sort(names), kept)
+        np.testing.assert_allclose(sums, now["caught_image_sums_"][np.argsort(names)], atol=1e-5)
 
 
 def test_a_stream_goes_on_from_a_merged_state(detector):

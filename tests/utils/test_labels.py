@@ -328,7 +328,7 @@ def _forms_of_y():
     forms["tensor"] = torch.tensor(is_ood)
     forms["tensor of halves"] = torch.tensor(is_ood.astype(float), dtype=torch.bfloat16)
     forms["list of tensors"] = list(torch.tensor(is_ood))
-    forms["-1 beside class indices"] = np.where(is_ood, -1, 0)
+    forms["-1 beside class indices"] = np.where(is_ood, -1, np.arange(8) // 2 % 2)
     for library in ("pyarrow", "polars"):
         if find_spec(library):
             module = import_module(library)
@@ -346,7 +346,8 @@ def test_fit_splitters_and_scorers_read_y_alike(y):
     is_ood = np.arange(8) % 2 == 1
     rows = np.column_stack([~is_ood, is_ood, np.zeros(8)]).astype(float)
     rows[:, 2] = np.linspace(0.0, 0.1, 8)
-    detector = MaxLogitDetector(["cat"], embedder=EmbeddingTable(["cat"], [[1.0, 0.0, 0.0]]))
+    table = EmbeddingTable(["cat", "dog"], [[1.0, 0.0, 0.0], [0.9, 0.0, 0.1]])
+    detector = MaxLogitDetector(["cat", "dog"], embedder=table)
     assert row_is_ood(y).tolist() == is_ood.tolist()
     assert auroc_scorer(detector.fit(rows, y), rows, y) == 1.0
 

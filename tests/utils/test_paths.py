@@ -3,9 +3,15 @@
 import numpy as np
 
 from dnm_sklearn import EmbeddingTable, MaxLogitDetector, load
+from dnm_sklearn.bench.run.registry import load_suite
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.corpus.check import check_corpus
-from dnm_sklearn.datasets import ImageSet, load_embedding_suite, write_embedding_suite
+from dnm_sklearn.datasets import (
+    ImageSet,
+    extract_pictures,
+    load_embedding_suite,
+    write_embedding_suite,
+)
 
 
 def test_files_are_read_and_written_there(tmp_path, monkeypatch):
@@ -35,4 +41,10 @@ def test_files_are_read_and_written_there(tmp_path, monkeypatch):
         logit_scale=100.0,
     )
     assert load_embedding_suite("~/suite").class_names == ["a", "b"]
+    assert load_suite("~/suite").class_names == ["a", "b"]
+
+    Corpus(["elm"]).to_file("~/elms.txt")
+    assert Corpus.from_file(home / "elms.txt").names == ("elm",)
+    images = extract_pictures("~/pictures").id.images
+    assert all(image.startswith(str(home)) for image in images)
     assert not list(here.iterdir())

@@ -10,25 +10,31 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, user_errors
+from dnm_sklearn._utils.safe_text import visible
+from dnm_sklearn.bench.cli.common import BadInput, UserPath, user_errors
 
-_folder = click.argument("folder", type=click.Path())
+_folder = click.argument("folder", type=UserPath(), required=False)
 # Where joblib.Memory keeps its results in a cache folder.
 _JOBLIB = "joblib"
 
 
-@click.group()
+@click.group(short_help="Look at, check or empty a cache folder.")
 def cache() -> None:
-    """Look at, check or empty a cache folder (what --cache or a detector's memory= was given)."""
+    """Look at, check or empty a cache folder (what --cache or a detector's memory= was given).
+
+    Without FOLDER it is the user's own, where detectors keep the text banks of shipped corpora
+    (memory="auto").
+    """
 
 
 @cache.command()
 @_folder
-def info(folder: str) -> None:
+def info(folder: str | None) -> None:
     """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
     from dnm_sklearn.embedding.cache import EmbeddingCache
 
     root = _existing(folder)
+    click.echo(f"folder: {visible(str(root))}")
     try:
         facts = EmbeddingCache(root).info()
     except user_errors() as error:
@@ -48,7 +54,7 @@ def info(folder: str) -> None:
 
 @cache.command()
 @_folder
-def verify(folder: str) -> None:
+def verify(folder: str | None) -> None:
     """Check all that FOLDER holds: embedded images, and results for texts and mining.
 
     What is damaged is dropped, to be computed again (exit code 1).
@@ -77,7 +83,7 @@ def verify(folder: str) -> None:
 @cache.command()
 @_folder
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clear(folder: str, yes: bool) -> None:
+def clear(folder: str | None, yes: bool) -> None:
     """Remove what this package keeps in FOLDER; other files stay."""
     from joblib import Memory
 
@@ -85,18 +91,29 @@ def clear(folder: str, yes: bool) -> None:
 
     root = _existing(folder)
     if not yes:
-        click.confirm(f"Remove the cache in {root}?", abort=True)
+        click.confirm(f"Remove the cache in {visible(str(root))}?", abort=True)
     try:
         EmbeddingCache(root).clear()
         if (root / _JOBLIB).is_dir():
             Memory(root, verbose=0).clear(warn=False)
     except user_errors() as error:
         raise BadInput(str(error)) from error
-    click.echo(f"The cache in {root} is empty.")
+    click.echo(f"The cache in {visible(str(root))} is empty.")
 
 
-def _existing(folder: str) -> Path:
-    """Refuse a folder that is not there."""
+def _existing(folder: str | None) -> Path:
+    """The folder, which must be there; None is the user's own, which need not."""
+    from dnm_sklearn._utils.caching import user_cache_folder
+
+    if folder is None:
+        from dnm_sklearn._utils.caching import user_cache_folder
+
+        root = user_cache_folder()
+        if not root.is_dir():
+            click.echo(f"There is nothing yet in the user's cache folder {visible(str(root))}.")
+            sys.exit(0)
+        return root
+
     root = Path(folder)
     if not root.is_dir():
         raise BadInput(f"{folder}: there is no such folder; give the one that --cache was given.")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dnm_sklearn._utils.safe_text import visible
 
@@ -24,38 +31,44 @@ TABLE_WIDTH = 160
 GIVEN = "dnm_sklearn.arguments"
 
 
-class WorkFailed(click.ClickException):
-    """Something failed that the user did not give; exit code 1."""
+class UserPath(click.Path):
+    """A path, with the user's folder in the place of a tilde: shells leave ``--output=~/x`` so."""
 
-    exit_code = 1
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Put the user's folder in, and check what the type of path asks for."""
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
-class BadInput(click.ClickException):
-    """Something the user gave cannot be used; exit code 2."""
-
-    exit_code = 2
+class _Failure(click.ClickException):
+    """An error of a command."""
 
     def format_message(self) -> str:
         """Return the message without what a terminal would obey: it may quote names of files."""
         return visible(self.message)
 
 
+class WorkFailed(_Failure):
+    """Something failed that the user did not give; exit code 1."""
+
+    exit_code = 1
+
+
+class BadInput(_Failure):
+    """Something the user gave cannot be used; exit code 2."""
+
+    exit_code = 2
+
+
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.exceptions import (
-        PartitionError,
-        TokenizerUnavailableError,
-        WeightsUnavailableError,
-    )
+    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
 
-    return (
-        ValueError,
-        OSError,
-        ImportError,
-        PartitionError,
-        WeightsUnavailableError,
-        TokenizerUnavailableError,
-    )
+    return (ValueError, OSError, ImportError, WeightsUnavailableError, TokenizerUnavailableError)
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -70,6 +83,21 @@ def command_line() -> str:
     return shlex.join(["dnm-bench", *arguments]) if arguments else ""
 
 
+def given_by_user() -> set[str]:
+    """Names of the options that stand on the command line."""
+    context = click.get_current_context()
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {name for name in context.params if context.get_parameter_source(name) not in default}
+
+
+def refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+    """Refuse some options, which are called as click calls their values."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in given and option.name in names:
+            raise BadInput(f"{option.opts[-1]} {why}.")
+
+
 def check_prompt(prompt: str | None) -> None:
     """Refuse a prompt without a place for the class name."""
     if prompt is not None and "{}" not in prompt:
@@ -81,10 +109,10 @@ def check_prompt(prompt: str | None) -> None:
 def read_folder_names(path: str) -> dict[str, str]:
     """Read the class name of each subfolder."""
     # Subfolders of ImageNet and others have codes for names.
-    from dnm_sklearn._utils.untrusted_files import read_text
+    from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 
     names = {}
-    for i, line in enumerate(read_text(path).splitlines(), start=1):
+    for i, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         subfolder, tab, name = line.partition("\t")
@@ -121,7 +149,44 @@ def console(*, wide: bool = False) -> Console:
 def say(text: str) -> None:
     """Tell a person who waits at a terminal; silent elsewhere."""
     if sys.stderr.isatty():
-        click.echo(visible(text), err=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a message to standard error."""
+    click.echo(_fitted(visible(text)), err=True)
+
+
+def _fitted(text: str) -> str:
+    """Break the lines of a message between words where a terminal would break them anywhere."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Tell warnings of what was typed as such: there the line of the user's is the command."""
+    plain = warnings.formatwarning
+
+    def told(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        # The outermost frame that is not this package's; of a detector of the user's it is theirs.
+        if Path(filename).parent == Path(click.__file__).parent:
+            return _fitted(f"Warning: {message}") + "\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def set_up_logging(verbose: int) -> None:
@@ -164,7 +229,7 @@ def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--cache`` and ``--cache-size``."""
     folder = click.option(
         "--cache",
-        type=click.Path(file_okay=False),
+        type=UserPath(file_okay=False),
         help="Folder that keeps embedded images between runs.",
     )
     size = click.option(

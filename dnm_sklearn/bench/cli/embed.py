@@ -1,4 +1,4 @@
-"""``dnm-bench embed``: image folders into a suite of embeddings."""
+"""``dnm-bench embed``: image folders into a suite of embeddings, or any collection into rows."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ import click
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
+    given_by_user,
     is_full_disk,
     read_folder_names,
     user_errors,
 )
 from dnm_sklearn.bench.cli.ending import Interrupted
+from dnm_sklearn.bench.cli.engine import check_engine, engine_options, run_on_ray
+
+# What makes a suite of the embeddings, by the names of options here.
+_OF_SUITE = (
+    *("id_folder", "id_train", "near", "far", "shifted", "sanity", "names", "corpus"),
+    *("prompt", "adjective_prompt", "name", "note", "skip_unreadable", "overwrite"),
+)
 
 
-@click.command()
-@click.argument("folder", type=click.Path())
+@click.command(short_help="Embed image folders once, as a suite for every detector.")
+@click.argument("folder", type=UserPath())
 @click.option(
     "--id",
     "id_folder",
-    required=True,
-    type=click.Path(),
+    type=UserPath(),
     help="ID test images, one subfolder per class.",
 )
 @click.option(
-    "--id-train", type=click.Path(), help="ID images for the baselines, the same subfolders."
+    "--id-train", type=UserPath(), help="ID images for the baselines, the same subfolders."
 )
 @click.option("--near", multiple=True, metavar="NAME=DIR", help="A near-OOD set; may be repeated.")
 @click.option("--far", multiple=True, metavar="NAME=DIR", help="A far-OOD set; may be repeated.")
@@ -41,7 +49,7 @@ from dnm_sklearn.bench.cli.ending import Interrupted
     "--sanity", multiple=True, metavar="NAME=DIR", help="A set that is kept out of the means."
 )
 @click.option(
-    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
+    "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."
 )
 @click.option(
     "--corpus",
@@ -66,9 +74,17 @@ from dnm_sklearn.bench.cli.ending import Interrupted
 )
 @cache_options
 @click.option("--overwrite", is_flag=True, help="Replace a suite that is there.")
+@click.option(
+    "--images",
+    help="With --engine ray: a folder or pattern of images, Parquet or tar files, or a URL.",
+)
+@click.option(
+    "--column", help="With --engine ray: column of Parquet files with images' bytes or paths."
+)
+@engine_options("FOLDER then gets Parquet files with the embeddings of --images, and no suite")
 def embed(
     folder: str,
-    id_folder: str,
+    id_folder: str | None,
     id_train: str | None,
     near: tuple[str, ...],
     far: tuple[str, ...],
@@ -85,18 +101,46 @@ def embed(
     cache: str | None,
     cache_size: int | None,
     overwrite: bool,
+    images: str | None,
+    column: str | None,
+    engine: str,
+    address: str | None,
+    workers: int,
+    num_gpus: float,
 ) -> None:
     """Embed image folders once and write them as a suite into FOLDER.
 
     \b
     dnm-bench embed my-suite --id val --id-train train --near birds=birds --far dtd=dtd/images
     dnm-bench run --suite my-suite
+
+    With --engine ray Ray workers, on this machine or a cluster, embed a collection of any size into
+    Parquet files (id, embedding, error); an image that cannot be read is a row with its error:
+
+    \b
+    dnm-bench embed s3://bucket/rows --images s3://bucket/photos --engine ray --address auto
     """  # noqa: D301
+    check_engine(engine, given_by_user(), _OF_SUITE, ("images", "column"))
+    if engine == "ray":
+        _embed_on_ray(
+            folder,
+            images,
+            model,
+            {"memory": cache, "cache_size": cache_size},
+            address=address,
+            workers=workers,
+            num_gpus=num_gpus,
+            column=column,
+        )
+        return
+
     from dnm_sklearn.bench.run.prepare import show_progress
     from dnm_sklearn.datasets import embed_image_folders
     from dnm_sklearn.embedding import CLIPEmbedder
     from dnm_sklearn.embedding.open_clip.registry import own_prompt
 
+    if id_folder is None:
+        raise BadInput("No ID images; give their folder with --id DIR.")
     check_prompt(prompt)
     check_prompt(adjective_prompt)
     own = own_prompt(model)
@@ -145,6 +189,19 @@ def embed(
             ) from error
         raise BadInput(str(error)) from error
     click.echo(f"Wrote the suite to {path}. Next: dnm-bench run --suite {path}")
+
+
+def _embed_on_ray(
+    folder: str, images: str | None, model: str | None, caching: dict[str, Any], **options: Any
+) -> None:
+    """Embed a collection partition by partition, by workers."""
+    from dnm_sklearn.distributed import embed as job
+    from dnm_sklearn.embedding import CLIPEmbedder
+
+    if images is None:
+        raise BadInput("No images; give a folder, pattern or URL with --images.")
+    embedder = CLIPEmbedder(model, **caching) if model else CLIPEmbedder(**caching)
+    run_on_ray(job, images, embedder, folder, **options)
 
 
 def _named_folder(group: str, value: str) -> tuple[str, str]:

@@ -3,72 +3,123 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput
+from dnm_sklearn.bench.cli.common import BadInput, WorkFailed, is_full_disk, refuse, user_errors
+from dnm_sklearn.bench.cli.ending import Interrupted
+
+if TYPE_CHECKING:
+    from dnm_sklearn.distributed import JobSummary
+
+# Options that say how Ray computes.
+_OF_RAY = ("address", "workers", "num_gpus")
 
 
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where a command computes."""
-    options = (
-        click.option(
-            "--engine",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="ray: on Ray Data; -o is then a folder of Parquet files, and IMAGES may be a "
-            "pattern, Parquet or tar files, or a URL.",
-        ),
-        click.option("--address", help="Ray cluster, e.g. auto; default: this machine."),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Workers of --engine ray.",
-        ),
-        click.option(
-            "--gpus-per-worker",
-            "num_gpus",
-            type=click.FloatRange(min=0),
-            default=0.0,
-            show_default=True,
-            help="GPUs of each worker.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options that say where a command computes; `what` is different with Ray."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        options = (
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "ray"]),
+                default="local",
+                show_default=True,
+                help=f"ray: on Ray Data; {what}.",
+            ),
+            click.option(
+                "--address",
+                help="Ray cluster, e.g. auto; default: that of RAY_ADDRESS, or this machine.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Workers of --engine ray.",
+            ),
+            click.option(
+                "--gpus-per-worker",
+                "num_gpus",
+                type=click.FloatRange(min=0),
+                default=0.0,
+                show_default=True,
+                help="GPUs of each worker.",
+            ),
+        )
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def check_engine(engine: str, given: dict[str, Any]) -> None:
-    """Refuse options that the local engine would pass over, and Ray that is not installed."""
+def check_engine(
+    engine: str, given: set[str], only_local: tuple[str, ...], only_ray: tuple[str, ...] = ()
+) -> None:
+    """Refuse options that the engine would pass over, and Ray that is not installed."""
     if engine == "local":
-        for name, value in given.items():
-            if value:
-                raise BadInput(f"--{name} needs --engine ray.")
+        refuse(given, (*_OF_RAY, *only_ray), "needs --engine ray")
         return
+    refuse(given, only_local, "is for --engine local")
     try:
-        import ray  # noqa: F401
+        import ray.data  # noqa: F401
     except ImportError as error:
         raise BadInput(
             "--engine ray needs Ray: pip install 'dnm_sklearn[ray]' (or 'ray[data]')."
         ) from error
 
 
-def score_on_ray(
-    images: str, output: str, detector: Any, *, address: str | None, workers: int, num_gpus: float
-) -> str:
-    """Score a collection with a fitted detector; return one line on what came of it."""
+def run_on_ray(
+    job: Callable[..., JobSummary],
+    source: str,
+    model: Any,
+    output: str,
+    *,
+    address: str | None,
+    workers: int,
+    num_gpus: float,
+    column: str | None,
+) -> None:
+    """Run a job of `dnm_sklearn.distributed`, and say in one line what came of it."""
     import ray
 
-    from dnm_sklearn.distributed import score
+    from dnm_sklearn.exceptions import PartitionError
 
-    ray.init(
-        address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
-    )
-    summary = score(images, detector, output, workers=workers, num_gpus=num_gpus)
-    return f"{summary}. Wrote {summary.output}"
+    started = not ray.is_initialized()
+    try:
+        if started:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _check_gpus(address, num_gpus)
+        options = {"workers": workers, "num_gpus": num_gpus, "image_column": column}
+        summary = job(source, model, output, **options)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"finished partitions are in {output}; the same command does the others."
+        ) from error
+    except PartitionError as error:
+        raise WorkFailed(str(error)) from error
+    except user_errors() as error:
+        if is_full_disk(error):
+            raise BadInput(
+                f"No space left on device: free some; finished partitions are in {output}, and the "
+                "same command does the others."
+            ) from error
+        raise BadInput(str(error)) from error
+    finally:
+        if started:
+            ray.shutdown()
+    click.echo(f"{summary}. Wrote {summary.output}")
+
+
+def _check_gpus(address: str | None, num_gpus: float) -> None:
+    """Refuse GPUs that this machine does not have; a cluster may grow."""
+    import ray
+
+    there = ray.cluster_resources().get("GPU", 0)
+    if num_gpus > there and not (address or os.environ.get("RAY_ADDRESS")):
+        raise BadInput(f"--gpus-per-worker {num_gpus:g}: this machine has {there:g} GPUs for Ray.")

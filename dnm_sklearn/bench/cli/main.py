@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnm_sklearn import __version__
-from dnm_sklearn.bench.cli.common import GIVEN, BadInput
+from dnm_sklearn.bench.cli.common import GIVEN, BadInput, plain_warnings
 from dnm_sklearn.bench.cli.ending import Interrupted, run_to_the_end
 
 __all__ = ["BadInput", "main"]
@@ -65,7 +65,8 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command that was named."""
         try:
-            return super().invoke(ctx)
+            with plain_warnings():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Interrupted from error
 

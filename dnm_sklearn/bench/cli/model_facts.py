@@ -10,6 +10,7 @@ import numpy as np
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
     read_folder_names,
@@ -17,16 +18,16 @@ from dnm_sklearn.bench.cli.common import (
 )
 
 
-@click.command("model-facts")
+@click.command("model-facts", short_help="Measure how well images match their class names.")
 @click.argument("model")
 @click.option(
-    "--images", required=True, type=click.Path(), help="Labelled images, one subfolder per class."
+    "--images", required=True, type=UserPath(), help="Labelled images, one subfolder per class."
 )
 @click.option(
     "--prompt", default="a photo of a {}", show_default=True, help="Prompt of the class names."
 )
 @click.option(
-    "--names", type=click.Path(), help="Text file: subfolder, a tab, class name; one per line."
+    "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."
 )
 @cache_options
 def model_facts(

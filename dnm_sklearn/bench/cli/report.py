@@ -6,13 +6,20 @@ from pathlib import Path
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_errors, write_output
+from dnm_sklearn.bench.cli.common import (
+    BadInput,
+    UserPath,
+    cache_options,
+    say,
+    user_errors,
+    write_output,
+)
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), default="report.html", show_default=True
+    "-o", "--output", type=UserPath(dir_okay=False), default="report.html", show_default=True
 )
 @click.option("--title", default="OOD detection", show_default=True, help="Heading of the page.")
 @click.option(
@@ -32,7 +39,7 @@ from dnm_sklearn.bench.cli.common import BadInput, cache_options, say, user_erro
     help="Suite of the images, where the name in the records does not say it, e.g. a TOML file.",
 )
 @click.option(
-    "--data-root", type=click.Path(), help="Folder with the images of a benchmark, for the gallery."
+    "--data-root", type=UserPath(), help="Folder with the images of a benchmark, for the gallery."
 )
 @cache_options
 def report(

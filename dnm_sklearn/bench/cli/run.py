@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     WorkFailed,
     cache_options,
     check_prompt,
@@ -24,6 +24,7 @@ from dnm_sklearn.bench.cli.common import (
     console,
     say,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
 )
@@ -98,7 +99,7 @@ class RunOptions:
 )
 @click.option(
     "--data-root",
-    type=click.Path(),
+    type=UserPath(),
     help="Folder with the images of a benchmark (dnm-bench list suites).",
 )
 @click.option(
@@ -181,7 +182,7 @@ class RunOptions:
 )
 @click.option(
     "--id-train",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images to fit on: a folder with a subfolder per class, or an npz file of embeddings.",
 )
 # Where the work is done, and what is kept of it.
@@ -203,7 +204,7 @@ class RunOptions:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False),
+    type=UserPath(file_okay=False),
     help="Folder for records/*.json (one per method and OOD set), their scores, and table.csv.",
 )
 @click.option(
@@ -301,6 +302,7 @@ def _start(options: RunOptions, running: ExitStack) -> tuple[Iterable[Result], A
     methods = _methods(options)
     config = _config(options, methods)
     suite = _suite(options)
+    methods = _without_pictures(methods, suite)
     methods = _without_missing_images(methods, suite, options)
 
     # ID training images that no method looks at are not embedded.
@@ -344,17 +346,18 @@ def _methods(options: RunOptions) -> list[Method]:
 
 
 def _detectors(names: tuple[str, ...]) -> list[Method]:
-    """Find detectors by name or specification; without any, all.
+    """Find detectors by name or specification; without any, all that score embeddings.
 
-    Those that use ID images are then run with a few, and those that can do without both ways; but
-    for plug-ins, whose rows with images would be those of their base once more.
+    What scores pictures would embed each a second time. Those that use ID images are then run with
+    a few, and those that can do without both ways; but for plug-ins, whose rows with images would
+    be those of their base once more.
     """
     from dnm_sklearn.bench.run import registry
     from dnm_sklearn.bench.run.specs import detector_of_spec
 
     if names:
         return _distinct([detector_of_spec(name) for name in names])
-    methods = list(registry.detectors().values())
+    methods = [m for m in registry.detectors().values() if not m.needs_pictures]
     with_images = [m for m in methods if m.uses_id_images and not m.is_plug_in]
     names_only = [method for method in methods if not method.needs_id_images]
     return names_only + [replace(method, id_per_class=_FEW_ID_IMAGES) for method in with_images]
@@ -438,7 +441,7 @@ def _with_leaks_told(suite: Suite) -> Suite:
             f"The corpus holds names of OOD classes (e.g. {example!r}), by set: {shown}. --blind "
             "leaves them out."
         )
-        click.echo(visible(told), err=True)
+        tell(told)
     return suite
 
 
@@ -464,7 +467,7 @@ def _with_corpus(suite: Suite, name: str) -> Suite:
     from dnm_sklearn.corpus.check import check_corpus
     from dnm_sklearn.embedding import EmbeddingTable
 
-    corpus = check_corpus(name, suite.class_names)
+    corpus = check_corpus(name, suite.class_names, suite.synsets)
     if isinstance(suite.embedder, EmbeddingTable):
         raise BadInput(
             f"--corpus {name}: the suite {suite.name!r} holds embeddings of its own "
@@ -472,6 +475,22 @@ def _with_corpus(suite: Suite, name: str) -> Suite:
             f"'dnm-bench embed --corpus {name}'."
         )
     return replace(suite, corpus=corpus)
+
+
+def _without_pictures(methods: list[Method], suite: Suite) -> list[Method]:
+    """Leave out what scores pictures where there are only embeddings."""
+    from dnm_sklearn.bench.run.prepare import holds_embeddings
+
+    needy = [method.name for method in methods if method.needs_pictures]
+    if not needy or not holds_embeddings(suite):
+        return methods
+
+    why = f"The suite {suite.name} holds embeddings, and {', '.join(needy)} scores pictures"
+    remaining = [method for method in methods if not method.needs_pictures]
+    if not remaining:
+        raise BadInput(f"Nothing to run: {why}, by their patches; give a suite of images.")
+    tell(f"{why}: left out.")
+    return remaining
 
 
 def _without_missing_images(
@@ -486,10 +505,7 @@ def _without_missing_images(
 
     remaining = [method for method in methods if method.kind != "baseline"]
     if len(remaining) < len(methods):
-        click.echo(
-            visible(f"The suite {suite.name} has no id_train images: baselines are left out."),
-            err=True,
-        )
+        tell(f"The suite {suite.name} has no id_train images: baselines are left out.")
     if not remaining:
         raise BadInput(
             f"Nothing to run: {suite.name} has no ID images for the baselines; give some with "

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from dnm_sklearn.bench.cli.common import (
     BadInput,
+    UserPath,
     cache_options,
     check_prompt,
     command_line,
+    given_by_user,
     is_full_disk,
+    refuse,
     set_up_logging,
+    tell,
     user_errors,
     verbose_option,
     write_output,
 )
 from dnm_sklearn.bench.cli.ending import Interrupted
-from dnm_sklearn.bench.cli.engine import check_engine, engine_options, score_on_ray
+from dnm_sklearn.bench.cli.engine import check_engine, engine_options, run_on_ray
 
 if TYPE_CHECKING:
     from dnm_sklearn.bench.run.own_data import Items
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 # What a saved detector brings itself, by the names of options here.
 _OF_DETECTOR = ("names", "names_file", "detector_name", "params", "prompt", "corpus")
 # What only the local engine does.
-_LOCAL = ("explain", "html", "order", "column", "texts")
+_LOCAL = ("explain", "html", "top_k", "order", "texts", "chunk", "restart")
 # Names, a saved detector and text vectors are smaller.
 _LARGEST = 2**34
 # Labels of each side on the page, and in a file of explanations unless told otherwise.
@@ -87,21 +90,21 @@ class ScoreOptions:
 
 
 @click.command()
-@click.argument("images", type=click.Path())
+@click.argument("images", type=UserPath())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False),
-    help="A .csv or .parquet file.",
+    type=UserPath(),
+    help="A .csv or .parquet file; with --engine ray a folder of Parquet files.",
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A page with the images by score, flags and explanations.",
 )
 @click.option(
     "--explain",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A .csv or .parquet file with the nearest labels of each image.",
 )
 @click.option(
@@ -122,19 +125,19 @@ class ScoreOptions:
 @click.option(
     "--column",
     help="Column of a Parquet file, or array of an npz file, with the embeddings; default: "
-    "embedding.",
+    "embedding. With --engine ray: the column of the images' bytes or paths.",
 )
 @click.option("-n", "--name", "names", multiple=True, help="An ID class name; may be repeated.")
 @click.option(
     "--names",
     "names_file",
-    type=click.Path(),
+    type=UserPath(),
     help="File of ID class names: text with one per line, .csv, .tsv or .json.",
 )
 @click.option("--names-column", help="Column of the CSV file with the class names.")
 @click.option(
     "--load",
-    type=click.Path(),
+    type=UserPath(),
     help="A detector that was saved; it brings names, parameters and threshold.",
 )
 @click.option(
@@ -155,7 +158,7 @@ class ScoreOptions:
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
     "--texts",
-    type=click.Path(),
+    type=UserPath(),
     help="npz file with 'name' and 'embedding' of class names and negative labels; no model then.",
 )
 @click.option(
@@ -166,7 +169,7 @@ class ScoreOptions:
 @click.option("--corpus", help="Candidate negative labels: a corpus's name, or a file of words.")
 @click.option(
     "--calibrate",
-    type=click.Path(),
+    type=UserPath(),
     help="ID images (or embeddings) that the threshold is set by; used for nothing else.",
 )
 @click.option(
@@ -181,7 +184,7 @@ class ScoreOptions:
 @click.option(
     "--restart", is_flag=True, help="Forget the part that an earlier, interrupted call left."
 )
-@engine_options
+@engine_options("IMAGES may then be a pattern, Parquet or tar files, or a URL")
 @verbose_option
 def score(**options: Any) -> None:
     """Score IMAGES; write one line per image.
@@ -211,7 +214,7 @@ def score(**options: Any) -> None:
     \b
     dnm-bench score 's3://bucket/photos' -n cat -n dog -o scores --engine ray --address auto
     """  # noqa: D301
-    score_command(ScoreOptions(**options), _given_by_user())
+    score_command(ScoreOptions(**options), given_by_user())
 
 
 def score_command(options: ScoreOptions, given: set[str]) -> None:
@@ -223,17 +226,7 @@ def score_command(options: ScoreOptions, given: set[str]) -> None:
         _check(options, given)
         detector = _detector(options)
         if options.engine == "ray":
-            _prepare(detector, options, None)
-            click.echo(
-                score_on_ray(
-                    options.images,
-                    options.target,
-                    detector,
-                    address=options.address,
-                    workers=options.workers,
-                    num_gpus=options.num_gpus,
-                )
-            )
+            _score_on_ray(detector, options)
             return
         _score_here(detector, options)
     except KeyboardInterrupt as error:
@@ -250,22 +243,14 @@ def score_command(options: ScoreOptions, given: set[str]) -> None:
         raise BadInput(str(error)) from error
 
 
-def _given_by_user() -> set[str]:
-    """Names of the options that stand on the command line."""
-    context = click.get_current_context()
-    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    return {name for name in context.params if context.get_parameter_source(name) not in default}
-
-
 def _check(options: ScoreOptions, given: set[str]) -> None:
     """Refuse options that contradict each other or would be passed over."""
     from dnm_sklearn.bench.run.job_files import check_output
 
-    check_engine(options.engine, {"address": options.address, "gpus-per-worker": options.num_gpus})
+    check_engine(options.engine, given, _LOCAL)
     if not options.target:
         raise BadInput("Nothing to write: give -o FILE or --html FILE.")
     if options.engine == "ray":
-        _refuse(given, _LOCAL, "is for --engine local")
         if options.output is None:
             raise BadInput("--engine ray writes a folder: give it with -o.")
     elif options.output is not None:
@@ -276,10 +261,10 @@ def _check(options: ScoreOptions, given: set[str]) -> None:
         check_output("--explain", options.explain)
 
     if options.load is not None:
-        _refuse(given, _OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
+        refuse(given, _OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
     if options.texts is not None:
         fixed = ("model", "prompt", "corpus", "cache", "cache_size")
-        _refuse(given, fixed, "cannot stand beside --texts, whose vectors are what they are")
+        refuse(given, fixed, "cannot stand beside --texts, whose vectors are what they are")
     if options.false_alarms is not None and options.calibrate is None:
         raise BadInput("--false-alarms needs --calibrate: a rate is set by ID images.")
     if options.names_column is not None and options.names_file is None:
@@ -288,14 +273,6 @@ def _check(options: ScoreOptions, given: set[str]) -> None:
         raise BadInput("--top-k needs --explain or --html.")
     if "order" in given and options.output is None:
         raise BadInput("--sort needs -o: the page can be sorted in the browser.")
-
-
-def _refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
-    """Refuse some options, which are called as click calls their values."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        if option.name in given and option.name in names:
-            raise BadInput(f"{option.opts[-1]} {why}.")
 
 
 def _detector(options: ScoreOptions) -> Any:
@@ -329,10 +306,6 @@ def _detector(options: ScoreOptions) -> Any:
 
 def _prepare(detector: Any, options: ScoreOptions, calibration: Items | None) -> None:
     """Fit a detector that was not loaded, and set its threshold."""
-    from dnm_sklearn.bench.run.own_data import read_items
-
-    if options.calibrate is not None and calibration is None:
-        calibration = read_items(options.calibrate, options.column)
     # A detector is fitted also where only the last chunks are missing: it is quick, and a fitted
     # one would have to be kept with its version.
     if options.load is None:
@@ -343,6 +316,26 @@ def _prepare(detector: Any, options: ScoreOptions, calibration: Items | None) ->
         raise BadInput(
             f"{type(detector).__name__} has no threshold to flag images by: give --calibrate."
         )
+
+
+def _score_on_ray(detector: Any, options: ScoreOptions) -> None:
+    """Score partition by partition, by workers."""
+    from dnm_sklearn.bench.run.own_data import read_items
+    from dnm_sklearn.distributed import score as job
+
+    # The column is that of the images to score.
+    calibration = None if options.calibrate is None else read_items(options.calibrate, None)
+    _prepare(detector, options, calibration)
+    run_on_ray(
+        job,
+        options.images,
+        detector,
+        options.target,
+        address=options.address,
+        workers=options.workers,
+        num_gpus=options.num_gpus,
+        column=options.column,
+    )
 
 
 def _score_here(detector: Any, options: ScoreOptions) -> None:
@@ -393,7 +386,7 @@ def _score_here(detector: Any, options: ScoreOptions) -> None:
 
     if detector.threshold_source_ == "names":
         message = f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER."
-        click.echo(message, err=True)
+        tell(f"Warning: {message}")
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
     written = [path for path in (options.output, options.explain, options.html) if path]
     click.echo(f"Wrote {len(items)} lines to {', '.join(map(_shown, written))}{unreadable}")

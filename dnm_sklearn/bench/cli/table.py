@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, console, user_errors, write_output
+from dnm_sklearn.bench.cli.common import BadInput, UserPath, console, user_errors, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,15 +29,15 @@ _METRICS = (
 )
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.command(short_help="Make tables of run folders, one per suite and model.")
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
 @click.option(
     "-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich", show_default=True
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="Write to this file instead of the terminal.",
 )
 @click.option("--sets", is_flag=True, help="Also one table per metric of every single OOD set.")

@@ -10,14 +10,11 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.results.bootstrap import Difference, Pair, paired_difference
 from dnm_sklearn.bench.results.rows import GROUPS, Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
+from dnm_sklearn.exceptions import UnknownRowError
 
 # By group of OOD sets the difference of each row by its position, or the reason why there is none;
 # an empty string for the reference itself.
 Differences = dict[str, dict[int, "Difference | str"]]
-
-
-class UnknownRowError(ValueError):
-    """A table has no row of that name; the message gives the nearest ones."""
 
 
 def differences(

@@ -13,7 +13,7 @@ from typing import Any
 
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.untrusted_files import parse_json, read_text, stays_below
-from dnm_sklearn.exceptions import FileContentError
+from dnm_sklearn.exceptions import FileContentError, NewerRecordError, RecordError
 
 FORMAT = 2
 
@@ -23,14 +23,6 @@ _LARGEST_COUNT = 10**12
 
 # How most methods score; `Record.scoring` differs where an image's score depends on others.
 EACH_ROW = "each row alone"
-
-
-class RecordError(FileContentError):
-    """A record on disk cannot be read; the message names the file and the fix."""
-
-
-class NewerRecordError(RecordError):
-    """A record of a newer version of this package."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 
 from dnm_sklearn.bench.results.records import (
     Record,
-    RecordError,
     read_records,
     records_folder,
 )
 from dnm_sklearn.bench.results.rows import Row, build_rows, ood_sets
 from dnm_sklearn.bench.results.score_files import read_scores
+from dnm_sklearn.exceptions import RecordError
 
 
 @dataclass

@@ -39,6 +39,8 @@ def check_output(option: str, path: str, suffixes: Sequence[str] = _SUFFIXES) ->
     where = Path(path)
     if where.suffix.lower() not in suffixes:
         raise ValueError(f"{option} {path}: the file must end in {' or '.join(suffixes)}.")
+    if where.is_dir():
+        raise ValueError(f"{option} {path}: this is a folder, and a file is to be written.")
     if not where.parent.is_dir():
         raise ValueError(f"{option} {path}: there is no folder {where.parent}; make it first.")
 

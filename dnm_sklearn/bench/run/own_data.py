@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.untrusted_files import NpyRows, open_npz, parse_json, read_text
+from dnm_sklearn._utils.untrusted_files import NpyRows, open_npz, parse_json, read_text, split_lines
 from dnm_sklearn.bench.run.prepare import show_progress
 from dnm_sklearn.exceptions import FileContentError
 
@@ -160,7 +160,7 @@ def _read_lines(path: str) -> list[str]:
         text = read_text(path)
     except (FileNotFoundError, FileContentError) as error:
         raise FileContentError(f"{path} is not a text file that can be read ({error}).") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in split_lines(text) if line.strip()]
 
 
 def _read_csv_column(path: str, column: str | None, delimiter: str) -> list[str]:

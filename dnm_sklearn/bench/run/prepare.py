@@ -63,6 +63,11 @@ class SharedText(FixedEmbedder):
         return rows, np.array([norm for _, norm in found], dtype=np.float32)
 
     @property
+    def encode_local(self) -> Any:
+        """The model's own, where it has one."""
+        return self._embedder.encode_local
+
+    @property
     def fingerprint_(self) -> str:
         """Fingerprint of the model."""
         return self._embedder.fingerprint_
@@ -83,6 +88,9 @@ class EmbeddedSuite:
     """A suite whose images are float32 unit rows, with the embedder that made them."""
 
     suite: Suite
+
+    # As it was given, for detectors that score pictures.
+    given: Suite
 
     # A SharedText, or the suite's EmbeddingTable, which has the texts already.
     embedder: Any
@@ -141,6 +149,7 @@ def embed_suite(
 
     return EmbeddedSuite(
         suite=embedded,
+        given=suite,
         embedder=embedder if isinstance(embedder, EmbeddingTable) else SharedText(embedder),
         seconds=seconds,
         model=shown_model_name(str((suite.meta or {}).get("model") or model or "")),
@@ -213,6 +222,8 @@ def build(method: Method, suite: Suite, embedder: Any, config: RunConfig) -> Any
         params["classes"] = suite.class_names
         params["embedder"] = embedder
         params["corpus"] = suite.corpus
+        if suite.synsets:
+            params["synsets"] = suite.synsets
         prompt = config.prompt if config.prompt is not None else suite.prompt
         if prompt is not None:
             params["prompt"] = prompt

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.datasets.benchmark import Suite
+from dnm_sklearn.exceptions import UnknownNameError
 
 Kind = Literal["detector", "baseline"]
-
-
-class UnknownNameError(ValueError):
-    """A name that the registry does not hold; the message gives the nearest ones."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,11 @@ class Method:
         return self.kind == "baseline" or "ID images" in self._needs
 
     @property
+    def needs_pictures(self) -> bool:
+        """Whether a detector scores pictures, of which it wants more than one embedding."""
+        return "patch embeddings" in self._needs
+
+    @property
     def is_plug_in(self) -> bool:
         """Whether a detector goes on top of another."""
         from dnm_sklearn.detectors.plug_in import PlugInDetector
@@ -82,6 +84,8 @@ class Method:
         images = {} if self.id_per_class is None else {"id_per_class": self.id_per_class}
         return {**images, **dict(self.params)}
 
+
+_OF_PATCHES = "each image alone, its patches embedded for this detector"
 
 # Name -> (module, class, summary, how rows are scored where that is special).
 _BASELINES = {
@@ -126,10 +130,11 @@ _ALIASES = {
 
 
 def detectors() -> dict[str, Method]:
-    """Every detector of the toolkit, in the order of the tables."""
-    from dnm_sklearn.detectors import all_detectors
+    """Every detector of the toolkit, in the order of the tables; GL-MCM, of pictures, is last."""
+    from dnm_sklearn.detectors import GLMCMDetector, all_detectors
 
-    return {name: _detector(cls) for name, cls in all_detectors().items()}
+    own = {**all_detectors(), GLMCMDetector.__name__: GLMCMDetector}
+    return {name: _detector(cls) for name, cls in own.items()}
 
 
 def detectors_of_others() -> dict[str, Method]:
@@ -173,7 +178,8 @@ def _detector(cls: Any) -> Method:
     info = cls.info
     source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
     summary = f"{info.title} ({source})"
-    return Method(cls.__name__, info.name, "detector", _returning(cls), summary)
+    method = Method(cls.__name__, info.name, "detector", _returning(cls), summary)
+    return replace(method, batch_note=_OF_PATCHES) if method.needs_pictures else method
 
 
 def baselines() -> dict[str, Method]:
@@ -228,7 +234,7 @@ def load_suite(name: str, *, data_root: str | None = None, download: bool = Fals
         from dnm_sklearn.datasets.pictures import load_pictures
 
         return load_pictures(**_SUITES[shipped][0])
-    if Path(name).exists():
+    if user_path(name).exists():
         from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
 
         return load_embedding_suite(name)

@@ -23,13 +23,23 @@ from dnm_sklearn.bench.run.machine import (
     reset_peak_memory,
 )
 from dnm_sklearn.bench.run.orders import MEANING, score_stream
-from dnm_sklearn.bench.run.prepare import SUITE_PARAMS, EmbeddedSuite, build, draw_id_images
+from dnm_sklearn.bench.run.prepare import (
+    SUITE_PARAMS,
+    EmbeddedSuite,
+    build,
+    draw_id_images,
+    holds_embeddings,
+)
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.embedding.inputs import unwrap_item
 from dnm_sklearn.embedding.text import names_digest
 from dnm_sklearn.scoring import class_index
 
 _IN_ITS_SET = "each row together with its set (scores change with the rows beside it)"
+
+# Pictures whose patches are in memory at a time.
+_PICTURES = 256
 
 # Called with the label of a method before it runs.
 OnStart = Callable[[str], None]
@@ -82,6 +92,10 @@ def run_methods(
     for method in methods:
         tasks.append(_Task(method, build(method, embedded.suite, embedded.embedder, config)))
     _check_id_images(embedded.suite, methods, config)
+    _check_pictures(embedded.given, methods)
+    if not any(method.needs_pictures for method in methods):
+        # Workers get what they need.
+        embedded = replace(embedded, given=embedded.suite)
 
     # torch takes seconds to import, which must not count as the first detector's time.
     if any(method.kind == "detector" for method in methods):
@@ -100,6 +114,16 @@ def run_methods(
     pending = [task for task in tasks if task.pending]
     run = _run_serially if jobs == 1 else _run_in_parallel
     return _in_order(tasks, run(embedded, pending, config, jobs, on_start))
+
+
+def _check_pictures(suite: Suite, methods: Sequence[Method]) -> None:
+    """Refuse methods that score pictures where there are only embeddings."""
+    needy = [m.name for m in methods if m.needs_pictures]
+    if needy and holds_embeddings(suite):
+        raise ValueError(
+            f"The suite {suite.name!r} holds embeddings, and {', '.join(needy)} scores pictures, "
+            "by their patches: leave it out, or run it on a suite of images."
+        )
 
 
 def _check_id_images(suite: Suite, methods: Sequence[Method], config: RunConfig) -> None:
@@ -225,6 +249,10 @@ def _fit_and_score(embedded: EmbeddedSuite, task: _Task, config: RunConfig) -> I
 
     # PyOD and scikit-learn compute in float64; the detectors take embeddings as they are.
     score = partial(_score, estimator, np.float64 if method.kind == "baseline" else np.float32)
+    given = embedded.suite
+    if method.needs_pictures:
+        score, given = partial(_score_pictures, estimator), embedded.given
+    ood_images = {images.name: images.images for images in given.ood}
     learned: dict[str, Any] = {
         "fitted": _fitted_numbers(estimator),
         "id_accuracy": _id_accuracy(estimator, suite),
@@ -236,24 +264,23 @@ def _fit_and_score(embedded: EmbeddedSuite, task: _Task, config: RunConfig) -> I
             repeats = []
             for repeat in range(config.repeats):
                 seed = (config.seed, repeat)
-                rows = (suite.id.images, images.images)
+                rows = (given.id.images, ood_images[images.name])
                 repeats.append(score_stream(score, *rows, config.stream, seed))
             seconds["score_ood"] = time.perf_counter() - start
             yield _result(template, repeats, seconds, learned)
         return
 
     start = time.perf_counter()
-    id_scores = score(suite.id.images)
+    id_scores = score(given.id.images)
     seconds["score_id"] = time.perf_counter() - start
 
     # Three rows by themselves tell whether a foreign estimator looks at the rows beside a row.
-    few = suite.id.images[:3]
-    if method.check_rows and not np.allclose(score(few), id_scores[:3], rtol=1e-6):
+    if method.check_rows and not np.allclose(score(suite.id.images[:3]), id_scores[:3], rtol=1e-6):
         learned |= {"sees_test_stream": True, "scoring": _IN_ITS_SET}
 
     for images, template in task.pending:
         start = time.perf_counter()
-        ood_scores = score(images.images)
+        ood_scores = score(ood_images[images.name])
         seconds["score_ood"] = time.perf_counter() - start
         yield _result(template, [(id_scores, ood_scores)], seconds, learned)
 
@@ -291,8 +318,21 @@ def _fit(
     }
 
 
+def _score_pictures(estimator: Any, images: Any) -> np.ndarray:
+    """Score some pictures at a time, for the patches of one are hundreds of rows."""
+    scores = [np.empty(0)]
+    for start in range(0, len(images), _PICTURES):
+        stop = min(start + _PICTURES, len(images))
+        part = [unwrap_item(images[i]) for i in range(start, stop)]
+        scores.append(estimator.decision_function(part))
+    return _checked(np.concatenate(scores))
+
+
 def _score(estimator: Any, dtype: type, rows: np.ndarray) -> np.ndarray:
-    scores = estimator.decision_function(rows.astype(dtype, copy=False))
+    return _checked(estimator.decision_function(rows.astype(dtype, copy=False)))
+
+
+def _checked(scores: Any) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     # From here on, NaN means an image that was not in the stream.
     n_missing = np.count_nonzero(np.isnan(scores))
@@ -372,6 +412,8 @@ def _template(
     params = estimator.get_params(deep=False)
     for name in SUITE_PARAMS:
         params.pop(name, None)
+    if params.get("synsets") == suite.synsets:
+        params.pop("synsets", None)
 
     # A test-time method can be told to keep its state; then it sees no stream.
     info = getattr(estimator, "info", None)

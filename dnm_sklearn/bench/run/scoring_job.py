@@ -62,7 +62,13 @@ def make_detector(
     from dnm_sklearn.embedding import CLIPEmbedder
     from dnm_sklearn.embedding.open_clip.registry import own_prompt
 
-    cls = resolve(name, detectors_to_score()).load()
+    method = resolve(name, detectors_to_score())
+    cls = method.load()
+    if method.needs_pictures:
+        raise ValueError(
+            f"{cls.__name__} scores the patches of pictures, and here each is embedded whole: use "
+            "it in Python, or with 'dnm-bench run'. MCM is its score of the whole picture."
+        )
     options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = texts
     if texts is None:

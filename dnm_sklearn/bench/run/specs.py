@@ -14,7 +14,6 @@ import numpy as np
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.run.registry import (
     Method,
-    UnknownNameError,
     baselines,
     detectors,
     detectors_of_others,
@@ -22,6 +21,7 @@ from dnm_sklearn.bench.run.registry import (
     name_key,
     resolve,
 )
+from dnm_sklearn.exceptions import UnknownNameError
 
 # Outlier detectors of scikit-learn, by module, which are found without importing all of it; other
 # estimators are looked up among all that there are.

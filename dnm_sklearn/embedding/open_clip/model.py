@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from dnm_sklearn._utils.device import resolve_device, torch_threads
 from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.embedding.digest import digest_file
 from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
@@ -311,7 +313,26 @@ def _tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
         "vocabulary": getattr(tokenizer, "vocab_size", getattr(inner, "vocab_size", None)),
         "name": str(getattr(inner, "name_or_path", "")).rsplit("/", 1)[-1],
         "merges": hashlib.blake2b(repr(list(ranks)).encode(), digest_size=16).hexdigest(),
+        # Only of Hugging Face's, so that those of open_clip keep their fingerprints.
+        **({} if inner is None else {"content": _hub_content(inner)}),
     }
+
+
+def _hub_content(tokenizer: Any) -> str:
+    """Digest what a tokenizer of Hugging Face makes of texts: vocabulary, rules, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        # One in Python, which has no more than its files to tell of.
+        with TemporaryDirectory() as folder:
+            rules = [digest_file(path).hex() for path in tokenizer.save_vocabulary(folder)]
+    else:
+        # Without what the last call asked for.
+        known = json.loads(backend.to_str())
+        rules = [part for part in known.items() if part[0] not in ("truncation", "padding")]
+
+    special = {**tokenizer.special_tokens_map, **tokenizer.get_added_vocab()}
+    text = json.dumps([type(tokenizer).__name__, rules, special], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 # -- what torch is told -----------------------------------------------------------------------

@@ -27,7 +27,6 @@ from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
 
 __all__ = [
     "ModelFacts",
-    "StaleFactsError",
     "digest_weights",
     "load_facts",
     "local_files",
@@ -35,14 +34,10 @@ __all__ = [
 ]
 
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
-_FACTS_FORMAT = 1
+_FACTS_FORMAT = 2
 
 # Digests of files that this process has read, by their identity.
 _known_digests: dict[bytes, bytes] = {}
-
-
-class StaleFactsError(RuntimeError):
-    """Facts in the cache disagree with the loaded model; they were removed, and work may go on."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from contextlib import closing
 import pytest
 from bench_suite import invoke, score
 
+from dnm_sklearn._utils.caching import cached, user_memory
+from dnm_sklearn.embedding.text import names_digest
 from dnm_sklearn.exceptions import CacheWriteWarning
 
 
@@ -56,3 +58,22 @@ def test_cache_size(photos, tmp_path):
     result = score(photos, *options, "much")
     assert result.exit_code == 2
     assert "cache_size must be a number of bytes" in " ".join(result.output.split())
+
+
+def test_the_users_own_folder(monkeypatch, tmp_path):
+    folder = tmp_path / "user"
+    monkeypatch.setenv("DNM_SKLEARN_CACHE", str(folder))
+    for command in (("info",), ("verify",), ("clear", "--yes")):
+        result = invoke("cache", *command)
+        assert result.exit_code == 0
+        assert f"nothing yet in the user's cache folder {folder}" in result.output
+    assert not folder.exists()
+
+    cached(user_memory(), names_digest, [])(["cat"])
+    said = invoke("cache", "info").output
+    assert said.startswith(f"folder: {folder}\n")
+    assert "texts and mining: 1 results" in said
+    assert invoke("cache", "verify").output.endswith("Nothing is damaged.\n")
+    assert invoke("cache", "clear").exit_code == 1
+    assert invoke("cache", "clear", "--yes").exit_code == 0
+    assert "texts and mining: 0 results" in invoke("cache", "info").output

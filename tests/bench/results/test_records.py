@@ -7,8 +7,9 @@ import pytest
 from bench_suite import invoke
 
 from dnm_sklearn.bench.results.formats import to_csv
-from dnm_sklearn.bench.results.records import RecordError, read_records, write_record
+from dnm_sklearn.bench.results.records import read_records, write_record
 from dnm_sklearn.bench.results.score_files import compact, read_scores
+from dnm_sklearn.exceptions import RecordError
 
 
 def test_the_table_can_be_made_again_from_the_records(full_run):

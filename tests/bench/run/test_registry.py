@@ -2,7 +2,8 @@
 
 import pytest
 
-from dnm_sklearn.bench.run.registry import UnknownNameError, baselines, load_suite, resolve
+from dnm_sklearn.bench.run.registry import baselines, load_suite, resolve
+from dnm_sklearn.exceptions import UnknownNameError
 
 
 def test_names_that_are_not_known():

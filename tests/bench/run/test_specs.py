@@ -7,8 +7,8 @@ from sklearn.neighbors import LocalOutlierFactor
 
 from dnm_sklearn.bench.results.records import read_records
 from dnm_sklearn.bench.run.prepare import draw_id_images
-from dnm_sklearn.bench.run.registry import UnknownNameError
 from dnm_sklearn.bench.run.specs import baseline_of_spec, detector_of_spec, is_spec, parse_spec
+from dnm_sklearn.exceptions import UnknownNameError
 from dnm_sklearn.metrics import ood_metrics
 
 

@@ -9,9 +9,9 @@ from bench_suite import invoke
 
 from dnm_sklearn import EmbeddingTable, TANLDetector, load
 from dnm_sklearn.bench.results.records import read_records
-from dnm_sklearn.bench.run.registry import UnknownNameError
 from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.detectors import entry_points
+from dnm_sklearn.exceptions import UnknownNameError
 
 SOURCE = """
 import numpy as np

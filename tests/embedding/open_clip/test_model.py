@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -93,11 +94,44 @@ def test_prompts_equal_open_clip(name, cuts, batch_size):
     np.testing.assert_allclose(norms, expected_norms, rtol=1e-5)
 
 
-def test_hugging_face_tower(tmp_path):
+def _sees_two_ahead(text):
+    text.attn_mask = torch.full_like(text.attn_mask, -torch.inf).triu_(3)
+
+
+def _computes_something_else(text):
+    own = type(text)
+    name = "encode_text" if "encode_text" in vars(own) else "forward"
+    usual = getattr(own, name)
+
+    def twice(self, *args, **params):
+        return 2 * usual(self, *args, **params)
+
+    text.__class__ = type("Other", (own,), {name: twice})
+
+
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-eos"])
+@pytest.mark.parametrize("change", [_sees_two_ahead, _computes_something_else])
+def test_only_a_causal_tower_that_is_known_is_cut(name, change):
+    loaded = get_model(f"{name}/", "cpu")
+    changed = copy.deepcopy(loaded.model)
+    change(getattr(changed, "text", changed))
+    other = model.LoadedModel(changed, loaded.tokenizer, loaded.width, "cpu", "fp32", {})
+    rows, _ = other.encode_prompts(NAMES)
+    with torch.inference_mode():
+        expected = changed.encode_text(loaded.tokenizer(NAMES), normalize=False).numpy()
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+    assert not np.allclose(rows, loaded.encode_prompts(NAMES)[0], atol=1e-3)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s"]
+
+
+@contextmanager
+def hugging_face_tower(path, words):
+    """Register "tiny-hf", whose text tower and tokenizer are files in the Hugging Face way."""
     transformers = pytest.importorskip("transformers")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s"]
-    folder = tmp_path / "bert"
-    folder.mkdir()
+    folder = path / "bert"
+    folder.mkdir(exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(words))
     transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     transformers.BertConfig(
@@ -116,9 +150,14 @@ def test_hugging_face_tower(tmp_path):
         "hf_proj_type": "mlp",
         "hf_pooler_type": "mean_pooler",
     }
-    configs = tmp_path / "configs"
-    configs.mkdir()
+    configs = path / "configs"
+    configs.mkdir(exist_ok=True)
     with registered(configs, {"tiny-hf": ({"text_cfg": text}, False)}):
+        yield
+
+
+def test_hugging_face_tower(tmp_path):
+    with hugging_face_tower(tmp_path, WORDS):
         embedder = CLIPEmbedder("tiny-hf/")
         assert get_model("tiny-hf/")._tower is None
         names = ["cat", "dogs", "cat cat cat cat cat cat", "dog"]
@@ -126,6 +165,20 @@ def test_hugging_face_tower(tmp_path):
             rows = embedder.encode_text(names, "a photo of {}")
         expected, _ = reference("tiny-hf/", ["a photo of " + n for n in names])
         np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def test_the_fingerprint_is_of_a_hugging_face_tokenizers_content(tmp_path):
+    found = []
+    for words in (WORDS, [*WORDS[:8], "dog", "cat", "##s"]):
+        release_models()
+        with hugging_face_tower(tmp_path, words):
+            loaded = get_model("tiny-hf/")
+            found.append((loaded.fingerprint, loaded.tokenizer(["a cat"]).tolist()))
+            # A call leaves its own settings in the tokenizer, which are none of the model's.
+            assert loaded._compute_fingerprint() == found[-1][0].partition("-")[0]
+    assert found[0][1] != found[1][1]
+    assert found[0][0] != found[1][0]
+    release_models()
 
 
 # -- precision --------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""The text bank of a corpus: encoded whole, once, kept, and shared by all lists of class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dnm_sklearn._utils.caching import AUTO
+from dnm_sklearn.embedding.base import BaseEmbedder
+
+__all__ = ["bank_keeper", "encode_part"]
+
+
+def bank_keeper(embedder: Any, memory: Any) -> BaseEmbedder | None:
+    """The encoder that keeps text banks for a detector with this ``memory``; None if none does."""
+    if not isinstance(embedder, BaseEmbedder):
+        return None
+    return embedder._bank_keeper(isinstance(memory, str) and memory == AUTO)
+
+
+def encode_part(
+    embedder: BaseEmbedder,
+    keeper: BaseEmbedder,
+    names: Sequence[str],
+    prompt: str | Sequence[str],
+    bank: Sequence[str],
+    title: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows (m, d) and raw norms (m,) of names; `title` is what a bar calls the bank.
+
+    If all are part of the bank, `keeper` encodes it whole: what is kept then does not depend on the
+    names that a user has left out. Else `embedder` encodes the names.
+    """
+    position = {name: i for i, name in enumerate(bank)}
+    if not all(name in position for name in names):
+        rows, norms = embedder.encode_text(names, prompt, return_norm=True)
+        return rows, norms
+
+    keeper._bank_title = title
+    rows, norms = keeper.encode_text(bank, prompt, return_norm=True)
+    if list(names) == list(bank):
+        return rows, norms  # nothing is left out: no copy of what may be 140 MB
+    index = np.fromiter((position[name] for name in names), np.intp, len(names))
+    return rows[index], norms[index]

@@ -421,6 +421,34 @@ def test_fitted_attributes_are_checked(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_missing_or_of_another_kind_is_never_a_raw_traceback(tmp_path, detector):
+    X = np.random.default_rng(0).normal(size=(25, 16))
+    detector.fit(X, X[:, 0] > 0).save(tmp_path / "whole.skops")
+    names = skops.io.load(tmp_path / "whole.skops", trusted=[])["fitted"]
+    n_refused = 0
+    for name in names:
+        for value in ("left out", None, [1.5]):
+
+            def change(content, name=name, value=value):
+                content["fitted"][name] = value
+                if value == "left out":
+                    del content["fitted"][name]
+
+            path = tmp_path / "det.skops"
+            path.write_bytes((tmp_path / "whole.skops").read_bytes())
+            tampered(path, change)
+            try:
+                found = load(path, embedder=FakeEmbedder())
+            except FileContentError:
+                n_refused += 1
+                continue
+            assert np.isfinite(found.decision_function(X)).all()
+            found.predict(X)
+    assert n_refused > len(names)
+
+
+@pytest.mark.parametrize("detector", make_detectors(), ids=lambda det: type(det).__name__)
 def test_skops_writes_every_detector(detector):
     X = np.random.default_rng(0).normal(size=(25, 16))
     detector.fit(X, X[:, 0] > 0)

@@ -69,7 +69,7 @@ def class_synsets(
     ValueError
         If `synsets` names another class, or no synset.
     """
-    nouns, names = noun_synsets(), list(names)
+    nouns, names = noun_synsets(), check_names(names)
     given = _given_synsets(names, synsets)
     found: dict[str, int] = {}
     for name in names:
@@ -191,7 +191,7 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
     >>> not_negative(["rhine", "beagle", "teapot"], ["dog"]).tolist()
     [True, True, False]
     """
-    nouns, names = noun_synsets(), list(names)
+    nouns, names = noun_synsets(), check_names(names)
     given = _given_synsets(names, synsets)
     classes: set[int] = set()
     for name in names:
@@ -232,7 +232,7 @@ def leaked(words: Iterable[str], names: Iterable[str], synsets: Synsets = None) 
     >>> leaked(["Car", "automobile", "teapot"], ["car"])
     ('Car', 'automobile')
     """
-    nouns, names = noun_synsets(), list(names)
+    nouns, names = noun_synsets(), check_names(names)
     found, _ = class_synsets(names, synsets)
     same = {folded(name.replace("_", " ")) for name in names}
     for i in found.values():

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from dnm_sklearn._utils.validation import TEMPERATURES
+from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors.saving import from_plain
 from dnm_sklearn.detectors.shared_parameters import LARGEST_WEIGHT
 from dnm_sklearn.exceptions import FileContentError
@@ -26,6 +27,23 @@ _ALWAYS_FITTED = (
     "temperature_",
     "n_features_in_",
     "embedder_fingerprint_",
+    "threshold_",
+    "threshold_source_",
+    "contamination_",
+    "decision_scores_",
+    "labels_",
+    "calibration_scores_",
+    "calibration_by_class_",
+    "calibration_classes_",
+    "calibration_n_seen_",
+)
+# What may be None, of a mode that was not used. Everything else that is listed here has a value.
+_MAY_BE_NONE = (
+    *_ALWAYS_FITTED[5:],
+    "clamp_",
+    "positive_embeddings_",
+    "id_scores_",
+    "id_images_used_",
 )
 _FITTED_NAME = re.compile("[a-z][a-z0-9_]*[a-z0-9]_")
 
@@ -81,7 +99,9 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "calibration_log_sums_": ("f", ("negatives",)),
     "admitted_": ("f", ("", "d")),
     "id_scores_": ("f", ("",)),
-    "calibration_scores_": ("f", ("",)),
+    "calibration_scores_": ("f", ("calibration",)),
+    "calibration_classes_": ("iu", ("calibration",)),
+    "positive_embeddings_": ("f", ("", "d")),
     "decision_scores_": ("f", ("fitted",)),
     "labels_": ("iu", ("fitted",)),
 }
@@ -91,7 +111,15 @@ _NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
 _GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
 _FITTED_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("NegLabelDetector", "CSPDetector"), _GROUPS),
-    "DebiasedNegMiningDetector": (*_GROUPS, "clamp_", "min_id_scale_"),
+    "DebiasedNegMiningDetector": (
+        *_GROUPS,
+        "clamp_",
+        "min_id_scale_",
+        "positive_embeddings_",
+        "effective_negative_prior_",
+        "id_scale_",
+        "n_floored_",
+    ),
     "AdaNegDetector": (
         *_GROUPS,
         "memory_features_",
@@ -116,6 +144,7 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "ood_queue_",
         "ood_activation_sums_",
         "ood_queued_",
+        "otsu_threshold_",
         "score_queue_",
         "n_scored_",
         "n_seen_",
@@ -137,10 +166,10 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
     ),
     "EOEDetector": (*_NEGATIVES, "outlier_weight_", "score_unit_"),
     "GLMCMDetector": ("score_unit_",),
-    "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_"),
+    "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_", "proportion_passed_"),
     "PrototypeDetector": ("prototype_rows_", "image_mean_"),
     "KLMatchingDetector": ("templates_",),
-    "MahalanobisDetector": ("whitening_", "whitened_means_"),
+    "MahalanobisDetector": ("whitening_", "whitened_means_", "shrinkage_"),
     "ENLDetector": (
         *_NEGATIVES,
         "id_prototypes_",
@@ -151,6 +180,11 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "n_admitted_",
         "n_seen_",
         "model_temperature_",
+        "margin_rows_",
+        "margin_offsets_",
+        "margin_mean_",
+        "margin_scale_",
+        "n_id_images_",
     ),
     "DictionaryDetector": (
         "queue_length_",
@@ -189,6 +223,15 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Kinds of what is neither a number nor an array.
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("embedder_fingerprint_", "threshold_source_"), str),
+    **dict.fromkeys(("calibration_by_class_", "solver_", "proxy_", "mode_"), str),
+    **dict.fromkeys(("guard_", "exclude_self_"), bool),
+    **dict.fromkeys(("negative_corpus_", "corpus_"), Corpus),
+    "base_": BaseEstimator,
+}
+
 # Lowest and highest values of numbers, where there are any.
 _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temperature_", "model_temperature_"), TEMPERATURES),
@@ -203,7 +246,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "n_features_in_": (1, WIDEST),
     "threshold_": (-sys.float_info.max, sys.float_info.max),
     "n_groups_": (1, 1e18),
-    "id_scale_": (0, 1e308),
+    **dict.fromkeys(("id_scale_", "outlier_weight_"), (0, 1e308)),
+    **dict.fromkeys(("learning_rate_", "omega_"), (0, 1e308)),
+    **dict.fromkeys(("n_steps_", "n_floored_"), (0, 1e18)),
+    "effective_negative_prior_": (0, 1),
+    **dict.fromkeys(("otsu_threshold_", "beta_start_", "order_"), (-1e308, 1e308)),
     "margin_square_sum_": (0, 1e308),
     "background_seed_": (0, 2**31),
     "radius_": (5e-324, 1e308),
@@ -255,6 +302,8 @@ def checked_fitted(
             f"{path}: it takes embeddings {found['n_features_in_']} wide, but its model gives "
             f"{record['width']}; it is damaged."
         )
+    if len(found.get("group_embeddings_", ())) % found.get("n_groups_", 1):
+        raise FileContentError(f"{path}: its groups of labels are not of one size; it is damaged.")
     if found["embedder_fingerprint_"] != record["fingerprint"]:
         raise FileContentError(f"{path}: it names two models; it is damaged.")
     return found
@@ -274,11 +323,12 @@ def _check_name_of_fitted(path: Any, detector: BaseEstimator, name: str) -> None
 
 def _problem_of_fitted(name: str, value: Any, lengths: dict[str, int]) -> str:
     """Say what is wrong with a fitted attribute; `lengths` holds those met so far."""
+    if value is None and name in _MAY_BE_NONE:
+        return ""
     if name in _SHAPES:
         kinds, shape = _SHAPES[name]
         if not isinstance(value, np.ndarray) or value.ndim != len(shape):
-            # An attribute of a mode that was not used.
-            return "" if value is None and name not in _ALWAYS_FITTED else "has a wrong shape"
+            return "has a wrong shape"
         kind = "U" if value.dtype.kind == "O" else value.dtype.kind
         if kind not in kinds:
             return f"holds {value.dtype}"
@@ -293,11 +343,10 @@ def _problem_of_fitted(name: str, value: Any, lengths: dict[str, int]) -> str:
     if name in _NUMBERS:
         low, high = _NUMBERS[name]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        is_missing = value is None and name not in _ALWAYS_FITTED
-        if not is_missing and not (is_number and low <= value <= high):
+        if not (is_number and low <= value <= high):
             return f"is {str(value)[:40]}"
-    if name == "embedder_fingerprint_" and not isinstance(value, str):
-        return "is no text"
+    if name in _KINDS and not isinstance(value, _KINDS[name]):
+        return f"is a {type(value).__name__}"
     return ""
 
 

@@ -301,13 +301,18 @@ class LabelMemoryStream:
         self._entropy[places] = entropy
 
     def _slots(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the labels that hold images, and their places (labels, memory_length) or -1."""
+        """Return the labels that hold images, and their places (labels, slots) or -1.
+
+        As many slots as the fullest label holds: `memory_length` may be far more.
+        """
         import torch
 
         live = torch.nonzero(self._label >= 0).squeeze(1)
         labels, row = self._label[live].unique(return_inverse=True)
-        places = torch.full((len(labels), self._length), -1, device=live.device)
-        places[row, self._rank(self._label[live], self._entropy[live])] = live
+        rank = self._rank(self._label[live], self._entropy[live])
+        n_slots = int(rank.max()) + 1 if len(rank) else 0
+        places = torch.full((len(labels), n_slots), -1, device=live.device)
+        places[row, rank] = live
         return labels, places
 
     def _put_proxies(self, images: torch.Tensor, logits: torch.Tensor) -> None:
@@ -316,7 +321,7 @@ class LabelMemoryStream:
 
         proxies = self._task_proxies if self._proxy == "task" else self._sample_proxies
         labels, places = self._slots()
-        n_numbers = (self._length + 1) * max(images.shape)
+        n_numbers = (places.shape[1] + 1) * max(images.shape)
         step = max(1, _SLOT_NUMBERS // n_numbers)
 
         def put(some: tuple[torch.Tensor, torch.Tensor]) -> None:

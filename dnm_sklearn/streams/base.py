@@ -7,6 +7,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# More than any stream of images needs. A state is copied several times.
+_LARGEST_RING = 2**31
+
+
+def check_ring(name: str, length: int, width: int) -> None:
+    """Refuse a memory of rows that would take all of the machine's; `name` is the parameter's."""
+    size = 8 * length * width
+    if size > _LARGEST_RING:
+        raise ValueError(
+            f"{name}={length} rows of width {width} would take {size / 1e9:.0f} GB; give at most "
+            f"{_LARGEST_RING // (8 * width)}."
+        )
+
 
 class Stream(Protocol):
     """A method that learns from the test images it scores; **higher scores = more ID**.

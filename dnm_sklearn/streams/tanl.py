@@ -28,6 +28,7 @@ from dnm_sklearn.scoring.tanl import (
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
 from dnm_sklearn.streams._merging import distinct_rows, held, merged_sum
+from dnm_sklearn.streams.base import check_ring
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +122,8 @@ class ActivationStream:
         queue_length, score_queue_length : int
             Sizes of the queues.
         """
+        check_ring("queue_length", queue_length, id_rows.shape[1])
+        check_ring("score_queue_length", score_queue_length, 1)
         order = self._fill_queues(id_rows[-queue_length:], ood_rows[-queue_length:], queue_length)
         log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
         with self._chunks as chunks:

@@ -130,6 +130,20 @@ def test_entropies_of_sure_images_are_zero_and_no_nan():
     assert np.bincount(state["memory_label_"][live]).max() == 2
 
 
+def test_a_memory_length_that_no_stream_fills_takes_no_memory():
+    labels = np.eye(6)
+    rows = unit(labels + 0.3 * np.roll(labels, 1, axis=1)).astype(np.float32)
+    scores = []
+    for length in (50, 10**12):
+        stream = LabelMemoryStream(
+            labels[:3], labels[3:], temperature=0.1, memory_length=length, n_groups=1,
+            proxy="sample", beta=1.0, static_weight=0.1, gap=0.5,
+        )  # fmt: skip
+        stream.start()
+        scores.append([stream.advance(rows), stream.advance(rows)])
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
 def simple_stream(temperature, gap):
     """Three classes and three negatives, each an axis; one image is kept of each."""
     labels = np.eye(6)

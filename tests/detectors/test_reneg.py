@@ -18,6 +18,7 @@ from dnm_sklearn import (
     load,
 )  # fmt: skip
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.exceptions import InvalidNamesError
 from dnm_sklearn.scoring.reneg import name_weights, otsu_of_log_odds
 from dnm_sklearn.streams.reneg import GroundedNamesStream
 
@@ -312,6 +313,27 @@ def test_what_was_grounded_is_shown():
     assert det.reset_adaptation().grounded_names_.size == 0
 
 
+def test_frozen_and_safe_weighs_by_the_name_that_catches():
+    names, table, X, _ = stream_world(n_images=120, noise=0.3)
+    words = [name for name in table.names if name not in names]
+    made = {}
+    for mode in ("balanced", "safe"):
+        det = detector(names, table, pool=words, mode=mode, base=MCMDetector(), omega=0.25)
+        made[mode] = det.fit().partial_fit(X).set_params(adaptation="frozen")
+    safe = made["safe"]
+
+    base = 0.75 * safe.base_.score_samples(X) / safe.base_._score_unit()
+    of_class = (X @ table.encode_text(names).T).max(axis=1)
+    of_name = X @ safe.pool_embeddings_.T
+    weight = np.where(
+        of_name.max(axis=1) > of_class, safe.name_weights_[of_name.argmax(axis=1)], 0.0
+    )
+    assert 0 < (weight > 0).mean() < 1
+    want = base + weight * (made["balanced"].score_samples(X) - base)
+    assert np.abs(made["balanced"].score_samples(X) - base).max() > 0.1
+    np.testing.assert_allclose(safe.score_samples(X), want, atol=1e-4)
+
+
 def test_names_settings_and_images_reach_the_base():
     names, table, X, y = stream_world(n_images=80, noise=0.4)
     # What the plug-in is not given, its base brings.
@@ -341,6 +363,8 @@ def test_pool_from_wordnet_synsets_and_a_blind_one():
     assert det.pool_unmatched_ == []
     clusters = dict(zip(det.pool_labels_, det.pool_cluster_, strict=True))
     assert clusters["wolf"] == clusters["fox"] != clusters["duck"]
+    with pytest.raises(InvalidNamesError, match="names"):
+        detector(["crane", "dog"], table, synsets=bird, exclude=[1, 2]).fit()
     blind = detector(["crane", "dog"], table, synsets=bird, exclude=["Wolves", "duck"]).fit()
     assert set(blind.pool_labels_) == {"wolf", "fox", "stork"}
     assert set(

@@ -13,6 +13,7 @@ from dnm_sklearn import (
     NegLabelDetector,
     OODClassifier,
     SklearnOutlierAdapter,
+    TANLDetector,
     make_ood_pipeline,
 )
 from dnm_sklearn.detectors.base import BaseOODDetector
@@ -290,6 +291,21 @@ def test_a_stream_shorter_than_a_batch_is_pointed_out_once_a_fit(det):
             warnings.simplefilter("error", SmallBatchWarning)
             det.predict(WORLD.X[:5]) if det.threshold_ is not None else det.explain(WORLD.X[:5])
         det.fit()
+
+
+@pytest.mark.parametrize(
+    ("cls", "params"),
+    [
+        (TANLDetector, {"queue_length": 10**9}),
+        (TANLDetector, {"score_queue_length": 10**9}),
+    ],
+)
+def test_a_memory_larger_than_the_machine_is_refused(cls, params):
+    """Before anything is taken: the system would end the process, or another one."""
+    world = make_ood_blobs()
+    detector = cls(world.names, embedder=world.table, corpus=world.words, adaptation="transductive")
+    with pytest.raises(ValueError, match=f"{next(iter(params))}=.* would take .* GB; give at most"):
+        detector.set_params(**params).fit(world.X, world.y)
 
 
 @pytest.mark.parametrize(("n_images", "is_short"), [(49, True), (50, False)])

@@ -154,7 +154,7 @@ def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> li
     from dnm_sklearn.distributed.workers import Starts
 
     items = [{"number": int(number)} for number in numbers]
-    starts = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()
+    starts: Any = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         worker,
         batch_size=1,

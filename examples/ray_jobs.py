@@ -13,8 +13,9 @@ A job on Ray: images in, files of scores out, and a job that goes on where it wa
 
 import logging
 
-import ray
+import ray.data
 
+logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells each step of a job
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 # %%

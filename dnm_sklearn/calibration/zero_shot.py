@@ -5,8 +5,8 @@ They are on ``decision_function`` (higher = more OOD). Each has constants that m
 Caltech-101 and ImageNet-1k, 135 tasks in all (``benchmarks/zero_shot_rules.py``).
 "Across": mean over K of the percentage of ID flagged, constants fitted on the second set and judged
 on the first / the reverse. "In use": the same of the constants used here. "Single": range over
-single tasks; the largest are of five classes. Q is the number of labels per group. Renyi and EOE
-were measured on 39 of the tasks.
+single tasks; the largest are of five classes. Q is the number of labels per group. Renyi was
+measured on 39 of the tasks, and so was EOE's "across".
 
 ========  =========================================  ==========  =========  ======  ================
 method    threshold                                  across      in use     single  holds
@@ -20,7 +20,7 @@ Renyi     0.6 - 0.44 log K                           10.4 / 2.9  --         0-25
 TANL      1.72, as a stream 1.95 (+ log(M / 1000))   4.8 / 8.4   6.1 / 7.8  0-40    frozen only
 AdaNeg    log Q - 4.57, as a stream log Q - 7.3      4.5 / 9.2   5.9 / 8.2  0-38    frozen only
 Energy    0.014 - q05 - 0.005 log K                  12.3 / 2.6  9.6 / 4.9  0-53    no
-EOE       -(1.04 - beta) / (K + L)                   5.9 / 13.8  --         0-56    no
+EOE       -(1.04 - beta) / (K + L)                   5.9 / 13.8  8.9 / 7.8  0-51    corpus words
 ========  =========================================  ==========  =========  ======  ================
 """
 

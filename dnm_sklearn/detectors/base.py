@@ -30,7 +30,7 @@ from dnm_sklearn.detectors.saving import write_detector
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder, checked_rows
-from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type
+from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.text import check_prompt
 
@@ -389,12 +389,11 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         return rows, failed
 
     def _unit_rows(self, X: np.ndarray, *, reset: bool) -> np.ndarray:
-        """Unit rows of embeddings, all of them finite or refused."""
+        """Unit rows of embeddings, all of them finite or refused: as `Embedder` makes them."""
         warn_far_from_unit(X)
         if reset:
             self.embedder_.fit(X)
-        rows = self.embedder_.encode_image(X)
-        return checked_rows(self.embedder_, "encode_image", rows, len(X))
+        return to_unit_rows(X)
 
     # -- scores -------------------------------------------------------------------------------
 

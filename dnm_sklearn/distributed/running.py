@@ -154,7 +154,7 @@ def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> li
     from dnm_sklearn.distributed.workers import Starts
 
     items = [{"number": int(number)} for number in numbers]
-    starts = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()
+    starts: Any = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         worker,
         batch_size=1,
@@ -168,10 +168,14 @@ def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> li
     pool.warn_of_waiting()
 
     rows = []
-    with progress(len(items), verbose, "partitions") as bar:
-        for row in dataset.iter_rows():
-            rows.append(row)
-            bar.update(1)
+    try:
+        with progress(len(items), verbose, "partitions") as bar:
+            for row in dataset.iter_rows():
+                rows.append(row)
+                bar.update(1)
+    finally:
+        # The workers' copies of its handle would keep it for a while.
+        ray.kill(starts)
     return rows
 
 

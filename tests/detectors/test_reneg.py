@@ -313,6 +313,27 @@ def test_what_was_grounded_is_shown():
     assert det.reset_adaptation().grounded_names_.size == 0
 
 
+def test_frozen_and_safe_weighs_by_the_name_that_catches():
+    names, table, X, _ = stream_world(n_images=120, noise=0.3)
+    words = [name for name in table.names if name not in names]
+    made = {}
+    for mode in ("balanced", "safe"):
+        det = detector(names, table, pool=words, mode=mode, base=MCMDetector(), omega=0.25)
+        made[mode] = det.fit().partial_fit(X).set_params(adaptation="frozen")
+    safe = made["safe"]
+
+    base = 0.75 * safe.base_.score_samples(X) / safe.base_._score_unit()
+    of_class = (X @ table.encode_text(names).T).max(axis=1)
+    of_name = X @ safe.pool_embeddings_.T
+    weight = np.where(
+        of_name.max(axis=1) > of_class, safe.name_weights_[of_name.argmax(axis=1)], 0.0
+    )
+    assert 0 < (weight > 0).mean() < 1
+    want = base + weight * (made["balanced"].score_samples(X) - base)
+    assert np.abs(made["balanced"].score_samples(X) - base).max() > 0.1
+    np.testing.assert_allclose(safe.score_samples(X), want, atol=1e-4)
+
+
 def test_names_settings_and_images_reach_the_base():
     names, table, X, y = stream_world(n_images=80, noise=0.4)
     # What the plug-in is not given, its base brings.

@@ -49,7 +49,7 @@ class _Failure(click.ClickException):
 
     def format_message(self) -> str:
         """Return the message without what a terminal would obey: it may quote names of files."""
-        return visible(self.message)
+        return _fitted(f"Error: {visible(self.message)}").removeprefix("Error: ")
 
 
 class WorkFailed(_Failure):
@@ -161,8 +161,11 @@ def _fitted(text: str) -> str:
     """Break the lines of a message between words where a terminal would break them anywhere."""
     if not sys.stderr.isatty():
         return text
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
+    )
+    # Lines that the message has stay lines.
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 @contextmanager

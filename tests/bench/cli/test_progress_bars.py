@@ -131,3 +131,13 @@ def test_bars_with_rates_on_a_terminal_only(tmp_path, name):
     lines = [line for line in quiet.stderr.splitlines() if "calibrate(X_id)" not in line]
     assert lines == []
     assert not bars(quiet.stdout)
+
+
+def test_messages_break_between_words(tmp_path):
+    code = "import sys\nfrom dnm_sklearn.bench.cli.main import main\nmain(sys.argv[1:])"
+    status, said = on_terminal(code, "cache", "info", tmp_path / "there is none" / ("long" * 20))
+    assert status == 2
+    lines = said.replace("\r", "").splitlines()
+    assert lines[-1].endswith("was given.")
+    assert "there is no such folder" in " ".join(lines)
+    assert all(len(line) <= 100 or " " not in line for line in lines)

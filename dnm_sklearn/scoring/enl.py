@@ -305,7 +305,9 @@ def leave_one_out_scores(
         per_size, per_rest = (_inverse(chunks, sizes) for sizes in (size, size - 1))
         log_z = _LogZ(chunks, prior, corpus, temperature)
 
-        parts = chunks.row_slices(len(corpus), images, _LEFT_OUT_NUMBERS)
+        # Arrays of (images, labels) and of (classes, labels) are held at once.
+        most_numbers = _LEFT_OUT_NUMBERS * len(X) // (len(X) + n_classes)
+        parts = chunks.row_slices(len(corpus), images, most_numbers)
         log_sums = chunks.empty(len(parts), len(X), double=True)
 
         def log_sum(i: int) -> None:

@@ -105,7 +105,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         :func:`~dnm_sklearn.scoring.enl_prior.trusted_images`. On clean images 0.2 costs little
         far and 4 points of FPR95 near. Half of it is also taken to be OOD where `threshold_` comes
         from the ID images' scores. For the score only: calibration images are assumed clean.
-    {adaptation, batch_size, exclude_class_names}
+    {adaptation, batch_size}
 
     Attributes
     ----------
@@ -174,7 +174,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         "image_mean": ["array-like", None],
         "margin_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
-        "exclude_class_names": ["boolean"],
     }
 
     def __init__(
@@ -196,7 +195,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         trim: float = 0.0,
         adaptation: Literal["transductive", "frozen"] = "frozen",
         batch_size: int = 256,
-        exclude_class_names: bool = True,
     ) -> None:
         super().__init__(
             classes,
@@ -213,7 +211,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         self.corpus = corpus
         self.synsets = synsets
         self.adjective_prompt = adjective_prompt
-        self.exclude_class_names = exclude_class_names
 
         # Their mean activation, and the margin for what none of them describes.
         self.image_mean = image_mean
@@ -235,7 +232,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         return 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
 
     def _fit_text(self) -> None:
-        self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
+        self.negative_corpus_ = self._candidates()
         self.negative_labels_ = np.asarray(self.negative_corpus_.names)
         # All of them: no mining, so that what is kept needs no parameter.
         self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)

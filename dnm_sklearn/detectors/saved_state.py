@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,8 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "margin_mean_",
         "margin_scale_",
         "n_id_images_",
+        "id_scores_",
+        "id_images_used_",
     ),
     "DictionaryDetector": (
         "queue_length_",
@@ -278,7 +281,9 @@ def checked_fitted(
     """
     if not isinstance(fitted, dict):
         raise FileContentError(f"{path}: its fitted attributes are no table.")
-    needed = (*_ALWAYS_FITTED, *_FITTED_OF.get(type(detector).__name__, ()))
+    # A subclass has what its base class has.
+    of_kind = (_FITTED_OF.get(cls.__name__, ()) for cls in type(detector).__mro__)
+    needed = (*_ALWAYS_FITTED, *chain.from_iterable(of_kind))
     lacking = [name for name in needed if name not in fitted and name not in inner]
     if lacking:
         raise FileContentError(f"{path} lacks {', '.join(lacking)}; it is damaged.")

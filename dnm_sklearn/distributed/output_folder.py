@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 
+from dnm_sklearn._utils.untrusted_files import parse_json
 from dnm_sklearn.embedding.protocol import encoder_identity
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def prepare(
     where.filesystem.create_dir(where.path, recursive=True)
     manifest = where.child(f"{where.path}/{_MANIFEST}")
     if manifest.is_file:
-        known = json.loads(manifest.read())
-        if known.get("identity") != identity:
+        # A folder may hold anything under this name.
+        known = parse_json(manifest.read().decode("utf-8", "replace"), manifest.path)
+        if not isinstance(known, dict) or known.get("identity") != identity:
             raise ValueError(
                 f"{output} holds the results of another job (other images, model or detector): "
                 "give another folder, or delete it."

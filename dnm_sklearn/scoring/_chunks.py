@@ -41,9 +41,6 @@ FLOAT64_NUMBERS = 2**18
 CHUNK_NUMBERS = {"cpu": 2**21, "gpu": 2**24}
 # Logits of the chunks of whole rows that all threads hold (64 MB on a CPU).
 ROW_NUMBERS = {"cpu": 2**24, "gpu": 2**26}
-# Of a chunk on a CPU so many logits are reduced at a time: 1 MB, which stays in a core's cache over
-# the five steps from logits to sums.
-_CACHED_NUMBERS = 2**18
 # Rows of a chunk. With fewer BLAS is slower, with more a chunk has few columns.
 MOST_ROWS = {"cpu": 1024, "gpu": 8192}
 # Embeddings, or sums over groups, held at once (32 MB of float32).
@@ -218,21 +215,27 @@ class Chunks:
 
         def chunk(task: tuple[slice, slice, slice]) -> None:
             part, labels, groups = task
-            n_sums = groups.stop - groups.start
             logits = buffer.view(part.stop - part.start, labels.stop - labels.start)
-            multiply(rows[part], bank[labels], logits)
-            own_offset = None if offset is None else offset[labels]
+            grouped = logits.unflatten(1, (groups.stop - groups.start, -1))
+
+            def product() -> None:
+                multiply(rows[part], bank[labels], logits)
+                if offset is not None:
+                    logits.add_(offset[labels])
 
             # On a CPU the largest of a row is found faster than the largest of each short group.
+            product()
             shared = self._kind == "cpu"
-            largest, totals = exponentiate(logits, own_offset, n_sums, shared=shared)
+            largest = exponentiate(logits) if shared else exponentiate(grouped).squeeze(2)
+            totals = grouped.sum(dim=2)
 
             # A group may lie so far below the largest of its row that its exponentials are lost.
-            if shared and n_sums > 1 and bool((totals < _SMALLEST_SUM).any()):
-                multiply(rows[part], bank[labels], logits)
-                largest, totals = exponentiate(logits, own_offset, n_sums)
+            if shared and grouped.shape[1] > 1 and bool((totals < _SMALLEST_SUM).any()):
+                product()
+                largest = exponentiate(grouped).squeeze(2)
+                totals = grouped.sum(dim=2)
 
-            sums[part, groups] = totals.log_().add_(largest)
+            sums[part, groups] = totals.double().log_().add_(largest)
 
         self.map(chunk, tasks, n_multiplications)
         return sums if n_parts == 1 else sums.unflatten(1, (n_groups, n_parts)).logsumexp(dim=2)
@@ -275,35 +278,12 @@ def multiply(rows: Any, columns: Any, out: torch.Tensor) -> torch.Tensor:
     return torch.mm(rows, columns.T, out=out)
 
 
-def exponentiate(
-    logits: torch.Tensor,
-    offset: torch.Tensor | None = None,
-    n_groups: int = 1,
-    *,
-    shared: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Replace logits by ``exp(logits + offset - largest)``; return the largest and the sums.
-
-    Both are float64: the sums over groups of columns (n, n_groups), and the largest of each group,
-    of the same shape; or, `shared`, that of the whole row (n, 1).
-    """
-    import torch
-
-    n_rows, n_columns = logits.shape
-    largest = logits.new_empty((n_rows, 1 if shared else n_groups), dtype=torch.float64)
-    sums = logits.new_empty((n_rows, n_groups))
-
-    on_cpu = logits.device.type == "cpu"
-    for part in _batches(n_rows, _CACHED_NUMBERS // n_columns if on_cpu else n_rows):
-        if offset is not None:
-            logits[part].add_(offset)
-        grouped = logits[part].unflatten(1, (1 if shared else n_groups, -1))
-        top = grouped.amax(dim=2, keepdim=True).clamp_(min=_LEAST)
-        # On many CPUs, a power of 2 takes torch a third of the time of one of e.
-        grouped.sub_(top).mul_(_LOG2_E).exp2_()
-        torch.sum(logits[part].unflatten(1, (n_groups, -1)), dim=2, out=sums[part])
-        largest[part] = top.squeeze(2)
-    return largest, sums.double()
+def exponentiate(logits: torch.Tensor) -> torch.Tensor:
+    """Replace logits by ``exp(logits - largest)`` and return the largest along the last axis."""
+    largest = logits.amax(dim=-1, keepdim=True).clamp_(min=_LEAST)
+    # On a CPU, a power of 2 takes torch a third of the time of one of e.
+    logits.sub_(largest).mul_(_LOG2_E).exp2_()
+    return largest
 
 
 def reduce_products(

@@ -53,9 +53,10 @@ class Exponentials:
 
         def chunk(i: int) -> None:
             logits = multiply(rows, self._bank[self._labels[i]], self._parts[i])
-            own_offset = None if offset is None else offset[self._labels[i]]
-            largest, sums = exponentiate(logits, own_offset)
-            self._largest[:, i], total[:, i] = largest.squeeze(1), sums.squeeze(1)
+            if offset is not None:
+                logits += offset[self._labels[i]]
+            self._largest[:, i] = exponentiate(logits).squeeze(1)
+            total[:, i] = logits.sum(dim=1)
 
         self._map(chunk)
         return (self._largest + total.log_()).logsumexp(dim=1)

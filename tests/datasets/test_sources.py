@@ -128,7 +128,10 @@ class TestLeftOut:
 
     def test_every_format_that_is_read_is_listed(self, tmp_path):
         names = [f"a{suffix}" for suffix in readable_suffixes()]
-        assert {".jfif", ".jpe", ".tga", ".pnm", ".jp2", ".avif"} <= set(readable_suffixes())
+        assert {".jfif", ".jpe", ".tga", ".pnm", ".jp2"} <= set(readable_suffixes())
+        # Pillow reads it from version 11.3 on, where it was built with libavif.
+        Image.init()
+        assert (".avif" in readable_suffixes()) == (".avif" in Image.registered_extensions())
         self.make(tmp_path, *names)
         assert list_images(tmp_path) == [str(tmp_path / name) for name in sorted(names)]
 

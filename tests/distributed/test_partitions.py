@@ -157,3 +157,14 @@ def test_a_large_file_elsewhere_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "LARGEST_FILE", 2**21)
     with pytest.raises(FileContentError, match="larger than"):
         place.read()
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"\xff{", b"{", b'{"identity": 3}', b""])
+def test_a_manifest_that_is_none(tmp_path, content):
+    output_folder = pytest.importorskip("dnm_sklearn.distributed.output_folder")
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_manifest.json").write_bytes(content)
+    options = ("auto", None, None, None, 10)
+    with pytest.raises(ValueError, match="not readable JSON|results of another job"):
+        output_folder.prepare(str(tmp_path), str(tmp_path / "out"), FakeEmbedder(), None, options)

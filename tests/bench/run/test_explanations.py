@@ -11,10 +11,21 @@ from dnm_sklearn.detectors.nearest_labels import nearest_labels
 ROWS = np.array([[0.9, 0.1, 0.2, 0.0], [0.0, 0.2, 0.1, 0.9]])
 
 
+class NoPandas:
+    """A finder that finds no pandas, as where it is not installed."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'")
+
+
 @pytest.mark.parametrize("has_pandas", [True, False])
 def test_classes_and_negative_labels_nearest_first(monkeypatch, has_pandas):
     if not has_pandas:
-        monkeypatch.setitem(sys.modules, "pandas", None)
+        # An entry of None would end scikit-learn 1.6, which looks for pandas there.
+        monkeypatch.delitem(sys.modules, "pandas", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [NoPandas, *sys.meta_path])
     table = EmbeddingTable(["cat", "dog", "truck", "tree"], np.eye(4))
     detector = NegLabelDetector(["cat", "dog"], embedder=table, n_groups=1, fraction=1.0).fit()
     first, second = nearest_labels(detector, ROWS, top_k=2)

@@ -16,7 +16,8 @@ import logging
 import ray.data
 
 logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells each step of a job
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+cluster = ray.init(num_cpus=2, **quiet)
 
 # %%
 # Images, and a fitted detector

@@ -37,8 +37,9 @@ __all__ = [
 
 # What is left of a sum after its only member was taken out is rounding: it counts as at least this.
 _TINY = 1e-280
-# Leaving one out holds some ten float64 arrays as large as the logits of its chunks: 8 MB each.
-_LEFT_OUT_NUMBERS = 2**20
+# The sums of a fit hold up to ten float64 arrays as large as the logits of its chunks, over all
+# threads: 2 MB each. With four times as many it takes as long, and 100 MB more.
+_FIT_NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,14 @@ def expectation(
             sums = [(z + log_prior_weight).logsumexp(dim=1), z[:, covered].logsumexp(dim=1)]
             return torch.stack(sums, dim=1)
 
-        guesses = chunks.products(over_classes, corpus, log_z.bank, log_z.scale, shape=(2,))
+        guesses = chunks.products(
+            over_classes,
+            corpus,
+            log_z.bank,
+            log_z.scale,
+            shape=(2,),
+            most_numbers=_FIT_NUMBERS,
+        )
         guess, covered_guess = guesses.T.cpu().numpy()
 
     shift = float(np.median(covered_own - covered_guess))
@@ -306,7 +314,7 @@ def leave_one_out_scores(
         log_z = _LogZ(chunks, prior, corpus, temperature)
 
         # Arrays of (images, labels) and of (classes, labels) are held at once.
-        most_numbers = _LEFT_OUT_NUMBERS * len(X) // (len(X) + n_classes)
+        most_numbers = _FIT_NUMBERS * len(X) // (len(X) + n_classes)
         parts = chunks.row_slices(len(corpus), images, most_numbers)
         log_sums = chunks.empty(len(parts), len(X), double=True)
 

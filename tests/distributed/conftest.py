@@ -18,6 +18,8 @@ def _cluster():
     with pytest.MonkeyPatch.context() as patch:
         # Workers find the encoder of these tests where the tests find it.
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        # Ray's workers give way to all else, so that tests beside them would make them wait.
+        patch.setenv("RAY_worker_niceness", "0")
         ray.shutdown()
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         yield

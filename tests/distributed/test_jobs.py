@@ -78,7 +78,8 @@ def test_what_is_done_stays_and_what_is_missing_is_done(photos, detector, tmp_pa
         FakeEmbedder(logit_scale=20.0, log_path=str(log)),
         NegLabelDetector(CLASSES, corpus=WORDS, n_groups=1),
     ).fit()
-    detector.calibrate(np.random.default_rng(1).standard_normal((40, 32)))
+    # Half of them are flagged.
+    detector.calibrate(np.random.default_rng(1).standard_normal((40, 32)), id_tpr=0.5)
 
     score(photos, detector, out, rows_per_partition=5)
     whole = read(out)
@@ -109,7 +110,7 @@ def test_a_job_is_of_its_images_its_model_its_detector_and_its_columns(
     photos, detector, tmp_path, monkeypatch
 ):
     """Nothing runs here: whose results a folder holds is said before."""
-    monkeypatch.setattr(jobs, "_run", lambda *args: None)
+    monkeypatch.setattr(jobs, "run", lambda *args: None)
     paths = [str(path) for path in sorted(photos.glob("*.png"))]
     as_written = {"rows_per_partition": 5}
     score(paths, detector, tmp_path, **as_written)

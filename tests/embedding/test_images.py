@@ -144,6 +144,9 @@ class TestDecoders:
 
     @pytest.mark.parametrize("kind", ["JPEG", "TGA", "PPM", "JPEG2000", "WEBP", "QOI"])
     def test_named_formats_are_decoded_whatever_the_file_is_called(self, tmp_path, kind):
+        Image.init()
+        if kind not in Image.SAVE:
+            pytest.skip(f"this Pillow writes no {kind}")
         (tmp_path / "picture").write_bytes(encoded(kind))
         assert read_rgb(tmp_path / "picture").size == (40, 20)
         with Image.open(tmp_path / "picture") as opened:

@@ -24,8 +24,8 @@ X_id = embedder.encode_image(suite.id.images)[rng.permutation(len(suite.id))]
 det = det.calibrate(X_id[:172], id_tpr=0.95)
 
 # %%
-# Two hundred images, and then tools among them
-# ---------------------------------------------
+# A hundred and twenty images, and then tools among them
+# ------------------------------------------------------
 # From image 121 on every third image is one that no class name covers.
 
 tools = next(images for images in suite.ood if images.name == "tools")

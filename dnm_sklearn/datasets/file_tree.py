@@ -32,15 +32,16 @@ class LeftOut:
         said = []
         if self.n_files:
             kinds = ", ".join(f"{n} {ending}" for ending, n in self.n_files.most_common(9))
+            n = self.n_files.total()
             said.append(
-                f"{self.n_files.total()} files are left out ({kinds}): not named as images that "
-                "are read, or beside the folders of the classes"
+                f"{n} {'file is' if n == 1 else 'files are'} left out ({kinds}), whose names are "
+                "not those of images, or which are beside the folders of the classes"
             )
         if self.n_files.keys() & set(IMAGE_SUFFIXES):
             said.append("HEIC and HEIF are read where pillow-heif is installed")
         if self.unreadable:
             said.append(
-                f"{len(self.unreadable)} folders cannot be read, first {self.unreadable[0]}"
+                f"folders that cannot be read: {len(self.unreadable)}, first {self.unreadable[0]}"
             )
         return "; ".join(said)
 

@@ -142,6 +142,11 @@ class TestLeftOut:
         ):
             assert len(list_images(tmp_path)) == 1
 
+    def test_one_file_is_told_in_the_singular(self, tmp_path):
+        self.make(tmp_path, "a.png", "b.txt")
+        with pytest.warns(UserWarning, match=r": 1 file is left out \(1 \.txt\)"):
+            list_images(tmp_path)
+
     def test_asked_for_one_ending_nothing_is_told(self, tmp_path):
         self.make(tmp_path, "a.png", "b.gif")
         with warnings.catch_warnings():
@@ -189,7 +194,7 @@ class TestLinks:
             return scandir(path)
 
         monkeypatch.setattr(os, "scandir", refuse)
-        with pytest.warns(UserWarning, match="1 folders cannot be read, first .*locked"):
+        with pytest.warns(UserWarning, match="folders that cannot be read: 1, first .*locked"):
             assert list_images(tmp_path) == [str(tmp_path / "a.png")]
 
 

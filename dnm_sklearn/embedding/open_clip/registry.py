@@ -9,6 +9,7 @@ from typing import Any
 
 from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn._utils.device import resolve_device
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn.embedding.open_clip.build import load_model
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, SHIPPED_PROMPTS
@@ -52,7 +53,7 @@ def parse_model_name(model: str) -> tuple[str, str | None]:
             f"model={model!r} is not of the form 'name/tag': write, for example, "
             "'ViT-B-16-quickgelu/openai', 'ViT-B-16-quickgelu/' for random weights, "
             "'ViT-B-16-quickgelu//path/to/checkpoint', 'hf-hub:org/repo', 'local-dir:/path', "
-            f"{' or '.join(map(repr, SHIPPED))}."
+            f"{' or '.join(map(repr, SHIPPED))}.{did_you_mean(model, SHIPPED, cutoff=0.75)}"
         )
     return name, tag
 

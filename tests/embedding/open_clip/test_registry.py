@@ -44,6 +44,14 @@ def test_refused(model):
         parse_model_name(model)
 
 
+def test_typo_in_the_shipped_model_is_hinted_at():
+    with pytest.raises(ValueError, match="Did you mean 'pictoclip'"):
+        parse_model_name("pictoclp")
+    with pytest.raises(ValueError, match="not of the form") as caught:
+        parse_model_name("ViT-B-32")
+    assert "Did you mean" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("model", "shown"),
     [

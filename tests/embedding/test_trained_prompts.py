@@ -34,5 +34,5 @@ def test_negative_prompts_are_more_names_of_the_table():
 
 def test_vectors_of_another_model_are_refused():
     table = EmbeddingTable(["cat", "dog"], np.eye(2, 16))
-    with pytest.raises(ValueError, match="made by another model"):
+    with pytest.raises(ValueError, match="give embeddings of the same model"):
         MaxLogitDetector(["cat", "dog"], embedder=table).fit(np.eye(3, 12))

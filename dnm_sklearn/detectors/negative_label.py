@@ -124,8 +124,11 @@ class CorpusDetector(BaseOODDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (N, D) float32 and raw norms (N,) of a corpus, which may be part of a bank."""
         bank = self._bank() if bank is None else bank
-        keeper = None if bank is None else bank_keeper(self.embedder_, self.memory)
-        return self._encode_by_prompt(corpus, bank, keeper)
+        return self._encode_by_prompt(corpus, bank, self._keeper(bank))
+
+    def _keeper(self, bank: Corpus | None) -> BaseEmbedder | None:
+        """The encoder that keeps the vectors of a bank; None if none does."""
+        return None if bank is None else bank_keeper(self.embedder_, self.memory)
 
     def _encode_by_prompt(
         self, corpus: Corpus, bank: Corpus | None, keeper: BaseEmbedder | None
@@ -241,7 +244,7 @@ class MinedLabelsDetector(CorpusDetector):
     def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of the corpus and raw norms; where `memory` keeps any, also the last ones."""
         bank = self._bank()
-        keeper = None if bank is None else bank_keeper(self.embedder_, self.memory)
+        keeper = self._keeper(bank)
         if keeper is None and own_memory(self.memory) is None:
             return self._encode_by_prompt(corpus, bank, keeper)
 

@@ -33,6 +33,12 @@ __all__ = [
 
 # Smaller "distances" of norm_representativeness count as this: the logarithm of 0 is -inf.
 _TINY_DISTANCE = 1e-12
+# The k largest of a row are searched in 5 k groups of columns: with fewer, more numbers are left to
+# select from; with 8 k, selecting the bound costs four times as much. In groups of less than 4
+# columns it costs as much as selecting from the whole row. 64 rows stay in a core's cache.
+_GROUPS = 5
+_SMALLEST_GROUP = 4
+_ROWS = 64
 # Cosines of whole rows of a corpus held by the neighbour search: 256 MB, so hundreds of rows.
 _SEARCH_NUMBERS = 2**26
 # Two cosines closer than float32 can tell apart count as equal.
@@ -446,19 +452,44 @@ def _proportion_as_close(
 
 
 def _largest(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k largest of each row, in no order; on a CPU, rows are reordered in place."""
+    """Return the k largest of each row, in no order; on a CPU, rows may be reordered in place."""
+    import torch
+
     if values.device.type != "cpu":
         return values.topk(k, dim=1, sorted=False).values
 
-    # Positive floats have the order of their bits, and numpy selects integers in a third of the
-    # time. Of negative ones it is turned round: with fewer than k positive, floats are compared.
-    array = values.numpy()
-    first = array.shape[1] - k
-    bits = array.view(f"i{array.itemsize}")
-    bits.partition(first, axis=1)
-    if (bits[:, first] < 0).any():
-        array.partition(first, axis=1)
-    return values[:, first:]
+    n_columns = values.shape[1]
+    group_size = n_columns // (_GROUPS * k)
+    if group_size < _SMALLEST_GROUP:
+        values.numpy().partition(n_columns - k, axis=1)
+        return values[:, n_columns - k :]
+
+    largest = torch.empty(len(values), k, dtype=values.dtype)
+    for some, out in zip(values.split(_ROWS), largest.split(_ROWS), strict=True):
+        _largest_by_groups(some.numpy(), k, group_size, out.numpy())
+    return largest
+
+
+def _largest_by_groups(values: np.ndarray, k: int, group_size: int, out: np.ndarray) -> None:
+    """Write the k largest of each row: those that reach a bound, taken from groups of columns."""
+    n_rows, n_columns = values.shape
+    n_groups = n_columns // group_size
+    grouped = values[:, : n_groups * group_size].reshape(n_rows, group_size, n_groups)
+
+    # k groups have a maximum that reaches the k-th largest maximum. So at least k numbers of the
+    # row do, all that are sought among them, and few others.
+    maxima = grouped.max(axis=1)
+    maxima.partition(n_groups - k, axis=1)
+    found = np.flatnonzero(values >= maxima[:, n_groups - k, None])
+
+    # Those of each row side by side, and -inf where another row has more.
+    ends = np.searchsorted(found, np.arange(1, n_rows + 1) * n_columns)
+    n_found = np.diff(ends, prepend=0)
+    most = n_found.max()
+    side_by_side = np.full((n_rows, most), -np.inf, dtype=values.dtype)
+    side_by_side[np.arange(most) < n_found[:, None]] = values.ravel()[found]
+    side_by_side.partition(most - k, axis=1)
+    out[:] = side_by_side[:, most - k :]
 
 
 def _check_neighbors(n_neighbors: Any, available: int, what: str) -> int:

@@ -18,8 +18,8 @@ from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.corpus.check import check_corpus
 from dnm_sklearn.corpus.joining import join_adjectives
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
-from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
 from dnm_sklearn.datasets.file_tree import LeftOut, entries_of, files_below
+from dnm_sklearn.datasets.suite_writer import check_target, write_embedding_suite
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -41,56 +41,6 @@ _TOML_TYPES = {
     list: "an array",
     bool: "true or false",
     dict: "a table",
-}
-
-# Keys of the tables and the kinds of their values. An unknown key is an error: a misspelt one would
-# else be ignored in silence.
-_SET_KEYS = {
-    "name": str,
-    "group": str,
-    "folder": list,
-    "subfolders": list,
-    "listed": str,
-    "unlisted": str,
-    "list": str,
-    "images": str,
-    "torchvision": str,
-    "split": str,
-    "labels": str,
-    "size": int,
-    "class_folders": bool,
-    "overlap": list,
-    "optional": bool,
-    "per_class": int,
-    "get": str,
-    "url": str,
-    "license": str,
-    "citation": str,
-    "note": str,
-}
-_CLASS_KEYS = {
-    "source": str,
-    "subset": str,
-    "wnids": list,
-    "file": str,
-    "names": list,
-    "size": int,
-    "rename": dict,
-}
-_TOP_KEYS = {
-    "format": int,
-    "name": str,
-    "title": str,
-    "note": str,
-    "corpus": str,
-    "prompt": str,
-    "license": str,
-    "citation": str,
-    "url": str,
-    "classes": dict,
-    "id": dict,
-    "id_train": dict,
-    "ood": list,
 }
 
 
@@ -365,89 +315,99 @@ def _parse(path: str, text: str) -> BenchmarkDefinition:
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"{path}: not valid TOML: {error}.") from error
 
-    _check_keys(path, "", data, _TOP_KEYS, required=_REQUIRED)
+    try:
+        return replace(_definition(data), path=path)
+    except DefinitionError as error:
+        raise DefinitionError(f"{path}: {error}") from None
+
+
+def _definition(data: dict[str, Any]) -> BenchmarkDefinition:
+    """Check the content of a file; errors name the key."""
+    kinds = {"format": int, **_kinds_of_keys(BenchmarkDefinition)}
+    del kinds["path"]  # says where the file lies
+    _check_keys("", data, kinds, required=_REQUIRED)
     if data["format"] != FORMAT:
         raise DefinitionError(
-            f"{path}: 'format' is {data['format']}, this version reads {FORMAT}; upgrade "
-            "dnm_sklearn."
+            f"'format' is {data['format']}, this version reads {FORMAT}; upgrade dnm_sklearn."
         )
 
     id_train = None
     if "id_train" in data:
-        id_train = _set(path, "id_train", {"name": "id-train", **data["id_train"]}, "id")
+        id_train = _set("id_train", {"name": "id-train", **data["id_train"]}, "id")
 
     # A corpus that is a file, as the file of class names below, is one of the data root's.
-    if "corpus" in data and not stays_below(data["corpus"]):
-        raise DefinitionError(
-            f"{path}: 'corpus' {data['corpus']!r} must be a shipped corpus, or a path below the "
-            "data root or the definition's folder."
-        )
+    if "corpus" in data:
+        _check_below("corpus", data["corpus"])
 
-    ood = [_set(path, f"ood[{i}]", entry, None) for i, entry in enumerate(data["ood"])]
-    strings = {key: data[key] for key, kind in _TOP_KEYS.items() if kind is str and key in data}
+    strings = {key: data[key] for key, kind in kinds.items() if kind is str and key in data}
     definition = BenchmarkDefinition(
-        classes=_classes(path, data["classes"]),
-        id=_set(path, "id", data["id"], "id"),
+        classes=_classes(data["classes"]),
+        id=_set("id", data["id"], "id"),
         id_train=id_train,
-        ood=tuple(ood),
-        path=path,
+        ood=tuple(_set(f"ood[{i}]", entry, None) for i, entry in enumerate(data["ood"])),
         **strings,
     )
-    _check_whole(path, definition)
-
+    _check_whole(definition)
     return definition
 
 
-def _check_whole(path: str, definition: BenchmarkDefinition) -> None:
+def _check_whole(definition: BenchmarkDefinition) -> None:
     """Check what concerns several keys at once."""
     if not definition.ood:
-        raise DefinitionError(f"{path}: 'ood' is empty; give at least one [[ood]] table.")
+        raise DefinitionError("'ood' is empty; give at least one [[ood]] table.")
 
     names = [images.name for images in definition.sets]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DefinitionError(
-            f"{path}: two sets are named {', '.join(map(repr, repeated))}; names must differ."
+            f"two sets are named {', '.join(map(repr, repeated))}; names must differ."
         )
     if definition.prompt and "{}" not in definition.prompt:
         raise DefinitionError(
-            f"{path}: 'prompt' {definition.prompt!r} has no {{}} where the class name goes."
+            f"'prompt' {definition.prompt!r} has no {{}} where the class name goes."
         )
 
     # Names of classes and labels of images must come from places that fit together.
     source, id_labels = definition.classes.source, definition.id.labels
     if source == "set" and definition.id.folder:
         raise DefinitionError(
-            f"{path}: 'classes.source' is 'set', but the ID set is a folder; use 'folders'."
+            "'classes.source' is 'set', but the ID set is a folder; use 'folders'."
         )
     if source == "folders" and id_labels != "folders":
-        raise DefinitionError(
-            f"{path}: 'classes.source' is 'folders', so 'id.labels' must be 'folders'."
-        )
-
+        raise DefinitionError("'classes.source' is 'folders', so 'id.labels' must be 'folders'.")
     by_wnid = [images for images in definition.sets if images.labels == "wnid"]
     if by_wnid and not source.startswith("imagenet"):
         raise DefinitionError(
-            f"{path}: labels = 'wnid' needs an ImageNet source of class names, not {source!r}."
+            f"labels = 'wnid' needs an ImageNet source of class names, not {source!r}."
         )
     if definition.classes.subset == "folders" and id_labels != "wnid":
-        raise DefinitionError(
-            f"{path}: 'classes.subset' is 'folders', so 'id.labels' must be 'wnid'."
-        )
+        raise DefinitionError("'classes.subset' is 'folders', so 'id.labels' must be 'wnid'.")
+
+
+def _kinds_of_keys(cls: type) -> dict[str, type]:
+    """Keys of a table and the kinds of their values: the fields of the class that it becomes."""
+    kinds = {"str": str, "Group": str, "int": int, "bool": bool}
+    found = {}
+    for one in fields(cls):
+        # Tuples are arrays in TOML; a dict, or a class of this file, is a table.
+        is_array = str(one.type).startswith("tuple")
+        found[one.name] = list if is_array else kinds.get(str(one.type), dict)
+    return found
 
 
 def _check_keys(
-    path: str, prefix: str, table: Any, kinds: dict[str, type], required: Iterable[str] = ()
+    prefix: str, table: Any, kinds: dict[str, type], required: Iterable[str] = ()
 ) -> None:
     """Check that a table has known keys only, each of its kind, and those required."""
     if not isinstance(table, dict):
-        raise DefinitionError(f"{path}: {prefix.rstrip('.')!r} must be a table, got {table!r}.")
+        raise DefinitionError(f"{prefix.rstrip('.')!r} must be a table, got {table!r}.")
 
+    # A misspelt key would else be ignored in silence.
     for key, value in table.items():
         if key not in kinds:
             raise DefinitionError(
-                f"{path}: unknown key '{prefix}{key}'.{did_you_mean(key, kinds, n=1, cutoff=0.6)} "
-                f"Known: {', '.join(kinds)}."
+                f"unknown key '{prefix}{key}'.{did_you_mean(key, kinds, n=1, cutoff=0.6)} Known: "
+                f"{', '.join(kinds)}."
             )
         if key == "folder" and isinstance(value, str):  # one folder may stand without brackets
             continue
@@ -456,113 +416,102 @@ def _check_keys(
             is_kind = is_kind and not isinstance(value, bool) and value >= 0
         if not is_kind:
             raise DefinitionError(
-                f"{path}: '{prefix}{key}' must be {_TOML_TYPES[kinds[key]]}, got {value!r}."
+                f"'{prefix}{key}' must be {_TOML_TYPES[kinds[key]]}, got {value!r}."
             )
 
     for key in required:
         if key not in table:
-            raise DefinitionError(f"{path}: the key '{prefix}{key}' is missing.")
+            raise DefinitionError(f"the key '{prefix}{key}' is missing.")
 
 
-def _strings(path: str, key: str, value: Any) -> tuple[str, ...]:
+def _strings(key: str, value: Any) -> tuple[str, ...]:
     """One string or a list of them, none blank, as a tuple."""
     values = [value] if isinstance(value, str) else value
     if not all(isinstance(one, str) and one.strip() for one in values):
-        raise DefinitionError(
-            f"{path}: '{key}' must hold strings that are not blank, got {value!r}."
-        )
+        raise DefinitionError(f"'{key}' must hold strings that are not blank, got {value!r}.")
     return tuple(values)
 
 
-def _set(path: str, prefix: str, table: Any, group: str | None) -> SetDefinition:
+def _check_one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise DefinitionError(f"'{key}' must be one of {', '.join(known)}, got {value!r}.")
+
+
+def _check_below(key: str, *places: str) -> None:
+    """Refuse a path that leads out by its text; links are looked at when the root is known."""
+    for place in places:
+        if not stays_below(place):
+            raise DefinitionError(
+                f"'{key}': {place!r} must be a path below the data root or the definition's folder."
+            )
+
+
+def _set(prefix: str, table: Any, group: str | None) -> SetDefinition:
     """One image set; `group` is "id", or None for OOD sets, which say theirs."""
-    _check_keys(path, f"{prefix}.", table, _SET_KEYS, required=("name",))
+    _check_keys(f"{prefix}.", table, _kinds_of_keys(SetDefinition), required=("name",))
     given = dict(table)
 
     # The ID tables are "id" by their place; an OOD set says which kind it is.
     given["group"] = group or given.get("group", "")
-    if group is None and given["group"] not in OOD_GROUPS:
-        raise DefinitionError(
-            f"{path}: '{prefix}.group' must be one of {', '.join(OOD_GROUPS)}, got "
-            f"{given['group']!r}."
-        )
-
+    if group is None:
+        _check_one_of(f"{prefix}.group", given["group"], OOD_GROUPS)
     for key in ("folder", "subfolders", "overlap"):
         if key in given:
-            given[key] = _strings(path, f"{prefix}.{key}", given[key])
+            given[key] = _strings(f"{prefix}.{key}", given[key])
 
     # Exactly one place to read the images from.
     sources = [key for key in ("folder", "list", "torchvision") if given.get(key)]
     if len(sources) != 1:
         raise DefinitionError(
-            f"{path}: '{prefix}' ({given['name']}) must have one of 'folder', 'list' and "
-            f"'torchvision', has {' and '.join(sources) or 'none'}."
+            f"'{prefix}' ({given['name']}) must have one of 'folder', 'list' and 'torchvision', "
+            f"has {' and '.join(sources) or 'none'}."
         )
     if "list" in sources and not given.get("images"):
         raise DefinitionError(
-            f"{path}: '{prefix}.images' is missing: the folder that {given['list']!r} refers to."
+            f"'{prefix}.images' is missing: the folder that {given['list']!r} refers to."
         )
-    if given.get("labels", LABELS[0]) not in LABELS:
-        raise DefinitionError(f"{path}: '{prefix}.labels' must be one of {', '.join(LABELS)}.")
-    if group == "id" and "folder" in sources and not given.get("labels"):
+    if "labels" in given:
+        _check_one_of(f"{prefix}.labels", given["labels"], LABELS)
+    elif group == "id" and "folder" in sources:
         raise DefinitionError(
-            f"{path}: '{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)})."
+            f"'{prefix}.labels' is missing: what the subfolders are ({', '.join(LABELS)})."
         )
 
     chosen = [key for key in ("subfolders", "listed", "unlisted") if given.get(key)]
     if len(chosen) > 1 or (set(chosen) & {"listed", "unlisted"} and "list" in sources):
         raise DefinitionError(
-            f"{path}: '{prefix}' ({given['name']}) may have one of 'subfolders', 'listed' and "
-            f"'unlisted', and none beside 'list'; has {' and '.join([*chosen, *sources])}."
+            f"'{prefix}' ({given['name']}) may have one of 'subfolders', 'listed' and 'unlisted', "
+            f"and none beside 'list'; has {' and '.join([*chosen, *sources])}."
         )
 
     # A definition may come from anybody; it reads below the data root only.
-    # Links are looked at when the root is known.
-    places = [*given.get("folder", ()), *given.get("subfolders", ())]
     named = ("list", "images", "listed", "unlisted")
-    places += [given[key] for key in named if given.get(key)]
-    for place in places:
-        if not stays_below(place):
-            raise DefinitionError(
-                f"{path}: '{prefix}': {place!r} must be a path below the data root."
-            )
-
+    _check_below(prefix, *given.get("folder", ()), *given.get("subfolders", ()))
+    _check_below(prefix, *(given[key] for key in named if given.get(key)))
     return SetDefinition(**given)
 
 
-def _classes(path: str, table: Any) -> ClassDefinition:
+def _classes(table: Any) -> ClassDefinition:
     """Where the class names come from."""
-    _check_keys(path, "classes.", table, _CLASS_KEYS, required=("source",))
+    _check_keys("classes.", table, _kinds_of_keys(ClassDefinition), required=("source",))
     given = dict(table)
-    if given["source"] not in CLASS_SOURCES:
-        raise DefinitionError(
-            f"{path}: 'classes.source' must be one of {', '.join(CLASS_SOURCES)}, got "
-            f"{given['source']!r}."
-        )
-    if given.get("subset", "all") not in SUBSETS:
-        raise DefinitionError(f"{path}: 'classes.subset' must be one of {', '.join(SUBSETS)}.")
+    _check_one_of("classes.source", given["source"], CLASS_SOURCES)
+    _check_one_of("classes.subset", given.get("subset", "all"), SUBSETS)
 
     for key in ("file", "names"):
         if given["source"] == key and not given.get(key):
-            raise DefinitionError(f"{path}: 'classes.{key}' is missing.")
-
-    if given.get("file") and not stays_below(given["file"]):
-        raise DefinitionError(
-            f"{path}: 'classes.file': {given['file']!r} must be a path below the data root or the "
-            "definition's folder."
-        )
-
+            raise DefinitionError(f"'classes.{key}' is missing.")
+    if given.get("file"):
+        _check_below("classes.file", given["file"])
     if (given.get("subset") == "wnids") != bool(given.get("wnids")):
-        raise DefinitionError(
-            f"{path}: 'classes.wnids' and 'classes.subset' = 'wnids' go together."
-        )
+        raise DefinitionError("'classes.wnids' and 'classes.subset' = 'wnids' go together.")
 
     for key in ("names", "wnids"):
-        given[key] = _strings(path, f"classes.{key}", given.get(key, []))
+        given[key] = _strings(f"classes.{key}", given.get(key, []))
     # They are names of subfolders too.
     for wnid in given["wnids"]:
         if not stays_below(wnid):
-            raise DefinitionError(f"{path}: 'classes.wnids': {wnid!r} is no WordNet id.")
+            raise DefinitionError(f"'classes.wnids': {wnid!r} is no WordNet id.")
 
-    _strings(path, "classes.rename", list(given.get("rename", {}).values()))
+    _strings("classes.rename", list(given.get("rename", {}).values()))
     return ClassDefinition(**given)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,16 @@ __all__ = [
     "check_is_list",
     "check_names",
     "check_not_image_paths",
+    "distinct",
+    "first_few",
     "is_string_sequence",
     "raise_why_no_names",
     "strip_names",
     "unique_names",
 ]
 
+
+Value = TypeVar("Value", bound=Hashable)
 
 # No tokenizer or file takes one.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -111,6 +115,26 @@ def unique_names(names: Iterable[str], what: str = "names") -> list[str]:
     ['cat', 'dog']
     """
     return list(dict.fromkeys(strip_names(names, what)))
+
+
+def distinct(values: Iterable[Value]) -> tuple[list[Value], np.ndarray]:
+    """List each value once, at its first place, and say where each of `values` (n,) stands there.
+
+    Examples
+    --------
+    >>> from dnm_sklearn._utils.names import distinct
+    >>> names, index = distinct(["cat", "dog", "cat"])
+    >>> names, index.tolist()
+    (['cat', 'dog'], [0, 1, 0])
+    """
+    place: dict[Value, int] = {}
+    index = [place.setdefault(value, len(place)) for value in values]
+    return list(place), np.array(index, dtype=np.intp)
+
+
+def first_few(names: Sequence[object]) -> str:
+    """List the first few names for a message."""
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def check_is_list(what: str, value: Any) -> None:

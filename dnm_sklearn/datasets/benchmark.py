@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dnm_sklearn._utils.html_table import html_table, thumbnails
+from dnm_sklearn._utils.names import distinct
 from dnm_sklearn.corpus import Corpus
 
 Group = Literal["id", "near", "far", "shifted", "sanity"]
@@ -51,6 +52,16 @@ class ImageSet:
 
     def __repr__(self) -> str:
         return f"ImageSet({self.name!r}, {self.group}, {len(self)} images)"
+
+
+def merge_names(class_names: Sequence[str]) -> tuple[list[str], np.ndarray, list[str]]:
+    """Distinct class names, the index among them of each given one, and those that occur twice.
+
+    Two classes of one name have one embedding: no text encoder can tell them apart.
+    """
+    unique, index = distinct(name.strip() for name in class_names)
+    repeated = np.flatnonzero(np.bincount(index) > 1)
+    return unique, index, [unique[i] for i in repeated]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from dnm_sklearn._utils.untrusted_files import read_text, split_lines
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, find_file
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, needed_file
 from dnm_sklearn.datasets.folders import subfolder_names
-from dnm_sklearn.exceptions import DataMissingError, DefinitionError
+from dnm_sklearn.exceptions import DefinitionError
 
 __all__ = ["class_names", "imagenet_ids", "imagenet_names", "lines_of", "wordnet_ids"]
 
@@ -98,23 +98,11 @@ def class_names(
     elif classes.source == "names":
         names = list(classes.names)
     elif classes.source == "file":
-        names = _names_in_file(definition, root)
+        names = lines_of(needed_file(definition, root, classes.file, "name"))
     else:
         names = own_names
 
     return [classes.rename.get(name, name) for name in names]
-
-
-def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
-    """One name per line of a file below the data root, or beside the definition."""
-    file = definition.classes.file
-    place = find_file(definition, root, file)
-    if place is None:
-        raise DataMissingError(
-            f"{definition.name}: the file of class names is missing; put it at {root / file}, one "
-            "name per line."
-        )
-    return lines_of(place)
 
 
 def lines_of(place: Path) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.untrusted_files import lies_inside, read_text, stays_below
 from dnm_sklearn.datasets.benchmark import OOD_GROUPS, Group
-from dnm_sklearn.exceptions import DefinitionError
+from dnm_sklearn.exceptions import DataMissingError, DefinitionError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -253,16 +253,7 @@ def read_definition(name: str | os.PathLike[str]) -> BenchmarkDefinition:
 
 
 def place_inside(definition: BenchmarkDefinition, folder: Path, name: str) -> Path:
-    """Path of what a definition names below a folder; one that leads out of it is refused.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets import read_definition
-    >>> from dnm_sklearn.datasets.definitions import place_inside
-    >>> place_inside(read_definition("imagenet20"), Path("data"), "images").as_posix()
-    'data/images'
-    """
+    """Path of what a definition names below a folder; one that leads out of it is refused."""
     # A definition may come from anybody, and so may an archive of data with links in it.
     if not lies_inside(folder, name):
         raise DefinitionError(
@@ -273,22 +264,24 @@ def place_inside(definition: BenchmarkDefinition, folder: Path, name: str) -> Pa
 
 
 def find_file(definition: BenchmarkDefinition, root: Path, name: str) -> Path | None:
-    """File of a definition below the data root, or beside the definition; None if neither is there.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets import read_definition
-    >>> from dnm_sklearn.datasets.definitions import find_file
-    >>> find_file(read_definition("imagenet20"), Path("data"), "no_such_list.txt") is None
-    True
-    """
+    """File of a definition below the data root or beside the definition; None if it is missing."""
     # Beside the definition for those that travel together.
     for folder in (root, Path(definition.path).parent):
         place = place_inside(definition, folder, name)
         if place.exists():
             return place
     return None
+
+
+def needed_file(definition: BenchmarkDefinition, root: Path, name: str, item: str) -> Path:
+    """As `find_file`, but a missing one is an error; `item` says what stands on each line."""
+    place = find_file(definition, root, name)
+    if place is None:
+        raise DataMissingError(
+            f"{definition.name}: the file of {item}s is missing; put it at {root / name}, one "
+            f"{item} per line."
+        )
+    return place
 
 
 @lru_cache(maxsize=1)

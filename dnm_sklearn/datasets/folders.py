@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.image_formats import readable_suffixes
+from dnm_sklearn._utils.names import first_few
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus
@@ -75,32 +76,10 @@ def list_images(
 def list_class_folders(
     folder: str | os.PathLike[str], *, subfolders: Sequence[str] | None = None, per_class: int = 0
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Images in one subfolder per class.
+    """Images in one subfolder per class: paths, labels, and the subfolders that these index.
 
-    Parameters
-    ----------
-    folder : str or path-like
-        Holds one subfolder for each class.
-    subfolders : sequence of str, optional
-        The subfolders to read, in the order of the labels; default: all, sorted.
-    per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths; 0 = all.
-
-    Returns
-    -------
-    paths : list of str
-        Image files, class after class.
-    labels : ndarray of shape (n,)
-        Index into `subfolders`.
-    subfolders : list of str
-        Names of the subfolders.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or one of `subfolders` is not there.
-    ValueError
-        If there is no subfolder, or one of them holds no image.
+    `subfolders` are those to read, in the order of the labels; by default all, sorted. Of each
+    class the first `per_class` images in the order of their paths are taken; 0 = all.
 
     Examples
     --------
@@ -244,11 +223,7 @@ def embed_image_folders(
     left_out: list[str] = []
     embedded = [_embed(encoder, images, left_out) for images in sets]
     if left_out:
-        more = ", ..." if len(left_out) > 5 else ""
-        warn(
-            f"{len(left_out)} unreadable images are left out of the suite: "
-            f"{', '.join(left_out[:5])}{more}"
-        )
+        warn(f"{len(left_out)} unreadable images are left out of the suite: {first_few(left_out)}")
         note = f"{note} {len(left_out)} unreadable images were left out.".strip()
 
     return write_embedding_suite(
@@ -318,7 +293,7 @@ def _class_names(
         if missing:
             raise ValueError(
                 f"{len(missing)} subfolders of {folder} have no class name: "
-                f"{', '.join(map(repr, missing[:5]))}; add them to names."
+                f"{first_few(missing)}; add them to names."
             )
         class_names = [str(names[subfolder]).strip() for subfolder in subfolders]
 
@@ -338,7 +313,7 @@ def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> Image
     if unknown:
         raise ValueError(
             f"{folder} has class folders that {id_folder} has not: "
-            f"{', '.join(map(repr, unknown[:5]))}; remove or rename them."
+            f"{first_few(unknown)}; remove or rename them."
         )
 
     paths, labels, used = list_class_folders(
@@ -393,17 +368,15 @@ def _embed_words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows (m, d) and raw norms (m,); nouns and adjectives each by their own template."""
     is_adjective = np.asarray(part_of_speech) == "adjective"
-    nouns = [word for word, adjective in zip(words, is_adjective, strict=True) if not adjective]
+    order = np.argsort(is_adjective, kind="stable")
+    n_nouns = len(words) - int(is_adjective.sum())
+    nouns, adjectives = ([words[i] for i in part] for part in np.split(order, [n_nouns]))
+
     vectors, norms = encoder.encode_text(nouns, prompt, return_norm=True)
-    if not is_adjective.any():
-        return vectors, norms
+    if adjectives:
+        more, more_norms = encoder.encode_text(adjectives, adjective_prompt, return_norm=True)
+        vectors, norms = np.concatenate([vectors, more]), np.concatenate([norms, more_norms])
 
-    # Back into one array, in the order of the words.
-    adjectives = [word for word, adjective in zip(words, is_adjective, strict=True) if adjective]
-    more, more_norms = encoder.encode_text(adjectives, adjective_prompt, return_norm=True)
-    all_vectors = np.empty((len(words), vectors.shape[1]), dtype=np.float32)
-    all_norms = np.empty(len(words), dtype=np.float32)
-    all_vectors[~is_adjective], all_norms[~is_adjective] = vectors, norms
-    all_vectors[is_adjective], all_norms[is_adjective] = more, more_norms
-
-    return all_vectors, all_norms
+    # Back into the order of the words.
+    place = np.argsort(order)
+    return vectors[place], norms[place]

@@ -10,16 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dnm_sklearn._utils.names import first_few
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus import Corpus, load_corpus
-from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.datasets.benchmark import ImageSet, Suite, merge_names
 from dnm_sklearn.datasets.class_names import class_names as names_of
 from dnm_sklearn.datasets.class_names import imagenet_names, lines_of, wordnet_ids
 from dnm_sklearn.datasets.definitions import (
     BenchmarkDefinition,
     SetDefinition,
     find_file,
+    needed_file,
     place_inside,
     read_definition,
 )
@@ -386,24 +388,11 @@ class _Reader:
         return replace(found, images=some, labels=labels[keep]), chosen
 
 
-class _Subset(Sequence):
-    """Some pictures of a torchvision data set, read when they are asked for."""
-
-    def __init__(self, images: Any, keep: list[int]) -> None:
-        self.images, self.keep = images, keep
-
-    def __len__(self) -> int:
-        return len(self.keep)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self.images[self.keep[i]][0]
-
-
-def _some(images: Any, keep: list[int]) -> _Subset:
+def _some(images: Any, keep: list[int]) -> Any:
     """Pictures at some positions of a torchvision data set, or of some of it."""
-    if isinstance(images, _Subset):
-        return _Subset(images.images, [images.keep[i] for i in keep])
-    return _Subset(images, keep)
+    from torch.utils.data import Subset
+
+    return Subset(images, keep)
 
 
 def _folded(name: str) -> str:
@@ -432,9 +421,8 @@ def _positions(folder: Path, subfolders: list[str], order: list[str]) -> np.ndar
     if unknown:
         raise DefinitionError(
             f"{folder}: {len(unknown)} subfolders are no class of the benchmark: "
-            f"{', '.join(map(repr, unknown[:5]))}; remove them, or check the folder."
+            f"{first_few(unknown)}; remove them, or check the folder."
         )
-
     return np.array([position[name] for name in subfolders])
 
 
@@ -442,15 +430,7 @@ def _merge_repeated(
     images: ImageSet, class_names: list[str]
 ) -> tuple[ImageSet, list[str], list[str]]:
     """Merge class names that occur twice into the first; say which they are."""
-    # Two classes of one name have one embedding: no text encoder can tell them apart.
-    unique = list(dict.fromkeys(name.strip() for name in class_names))
-    if len(unique) == len(class_names):
-        return images, unique, []
-
-    position = {name: i for i, name in enumerate(unique)}
-    new_index = np.array([position[name.strip()] for name in class_names])
-    merged = sorted({name for name in class_names if class_names.count(name) > 1})
-
+    unique, new_index, merged = merge_names(class_names)
     return replace(images, labels=new_index[images.labels]), unique, merged
 
 
@@ -458,14 +438,7 @@ def _corpus(definition: BenchmarkDefinition, root: Path) -> Corpus:
     """A shipped selection, or a text file below the data root or beside the definition."""
     if not definition.corpus.endswith(".txt"):
         return load_corpus(definition.corpus)
-
-    place = find_file(definition, root, definition.corpus)
-    if place is None:
-        raise DataMissingError(
-            f"{definition.name}: the file of the corpus is missing; put it at "
-            f"{root / definition.corpus}, one word per line."
-        )
-    return Corpus.from_file(place)
+    return Corpus.from_file(needed_file(definition, root, definition.corpus, "word"))
 
 
 def _check_overlap(
@@ -482,7 +455,7 @@ def _check_overlap(
     if both:
         raise ValueError(
             f"{definition.name}: {len(both)} classes of the OOD set {images.name} are ID classes "
-            f"too: {', '.join(map(repr, both[:5]))}. Take them out of the set, or list them under "
+            f"too: {first_few(both)}. Take them out of the set, or list them under "
             "'overlap' in the definition if that is meant."
         )
 
@@ -525,18 +498,11 @@ def _size_difference(definition: SetDefinition, images: ImageSet) -> list[str]:
 
 def _facts(definition: BenchmarkDefinition, differs: list[str]) -> dict[str, Any]:
     """Sizes, licenses and citations, for the suite's `meta`."""
-    sets = {}
-    for images in definition.sets:
-        sets[images.name] = {
-            "size": images.size,
-            "license": images.license,
-            "citation": images.citation,
-        }
-
+    about = ("size", "license", "citation")
     return {
         "title": definition.title,
         "citation": definition.citation,
-        "sets": sets,
+        "sets": {s.name: {key: getattr(s, key) for key in about} for s in definition.sets},
         "differs": differs,
     }
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.names import first_few
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.untrusted_files import Npz, lies_inside, open_npz, parse_json, read_text
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.datasets.benchmark import OOD_GROUPS, ImageSet, Suite
+from dnm_sklearn.datasets.benchmark import OOD_GROUPS, ImageSet, Suite, merge_names
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.exceptions import SuiteError
 
@@ -254,21 +255,15 @@ class _Reader:
         if not stated or not _are_names(stated):
             raise self.wrong("'id.class_names' must be a non-empty list of non-blank strings")
 
-        names = [name.strip() for name in stated]
-        unique = list(dict.fromkeys(names))
+        unique, new_index, merged = merge_names(stated)
         with_embedding = set(texts.names)
         missing = [name for name in unique if name not in with_embedding]
         if missing:
-            shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
             raise SuiteError(
                 f"{self.file}: {len(missing)} of the ID class names have no embedding in "
-                f"{texts.path.name}: {shown}; add them there."
+                f"{texts.path.name}: {first_few(missing)}; add them there."
             )
-
-        # Two classes of one name have one embedding, and so are one class.
-        position = {name: i for i, name in enumerate(unique)}
-        merged = [name for name in unique if names.count(name) > 1]
-        return unique, np.array([position[name] for name in names]), merged
+        return unique, new_index, merged
 
     def image_set(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,27 +22,13 @@ _MADE_UP = "FakeData"  # random images, which need no files
 
 @dataclass(frozen=True)
 class TorchvisionSpec:
-    """How a torchvision data set is made.
+    """How a torchvision data set is made."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the class in ``torchvision.datasets``.
-    splits : dict of str to dict
-        Arguments of the class for each split.
-    url : str
-        Where the data come from.
-    class_names : tuple of str
-        Where the data set itself holds none.
-    rename : callable, optional
-        From the data set's name of a class to the name to prompt with.
-    """
-
-    name: str
-    splits: dict[str, dict[str, Any]]
+    name: str  # of the class in ``torchvision.datasets``
+    splits: dict[str, dict[str, Any]]  # arguments of the class for each split
     url: str
-    class_names: tuple[str, ...] = ()
-    rename: Callable[[str], str] | None = field(default=None, compare=False)
+    class_names: tuple[str, ...] = ()  # where the data set itself holds none
+    rename: Callable[[str], str] = str  # from its name of a class to the name to prompt with
 
 
 def _by_split(*names: str) -> dict[str, dict[str, Any]]:
@@ -149,38 +135,11 @@ def load_torchvision_set(
     group: Group = "far",
     set_name: str | None = None,
 ) -> tuple[ImageSet, list[str]]:
-    """Make an image set of a torchvision data set.
+    """Make an image set of a torchvision data set; also the names of its classes.
 
-    Parameters
-    ----------
-    name : str
-        Such as "CIFAR10", "SVHN", "DTD", "Places365", "Food101", "OxfordIIITPet", "Flowers102" or
-        "INaturalist" (any case; see :func:`known_torchvision_sets`).
-    root : str or path-like
-        Folder where torchvision keeps the data.
-    split : str, default="test"
-        "train", "test" and, where there is one, "val".
-    download : bool, default=False
-        Let torchvision download what is not there.
-    group : {"id", "near", "far", "shifted", "sanity"}, default="far"
-        Role in the benchmark.
-    set_name : str, optional
-        Name of the set; default: `name`.
-
-    Returns
-    -------
-    images : ImageSet
-        ``images`` is the torchvision data set: pictures are read when they are embedded. Labels are
-        class indices, where the data set has them.
-    class_names : list of str
-        The data set's classes, underscores read as spaces; empty where it has none.
-
-    Raises
-    ------
-    ValueError
-        If the name or the split is unknown.
-    FileNotFoundError
-        If the data are not on disk; says how to get them.
+    `name` and `split` are those of :func:`known_torchvision_sets`, in any case; `root` is the
+    folder where torchvision keeps the data. ``images`` of the set is the data set itself: pictures
+    are read when they are embedded. Labels are class indices, where it has them.
 
     Examples
     --------
@@ -282,5 +241,4 @@ def _class_names(spec: TorchvisionSpec, data: Any) -> list[str]:
     for attribute in ("classes", "categories", "all_categories"):
         names = names or getattr(data, attribute, None) or ()
 
-    rename = spec.rename or str
-    return [" ".join(rename(str(name)).replace("_", " ").split()) for name in names]
+    return [" ".join(spec.rename(str(name)).replace("_", " ").split()) for name in names]

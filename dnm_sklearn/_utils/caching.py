@@ -173,8 +173,8 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     --------
     >>> from joblib import Memory
     >>> from dnm_sklearn._utils.caching import cached
-    >>> from dnm_sklearn.embedding.text import names_digest
-    >>> cached(Memory(None), names_digest, [])(["cat"]) == names_digest(["cat"])
+    >>> from dnm_sklearn._utils.digest import digest_names
+    >>> cached(Memory(None), digest_names, [])(["cat"]) == digest_names(["cat"])
     True
     """
     own = FunctionType(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import joblib
 from joblib.memory import FileSystemStoreBackend, extract_first_line
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
 
@@ -20,8 +20,6 @@ __all__ = ["CheckedStore", "drop_damaged_results", "warn_unsaved"]
 # joblib's name of a result's file, and ours of the digest beside it.
 _RESULT = "output.pkl"
 _DIGEST = "output.blake2b"
-
-_READ_BYTES = 1 << 20
 
 
 def warn_unsaved(folder: Any, error: Exception, what: str) -> None:
@@ -74,7 +72,7 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
             (folder / _DIGEST).unlink(missing_ok=True)
             with atomic_write(folder / _RESULT) as scratch:
                 joblib.dump(item, scratch, compress=self.compress)
-                digest = _digest_file(scratch)
+                digest = digest_file(scratch)
             with atomic_write(folder / _DIGEST) as scratch:
                 scratch.write_bytes(digest)
             if self.bytes_limit is not None:
@@ -138,17 +136,8 @@ def _digested_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def _is_whole(folder: Path) -> bool | None:
     """Whether a result has its digest; None if one of the two is not there."""
     try:
-        return (folder / _DIGEST).read_bytes() == _digest_file(folder / _RESULT)
+        return (folder / _DIGEST).read_bytes() == digest_file(folder / _RESULT)
     except FileNotFoundError:
         return None
     except OSError:
         return False
-
-
-def _digest_file(path: Path) -> bytes:
-    """Digest a file in pieces: a bank may have hundreds of megabytes."""
-    state = blake2b(digest_size=32)
-    with open(path, "rb") as file:
-        while data := file.read(_READ_BYTES):
-            state.update(data)
-    return state.digest()

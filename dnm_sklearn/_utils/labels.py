@@ -16,6 +16,7 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import (
     check_is_list,
     check_not_image_paths,
+    distinct,
     is_string_sequence,
     raise_why_no_names,
     strip_names,
@@ -319,10 +320,8 @@ def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]], np.nd
             "y or X."
         )
     if not isinstance(classes, Mapping):
-        given = strip_names(classes, "classes")
-        names = list(dict.fromkeys(given))
-        place = {name: i for i, name in enumerate(names)}
-        return names, [[name] for name in names], np.array([place[name] for name in given])
+        names, index = distinct(strip_names(classes, "classes"))
+        return names, [[name] for name in names], index
 
     prompts_of: dict[str, list[str]] = {}
     for raw, variants in classes.items():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn._utils.html_table import html_table
-from dnm_sklearn._utils.names import strip_names
+from dnm_sklearn._utils.names import first_few, strip_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus.columns import (
     LEXICOGRAPHER_FILES,
@@ -150,13 +151,8 @@ class Corpus:
         Names, parts of speech and lexicographer files count; the label does not.
         """
         if self._fingerprint is None:
-            digest = blake2b(digest_size=16)
-            for column in (self.names, self.part_of_speech.tolist(), self.lexname.tolist()):
-                for word in column:
-                    # With its length before it: ["ab", "c"] is not ["a", "bc"].
-                    raw = word.encode("utf-8", "surrogatepass")
-                    digest.update(len(raw).to_bytes(8, "little") + raw)
-            object.__setattr__(self, "_fingerprint", digest.hexdigest())
+            columns = chain(self.names, self.part_of_speech.tolist(), self.lexname.tolist())
+            object.__setattr__(self, "_fingerprint", digest_names(columns, n_bytes=16))
 
         assert self._fingerprint is not None
         return self._fingerprint
@@ -474,11 +470,9 @@ class Corpus:
                 else "These class names have no neighbours in WordNet: give a corpus of your own."
             )
         if found.unmatched:
-            shown = ", ".join(map(repr, found.unmatched[:5]))
-            more = ", ..." if len(found.unmatched) > 5 else ""
             warn(
                 f"{len(found.unmatched)} class names are no nouns of WordNet and have no "
-                f"neighbours in this corpus: {shown}{more}. Say what is meant with "
+                f"neighbours in this corpus: {first_few(found.unmatched)}. Say what is meant with "
                 "synsets={name: 'n01440764'}."
             )
         return cls(found.names, "noun", found.lexname, name=NEAR)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dnm_sklearn.embedding.digest import DIGEST_BYTES
+from dnm_sklearn._utils.digest import DIGEST_BYTES
 
 __all__ = ["Claim", "claimed_digests"]
 

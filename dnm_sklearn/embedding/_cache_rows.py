@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dnm_sklearn._utils.digest import DIGEST_BYTES
 from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
-from dnm_sklearn.embedding.digest import DIGEST_BYTES
 from dnm_sklearn.exceptions import CacheFormatError
 
 __all__ = [

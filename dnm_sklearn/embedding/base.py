@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, validate_data
 
 from dnm_sklearn._utils.caching import as_memory, cache_folder, cached, user_memory
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn._utils.names import check_names
 from dnm_sklearn._utils.per_thread import PerThread
 from dnm_sklearn._utils.tensors import to_numpy
@@ -20,7 +21,7 @@ from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_prompt, encode_names, names_digest, warn_truncated
+from dnm_sklearn.embedding.text import check_prompt, encode_names, warn_truncated
 from dnm_sklearn.exceptions import (
     CacheFormatError,
     CacheWriteWarning,
@@ -331,7 +332,7 @@ class BaseEmbedder(
             encode = cached(as_memory(memory), encode_names, ignore=["names", "encode"])
 
         return encode(
-            digest=names_digest(names),
+            digest=digest_names(names),
             templates=templates,
             fingerprint=self.fingerprint_,
             names=names,

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import numpy as np
 
+from dnm_sklearn._utils.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn._utils.progress import progress
 from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.images import as_unreadable, read_image_file, read_rgb
 from dnm_sklearn.embedding.inputs import (
     as_image_sequence,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ __all__ = [
     "encode_names",
     "encode_tokens",
     "hub_tokens",
-    "names_digest",
     "simple_tokens",
     "warn_truncated",
 ]
@@ -41,17 +39,6 @@ def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:
                 "example, 'a photo of a {}', or '{}' for the bare name."
             )
     return templates
-
-
-def names_digest(names: Iterable[str]) -> str:
-    """Digest texts in their order, so that a cache's key need not hold them."""
-    digest = hashlib.blake2b(digest_size=20)
-    for name in names:
-        data = name.encode("utf-8", "surrogatepass")
-        # The length first: ["ab", "c"] is not ["a", "bc"].
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def encode_names(

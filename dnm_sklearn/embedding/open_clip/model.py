@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.device import resolve_device, torch_threads
+from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.embedding.digest import digest_file
 from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens

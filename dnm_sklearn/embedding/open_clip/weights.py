@@ -15,14 +15,14 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import (
+from dnm_sklearn._utils.digest import (
     SETTLED_NS,
     digest_files,
     file_identity,
     last_change_ns,
     times_tell,
 )
+from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
 
 __all__ = [

@@ -322,17 +322,11 @@ def _row_checksum(seed: int, digest: bytes, row: bytes | memoryview) -> int:
 
 def spans(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """Ranges that cover sorted numbers, so that near ones are read in one query."""
-    low = high = None
-    for number in numbers:
-        if low is None or high is None:
-            low = number
-        elif number - high > _SPAN_GAP:
-            yield low, high
-            low = number
-        high = number
-
-    if low is not None and high is not None:
-        yield low, high
+    if numbers:
+        gaps = np.flatnonzero(np.diff(numbers) > _SPAN_GAP)
+        array = np.array(numbers)
+        starts, ends = array[[0, *(gaps + 1)]], array[[*gaps, -1]]
+        yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
 def _in_chunks(items: list[T], size: int) -> Iterator[list[T]]:

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dnm_sklearn._utils import digest
 from dnm_sklearn._utils.digest import digest_bytes, digest_file
-from dnm_sklearn.embedding import _cache_file, _cache_rows, cache, digest
+from dnm_sklearn.embedding import _cache_file, _cache_rows, cache
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
 from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 

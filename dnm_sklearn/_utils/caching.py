@@ -154,20 +154,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     code and computes them again. A copy of the function is new to joblib in every folder.
 
     A cache that cannot be read or written to costs a warning, as does a result that is damaged.
-
-    Parameters
-    ----------
-    memory : joblib.Memory
-        The cache.
-    function : function
-        A function of a module, without closure.
-    ignore : sequence of str
-        Parameters that are no part of the key.
-
-    Returns
-    -------
-    callable
-        The function, cached.
+    The function has no closure; parameters in `ignore` are no part of the key.
 
     Examples
     --------

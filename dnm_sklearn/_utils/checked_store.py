@@ -102,18 +102,9 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
 
 
 def drop_damaged_results(folder: str | os.PathLike[str]) -> tuple[int, int]:
-    """Check all results below a folder, unread, and drop damaged ones.
+    """Check all results below a folder, unread, and drop damaged ones: how many were whole, or not.
 
-    Parameters
-    ----------
-    folder : path
-        Where ``joblib.Memory`` keeps its results. Those of other packages have no digests and are
-        passed over.
-
-    Returns
-    -------
-    n_whole, n_dropped : int
-        How many results are whole and how many were dropped.
+    Results of other packages have no digests and are passed over.
     """
     n_whole = n_dropped = 0
     for result in _digested_results(folder):

@@ -21,18 +21,8 @@ def fill_parameters(paragraphs: str) -> Callable[[T], T]:
 
     Deeper indented lines after it go on with the last paragraph. ``{default}`` in a paragraph is
     the default in the constructor's signature. An editor that reads the source shows the
-    placeholder,
-    ``help()`` and the documentation show the paragraphs.
-
-    Parameters
-    ----------
-    paragraphs : str
-        The paragraphs in numpydoc's form, an empty line between them.
-
-    Returns
-    -------
-    callable
-        The decorator. Without docstrings (``python -OO``) it does nothing.
+    placeholder, ``help()`` and the documentation show the paragraphs, which are in numpydoc's form
+    with an empty line between them. Without docstrings (``python -OO``) nothing is done.
 
     Examples
     --------

@@ -36,30 +36,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """What ``fit`` learned from ``X``, ``y`` and ``classes``.
+    """What ``fit`` learned from ``X``, ``y`` and ``classes``."""
 
-    Attributes
-    ----------
-    class_names : list of str
-        The K unique ID class names, in order.
-    prompts : list of list of str
-        For each class the texts that stand for it (the name itself, its synonyms, or templates with
-        ``{}``).
-    images : object or None
-        ``X``, unless it held the names.
-    is_ood : ndarray of bool of shape (n,), or None
-        Rows known to be OOD; None if ``y`` said nothing of it.
-    class_index : ndarray of int of shape (n,), or None
-        Index into ``class_names`` for each row (-1 for OOD rows); None if unknown.
-    is_zero_or_one : bool
-        Whether `y` was numbers in {0, 1}: read as ID and OOD, but perhaps meant as class indices.
-    """
-
-    class_names: list[str]
+    class_names: list[str]  # the K unique ID class names, in order
+    # For each class the texts that stand for it (the name itself, its synonyms, or templates with
+    # ``{}``).
     prompts: list[list[str]]
-    images: Any
-    is_ood: np.ndarray | None
+    images: Any  # ``X``, unless it held the names
+    is_ood: np.ndarray | None  # rows known to be OOD; None if ``y`` said nothing of it
+    # Index into ``class_names`` for each row (-1 for OOD rows); None if unknown.
     class_index: np.ndarray | None
+    # Whether `y` was numbers in {0, 1}: read as ID and OOD, but perhaps meant as class indices.
     is_zero_or_one: bool = False
 
     def take(self, rows: np.ndarray) -> ResolvedLabels:

@@ -23,13 +23,6 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     search or the decorator of scikit-learn around it. (``skip_file_prefixes`` of ``warnings.warn``
     needs Python 3.12.)
 
-    Parameters
-    ----------
-    message : str
-        What to say.
-    category : type, default=UserWarning
-        Class of the warning.
-
     Examples
     --------
     >>> import warnings

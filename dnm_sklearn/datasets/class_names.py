@@ -76,14 +76,6 @@ def class_names(
 
     `wnids` are the classes of the ImageNet sources, `own_names` those that come with the ID images
     (the sources "set" and "folders").
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets import read_definition
-    >>> from dnm_sklearn.datasets.class_names import class_names
-    >>> class_names(read_definition("imagenet20"), Path(), ["n02391049", "n02132136"], [])
-    ['zebra', 'brown bear']
     """
     classes = definition.classes
     if classes.source.startswith("imagenet"):

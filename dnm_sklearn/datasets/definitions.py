@@ -48,64 +48,35 @@ _TOML_TYPES = {
 class SetDefinition:
     """One image set of a benchmark: where its images lie, how many there are, where they come from.
 
-    Parameters
-    ----------
-    name : str
-        Name in tables.
-    group : {"id", "near", "far", "shifted", "sanity"}
-        Role in the benchmark.
-    folder : tuple of str
-        Folders below the data root, of which the first that exists is read with its subfolders.
-    subfolders : tuple of str
-        Only these subfolders of the folder are read; empty = all (an ID folder: those of
-        `ClassDefinition.wnids`).
-    listed, unlisted : str
-        Of a folder of class folders, or a torchvision data set: only the classes that a text file
-        names, one a line, or all others. It lies below the data root, or beside the definition.
-    list : str
-        Or: an image list below the data root, with paths relative to `images`.
-    images : str
-        See `list`.
-    torchvision : str
-        Or: a torchvision data set of this name.
-    split : str, default="test"
-        Split of the torchvision data set.
-    labels : {"wnid", "index", "folders"}
-        For an ID folder: its subfolders are WordNet ids, class indices, or class names.
-    size : int
-        Number of images that the benchmark has; 0 = not known.
-    class_folders : bool, default=False
-        Whether the subfolders of an OOD folder are class names, to be checked against the ID names.
-    overlap : tuple of str
-        Class names that are known to be ID names too, and are let pass.
-    optional : bool, default=False
-        Whether the benchmark can do without.
-    per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths or of the
-        list; 0 = all.
-    get : str
-        How to get the images and where to put them.
-    url, license, citation, note : str
-        Source, terms of use, what to cite, what to know.
+    Its fields are the keys of a table; "" and () stand for what is not given.
     """
 
-    name: str
+    name: str  # in tables
     group: Group
+    # Folders below the data root, of which the first that exists is read with its subfolders; of
+    # these only `subfolders`, where they are given (of an ID folder: `ClassDefinition.wnids`).
     folder: tuple[str, ...] = ()
     subfolders: tuple[str, ...] = ()
+    # Of a folder of class folders, or a torchvision data set: only the classes that a text file
+    # names, one a line, or all others. It lies below the data root, or beside the definition.
     listed: str = ""
     unlisted: str = ""
+    # Or: an image list below the data root, with paths relative to `images`.
     list: str = ""
     images: str = ""
+    # Or: a torchvision data set of this name.
     torchvision: str = ""
     split: str = "test"
-    labels: str = ""
-    size: int = 0
+    labels: str = ""  # what the subfolders of an ID folder are, see LABELS
+    size: int = 0  # number of images that the benchmark has; 0 = not known
+    # Whether the subfolders of an OOD folder are class names, to be checked against the ID names;
+    # `overlap` are those that are known to be ID names too, and are let pass.
     class_folders: bool = False
     overlap: tuple[str, ...] = ()
-    optional: bool = False
+    optional: bool = False  # whether the benchmark can do without
+    # Take only so many images of each class, the first by their paths or in the list; 0 = all.
     per_class: int = 0
-    get: str = ""
+    get: str = ""  # how to get the images and where to put them
     url: str = ""
     license: str = ""
     citation: str = ""
@@ -116,80 +87,43 @@ class SetDefinition:
 class ClassDefinition:
     """Where the class names of a benchmark come from.
 
-    Parameters
-    ----------
-    source : str
-        "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the cleaned
-        prompts' names), "imagenet-torchvision" (``torchvision.models._meta._IMAGENET_CATEGORIES``),
-        "set" (the ID set's own: torchvision's ``classes``, or the folders of an image list),
-        "folders" (the ID folder's subfolders), "file" (a text file, one name per line), "names" (in
-        the definition).
-    subset : {"all", "imagenet-a", "imagenet-r", "folders", "wnids"}
-        For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose
-        WordNet id is a subfolder of the ID folder, or those of `wnids`.
-    wnids : tuple of str
-        For "wnids": the classes' WordNet ids, in the order of their labels.
-    file : str
-        For "file": below the data root, or beside the definition.
-    names : tuple of str
-        For "names".
-    size : int
-        Number of classes; 0 = not known.
-    rename : dict of str to str
-        Names to replace.
+    `source` is "imagenet-open_clip" (``open_clip.zero_shot_metadata.IMAGENET_CLASSNAMES``, the
+    cleaned prompts' names), "imagenet-torchvision"
+    (``torchvision.models._meta._IMAGENET_CATEGORIES``), "set" (the ID set's own: torchvision's
+    ``classes``, or the folders of an image list), "folders" (the ID folder's subfolders), "file" (a
+    text file, one name per line), or "names" (in the definition).
     """
 
     source: str
+    # For the two ImageNet sources: all 1000 classes, the 200 of ImageNet-A or -R, those whose
+    # WordNet id is a subfolder of the ID folder, or those of `wnids`, in the order of their labels.
     subset: str = "all"
     wnids: tuple[str, ...] = ()
-    file: str = ""
+    file: str = ""  # below the data root, or beside the definition
     names: tuple[str, ...] = ()
-    size: int = 0
-    rename: dict[str, str] = field(default_factory=dict)
+    size: int = 0  # number of classes; 0 = not known
+    rename: dict[str, str] = field(default_factory=dict)  # names to replace
 
 
 @dataclass(frozen=True)
 class BenchmarkDefinition:
-    """A benchmark: class names, an ID set, OOD sets, and what to know of them.
+    """A benchmark: class names, an ID set, OOD sets, and what to know of them."""
 
-    Parameters
-    ----------
-    name, title : str
-        Name on the command line, a line for lists.
-    classes : ClassDefinition
-        Class names.
-    id : SetDefinition
-        ID test images.
-    ood : tuple of SetDefinition
-        OOD sets.
-    id_train : SetDefinition, optional
-        ID images for baselines.
-    note : str
-        What a reader of the table must know.
-    corpus : str, default="wordnet-neglabel"
-        Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data
-        root or beside the definition.
-    prompt : str
-        Prompt of the class names; empty = each detector's own.
-    license, citation, url : str
-        Of the benchmark as such.
-    path : str
-        File that it was read from.
-    """
-
-    name: str
-    title: str
+    name: str  # on the command line
+    title: str  # a line for lists
     classes: ClassDefinition
     id: SetDefinition
     ood: tuple[SetDefinition, ...]
     id_train: SetDefinition | None = None
-    note: str = ""
+    note: str = ""  # what a reader of the table must know
+    # Candidate negative labels: a shipped selection, or a text file (``.txt``) below the data root
+    # or beside the definition.
     corpus: str = "wordnet-neglabel"
-    prompt: str = ""
+    prompt: str = ""  # of the class names; empty = each detector's own
     license: str = ""
     citation: str = ""
     url: str = ""
-    path: str = ""
+    path: str = ""  # of the file that it was read from
 
     @property
     def sets(self) -> tuple[SetDefinition, ...]:

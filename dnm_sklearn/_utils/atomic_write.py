@@ -10,8 +10,6 @@ from pathlib import Path
 
 from dnm_sklearn._utils.paths import user_path
 
-__all__ = ["atomic_write"]
-
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:

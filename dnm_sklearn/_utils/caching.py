@@ -24,18 +24,6 @@ from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
 
-__all__ = [
-    "AUTO",
-    "RecentResults",
-    "as_memory",
-    "cache_folder",
-    "cached",
-    "forget_recent_results",
-    "own_memory",
-    "user_cache_folder",
-    "user_memory",
-]
-
 # The ``memory=`` of detectors that keeps text banks of shipped corpora, in the user's cache folder.
 AUTO = "auto"
 _CACHE_VARIABLE = "DNM_SKLEARN_CACHE"

@@ -15,8 +15,6 @@ from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
 
-__all__ = ["CheckedStore", "drop_damaged_results", "warn_unsaved"]
-
 # joblib's name of a result's file, and ours of the digest beside it.
 _RESULT = "output.pkl"
 _DIGEST = "output.blake2b"

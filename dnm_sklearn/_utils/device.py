@@ -11,8 +11,6 @@ from dnm_sklearn._utils.forks import torch_was_forked
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["resolve_device", "torch_threads"]
-
 
 def resolve_device(device: Any) -> torch.device:
     """Return the torch device that a parameter means; "auto" is the GPU if there is one.

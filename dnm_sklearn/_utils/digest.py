@@ -14,20 +14,6 @@ import numpy as np
 
 from dnm_sklearn._utils.untrusted_files import open_ordinary
 
-__all__ = [
-    "DIGEST_BYTES",
-    "SETTLED_NS",
-    "DigestedFile",
-    "digest_array",
-    "digest_bytes",
-    "digest_file",
-    "digest_files",
-    "digest_names",
-    "file_identity",
-    "last_change_ns",
-    "times_tell",
-]
-
 PathLike = str | os.PathLike[str]
 
 DIGEST_BYTES = 32

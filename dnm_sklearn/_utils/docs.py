@@ -8,8 +8,6 @@ from collections.abc import Callable
 from textwrap import dedent, indent
 from typing import TypeVar
 
-__all__ = ["fill_parameters"]
-
 T = TypeVar("T", bound=type)
 
 # A line of a docstring that holds names in braces and nothing else: ``{classes, embedder}``.

@@ -6,8 +6,6 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 
-__all__ = ["IMAGE_SUFFIXES", "readable_formats", "readable_suffixes"]
-
 # Decoders that Pillow has, by its names, and the endings of their files. None of them starts a
 # program, as Pillow's EPS does, or hands the file to the system, as WMF does. TGA comes last: its
 # files do not begin with anything that tells them, so that it is tried on all that is left.

@@ -25,14 +25,6 @@ from dnm_sklearn._utils.names import (
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn._utils.y_column import read_y
 
-__all__ = [
-    "ResolvedLabels",
-    "from_outlier_coding",
-    "resolve_labels",
-    "row_is_ood",
-    "turned_labels",
-]
-
 
 @dataclass(frozen=True)
 class ResolvedLabels:

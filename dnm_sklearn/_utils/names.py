@@ -12,19 +12,6 @@ import numpy as np
 from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.exceptions import InvalidNamesError
 
-__all__ = [
-    "check_is_list",
-    "check_names",
-    "check_not_image_paths",
-    "distinct",
-    "first_few",
-    "is_string_sequence",
-    "raise_why_no_names",
-    "strip_names",
-    "unique_names",
-]
-
-
 Value = TypeVar("Value", bound=Hashable)
 
 # No tokenizer or file takes one.

@@ -9,8 +9,6 @@ import numpy as np
 
 from dnm_sklearn._utils.device import torch_threads
 
-__all__ = ["as_floats", "is_tensor", "to_numpy"]
-
 
 def is_tensor(x: Any) -> bool:
     """Tell a torch tensor, without importing torch.

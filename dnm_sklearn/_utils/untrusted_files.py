@@ -24,20 +24,6 @@ import numpy as np
 
 from dnm_sklearn.exceptions import FileContentError
 
-__all__ = [
-    "NpyRows",
-    "Npz",
-    "check_zip",
-    "lies_inside",
-    "open_npz",
-    "open_ordinary",
-    "parse_json",
-    "read_bytes",
-    "read_text",
-    "split_lines",
-    "stays_below",
-]
-
 MIB = 2**20
 
 # Ten million lines are 500 MB; nothing that this package writes as text is near it.

@@ -8,8 +8,6 @@ from types import FrameType
 
 from dnm_sklearn._utils.safe_text import visible
 
-__all__ = ["warn"]
-
 # Packages whose frames stand between the user's line and the place that warns; ``threading`` and
 # ``concurrent`` run workers, ``contextlib`` and ``functools`` wrap functions.
 _PACKAGES = ("dnm_sklearn", "sklearn", "imblearn", "pyod", "torch", "joblib")

@@ -9,8 +9,6 @@ import numpy as np
 
 from dnm_sklearn._utils.names import check_is_list, raise_why_no_names
 
-__all__ = ["read_y"]
-
 
 def read_y(y: Any) -> list[str] | np.ndarray | None:
     """Read `y` of any container: strings as a list, numbers as an array (n,), bool if all are bool.

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LEXICOGRAPHER_FILES", "PARTS_OF_SPEECH", "checked_column", "folded", "shipped_blocks"]
-
 PARTS_OF_SPEECH = ("noun", "adjective")
 
 _NOUN_TOPICS = (

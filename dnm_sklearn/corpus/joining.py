@@ -10,8 +10,6 @@ from sklearn.utils import check_random_state
 
 from dnm_sklearn.corpus.corpus import Corpus
 
-__all__ = ["JOINED", "SUPERCLASSES", "join_adjectives"]
-
 # The authors' fourteen superclasses.
 SUPERCLASSES = (
     "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern",

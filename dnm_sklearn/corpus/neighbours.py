@@ -13,8 +13,6 @@ from dnm_sklearn._utils.names import check_names
 from dnm_sklearn.corpus.columns import folded
 from dnm_sklearn.corpus.nouns import NounSynsets, noun_synsets
 
-__all__ = ["NEAR", "Neighbours", "class_synsets", "leaked", "neighbours", "not_negative"]
-
 # The name of the selection, which depends on the class names.
 NEAR = "wordnet-near"
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES, folded, shipped_blocks
 
-__all__ = ["NounSynsets", "noun_synsets"]
-
 # Number of the first noun file, noun.Tops, in WordNet's list of lexicographer files.
 _FIRST_FILE = 3
 # WordNet's endings of plurals, and what stands for them in the singular.

@@ -13,8 +13,6 @@ from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 from dnm_sklearn.corpus.columns import PARTS_OF_SPEECH
 from dnm_sklearn.exceptions import FileContentError
 
-__all__ = ["format_rows", "read_rows"]
-
 Row = tuple[str, str, str]  # name, part of speech, lexicographer file
 
 

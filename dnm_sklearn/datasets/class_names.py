@@ -11,8 +11,6 @@ from dnm_sklearn.datasets.definitions import BenchmarkDefinition, needed_file
 from dnm_sklearn.datasets.folders import subfolder_names
 from dnm_sklearn.exceptions import DefinitionError
 
-__all__ = ["class_names", "imagenet_ids", "imagenet_names", "lines_of", "wordnet_ids"]
-
 # Files of timm, which open_clip needs anyway.
 _ID_FILES = {
     "all": "imagenet_synsets.txt",

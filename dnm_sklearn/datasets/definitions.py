@@ -24,8 +24,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BenchmarkDefinition", "benchmark_names", "read_definition"]
-
 FORMAT = 1
 
 # The largest one that is shipped has 1 % of it.

@@ -10,8 +10,6 @@ from pathlib import Path
 from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn._utils.warnings import warn
 
-__all__ = ["LeftOut", "entries_of", "files_below"]
-
 # Files that systems put into folders by themselves.
 _OF_SYSTEMS = ("desktop.ini", "thumbs.db")
 

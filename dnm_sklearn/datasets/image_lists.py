@@ -14,8 +14,6 @@ from dnm_sklearn._utils.untrusted_files import read_text, split_lines, stays_bel
 from dnm_sklearn.datasets.folders import words_of
 from dnm_sklearn.exceptions import FileContentError
 
-__all__ = ["names_from_paths", "read_image_list"]
-
 _SHOWN = 3  # missing images that an error names
 _FEW = 50  # files of a folder up to which each is asked for
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-__all__ = ["noise_images"]
-
 _IMAGES_PER_KIND = 3
 
 

@@ -24,8 +24,6 @@ from dnm_sklearn.datasets.benchmark import OOD_GROUPS, ImageSet, Suite, merge_na
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.exceptions import SuiteError
 
-__all__ = ["FORMAT", "SUITE_FILE", "load_embedding_suite"]
-
 FORMAT = 1
 SUITE_FILE = "suite.json"
 
@@ -195,7 +193,8 @@ class _Reader:
         value = entry.get(key)
         # In Python True is an int too.
         is_kind = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        if not is_kind or (kind is str and not value.strip()):
+        is_blank = isinstance(value, str) and not value.strip()
+        if not is_kind or is_blank:
             got = f"got {value!r}" if key in entry else "it is missing"
             raise self.wrong(f"'{prefix}{key}' must be {_JSON_TYPES[kind]}, {got}")
         return value

@@ -17,8 +17,6 @@ from dnm_sklearn.datasets.benchmark import ImageSet
 from dnm_sklearn.datasets.suite_reader import FORMAT, SUITE_FILE, load_embedding_suite
 from dnm_sklearn.exceptions import SuiteError
 
-__all__ = ["check_target", "write_embedding_suite"]
-
 
 def write_embedding_suite(
     folder: str | os.PathLike[str],

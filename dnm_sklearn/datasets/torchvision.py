@@ -13,8 +13,6 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
-__all__ = ["TorchvisionSpec", "known_torchvision_sets", "load_torchvision_set"]
-
 # Attributes in which torchvision's data sets keep their labels.
 _LABELS = ("targets", "labels", "_labels", "y")
 _MADE_UP = "FakeData"  # random images, which need no files

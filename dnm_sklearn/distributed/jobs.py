@@ -16,8 +16,6 @@ from dnm_sklearn.distributed.workers import Learner, Task
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.exceptions import UncalibratedThresholdWarning
 
-__all__ = ["JobSummary", "adapt", "embed", "score"]
-
 
 def embed(
     source: Any,

@@ -17,18 +17,6 @@ from dnm_sklearn._utils.digest import DIGEST_BYTES
 from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
 from dnm_sklearn.exceptions import CacheFormatError
 
-__all__ = [
-    "Compute",
-    "Request",
-    "claim_rows",
-    "compute_rows",
-    "describe_rows",
-    "insert_rows",
-    "inspect_rows",
-    "note_use",
-    "spans",
-]
-
 T = TypeVar("T")
 Compute = Callable[[np.ndarray], Iterable[np.ndarray]]
 

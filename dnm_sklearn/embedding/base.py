@@ -27,8 +27,6 @@ from dnm_sklearn.exceptions import (
     UnreadableImageWarning,
 )
 
-__all__ = ["BaseEmbedder"]
-
 
 class BaseEmbedder(
     PyODEncoderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator

@@ -50,8 +50,6 @@ from dnm_sklearn.embedding._cache_rows import (
 )
 from dnm_sklearn.exceptions import CacheWriteWarning
 
-__all__ = ["EmbeddingCache", "size_in_bytes"]
-
 logger = logging.getLogger("dnm_sklearn")
 
 T = TypeVar("T")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
     from dnm_sklearn.embedding.pipeline import ImageEncoder
 
-__all__ = ["CLIPEmbedder"]
-
 # So many texts are a corpus, whose first encoding may take minutes.
 _TEXT_BANK = 5_000
 

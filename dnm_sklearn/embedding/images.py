@@ -17,8 +17,6 @@ from dnm_sklearn._utils.untrusted_files import read_bytes
 from dnm_sklearn.embedding.inputs import describe, is_one_image, is_path
 from dnm_sklearn.exceptions import FileContentError, UnreadableImageError
 
-__all__ = ["as_unreadable", "read_image_file", "read_rgb", "to_rgb"]
-
 # EXIF's tag of the orientation; 1 is upright.
 _ORIENTATION = 0x0112
 # What turns an image upright that is stored in another orientation, by Pillow's names.

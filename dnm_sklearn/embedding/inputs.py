@@ -13,18 +13,6 @@ import numpy as np
 from dnm_sklearn._utils.tensors import is_tensor, to_numpy
 from dnm_sklearn._utils.warnings import warn
 
-__all__ = [
-    "as_image_sequence",
-    "describe",
-    "finite_rows",
-    "infer_input_type",
-    "is_missing",
-    "is_one_image",
-    "is_path",
-    "to_unit_rows",
-    "unwrap_item",
-]
-
 IMAGE_FIX = (
     "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of "
     "shape (n, height, width[, 3]), or a 2-D numeric array of embeddings (any dtype but uint8)"

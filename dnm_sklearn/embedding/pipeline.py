@@ -30,8 +30,6 @@ from dnm_sklearn.embedding.inputs import (
 )
 from dnm_sklearn.exceptions import UnreadableImageError
 
-__all__ = ["ImageEncoder", "encode_images", "prefetch", "resolve_workers", "retry_in_halves"]
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 

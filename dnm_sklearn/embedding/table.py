@@ -18,8 +18,6 @@ from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
 from dnm_sklearn.embedding.text import check_prompt
 
-__all__ = ["EmbeddingTable"]
-
 
 class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
     """An encoder that looks text vectors up by name; images are given as arrays.

@@ -13,15 +13,6 @@ from dnm_sklearn.embedding.inputs import to_unit_rows
 from dnm_sklearn.embedding.pipeline import retry_in_halves
 from dnm_sklearn.exceptions import TruncatedPromptWarning
 
-__all__ = [
-    "check_prompt",
-    "encode_names",
-    "encode_tokens",
-    "hub_tokens",
-    "simple_tokens",
-    "warn_truncated",
-]
-
 _PLACEHOLDER = "{}"
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from dnm_sklearn._utils.caching import AUTO, cache_folder, user_memory
 from dnm_sklearn.embedding.base import BaseEmbedder
 
-__all__ = ["bank_keeper", "encode_part"]
-
 
 def bank_keeper(embedder: Any, memory: Any) -> BaseEmbedder | None:
     """A copy of a detector's encoder that keeps text banks on disk; None where none are kept.

@@ -565,7 +565,7 @@ def test_classes_of_torchvision_by_a_list(tmp_path, monkeypatch):
         data = [(f"image {i}", label) for i, label in enumerate(whole)]
         return ImageSet(set_name, data, group, labels=whole), names
 
-    monkeypatch.setattr("dnm_sklearn.datasets.load.load_torchvision_set", stand_in)
+    monkeypatch.setattr("dnm_sklearn.datasets.image_sets.load_torchvision_set", stand_in)
     (tmp_path / "few.txt").write_text("Class_1\nclass 3\n", encoding="utf-8")
     (tmp_path / "b.toml").write_text(
         """

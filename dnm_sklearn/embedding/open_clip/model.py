@@ -21,8 +21,6 @@ from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
 
-__all__ = ["LoadedModel"]
-
 # Towers of at most this many weights (the shipped model's; published ones are larger) run in one
 # thread of the CPU. Their operations are so short that several threads wait for each other many
 # times as long as they compute wherever the processors are not all free: on two busy cores, 3 to 50

@@ -25,15 +25,6 @@ from dnm_sklearn._utils.digest import (
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
 
-__all__ = [
-    "ModelFacts",
-    "Setting",
-    "digest_weights",
-    "load_facts",
-    "local_files",
-    "save_facts",
-]
-
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
 _FACTS_FORMAT = 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from dnm_sklearn.corpus import Corpus
 Group = Literal["id", "near", "far", "shifted", "sanity"]
 
 # Groups of sets that are tested beside the ID images.
-OOD_GROUPS = ("near", "far", "shifted", "sanity")
+OOD_GROUPS = get_args(Group)[1:]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import numpy as np
 from dnm_sklearn._utils.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn._utils.names import distinct
 from dnm_sklearn._utils.progress import progress
+from dnm_sklearn._utils.y_column import is_missing
 from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.images import as_unreadable, read_image_file, read_rgb
 from dnm_sklearn.embedding.inputs import (
     as_image_sequence,
     describe,
-    is_missing,
     is_path,
     to_unit_rows,
     unwrap_item,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,11 @@ def drop_damaged_results(folder: str | os.PathLike[str]) -> tuple[int, int]:
     Results of other packages have no digests and are passed over.
     """
     n_whole = n_dropped = 0
-    for result in _digested_results(folder):
+    # `os.walk` passes over what other processes remove meanwhile.
+    for path, _, files in os.walk(folder):
+        if _DIGEST not in files:
+            continue
+        result = Path(path)
         is_whole = _is_whole(result)
         n_whole += is_whole is True
         if is_whole is False:
@@ -113,13 +116,6 @@ def drop_damaged_results(folder: str | os.PathLike[str]) -> tuple[int, int]:
             (result / _RESULT).unlink(missing_ok=True)
             n_dropped += 1
     return n_whole, n_dropped
-
-
-def _digested_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Folders of results; `os.walk` passes over what other processes remove meanwhile."""
-    for path, _, files in os.walk(folder):
-        if _DIGEST in files:
-            yield Path(path)
 
 
 def _is_whole(folder: Path) -> bool | None:

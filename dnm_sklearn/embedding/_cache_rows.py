@@ -271,13 +271,10 @@ def note_use(numbers: list[int], now: int, db: sqlite3.Connection) -> None:
 
 def describe_rows(db: sqlite3.Connection) -> tuple[list[dict[str, Any]], int]:
     """Rows of each model, and the number of files whose digest is known."""
-    counts = dict(db.execute("SELECT model, count(*) FROM rows GROUP BY model"))
-    query = "SELECT id, fingerprint, width FROM models ORDER BY fingerprint"
-    models = []
-    for number, fingerprint, width in db.execute(query):
-        n_rows = counts.get(number, 0)
-        models.append({"fingerprint": fingerprint, "width": width, "rows": n_rows})
-
+    n_rows = "(SELECT count(*) FROM rows WHERE model = models.id)"
+    query = f"SELECT fingerprint, width, {n_rows} FROM models ORDER BY fingerprint"
+    keys = ("fingerprint", "width", "rows")
+    models = [dict(zip(keys, model, strict=True)) for model in db.execute(query)]
     (n_files,) = db.execute("SELECT count(*) FROM files").fetchone()
     return models, n_files
 

@@ -113,17 +113,29 @@ class SetReader:
             labelled, names = self._torchvision_set(images)
             return replace(labelled, labels=None), names
 
+        names: Sequence[str] = []
         synsets: dict[str, str] = {}
         if images.list:
             paths, _ = read_image_list(self._place(images.list), self._place(images.images))
-            names = []
             if images.class_folders:
                 names = sorted({Path(path).parent.name for path in paths})
         else:
-            paths, names, synsets = self._ood_folder(images)
+            folder = self._folder(images)
+            assert folder is not None
+            subfolders = self._subfolders(images, folder)
+            if subfolders is None:
+                paths = list_images(folder)
+            else:
+                paths = list_class_folders(folder, subfolders=subfolders)[0]
+            if images.class_folders:
+                names = subfolders or subfolder_names(folder)
+            if images.labels == "wnid":
+                name_of = imagenet_names(self.definition.classes.source)
+                synsets = {name_of[wnid]: wnid for wnid in names if wnid in name_of}
+                names = [name_of.get(name, name) for name in names]
 
-        names = [words_of(name) for name in names]
-        return ImageSet(images.name, paths, images.group, synsets=synsets), names
+        found = ImageSet(images.name, paths, images.group, synsets=synsets)
+        return found, [words_of(name) for name in names]
 
     def synsets(self, class_names: list[str]) -> dict[str, str]:
         """WordNet id of each class name, where the classes are ImageNet's; of two the first."""
@@ -150,12 +162,8 @@ class SetReader:
         """Paths and labels of a folder with one subfolder per class, and the subfolders' names."""
         folder = self._folder(images)
         assert folder is not None
-        wanted = self._subfolders(images, folder)
-        if not wanted and images.labels == "wnid":
-            wanted = self.definition.classes.wnids
-
         paths, labels, subfolders = list_class_folders(
-            folder, subfolders=self._existing(folder, wanted), per_class=images.per_class
+            folder, subfolders=self._subfolders(images, folder), per_class=images.per_class
         )
 
         # So far a label is the position of a subfolder; turn it into the index of a class.
@@ -169,34 +177,25 @@ class SetReader:
 
         return paths, labels, [words_of(name) for name in subfolders]
 
-    def _ood_folder(self, images: SetDefinition) -> tuple[list[str], list[str], dict[str, str]]:
-        """Paths of an OOD folder, names of its classes if it has any, and WordNet ids of them."""
-        folder = self._folder(images)
-        assert folder is not None
-        subfolders = self._existing(folder, self._subfolders(images, folder))
-        paths = (
-            list_images(folder)
-            if subfolders is None
-            else list_class_folders(folder, subfolders=subfolders)[0]
-        )
-
-        names: list[str] = []
-        if images.class_folders:
-            names = subfolders or subfolder_names(folder)
-
-        synsets = {}
-        if images.labels == "wnid":
-            name_of = imagenet_names(self.definition.classes.source)
-            synsets = {name_of[wnid]: wnid for wnid in names if wnid in name_of}
-            names = [name_of.get(name, name) for name in names]
-
-        return paths, names, synsets
-
-    def _subfolders(self, images: SetDefinition, folder: Path) -> Sequence[str]:
-        """Subfolders that a set consists of; empty = all."""
+    def _subfolders(self, images: SetDefinition, folder: Path) -> list[str] | None:
+        """Subfolders that a set consists of, those that exist; None = all."""
+        wanted: Sequence[str] = images.subfolders
         if images.listed or images.unlisted:
-            return self._chosen(images, subfolder_names(folder))
-        return images.subfolders
+            wanted = self._chosen(images, subfolder_names(folder))
+        if not wanted and images.group == "id" and images.labels == "wnid":
+            wanted = self.definition.classes.wnids
+        if not wanted:
+            return None
+
+        # One that is missing is no error here: the number of images will differ, and that is said.
+        existing = [name for name in wanted if place_inside(self.definition, folder, name).is_dir()]
+        if not existing:
+            raise DataMissingError(
+                f"{self.definition.name}: {folder} has none of the {len(wanted)} subfolders to be "
+                f"read (such as {wanted[0]}); check that it holds one folder for each class, named "
+                "by its WordNet id."
+            )
+        return existing
 
     def _chosen(self, images: SetDefinition, classes: Sequence[str]) -> list[str]:
         """Those of a set's classes, or folders, that its list names, or that it does not name."""
@@ -211,21 +210,6 @@ class SetReader:
                 f"{', '.join(classes[:3])}, ..."
             )
         return [name for name in classes if (_folded(name) in named) == bool(images.listed)]
-
-    def _existing(self, folder: Path, wanted: Sequence[str]) -> list[str] | None:
-        """Those of the wanted subfolders that exist; None = all."""
-        if not wanted:
-            return None
-        # One that is missing is no error here: the number of images will differ, and that is said.
-        existing = [name for name in wanted if place_inside(self.definition, folder, name).is_dir()]
-        if not existing:
-            raise DataMissingError(
-                f"{self.definition.name}: {folder} has none of the {len(wanted)} subfolders to be "
-                f"read (such as {wanted[0]}); check that it holds one folder for each class, named "
-                "by its WordNet id."
-            )
-
-        return existing
 
     def _torchvision_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
         found, names = load_torchvision_set(
@@ -266,10 +250,7 @@ def _folded(name: str) -> str:
 
 def _first_of_each(labels: np.ndarray, n: int) -> list[int]:
     """Positions of the first n rows of each label, label after label."""
-    keep: list[int] = []
-    for label in np.unique(labels):
-        keep += np.flatnonzero(labels == label)[:n].tolist()
-    return keep
+    return [i for label in np.unique(labels) for i in np.flatnonzero(labels == label)[:n].tolist()]
 
 
 def _class_index(folder: Path) -> int:

@@ -143,7 +143,7 @@ class Request:
             return
 
         query = "SELECT id, digest FROM rows WHERE model = ?"
-        for some in _in_chunks(list(self.missing), _VALUES_PER_QUERY):
+        for some in _in_chunks(list(self.missing)):
             yield from db.execute(f"{query} AND digest IN ({_marks(some)})", (model, *some))
 
 
@@ -222,7 +222,7 @@ def insert_rows(
 
     # In an index that is damaged rows may be put where they are not found.
     count = "SELECT count(*) FROM rows WHERE model = ? AND digest IN"
-    for some in _in_chunks(kept if newest else [], _VALUES_PER_QUERY):
+    for some in _in_chunks(kept if newest else []):
         if db.execute(f"{count} ({_marks(some)})", (model, *some)).fetchone() != (len(some),):
             raise sqlite3.DatabaseError("rows are not found after they were written")
     return n_left_out
@@ -314,9 +314,9 @@ def spans(numbers: list[int]) -> Iterator[tuple[int, int]]:
         yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
-def _in_chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _in_chunks(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), _VALUES_PER_QUERY):
+        yield items[start : start + _VALUES_PER_QUERY]
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -110,8 +110,8 @@ class SetReader:
     def ood_set(self, images: SetDefinition) -> tuple[ImageSet, list[str]]:
         """OOD images, and the names of their classes where they are known."""
         if images.torchvision:
-            labelled, names = self._torchvision_set(images)
-            return replace(labelled, labels=None), names
+            labelled, classes = self._torchvision_set(images)
+            return replace(labelled, labels=None), classes
 
         names: Sequence[str] = []
         synsets: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import numpy as np
 
+from dnm_sklearn._utils.device import retry_in_halves
 from dnm_sklearn._utils.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn._utils.names import distinct
 from dnm_sklearn._utils.progress import progress
@@ -89,44 +89,6 @@ def prefetch(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-# -- running out of memory --------------------------------------------------------------------
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell an allocation failure, on any device, from other errors."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    # "out of memory" is CUDA's, "can't allocate memory" torch's own allocator's on the CPU.
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
-
-
-def retry_in_halves(encode: Callable[[Any], np.ndarray], batch: Any, what: str) -> list[np.ndarray]:
-    """Encode a batch, in halves if memory runs out; several parts ask for smaller batches."""
-    try:
-        return [encode(batch)]
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise MemoryError(
-                f"One {what} alone does not fit into the device's memory ({error}). Use "
-                "device='cpu', a smaller model, or precision='fp16', or free memory with "
-                "dnm_sklearn.embedding.release_models()."
-            ) from error
-
-    # Outside the handler: the error's traceback holds the tensors of the batch that failed.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-    middle = len(batch) // 2
-    first = retry_in_halves(encode, batch[:middle], what)
-    return first + retry_in_halves(encode, batch[middle:], what)
 
 
 # -- images by position -----------------------------------------------------------------------

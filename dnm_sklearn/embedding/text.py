@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.device import retry_in_halves
 from dnm_sklearn._utils.progress import progress
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.inputs import to_unit_rows
-from dnm_sklearn.embedding.pipeline import retry_in_halves
 from dnm_sklearn.exceptions import TruncatedPromptWarning
 
 _PLACEHOLDER = "{}"

@@ -35,18 +35,6 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
 
     A result whose bytes have changed is computed again, with a warning. One without a digest, of
     a process that was killed or of an earlier version, counts as none.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from joblib import Memory
-    >>> from dnm_sklearn._utils.checked_store import CheckedStore
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store = CheckedStore()
-    ...     store.configure(folder)
-    ...     store.dump_item(["f", "0" * 32], [1, 2])
-    ...     store.contains_item(["f", "0" * 32]), store.load_item(["f", "0" * 32])
-    (True, [1, 2])
     """
 
     # Results beyond it go, those that were read longest ago first; None is no limit.

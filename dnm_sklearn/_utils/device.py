@@ -20,12 +20,6 @@ def resolve_device(device: Any) -> torch.device:
 
     A CUDA device always has its index, so that "cuda" and "cuda:0" are the same. A name that torch
     does not know, and a device that this machine does not have, are ValueErrors.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.device import resolve_device
-    >>> resolve_device("cpu")
-    device(type='cpu')
     """
     # Here, not at the top: importing torch takes seconds, and cached results need none of it.
     import torch

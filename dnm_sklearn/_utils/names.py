@@ -46,14 +46,7 @@ def is_string_sequence(values: Any) -> bool:
 
 
 def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> list[str]:
-    """List the strings of `names` as they are; `what` is its name in errors, `hint` their end.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.names import check_names
-    >>> check_names(("cat", " dog "))
-    ['cat', ' dog ']
-    """
+    """List the strings of `names` as they are; `what` is its name in errors, `hint` their end."""
     if isinstance(names, (str, bytes, bytearray, os.PathLike)):
         raise InvalidNamesError(
             f"{what} must be a list of strings, got the single {_type(names)} {names!r}: give "
@@ -93,14 +86,7 @@ def strip_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
 
 
 def unique_names(names: Iterable[str], what: str = "names") -> list[str]:
-    """As `strip_names`, and of repeated names the first only.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.names import unique_names
-    >>> unique_names(["cat", " dog ", "cat"])
-    ['cat', 'dog']
-    """
+    """As `strip_names`, and of repeated names the first only."""
     return list(dict.fromkeys(strip_names(names, what)))
 
 

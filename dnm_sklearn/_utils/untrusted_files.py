@@ -51,14 +51,6 @@ def read_bytes(
     """Read a whole file of bounded size.
 
     A missing file stays a ``FileNotFoundError``.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn._utils.untrusted_files import read_bytes
-    >>> _ = Path("names.txt").write_text("cat")
-    >>> read_bytes("names.txt")
-    b'cat'
     """
     with _open(path, error) as file:
         # Python takes the memory that it is asked for at once: ask for what the file has, and one
@@ -112,14 +104,7 @@ def split_lines(text: str) -> list[str]:
 def parse_json(
     text: str, place: str | os.PathLike[str], *, error: type[FileContentError] = FileContentError
 ) -> Any:
-    """Parse JSON; `place` names it in errors.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.untrusted_files import parse_json
-    >>> parse_json('{"n": 2}', "suite.json")
-    {'n': 2}
-    """
+    """Parse JSON; `place` names it in errors."""
     try:
         value = json.loads(text)
         # Half of a surrogate pair is no character: no file, terminal or encoder could take it.
@@ -152,14 +137,7 @@ def stays_below(name: str) -> bool:
 
 
 def lies_inside(folder: str | os.PathLike[str], name: str) -> bool:
-    """Whether a relative path stays below a folder, links followed.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.untrusted_files import lies_inside
-    >>> lies_inside("data", "images/1.png"), lies_inside("data", "../secret")
-    (True, False)
-    """
+    """Whether a relative path stays below a folder, links followed."""
     if not stays_below(name):
         return False
     root = os.path.realpath(folder)
@@ -303,17 +281,7 @@ def open_npz(
     place: object = None,
     error: type[FileContentError] = FileContentError,
 ) -> Iterator[Npz]:
-    """Open an npz file, or its content as bytes; `place` names it in errors (default: its path).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn._utils.untrusted_files import open_npz
-    >>> np.savez("rows.npz", embedding=np.eye(2))
-    >>> with open_npz("rows.npz") as arrays:
-    ...     arrays.header("embedding")
-    ((2, 2), dtype('float64'))
-    """
+    """Open an npz file, or its content as bytes; `place` names it in errors (default: its path)."""
     if isinstance(path, bytes):
         source: BinaryIO = io.BytesIO(path)
     else:

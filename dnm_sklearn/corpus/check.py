@@ -16,15 +16,7 @@ _HOW_TO_NAME = (
 
 
 def shipped_corpus(corpus: object) -> Corpus | None:
-    """The shipped selection that a corpus or a name is, whole; None of anything else.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus import load_corpus
-    >>> from dnm_sklearn.corpus.check import shipped_corpus
-    >>> shipped_corpus("wordnet") is load_corpus("wordnet"), shipped_corpus(["oak"])
-    (True, None)
-    """
+    """The shipped selection that a corpus or a name is, whole; None of anything else."""
     name = corpus.name if isinstance(corpus, Corpus) else corpus
     if not isinstance(name, str) or name not in corpus_names():
         return None
@@ -43,12 +35,6 @@ def check_corpus(
     That is a corpus (returned as it is), names, a text file with one name per line, or the name of
     a shipped selection (see :func:`load_corpus`), which is never taken as a file. "wordnet-near" is
     near to `class_names`, whose `synsets` are those of :meth:`Corpus.related`.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus.check import check_corpus
-    >>> check_corpus(["oak", "teapot"])
-    Corpus('custom', 2 names: 2 nouns, 0 adjectives)
     """
     if isinstance(corpus, Corpus):
         return corpus

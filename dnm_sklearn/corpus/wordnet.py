@@ -44,12 +44,6 @@ def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
     Nouns come first, then adjectives, by WordNet's file number. A file holds the first lemma of
     each of its synsets, lower-cased, with spaces for underscores, in database order, each word
     once. A word may stand in several files.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus.wordnet import lexicographer_files
-    >>> lexicographer_files()["noun.shape"][:3]
-    ('solid', 'plane', 'cartesian plane')
     """
     # Each block is the name of a file and its words.
     blocks = shipped_blocks("wordnet30.txt.xz")

@@ -21,27 +21,13 @@ _ID_FILES = {
 
 @lru_cache(maxsize=4)
 def imagenet_ids(subset: str = "all") -> tuple[str, ...]:
-    """WordNet ids of ImageNet's 1000 classes, or of the 200 of ImageNet-A or -R, by class index.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.class_names import imagenet_ids
-    >>> len(imagenet_ids()), imagenet_ids()[0]
-    (1000, 'n01440764')
-    """
+    """WordNet ids of ImageNet's 1000 classes, or of the 200 of ImageNet-A or -R, by class index."""
     file = resources.files("timm.data") / "_info" / _ID_FILES[subset]
     return tuple(file.read_text(encoding="utf-8").split())
 
 
 def imagenet_names(source: str) -> dict[str, str]:
-    """Names of ImageNet's 1000 classes by WordNet id: open_clip's cleaned ones, or torchvision's.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.class_names import imagenet_names
-    >>> imagenet_names("imagenet-open_clip")["n01440764"]
-    'tench'
-    """
+    """Names of ImageNet's 1000 classes by WordNet id: open_clip's cleaned ones or torchvision's."""
     if source == "imagenet-open_clip":
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES as names
     else:

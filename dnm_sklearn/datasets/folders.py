@@ -74,17 +74,6 @@ def list_class_folders(
 
     `subfolders` are those to read, in the order of the labels; by default all, sorted. Of each
     class the first `per_class` images in the order of their paths are taken; 0 = all.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets.folders import list_class_folders
-    >>> for image in ("classes/cat/1.jpg", "classes/dog/1.jpg", "classes/dog/2.jpg"):
-    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
-    ...     Path(image).touch()
-    >>> paths, labels, classes = list_class_folders("classes")
-    >>> labels.tolist(), classes
-    ([0, 1, 1], ['cat', 'dog'])
     """
     root = existing_folder(folder)
     left_out = LeftOut()

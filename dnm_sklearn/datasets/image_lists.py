@@ -29,23 +29,12 @@ def read_image_list(
     *,
     per_class: int = 0,
 ) -> tuple[list[str], np.ndarray]:
-    r"""Read an image list: paths of the images, and their labels (n,).
+    """Read an image list: paths of the images, and their labels (n,).
 
     Each line is a path below the folder `images`, a space and an integer label (-1: no label).
     Every image must be there; of an absolute path, and of one that leaves the folder (by a link
     too), a FileContentError tells. Of each label the first `per_class` images are taken, 0 = all;
     the others need not be there.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets.image_lists import read_image_list
-    >>> for name in ("cat.png", "dog.png"):
-    ...     Path(name).touch()
-    >>> _ = Path("list.txt").write_text("cat.png 0\ndog.png 1\n")
-    >>> paths, labels = read_image_list("list.txt", ".")
-    >>> paths, labels.tolist()
-    (['cat.png', 'dog.png'], [0, 1])
     """
     path, root = user_path(path), user_path(images)
     if not path.exists():

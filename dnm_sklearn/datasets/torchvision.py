@@ -138,13 +138,6 @@ def load_torchvision_set(
     `name` and `split` are those of :func:`known_torchvision_sets`, in any case; `root` is the
     folder where torchvision keeps the data. ``images`` of the set is the data set itself: pictures
     are read when they are embedded. Labels are class indices, where it has them.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.torchvision import load_torchvision_set
-    >>> images, names = load_torchvision_set("FakeData", ".")
-    >>> images.name, len(names)
-    ('FakeData', 10)
     """
     spec = _find(name)
     if split not in spec.splits:

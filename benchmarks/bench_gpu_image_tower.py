@@ -66,7 +66,7 @@ def serve(args):
     try:
         from dnm_sklearn.embedding.open_clip.registry import get_model
     except ImportError:
-        from dnm_sklearn.embedding.models import get_model
+        from dnm_sklearn.embedding.open_clip.registry import get_model
 
     warnings.simplefilter("ignore")
     paths = sorted(str(path) for path in Path(args.folder).glob("*.jpg"))

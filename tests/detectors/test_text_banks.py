@@ -22,12 +22,13 @@ from dnm_sklearn import (
 from dnm_sklearn._utils import caching
 from dnm_sklearn._utils.caching import forget_recent_results
 from dnm_sklearn.corpus import Corpus, load_corpus, wordnet
+from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
 from dnm_sklearn.detectors import all_detectors
 from dnm_sklearn.exceptions import CacheWriteWarning
 from dnm_sklearn.testing import FakeEmbedder
 
 NAMES = ["cat", "dog"]
-SMALL = dict.fromkeys(wordnet.LEXICOGRAPHER_FILES, ()) | {
+SMALL = dict.fromkeys(LEXICOGRAPHER_FILES, ()) | {
     "noun.animal": ("cat", "dog", "oryx", "crab"),
     "noun.artifact": ("teapot", "lamp", "anvil", "crate", "sieve"),
     "noun.plant": ("fern", "oak"),

@@ -208,15 +208,12 @@ def _labels(data: Any) -> np.ndarray | None:
         if values is not None and len(values) == len(data):
             return np.asarray(values, dtype=np.int64).reshape(-1)
 
-    index: Any = getattr(data, "index", None)  # INaturalist: (label, file name)
-    one_per_image = isinstance(index, list) and len(index) == len(data) > 0
-    if one_per_image and isinstance(index[0], tuple):
-        return np.array([label for label, _ in index], dtype=np.int64)
-
-    samples = getattr(data, "_samples", None)  # GTSRB: (path, label)
-    if samples is not None and len(samples) == len(data):
-        return np.array([label for _, label in samples], dtype=np.int64)
-
+    # INaturalist has pairs of a label and a file name, GTSRB of a path and a label.
+    for attribute, place in (("index", 0), ("_samples", 1)):
+        pairs = getattr(data, attribute, None)
+        is_per_image = isinstance(pairs, list) and len(pairs) == len(data) > 0
+        if is_per_image and isinstance(pairs[0], tuple):
+            return np.array([pair[place] for pair in pairs], dtype=np.int64)
     return None
 
 

@@ -210,7 +210,7 @@ def _labels(data: Any) -> np.ndarray | None:
 
     # INaturalist has pairs of a label and a file name, GTSRB of a path and a label.
     for attribute, place in (("index", 0), ("_samples", 1)):
-        pairs = getattr(data, attribute, None)
+        pairs: Any = getattr(data, attribute, None)
         is_per_image = isinstance(pairs, list) and len(pairs) == len(data) > 0
         if is_per_image and isinstance(pairs[0], tuple):
             return np.array([pair[place] for pair in pairs], dtype=np.int64)

@@ -357,7 +357,9 @@ def _root(
         after = torch.where(after <= low, (w + low) / 2, after)
         after = torch.where(after >= high, (w + high) / 2, after)
 
-        if bool((settled | ((after - w).abs() < tolerance)).all()):
+        # Each row by itself, so that it does not depend on the rows beside it.
+        settled = settled | ((after - w).abs() < tolerance)
+        if bool(settled.all()):
             break
         w = torch.where(settled, w, after)
     return w, whole

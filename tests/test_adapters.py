@@ -224,6 +224,7 @@ REFUSED = re.compile(
     "would come out the wrong way round|none of the following attributes: decision_function"
     "|needs ID and OOD rows|Only binary classification|`y_score` needs to be of shape"
     "|multi_class must be|pos_label=1 is not a valid label|outlier coding"
+    "|should either be a classifier|Expected 2D array, got 1D"
 )
 
 

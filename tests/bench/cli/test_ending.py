@@ -303,10 +303,13 @@ def test_no_more_workers_than_tasks(embedded, monkeypatch, jobs, n_workers):
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     """Those at work, and those that wait for work."""
     code = (
-        "import os, sys, time, joblib\n"
+        "import glob, os, sys, time, joblib\n"
         "from dnm_sklearn.bench.run import backends\n"
         "def work(seconds):\n"
         "    open(f'{os.getpid()}.worker', 'w').close()\n"
+        # The first to start must not take both tasks.
+        "    while len(glob.glob('*.worker')) < 2:\n"
+        "        time.sleep(0.1)\n"
         "    time.sleep(seconds)\n"
         "with backends.using(None, 2):\n"
         "    joblib.Parallel(2)(joblib.delayed(work)(s) for s in (0.5, 60))\n"

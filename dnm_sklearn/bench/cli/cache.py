@@ -35,10 +35,8 @@ def info(folder: str | None) -> None:
 
     root = _existing(folder)
     click.echo(f"folder: {visible(str(root))}")
-    try:
+    with user_errors():
         facts = EmbeddingCache(root).info()
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     for model in facts["models"]:
         click.echo(
@@ -64,12 +62,11 @@ def verify(folder: str | None) -> None:
 
     root = _existing(folder)
     try:
-        found = EmbeddingCache(root).verify()
-        n_whole, n_dropped = drop_damaged_results(root / _JOBLIB)
+        with user_errors():
+            found = EmbeddingCache(root).verify()
+            n_whole, n_dropped = drop_damaged_results(root / _JOBLIB)
     except sqlite3.Error as error:
         raise BadInput(f"The cache could not be written to: {error}") from error
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
     click.echo(f"texts and mining: {n_whole} results are whole, {n_dropped} dropped")
@@ -92,19 +89,15 @@ def clear(folder: str | None, yes: bool) -> None:
     root = _existing(folder)
     if not yes:
         click.confirm(f"Remove the cache in {visible(str(root))}?", abort=True)
-    try:
+    with user_errors():
         EmbeddingCache(root).clear()
         if (root / _JOBLIB).is_dir():
             Memory(root, verbose=0).clear(warn=False)
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
     click.echo(f"The cache in {visible(str(root))} is empty.")
 
 
 def _existing(folder: str | None) -> Path:
     """The folder, which must be there; None is the user's own, which need not."""
-    from dnm_sklearn._utils.caching import user_cache_folder
-
     if folder is None:
         from dnm_sklearn._utils.caching import user_cache_folder
 

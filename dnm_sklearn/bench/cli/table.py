@@ -31,9 +31,7 @@ _METRICS = (
 
 @click.command(short_help="Make tables of run folders, one per suite and model.")
 @click.argument("runs", nargs=-1, required=True, type=UserPath())
-@click.option(
-    "-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich", show_default=True
-)
+@click.option("-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich")
 @click.option(
     "-o",
     "--output",
@@ -63,7 +61,6 @@ _METRICS = (
     "--resamples",
     type=click.IntRange(min=20),
     default=1000,
-    show_default=True,
     help="Bootstrap draws.",
 )
 def table(
@@ -99,7 +96,7 @@ def table(
 
     # Each metric once, in the order given.
     metrics = tuple(dict.fromkeys(chosen)) or _METRICS
-    try:
+    with user_errors():
         groups = read_run_groups(runs)
         tables = []
         for group in groups if format_ != "csv" else []:
@@ -109,8 +106,6 @@ def table(
             tables.append(formats.make_table(group, metrics=metrics, differences=found))
             tables += formats.make_set_tables(group, metrics=metrics) if sets else []
         tables += _rank_tables(groups, chosen or ("auroc",)) if ranks else []
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     if format_ == "csv":
         texts = [formats.to_csv(group.records, metrics) for group in groups]

@@ -166,6 +166,14 @@ def show_progress(embedder: Any) -> Any:
     return embedder
 
 
+def clip_embedder(model: str | None, **options: Any) -> Any:
+    """Make the embedder of a model, or of CLIPEmbedder's own where none is named."""
+    from dnm_sklearn.embedding import CLIPEmbedder
+
+    named = {} if model is None else {"model": model}
+    return show_progress(CLIPEmbedder(**named, **options))
+
+
 def images_digest(images: Any, memory: Any = None) -> str:
     """Tell sets of images apart by their content, in order, wherever files of it lie.
 

@@ -18,7 +18,7 @@ from dnm_sklearn._utils.safe_text import file_name_text
 from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.bench.run.job_files import EXPLAINED, Line, read_chunk, write_chunk
 from dnm_sklearn.bench.run.own_data import Items
-from dnm_sklearn.bench.run.prepare import show_progress
+from dnm_sklearn.bench.run.prepare import clip_embedder
 from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of, verdicts
 
 # The file in the folder of finished chunks that says which job they are of.
@@ -59,7 +59,6 @@ def make_detector(
     """
     from dnm_sklearn.bench.run.registry import detectors_to_score, resolve
     from dnm_sklearn.bench.run.specs import literal_or_text
-    from dnm_sklearn.embedding import CLIPEmbedder
     from dnm_sklearn.embedding.open_clip.registry import own_prompt
 
     method = resolve(name, detectors_to_score())
@@ -69,15 +68,14 @@ def make_detector(
             f"{cls.__name__} scores the patches of pictures, and here each is embedded whole: use "
             "it in Python, or with 'dnm-bench run'. MCM is its score of the whole picture."
         )
-    options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = texts
     if texts is None:
-        embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
+        embedder = clip_embedder(model, memory=cache, cache_size=cache_size, on_error="nan")
         # A model that was trained with one prompt is asked with it.
         prompt = own_prompt(model) if prompt is None else prompt
 
     # What is not given keeps the default of the class.
-    given: dict[str, Any] = {"embedder": show_progress(embedder)}
+    given: dict[str, Any] = {"embedder": embedder}
     given |= {} if prompt is None else {"prompt": prompt}
     given |= {} if corpus is None else {"corpus": corpus}
     for param in params:

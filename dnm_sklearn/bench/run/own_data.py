@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.untrusted_files import NpyRows, open_npz, parse_json, read_text, split_lines
+from dnm_sklearn._utils.untrusted_files import (
+    NpyRows,
+    Npz,
+    open_npz,
+    parse_json,
+    read_text,
+    split_lines,
+)
 from dnm_sklearn.bench.run.prepare import show_progress
 from dnm_sklearn.exceptions import FileContentError
 
@@ -118,20 +125,39 @@ def read_texts(path: str) -> Any:
     from dnm_sklearn.embedding import EmbeddingTable
 
     with open_npz(path) as arrays:
-        for key in ("name", _EMBEDDING):
-            if key not in arrays.names:
-                raise FileContentError(
-                    f"{path} has no array {key!r} (it has {sorted(arrays.names)}); --texts wants "
-                    "'name' (m strings) and 'embedding' (m rows)."
-                )
-        shape, dtype = arrays.header(_EMBEDDING)
-        _check_rows(path, shape, dtype)
-        _check_strings(path, "name", arrays.header("name"), shape[0])
-        names, embeddings = arrays.read("name").tolist(), arrays.read(_EMBEDDING)
+        embeddings = read_embeddings(arrays, path)
+        names = _read_strings(arrays, path, "name", len(embeddings))
     try:
         return EmbeddingTable(names, embeddings)
     except (ValueError, TypeError) as error:
         raise FileContentError(f"{path} cannot be used as text vectors: {error}") from error
+
+
+def read_embeddings(arrays: Npz, place: str, name: str = _EMBEDDING) -> np.ndarray:
+    """Read embeddings (n, d) from an npz file, after a look at what it states of them."""
+    _check_name(arrays, place, name)
+    _check_rows(place, *arrays.header(name))
+    return arrays.read(name)
+
+
+def _read_strings(arrays: Npz, place: str, name: str, n: int) -> list[str]:
+    _check_name(arrays, place, name)
+    shape, dtype = arrays.header(name)
+    # A character takes four bytes.
+    if dtype.kind != "U" or shape != (n,) or dtype.itemsize > 4 * _LONGEST_PATH:
+        raise FileContentError(
+            f"{place}: {name!r} must hold {n} strings of at most {_LONGEST_PATH} characters, got "
+            f"{dtype} of shape {shape}."
+        )
+    return arrays.read(name).tolist()
+
+
+def _check_name(arrays: Npz, place: str, name: str) -> None:
+    if name not in arrays.names:
+        raise FileContentError(
+            f"{place} has no array {name!r} (it has {sorted(arrays.names)}); save it under this "
+            "name, or give the name that it has where there is an option --column."
+        )
 
 
 def load_detector(
@@ -214,18 +240,9 @@ def _read_names_file(path: str) -> str:
 
 def _read_npz(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
     with open_npz(path) as arrays:
-        if column not in arrays.names:
-            raise FileContentError(
-                f"{path} has no array {column!r} (it has {sorted(arrays.names)}); name the "
-                "embeddings with --column."
-            )
-        shape, dtype = arrays.header(column)
-        _check_rows(path, shape, dtype)
-        names = None
-        if _PATH in arrays.names:
-            _check_strings(path, _PATH, arrays.header(_PATH), shape[0])
-            names = arrays.read(_PATH).tolist()
-        return arrays.read(column), names
+        rows = read_embeddings(arrays, path, column)
+        has_names = _PATH in arrays.names
+        return rows, _read_strings(arrays, path, _PATH, len(rows)) if has_names else None
 
 
 def _read_parquet(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
@@ -309,13 +326,3 @@ def _check_rows(path: str, shape: Sequence[int], dtype: np.dtype) -> None:
         )
     if shape[0] < 1 or not 1 <= shape[1] <= _WIDEST:
         raise FileContentError(f"{path}: an array of shape {tuple(shape)} holds no embeddings.")
-
-
-def _check_strings(path: str, key: str, header: tuple[Any, np.dtype], n: int) -> None:
-    shape, dtype = header
-    # A character takes four bytes.
-    if dtype.kind != "U" or shape != (n,) or dtype.itemsize > 4 * _LONGEST_PATH:
-        raise FileContentError(
-            f"{path}: {key!r} must hold {n} strings of at most {_LONGEST_PATH} characters, got "
-            f"{dtype} of shape {shape}."
-        )

@@ -170,8 +170,8 @@ def clip_embedder(model: str | None, **options: Any) -> Any:
     """Make the embedder of a model, or of CLIPEmbedder's own where none is named."""
     from dnm_sklearn.embedding import CLIPEmbedder
 
-    named = {} if model is None else {"model": model}
-    return show_progress(CLIPEmbedder(**named, **options))
+    embedder = CLIPEmbedder(**options) if model is None else CLIPEmbedder(model, **options)
+    return show_progress(embedder)
 
 
 def images_digest(images: Any, memory: Any = None) -> str:

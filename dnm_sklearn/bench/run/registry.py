@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
@@ -87,19 +88,18 @@ class Method:
 
 _OF_PATCHES = "each image alone, its patches embedded for this detector"
 
-# Name -> (module, class, summary, how rows are scored where that is special).
+# Name -> (place of the class, summary, how rows are scored where that is special).
 _BASELINES = {
-    "KNN": ("pyod.models.knn", "KNN", "distance to the k-th nearest ID image", ""),
-    "LOF": ("pyod.models.lof", "LOF", "local outlier factor", ""),
-    "IForest": ("pyod.models.iforest", "IForest", "isolation forest", ""),
+    "KNN": ("pyod.models.knn:KNN", "distance to the k-th nearest ID image", ""),
+    "LOF": ("pyod.models.lof:LOF", "local outlier factor", ""),
+    "IForest": ("pyod.models.iforest:IForest", "isolation forest", ""),
     "ECOD": (
-        "dnm_sklearn.bench.run.baselines",
-        "RowwiseECOD",
+        "dnm_sklearn.bench.run.baselines:RowwiseECOD",
         "empirical tail probabilities, every row ranked alone among the ID images",
         "each row alone, ranked among the ID images used at fit",
     ),
-    "PCA": ("pyod.models.pca", "PCA", "weighted distance along the principal components", ""),
-    "HBOS": ("pyod.models.hbos", "HBOS", "histogram of every dimension", ""),
+    "PCA": ("pyod.models.pca:PCA", "weighted distance along the principal components", ""),
+    "HBOS": ("pyod.models.hbos:HBOS", "histogram of every dimension", ""),
 }
 
 # Name -> (arguments of load_pictures, summary).
@@ -178,15 +178,15 @@ def _detector(cls: Any) -> Method:
     info = cls.info
     source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
     summary = f"{info.title} ({source})"
-    method = Method(cls.__name__, info.name, "detector", _returning(cls), summary)
+    method = Method(cls.__name__, info.name, "detector", lambda: cls, summary)
     return replace(method, batch_note=_OF_PATCHES) if method.needs_pictures else method
 
 
 def baselines() -> dict[str, Method]:
     """Every PyOD baseline, fitted on embeddings of ID images."""
     methods = {}
-    for name, (module, cls, summary, note) in _BASELINES.items():
-        load = _importing(module, cls)
+    for name, (place, summary, note) in _BASELINES.items():
+        load = partial(resolve_name, place)
         methods[name] = Method(name, f"PyOD {name}", "baseline", load, f"PyOD: {summary}", note)
     return methods
 
@@ -265,12 +265,3 @@ def name_key(name: str) -> str:
     """Return what of a method's name is compared."""
     key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
     return key.removesuffix("detector") or key
-
-
-# Functions of their own, because a lambda in a loop would see the loop's last class.
-def _returning(cls: type) -> Callable[[], type]:
-    return lambda: cls
-
-
-def _importing(module: str, cls: str) -> Callable[[], type]:
-    return lambda: getattr(import_module(module), cls)

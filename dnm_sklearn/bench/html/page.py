@@ -11,6 +11,7 @@ from dnm_sklearn.bench.html.gallery import Gallery
 from dnm_sklearn.bench.html.plots import style_of
 from dnm_sklearn.bench.html.rendering import render
 from dnm_sklearn.bench.html.thumbnails import SIDE
+from dnm_sklearn.bench.results.rows import MEANINGS
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 
@@ -58,6 +59,7 @@ def make_page(
         "report.js",
         title=title,
         sections=sections,
+        meanings=MEANINGS,
         ranks=figures.rank_figures(groups),
         side=SIDE,
     )

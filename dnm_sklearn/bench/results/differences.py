@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.results.bootstrap import Difference, Pair, paired_difference
-from dnm_sklearn.bench.results.rows import GROUPS, Row
+from dnm_sklearn.bench.results.rows import GROUPS, Row, find_row
 from dnm_sklearn.bench.results.run_groups import RunGroup
-from dnm_sklearn.exceptions import UnknownRowError
 
 # By group of OOD sets the difference of each row by its position, or the reason why there is none;
 # an empty string for the reference itself.
@@ -26,7 +24,7 @@ def differences(
     each order.
     """
     rows, sets = group.rows, group.ood_sets
-    base = _find_row(rows, reference)
+    base = rows.index(find_row(rows, reference))
 
     found: Differences = {}
     for ood_group in GROUPS:
@@ -48,24 +46,6 @@ def differences(
                 of_method, of_reference, metric=metric, n_resamples=n_resamples
             )
     return found
-
-
-def _find_row(rows: Sequence[Row], name: str) -> int:
-    """Find a row by its label, or by the name of its method with or without "Detector"."""
-    wanted = _name_key(name)
-    for i, row in enumerate(rows):
-        if wanted in (_name_key(row.label), _name_key(row.method)):
-            return i
-
-    labels = [row.label for row in rows]
-    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=_name_key)
-    raise UnknownRowError(
-        f"--reference {name!r} is no row of the table.{hint} Rows: {', '.join(labels)}."
-    )
-
-
-def _name_key(name: str) -> str:
-    return name.strip().lower().removesuffix("detector")
 
 
 def _read_scores(group: RunGroup, row: Row, names: Sequence[str]) -> list[list[Pair]]:

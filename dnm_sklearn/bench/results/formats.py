@@ -17,6 +17,7 @@ from dnm_sklearn.bench.results.ranks import Ranks
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import (
     GROUPS,
+    MEANINGS,
     METRICS,
     SHIFTED,
     Row,
@@ -33,16 +34,6 @@ from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # With more OOD sets than these, a table of single sets is cut by group to fit on a page.
 _WIDEST = 8
-_MEANINGS = {
-    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID "
-    "images are.",
-    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD "
-    "images are.",
-}
-_SHIFTED_NOTE = (
-    "shifted: ID classes in another style, which should be accepted (AUROC near 50); flagged: "
-    "proportion of them flagged where 5 % of the ID images are."
-)
 
 
 @dataclass
@@ -78,7 +69,7 @@ def make_table(
     # A difference stands beside the means that it is of.
     notes = _metric_notes(metrics)
     if SHIFTED in groups:
-        notes.append(_SHIFTED_NOTE)
+        notes.append(MEANINGS[SHIFTED])
     for name, of_groups in (differences or {}).items():
         for ood_group, found in of_groups.items():
             cells = [_interval(found[i]) for i in range(len(rows))]
@@ -210,7 +201,7 @@ def _metric_notes(metrics: Sequence[str]) -> list[str]:
         "All in percent; ± is the standard deviation over seeds and, for methods that see the test "
         "stream, its orders."
     ]
-    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
+    meanings = " ".join(MEANINGS[metric] for metric in metrics if metric in MEANINGS)
     return [*notes, meanings] if meanings else notes
 
 

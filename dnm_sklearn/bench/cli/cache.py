@@ -31,6 +31,8 @@ def cache() -> None:
 @_folder
 def info(folder: str | None) -> None:
     """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
+    from rich.filesize import decimal
+
     from dnm_sklearn.embedding.cache import EmbeddingCache
 
     root = _existing(folder)
@@ -45,9 +47,10 @@ def info(folder: str | None) -> None:
     click.echo(f"image files: {facts['files']} known to be unchanged")
 
     # All but the images is joblib's.
-    results, size = _joblib_results(root)
-    click.echo(f"texts and mining: {results} results ({_size(size)})")
-    click.echo(f"in all: {_size(facts['bytes'] + size)}, images {_size(facts['bytes'])}")
+    n_results, size = _joblib_results(root)
+    in_all = facts["bytes"] + size
+    click.echo(f"texts and mining: {n_results} results ({decimal(size)})")
+    click.echo(f"in all: {decimal(in_all)}, images {decimal(facts['bytes'])}")
 
 
 @cache.command()
@@ -123,12 +126,3 @@ def _joblib_results(root: Path) -> tuple[int, int]:
             with contextlib.suppress(FileNotFoundError):
                 size += os.stat(os.path.join(folder, name)).st_size
     return n_results, size
-
-
-def _size(n: float) -> str:
-    """Write a number of bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"

@@ -99,10 +99,10 @@ def given_by_user() -> set[str]:
     return {name for name in context.params if context.get_parameter_source(name) not in default}
 
 
-def refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+def refuse(names: tuple[str, ...], why: str) -> None:
     """Refuse some options, which are called as click calls their values."""
-    context = click.get_current_context()
-    for option in context.command.params:
+    given = given_by_user()
+    for option in click.get_current_context().command.params:
         if option.name in given and option.name in names:
             raise BadInput(f"{option.opts[-1]} {why}.")
 

@@ -12,7 +12,6 @@ from dnm_sklearn.bench.cli.common import (
     UserPath,
     cache_options,
     check_prompt,
-    given_by_user,
     read_folder_names,
     user_errors,
 )
@@ -51,11 +50,7 @@ _OF_SUITE = (
 @click.option(
     "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."
 )
-@click.option(
-    "--corpus",
-    default="wordnet-neglabel",
-    help="A corpus's name, or a file of words.",
-)
+@click.option("--corpus", default="wordnet-neglabel", help="A corpus's name, or a file of words.")
 @click.option("--model", help="open_clip model as name/tag; default: CLIPEmbedder's.")
 @click.option(
     "--prompt",
@@ -99,7 +94,7 @@ def embed(**values: Any) -> None:
     dnm-bench embed s3://bucket/rows --images s3://bucket/photos --engine ray --address auto
     """  # noqa: D301
     options = SimpleNamespace(**values)
-    check_engine(options.engine, given_by_user(), _OF_SUITE, ("images", "column"))
+    check_engine(options.engine, _OF_SUITE, ("images", "column"))
     if options.engine == "ray":
         _embed_on_ray(options)
     else:

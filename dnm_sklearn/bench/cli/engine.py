@@ -36,10 +36,7 @@ def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., An
                 help="Ray cluster, e.g. auto; default: that of RAY_ADDRESS, or this machine.",
             ),
             click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=1,
-                help="Workers of --engine ray.",
+                "--workers", type=click.IntRange(min=1), default=1, help="Workers of --engine ray."
             ),
             click.option(
                 "--gpus-per-worker",
@@ -56,14 +53,12 @@ def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., An
     return add
 
 
-def check_engine(
-    engine: str, given: set[str], only_local: tuple[str, ...], only_ray: tuple[str, ...] = ()
-) -> None:
+def check_engine(engine: str, only_local: tuple[str, ...], only_ray: tuple[str, ...] = ()) -> None:
     """Refuse options that the engine would pass over, and Ray that is not installed."""
     if engine == "local":
-        refuse(given, (*_OF_RAY, *only_ray), "needs --engine ray")
+        refuse((*_OF_RAY, *only_ray), "needs --engine ray")
         return
-    refuse(given, only_local, "is for --engine local")
+    refuse(only_local, "is for --engine local")
     try:
         import ray.data  # noqa: F401
     except ImportError as error:

@@ -132,18 +132,18 @@ def _models() -> Lines:
     """List the shipped models, then open_clip's; DataComp and MetaCLIP are among them."""
     import open_clip
 
-    lines = [
-        ("pictoclip", "shipped with this package, for the suites of pictures"),
-    ]
+    lines = [("pictoclip", "shipped with this package, for the suites of pictures")]
     for name, tag in open_clip.list_pretrained():
         lines.append((f"{name}/{tag}", "open_clip: weights are downloaded at first use"))
     return lines
 
 
 def _datasets() -> Lines:
-    from dnm_sklearn.bench.run import registry
+    """List torchvision's data sets that a benchmark definition can name."""
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
 
-    return registry.datasets()
+    sets = known_torchvision_sets()
+    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
 
 
 _LISTS: dict[str, Callable[[], Lines]] = {

@@ -23,10 +23,7 @@ from dnm_sklearn.bench.cli.common import (
     "--images", required=True, type=UserPath(), help="Labelled images, one subfolder per class."
 )
 @click.option(
-    "--prompt",
-    default="a photo of a {}",
-    callback=check_prompt,
-    help="Prompt of the class names.",
+    "--prompt", default="a photo of a {}", callback=check_prompt, help="Prompt of the class names."
 )
 @click.option(
     "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."

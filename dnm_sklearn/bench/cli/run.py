@@ -42,10 +42,7 @@ logger = logging.getLogger(__name__)
 # What is run: the suite and its images.
 @click.command()
 @click.option(
-    "--suite",
-    "suite_name",
-    default="pictures",
-    help="A shipped suite's name, or a suite's folder.",
+    "--suite", "suite_name", default="pictures", help="A shipped suite's name, or a suite's folder."
 )
 @click.option(
     "--data-root",
@@ -101,12 +98,7 @@ logger = logging.getLogger(__name__)
     "--model", help="The open_clip model (name/tag) that embeds the suite's images and names."
 )
 # How the methods are run.
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed of all that is random.",
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of all that is random.")
 @click.option(
     "--stream",
     type=click.Choice(ORDERS),

@@ -90,13 +90,7 @@ _LARGEST = 2**34
     type=UserPath(),
     help="A detector that was saved; it brings names, parameters and threshold.",
 )
-@click.option(
-    "-d",
-    "--detector",
-    "detector_name",
-    default="UnknownImage",
-    help="Which detector.",
-)
+@click.option("-d", "--detector", "detector_name", default="UnknownImage", help="Which detector.")
 @click.option(
     "--param",
     "params",
@@ -173,7 +167,7 @@ def score(**values: Any) -> None:
         # Everything that can be wrong on the command line is checked before a model is loaded.
         full = f"the disk of {options.target} or of the cache is full; free some, and {goes_on}"
         with user_errors(full):
-            _check(options, given_by_user())
+            _check(options)
             detector = _detector(options)
             if options.engine == "ray":
                 _score_on_ray(detector, options)
@@ -183,11 +177,11 @@ def score(**values: Any) -> None:
         raise Interrupted(goes_on) from error
 
 
-def _check(options: SimpleNamespace, given: set[str]) -> None:
+def _check(options: SimpleNamespace) -> None:
     """Refuse options that contradict each other or would be passed over."""
     from dnm_sklearn.bench.run.job_files import check_output
 
-    check_engine(options.engine, given, _LOCAL)
+    check_engine(options.engine, _LOCAL)
     if not options.target:
         raise BadInput("Nothing to write: give -o FILE or --html FILE.")
     if options.engine == "ray":
@@ -201,14 +195,15 @@ def _check(options: SimpleNamespace, given: set[str]) -> None:
         check_output("--explain", options.explain)
 
     if options.load is not None:
-        refuse(given, _OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
+        refuse(_OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
     if options.texts is not None:
         fixed = ("model", "prompt", "corpus", "cache", "cache_size")
-        refuse(given, fixed, "cannot stand beside --texts, whose vectors are what they are")
+        refuse(fixed, "cannot stand beside --texts, whose vectors are what they are")
     if options.false_alarms is not None and options.calibrate is None:
         raise BadInput("--false-alarms needs --calibrate: a rate is set by ID images.")
     if options.names_column is not None and options.names_file is None:
         raise BadInput("--names-column needs --names FILE.csv.")
+    given = given_by_user()
     if "top_k" in given and options.n_labels is None:
         raise BadInput("--top-k needs --explain or --html.")
     if "order" in given and options.output is None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import BadInput, UserPath, console, user_errors, write_output
+from dnm_sklearn.bench.results.rows import METRICS, metric_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,15 +20,6 @@ if TYPE_CHECKING:
     from dnm_sklearn.bench.results.run_groups import RunGroup
 
 _FORMATS = ("rich", "markdown", "csv", "latex")
-
-# The keys of `results.rows.METRICS`, which takes numpy to import: --help does without.
-_METRICS = (
-    "auroc",
-    "fpr95_id_positive",
-    "fpr95_ood_positive",
-    "aupr_id_positive",
-    "aupr_ood_positive",
-)
 
 
 @click.command(short_help="Make tables of run folders, one per suite and model.")
@@ -53,16 +46,11 @@ _METRICS = (
     "--metric",
     "chosen",
     multiple=True,
-    type=click.Choice(_METRICS),
+    type=click.Choice(tuple(METRICS)),
     help="Only columns of this metric; may be repeated. With --reference also the metric of the "
     "difference (default: auroc; others take minutes on large sets).",
 )
-@click.option(
-    "--resamples",
-    type=click.IntRange(min=20),
-    default=1000,
-    help="Bootstrap draws.",
-)
+@click.option("--resamples", type=click.IntRange(min=20), default=1000, help="Bootstrap draws.")
 def table(
     runs: tuple[str, ...],
     format_: str,
@@ -95,7 +83,7 @@ def table(
         raise BadInput("--ranks adds a table that the CSV has not; choose another --format.")
 
     # Each metric once, in the order given.
-    metrics = tuple(dict.fromkeys(chosen)) or _METRICS
+    metrics = tuple(dict.fromkeys(chosen)) or tuple(METRICS)
     with user_errors():
         groups = read_run_groups(runs)
         tables = []
@@ -140,7 +128,6 @@ def _rank_tables(groups: Sequence[RunGroup], metrics: Sequence[str]) -> list[Tab
 def _differences(group: RunGroup, reference: str, metrics: Sequence[str], n_resamples: int) -> dict:
     """Compute the differences to a reference row, by the names of their columns."""
     from dnm_sklearn.bench.results.differences import differences
-    from dnm_sklearn.bench.results.rows import metric_name
 
     found = {}
     for metric in metrics:
@@ -161,7 +148,6 @@ def _notes_once(tables: Sequence[Table]) -> list[Table]:
 
 def _to_text(tables: Sequence[Table], out: Console) -> str:
     """Write tables as on a terminal, each in as many parts as the console's width needs."""
-    from dnm_sklearn._utils.safe_text import visible
     from dnm_sklearn.bench.results.terminal import make_tables
 
     with out.capture() as captured:

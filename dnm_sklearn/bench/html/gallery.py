@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.html.thumbnails import common_folder, path_below, thumbnail
+from dnm_sklearn.bench.html.images import common_folder, path_below, thumbnail
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import Row, find_row
 from dnm_sklearn.bench.results.run_groups import RunGroup

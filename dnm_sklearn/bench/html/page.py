@@ -8,9 +8,9 @@ from typing import Any
 
 from dnm_sklearn.bench.html import figures, summary, table
 from dnm_sklearn.bench.html.gallery import Gallery
+from dnm_sklearn.bench.html.images import SIDE
 from dnm_sklearn.bench.html.plots import style_of
 from dnm_sklearn.bench.html.rendering import render
-from dnm_sklearn.bench.html.thumbnails import SIDE
 from dnm_sklearn.bench.results.rows import MEANINGS
 from dnm_sklearn.bench.results.run_groups import RunGroup
 

@@ -325,7 +325,8 @@ def _shared_axes(size: tuple[int, int], x_scale: str) -> Axes:
     # Without frames there is no ground either: the page shines through.
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, frameon=False)
     inside = Bbox.from_extents(_LEFT, _BOTTOM, width - _RIGHT, height - _TOP)
-    axes = figure.add_axes(inside.transformed(figure.transFigure.inverted()), frameon=False)
+    place = inside.transformed(figure.transFigure.inverted()).bounds
+    axes = figure.add_axes(place, frameon=False)
 
     # Nothing is drawn beyond the axes; without clipping, a line on their edge has its full width.
     axes.grid(True, clip_on=False)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dnm_sklearn._utils.safe_text import file_name_text
+from dnm_sklearn.bench.html.images import SIDE, common_folder, path_below, thumbnail
 from dnm_sklearn.bench.html.rendering import render
-from dnm_sklearn.bench.html.thumbnails import SIDE, common_folder, path_below, thumbnail
 from dnm_sklearn.exceptions import UnreadableImageError
 
 # A thumbnail takes some 5 kB: a page of a thousand is 5 MB.

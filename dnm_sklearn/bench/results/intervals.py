@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, logit
 
-from dnm_sklearn.bench.results.bootstrap import Pair
+from dnm_sklearn.bench.results.differences import Pair
 from dnm_sklearn.bench.results.rows import Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 

@@ -43,13 +43,17 @@ def check_output(option: str, path: str, suffixes: Sequence[str] = _SUFFIXES) ->
         raise ValueError(f"{option} {path}: there is no folder {where.parent}; make it first.")
 
     if where.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                f"{option} {path}: Parquet needs pyarrow; install it ('pip install pyarrow') or "
-                "write a .csv."
-            ) from error
+        check_pyarrow(f"{option} {path}", "write a .csv")
+
+
+def check_pyarrow(place: str, other: str) -> None:
+    """Say what to install, or what `other` way there is, where Parquet cannot be used."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{place}: Parquet needs pyarrow; install it ('pip install pyarrow') or {other}."
+        ) from error
 
 
 def write_chunk(path: Path, lines: Iterable[Sequence[Any]]) -> None:

@@ -19,6 +19,7 @@ from dnm_sklearn._utils.untrusted_files import (
     read_text,
     split_lines,
 )
+from dnm_sklearn.bench.run.job_files import check_pyarrow
 from dnm_sklearn.bench.run.prepare import show_progress
 from dnm_sklearn.exceptions import FileContentError
 
@@ -26,10 +27,8 @@ from dnm_sklearn.exceptions import FileContentError
 _EMBEDDING, _PATH = "embedding", "path"
 _EMBEDDING_FILES = (".npy", ".npz", ".parquet")
 
-# No model's embeddings are wider; a million class names are 40 MB, and a column of 8 GB is the most
-# that is read at once.
+# No model's embeddings are wider; a column of 8 GB is the most that is read at once.
 _WIDEST, _LONGEST_PATH = 2**20, 4096
-_LARGEST_NAMES = 64 * 2**20
 _LARGEST_COLUMN = 2**31
 
 
@@ -182,15 +181,11 @@ def load_detector(
 
 def _read_lines(path: str) -> list[str]:
     """Read a text file of one entry per line; blank lines are left out."""
-    try:
-        text = read_text(path)
-    except (FileNotFoundError, FileContentError) as error:
-        raise FileContentError(f"{path} is not a text file that can be read ({error}).") from error
-    return [line.strip() for line in split_lines(text) if line.strip()]
+    return [line.strip() for line in split_lines(_read_whole(path)) if line.strip()]
 
 
 def _read_csv_column(path: str, column: str | None, delimiter: str) -> list[str]:
-    text = _read_names_file(path)
+    text = _read_whole(path)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -220,7 +215,7 @@ def _read_csv_column(path: str, column: str | None, delimiter: str) -> list[str]
 
 
 def _read_json_names(path: str) -> list[str]:
-    value = parse_json(_read_names_file(path), path)
+    value = parse_json(_read_whole(path), path)
     entries = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(entries, list) or not all(
         isinstance(entry, str) and entry.strip() for entry in entries
@@ -231,11 +226,11 @@ def _read_json_names(path: str) -> list[str]:
     return [entry.strip() for entry in entries]
 
 
-def _read_names_file(path: str) -> str:
+def _read_whole(path: str) -> str:
     try:
-        return read_text(path, largest=_LARGEST_NAMES)
+        return read_text(path)
     except FileNotFoundError as error:
-        raise FileContentError(f"{path}: there is no such file of class names.") from error
+        raise FileContentError(f"{path}: there is no such file.") from error
 
 
 def _read_npz(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
@@ -247,13 +242,9 @@ def _read_npz(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
 
 def _read_parquet(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
     """Read a column of lists of one length, and the column "path" if it is there."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: Parquet needs pyarrow; install it ('pip install pyarrow') or give an .npy."
-        ) from error
+    check_pyarrow(path, "give an .npy")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, memory_map=False) as file:

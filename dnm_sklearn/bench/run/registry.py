@@ -196,14 +196,6 @@ def suites() -> dict[str, str]:
     return {name: summary for name, (_, summary) in _SUITES.items()}
 
 
-def datasets() -> list[tuple[str, str]]:
-    """Torchvision's data sets that a benchmark definition can name, with a line on each."""
-    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
-
-    sets = known_torchvision_sets()
-    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
-
-
 def is_shipped_suite(name: str) -> bool:
     """Whether a name is that of a suite or benchmark of this package, and no file's."""
     from dnm_sklearn.datasets.definitions import benchmark_names

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
-from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.safe_text import file_name_text
 from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.bench.run.job_files import EXPLAINED, Line, read_chunk, write_chunk
 from dnm_sklearn.bench.run.own_data import Items
-from dnm_sklearn.bench.run.prepare import clip_embedder
+from dnm_sklearn.bench.run.prepare import check_parameters, clip_embedder
 from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of, verdicts
 
 # The file in the folder of finished chunks that says which job they are of.
@@ -84,13 +83,7 @@ def make_detector(
             raise ValueError(f"--param {param!r} is not NAME=VALUE, e.g. n_groups=10.")
         given[key.strip()] = literal_or_text(text)
 
-    names = list(cls().get_params(deep=False))
-    for key in given:
-        if key not in names:
-            hint = did_you_mean(key, names, n=1)
-            raise ValueError(
-                f"{cls.__name__} has no parameter {key!r}.{hint} It has: {', '.join(names)}."
-            )
+    check_parameters(cls.__name__, given, list(cls().get_params(deep=False)))
     # A bad value is told before any image is embedded.
     detector = cls(list(classes), **given)
     detector._validate_params()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dnm_sklearn.bench.results.bootstrap import paired_difference
+from dnm_sklearn.bench.results.differences import paired_difference
 from dnm_sklearn.metrics import auroc
 
 

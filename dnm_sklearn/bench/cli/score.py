@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from datetime import date
 from pathlib import Path
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 _OF_DETECTOR = ("names", "names_file", "detector_name", "params", "prompt", "corpus")
 # What only the local engine does.
 _LOCAL = ("explain", "html", "top_k", "order", "texts", "chunk", "restart")
-# Names, a saved detector and text vectors are smaller.
-_LARGEST = 2**34
 
 
 @click.command()
@@ -274,17 +271,20 @@ def _score_here(detector: Any, options: SimpleNamespace) -> None:
     from dnm_sklearn.bench.run import job_files
     from dnm_sklearn.bench.run.own_data import read_items
     from dnm_sklearn.bench.run.scoring_job import Job
+    from dnm_sklearn.embedding.digest import digest_file
 
     items = read_items(options.images, options.column)
     if options.html is not None and items.rows is not None:
         raise BadInput(f"--html shows images, and {options.images} holds embeddings.")
     calibration = _calibration(options, options.column)
 
-    # What decides the results: a job of anything else does not go on with these chunks.
+    # What decides the results: a job of anything else does not go on with these chunks. Files count
+    # by their content, which may be another by then.
     files = (options.names_file, options.load, options.texts)
     identity = [options.detector_name, options.names, options.names_column, options.params]
     identity += [options.calibrate, options.false_alarms, options.model, options.prompt]
-    identity += [options.corpus, options.column, options.chunk, *map(_content_of, files)]
+    identity += [options.corpus, options.column, options.chunk]
+    identity += [path and digest_file(path).hex() for path in files]
     job = Job(
         options.target,
         items,
@@ -312,15 +312,6 @@ def _score_here(detector: Any, options: SimpleNamespace) -> None:
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
     written = [str(Path(path)) for path in (options.output, options.explain, options.html) if path]
     click.echo(f"Wrote {len(items)} lines to {', '.join(written)}{unreadable}")
-
-
-def _content_of(path: str | None) -> str:
-    """Digest of a file: it may be another by the time a job goes on."""
-    from dnm_sklearn._utils.untrusted_files import read_bytes
-
-    if path is None:
-        return ""
-    return hashlib.blake2b(read_bytes(path, largest=_LARGEST), digest_size=16).hexdigest()
 
 
 def _page(detector: Any, options: SimpleNamespace, items: Items, job: Job) -> str:

@@ -11,6 +11,7 @@ from dnm_sklearn._utils.untrusted_files import open_npz
 from dnm_sklearn.bench.run.own_data import read_embeddings
 from dnm_sklearn.bench.run.prepare import holds_embeddings
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.embedding.inputs import to_unit_rows
 from dnm_sklearn.exceptions import FileContentError
 
 
@@ -79,10 +80,8 @@ def _read_embeddings(suite: Suite, path: Path) -> ImageSet:
             f"{place}: 'label' must hold class indices from 0 to {len(suite.class_names) - 1}."
         )
 
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    # A sum of squares may vanish or become infinite where the numbers do not.
-    if not (norms.all() and np.isfinite(norms).all()):
-        raise FileContentError(
-            f"{place}: some rows of 'embedding' are zero, infinite or NaN; leave them out."
-        )
-    return ImageSet(path.stem, (rows / norms).astype(np.float32), "id", labels)
+    try:
+        rows = to_unit_rows(rows, name=f"{place}: 'embedding'")
+    except ValueError as error:
+        raise FileContentError(str(error)) from error
+    return ImageSet(path.stem, rows, "id", labels)

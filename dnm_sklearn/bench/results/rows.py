@@ -132,20 +132,22 @@ class Row:
 
 def find_row(rows: Sequence[Row], name: str, what: str = "row") -> Row:
     """Find a row by its label, or by the name of its method with or without "Detector"."""
-    wanted = _name_key(name)
+    wanted = name_key(name)
     for row in rows:
-        if wanted in (_name_key(row.label), _name_key(row.method)):
+        if wanted in (name_key(row.label), name_key(row.method)):
             return row
 
     labels = [row.label for row in rows]
-    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=_name_key)
+    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=name_key)
     raise UnknownRowError(
         f"There is no {what} {name!r} in the run.{hint} It has: {', '.join(labels)}."
     )
 
 
-def _name_key(name: str) -> str:
-    return name.strip().lower().removesuffix("detector")
+def name_key(name: str) -> str:
+    """Return what of a method's name is compared, without "pyod:" and a trailing "Detector"."""
+    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
+    return key.removesuffix("detector") or key
 
 
 def build_rows(records: Sequence[Record]) -> list[Row]:

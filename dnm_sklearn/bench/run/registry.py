@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.paths import user_path
+from dnm_sklearn.bench.results.rows import name_key
 from dnm_sklearn.datasets.benchmark import Suite
 from dnm_sklearn.exceptions import UnknownNameError
 
@@ -251,9 +252,3 @@ def resolve(name: str, methods: Mapping[str, Method]) -> Method:
     kind = next(iter(methods.values())).kind if methods else "method"
     hint = did_you_mean(name, methods, key=name_key)
     raise UnknownNameError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(methods)}.")
-
-
-def name_key(name: str) -> str:
-    """Return what of a method's name is compared."""
-    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
-    return key.removesuffix("detector") or key

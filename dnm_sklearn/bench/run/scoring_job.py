@@ -170,8 +170,7 @@ class Job:
     def _n_parts(self) -> int:
         return -(-len(self.items) // self.chunk)
 
-    def _part(self, number: int, what: str = "scores") -> Path:
-        ending = "csv" if what == "scores" else "explained"
+    def _part(self, number: int, ending: str = "csv") -> Path:
         return self.parts / f"{number:06d}.{ending}"
 
 

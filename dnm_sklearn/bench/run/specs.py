@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.bench.results.rows import name_key
 from dnm_sklearn.bench.run.registry import (
     Method,
     baselines,
     detectors,
     detectors_of_others,
     foreign_method,
-    name_key,
     resolve,
 )
 from dnm_sklearn.exceptions import UnknownNameError

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dnm_sklearn._utils.digest import digest_files
 from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import digest_files
 
 
 def never(index: np.ndarray) -> Iterable[np.ndarray]:

@@ -31,8 +31,6 @@ from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.exceptions import FileContentError
 from dnm_sklearn.pipeline import OODPipeline
 
-__all__ = ["load", "save"]
-
 
 def save(estimator: Any, path: Any) -> None:
     """Write a fitted detector, or a pipeline of :func:`~dnm_sklearn.make_ood_pipeline`, to a file.

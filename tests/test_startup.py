@@ -32,7 +32,7 @@ def test_cached_rows_and_text_load_no_model(tmp_path):
 import sys, numpy as np
 from dnm_sklearn.embedding import EmbeddingTable
 from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import digest_array
+from dnm_sklearn._utils.digest import digest_array
 digests = [digest_array(np.arange(i + 1)) for i in range(3)]
 for compute in (lambda missing: [np.ones((len(missing), 2), np.float32)], None):
     EmbeddingCache({str(tmp_path)!r}).get_or_compute("model", 2, digests, compute)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from dnm_sklearn._utils.paths import user_path
 
-__all__ = ["atomic_write"]
-
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -19,17 +17,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     An error in the block leaves `path` as it was. Close the scratch file before the block ends:
     Windows cannot rename an open one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from dnm_sklearn._utils.atomic_write import atomic_write
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(Path(folder, "scores.csv")) as scratch:
-    ...         _ = scratch.write_text("path,score")
-    ...     [file.name for file in Path(folder).iterdir()]
-    ['scores.csv']
     """
     path = user_path(path)
 

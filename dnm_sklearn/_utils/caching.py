@@ -24,18 +24,6 @@ from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
 
-__all__ = [
-    "AUTO",
-    "RecentResults",
-    "as_memory",
-    "cache_folder",
-    "cached",
-    "forget_recent_results",
-    "own_memory",
-    "user_cache_folder",
-    "user_memory",
-]
-
 # The ``memory=`` of detectors that keeps text banks of shipped corpora, in the user's cache folder.
 AUTO = "auto"
 _CACHE_VARIABLE = "DNM_SKLEARN_CACHE"
@@ -47,15 +35,7 @@ Result = TypeVar("Result")
 
 
 def cache_folder(memory: Any) -> str | None:
-    """Give the folder that a parameter ``memory`` names; None where nothing is kept.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn._utils.caching import cache_folder
-    >>> cache_folder(Path("cache")), cache_folder(None)
-    ('cache', None)
-    """
+    """Give the folder that a parameter ``memory`` names; None where nothing is kept."""
     if memory is None:
         return None
     if isinstance(memory, str) and memory == AUTO:
@@ -71,13 +51,6 @@ def as_memory(memory: Any) -> Any:
     """Give the ``joblib.Memory`` that a parameter ``memory`` stands for: a folder, a cache or None.
 
     A folder that cannot be made or written to costs a warning; then nothing is kept.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn._utils.caching import as_memory
-    >>> as_memory(Path("cache")).location, as_memory(None).location
-    ('cache', None)
     """
     # scikit-learn's own function refuses a pathlib.Path, and takes a tilde as it is.
     if isinstance(memory, (str, os.PathLike)) and os.fspath(memory):
@@ -154,28 +127,7 @@ def cached(memory: Any, function: Any, ignore: Sequence[str]) -> Callable[..., A
     code and computes them again. A copy of the function is new to joblib in every folder.
 
     A cache that cannot be read or written to costs a warning, as does a result that is damaged.
-
-    Parameters
-    ----------
-    memory : joblib.Memory
-        The cache.
-    function : function
-        A function of a module, without closure.
-    ignore : sequence of str
-        Parameters that are no part of the key.
-
-    Returns
-    -------
-    callable
-        The function, cached.
-
-    Examples
-    --------
-    >>> from joblib import Memory
-    >>> from dnm_sklearn._utils.caching import cached
-    >>> from dnm_sklearn.embedding.text import names_digest
-    >>> cached(Memory(None), names_digest, [])(["cat"]) == names_digest(["cat"])
-    True
+    The function has no closure; parameters in `ignore` are no part of the key.
     """
     own = FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__
@@ -228,15 +180,7 @@ def forget_recent_results() -> None:
 
 
 class RecentResults(Generic[Result]):
-    """The last few results of some work in this process, by key; safe to use from many threads.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.caching import RecentResults
-    >>> squares = RecentResults(max_items=2)
-    >>> squares.get(3, lambda: 3**2), squares.get(3, lambda: 1 / 0)
-    (9, 9)
-    """
+    """The last few results of some work in this process, by key; safe to use from many threads."""
 
     def __init__(self, max_items: int) -> None:
         self.max_items = max_items

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,13 @@ import joblib
 from joblib.memory import FileSystemStoreBackend, extract_first_line
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.exceptions import CacheWriteWarning
-
-__all__ = ["CheckedStore", "drop_damaged_results", "warn_unsaved"]
 
 # joblib's name of a result's file, and ours of the digest beside it.
 _RESULT = "output.pkl"
 _DIGEST = "output.blake2b"
-
-_READ_BYTES = 1 << 20
 
 
 def warn_unsaved(folder: Any, error: Exception, what: str) -> None:
@@ -40,18 +35,6 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
 
     A result whose bytes have changed is computed again, with a warning. One without a digest, of
     a process that was killed or of an earlier version, counts as none.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from joblib import Memory
-    >>> from dnm_sklearn._utils.checked_store import CheckedStore
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store = CheckedStore()
-    ...     store.configure(folder)
-    ...     store.dump_item(["f", "0" * 32], [1, 2])
-    ...     store.contains_item(["f", "0" * 32]), store.load_item(["f", "0" * 32])
-    (True, [1, 2])
     """
 
     # Results beyond it go, those that were read longest ago first; None is no limit.
@@ -74,7 +57,7 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
             (folder / _DIGEST).unlink(missing_ok=True)
             with atomic_write(folder / _RESULT) as scratch:
                 joblib.dump(item, scratch, compress=self.compress)
-                digest = _digest_file(scratch)
+                digest = digest_file(scratch)
             with atomic_write(folder / _DIGEST) as scratch:
                 scratch.write_bytes(digest)
             if self.bytes_limit is not None:
@@ -104,21 +87,16 @@ class CheckedStore(FileSystemStoreBackend):  # type: ignore[misc]
 
 
 def drop_damaged_results(folder: str | os.PathLike[str]) -> tuple[int, int]:
-    """Check all results below a folder, unread, and drop damaged ones.
+    """Check all results below a folder, unread, and drop damaged ones: how many were whole, or not.
 
-    Parameters
-    ----------
-    folder : path
-        Where ``joblib.Memory`` keeps its results. Those of other packages have no digests and are
-        passed over.
-
-    Returns
-    -------
-    n_whole, n_dropped : int
-        How many results are whole and how many were dropped.
+    Results of other packages have no digests and are passed over.
     """
     n_whole = n_dropped = 0
-    for result in _digested_results(folder):
+    # `os.walk` passes over what other processes remove meanwhile.
+    for path, _, files in os.walk(folder):
+        if _DIGEST not in files:
+            continue
+        result = Path(path)
         is_whole = _is_whole(result)
         n_whole += is_whole is True
         if is_whole is False:
@@ -128,27 +106,11 @@ def drop_damaged_results(folder: str | os.PathLike[str]) -> tuple[int, int]:
     return n_whole, n_dropped
 
 
-def _digested_results(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Folders of results; `os.walk` passes over what other processes remove meanwhile."""
-    for path, _, files in os.walk(folder):
-        if _DIGEST in files:
-            yield Path(path)
-
-
 def _is_whole(folder: Path) -> bool | None:
     """Whether a result has its digest; None if one of the two is not there."""
     try:
-        return (folder / _DIGEST).read_bytes() == _digest_file(folder / _RESULT)
+        return (folder / _DIGEST).read_bytes() == digest_file(folder / _RESULT)
     except FileNotFoundError:
         return None
     except OSError:
         return False
-
-
-def _digest_file(path: Path) -> bytes:
-    """Digest a file in pieces: a bank may have hundreds of megabytes."""
-    state = blake2b(digest_size=32)
-    with open(path, "rb") as file:
-        while data := file.read(_READ_BYTES):
-            state.update(data)
-    return state.digest()

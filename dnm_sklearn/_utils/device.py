@@ -1,17 +1,18 @@
-"""Where torch computes, and in how many threads."""
+"""Where torch computes, in how many threads, and what to do when memory runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dnm_sklearn._utils.forks import torch_was_forked
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["resolve_device", "torch_threads"]
 
 
 def resolve_device(device: Any) -> torch.device:
@@ -19,12 +20,6 @@ def resolve_device(device: Any) -> torch.device:
 
     A CUDA device always has its index, so that "cuda" and "cuda:0" are the same. A name that torch
     does not know, and a device that this machine does not have, are ValueErrors.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.device import resolve_device
-    >>> resolve_device("cpu")
-    device(type='cpu')
     """
     # Here, not at the top: importing torch takes seconds, and cached results need none of it.
     import torch
@@ -77,3 +72,38 @@ def torch_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell an allocation failure, on any device, from other errors."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    # "out of memory" is CUDA's, "can't allocate memory" torch's own allocator's on the CPU.
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def retry_in_halves(encode: Callable[[Any], np.ndarray], batch: Any, what: str) -> list[np.ndarray]:
+    """Encode a batch, in halves if memory runs out; several parts ask for smaller batches."""
+    try:
+        return [encode(batch)]
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise MemoryError(
+                f"One {what} alone does not fit into the device's memory ({error}). Use "
+                "device='cpu', a smaller model, or precision='fp16', or free memory with "
+                "dnm_sklearn.embedding.release_models()."
+            ) from error
+
+    # Outside the handler: the error's traceback holds the tensors of the batch that failed.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+    middle = len(batch) // 2
+    first = retry_in_halves(encode, batch[:middle], what)
+    return first + retry_in_halves(encode, batch[middle:], what)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from textwrap import dedent, indent
 from typing import TypeVar
 
-__all__ = ["fill_parameters"]
-
 T = TypeVar("T", bound=type)
 
 # A line of a docstring that holds names in braces and nothing else: ``{classes, embedder}``.
@@ -21,18 +19,8 @@ def fill_parameters(paragraphs: str) -> Callable[[T], T]:
 
     Deeper indented lines after it go on with the last paragraph. ``{default}`` in a paragraph is
     the default in the constructor's signature. An editor that reads the source shows the
-    placeholder,
-    ``help()`` and the documentation show the paragraphs.
-
-    Parameters
-    ----------
-    paragraphs : str
-        The paragraphs in numpydoc's form, an empty line between them.
-
-    Returns
-    -------
-    callable
-        The decorator. Without docstrings (``python -OO``) it does nothing.
+    placeholder, ``help()`` and the documentation show the paragraphs, which are in numpydoc's form
+    with an empty line between them. Without docstrings (``python -OO``) nothing is done.
 
     Examples
     --------

@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from sklearn.base import _fit_context
 
-__all__ = ["fit_context"]
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 

@@ -12,8 +12,6 @@ import threading
 from contextlib import suppress
 from weakref import WeakSet
 
-__all__ = ["ForkSafeLock", "torch_was_forked"]
-
 _locks: WeakSet[ForkSafeLock] = WeakSet()
 _torch_was_forked = False
 

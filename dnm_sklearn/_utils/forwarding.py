@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from sklearn.utils.metaestimators import available_if
 
-__all__ = ["available_if_detector_has"]
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from dnm_sklearn._utils.safe_text import visible
 
-__all__ = ["html_table", "thumbnails"]
-
 # Pixels of the side of a thumbnail, and how many stand in a row.
 _SIDE, _MOST = 48, 8
 

@@ -6,8 +6,6 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 
-__all__ = ["IMAGE_SUFFIXES", "readable_formats", "readable_suffixes"]
-
 # Decoders that Pillow has, by its names, and the endings of their files. None of them starts a
 # program, as Pillow's EPS does, or hands the file to the system, as WMF does. TGA comes last: its
 # files do not begin with anything that tells them, so that it is tried on all that is left.
@@ -32,14 +30,7 @@ IMAGE_SUFFIXES = tuple(sorted(suffix for group in _SUFFIXES_OF.values() for suff
 
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
-    """Give Pillow's names of the formats that are read here.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.image_formats import readable_formats
-    >>> "PNG" in readable_formats(), "EPS" in readable_formats()
-    (True, False)
-    """
+    """Give Pillow's names of the formats that are read here."""
     from PIL import Image
 
     # Photographs of iPhones. Pillow has no decoder of its own; installed, this one is meant.
@@ -51,13 +42,6 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Give the endings of files that are read here, in lower case with the dot.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.image_formats import readable_suffixes
-    >>> ".jfif" in readable_suffixes(), ".eps" in readable_suffixes()
-    (True, False)
-    """
+    """Give the endings of files that are read here, in lower case with the dot."""
     suffixes = [suffix for name in readable_formats() for suffix in _SUFFIXES_OF[name]]
     return tuple(sorted(suffixes))

@@ -16,6 +16,7 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import (
     check_is_list,
     check_not_image_paths,
+    distinct,
     is_string_sequence,
     raise_why_no_names,
     strip_names,
@@ -24,41 +25,20 @@ from dnm_sklearn._utils.names import (
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn._utils.y_column import read_y
 
-__all__ = [
-    "ResolvedLabels",
-    "from_outlier_coding",
-    "resolve_labels",
-    "row_is_ood",
-    "turned_labels",
-]
-
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """What ``fit`` learned from ``X``, ``y`` and ``classes``.
+    """What ``fit`` learned from ``X``, ``y`` and ``classes``."""
 
-    Attributes
-    ----------
-    class_names : list of str
-        The K unique ID class names, in order.
-    prompts : list of list of str
-        For each class the texts that stand for it (the name itself, its synonyms, or templates with
-        ``{}``).
-    images : object or None
-        ``X``, unless it held the names.
-    is_ood : ndarray of bool of shape (n,), or None
-        Rows known to be OOD; None if ``y`` said nothing of it.
-    class_index : ndarray of int of shape (n,), or None
-        Index into ``class_names`` for each row (-1 for OOD rows); None if unknown.
-    is_zero_or_one : bool
-        Whether `y` was numbers in {0, 1}: read as ID and OOD, but perhaps meant as class indices.
-    """
-
-    class_names: list[str]
+    class_names: list[str]  # the K unique ID class names, in order
+    # For each class the texts that stand for it (the name itself, its synonyms, or templates with
+    # ``{}``).
     prompts: list[list[str]]
-    images: Any
-    is_ood: np.ndarray | None
+    images: Any  # ``X``, unless it held the names
+    is_ood: np.ndarray | None  # rows known to be OOD; None if ``y`` said nothing of it
+    # Index into ``class_names`` for each row (-1 for OOD rows); None if unknown.
     class_index: np.ndarray | None
+    # Whether `y` was numbers in {0, 1}: read as ID and OOD, but perhaps meant as class indices.
     is_zero_or_one: bool = False
 
     def take(self, rows: np.ndarray) -> ResolvedLabels:
@@ -319,10 +299,8 @@ def _names_from_classes(classes: Any) -> tuple[list[str], list[list[str]], np.nd
             "y or X."
         )
     if not isinstance(classes, Mapping):
-        given = strip_names(classes, "classes")
-        names = list(dict.fromkeys(given))
-        place = {name: i for i, name in enumerate(names)}
-        return names, [[name] for name in names], np.array([place[name] for name in given])
+        names, index = distinct(strip_names(classes, "classes"))
+        return names, [[name] for name in names], index
 
     prompts_of: dict[str, list[str]] = {}
     for raw, variants in classes.items():

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
 from dnm_sklearn.exceptions import InvalidNamesError
 
-__all__ = [
-    "check_is_list",
-    "check_names",
-    "check_not_image_paths",
-    "is_string_sequence",
-    "raise_why_no_names",
-    "strip_names",
-    "unique_names",
-]
-
+Value = TypeVar("Value", bound=Hashable)
 
 # No tokenizer or file takes one.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -55,14 +46,7 @@ def is_string_sequence(values: Any) -> bool:
 
 
 def check_names(names: Iterable[str], what: str = "names", hint: str = "") -> list[str]:
-    """List the strings of `names` as they are; `what` is its name in errors, `hint` their end.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.names import check_names
-    >>> check_names(("cat", " dog "))
-    ['cat', ' dog ']
-    """
+    """List the strings of `names` as they are; `what` is its name in errors, `hint` their end."""
     if isinstance(names, (str, bytes, bytearray, os.PathLike)):
         raise InvalidNamesError(
             f"{what} must be a list of strings, got the single {_type(names)} {names!r}: give "
@@ -102,15 +86,28 @@ def strip_names(names: Iterable[str], what: str = "names", hint: str = "") -> li
 
 
 def unique_names(names: Iterable[str], what: str = "names") -> list[str]:
-    """As `strip_names`, and of repeated names the first only.
+    """As `strip_names`, and of repeated names the first only."""
+    return list(dict.fromkeys(strip_names(names, what)))
+
+
+def distinct(values: Iterable[Value]) -> tuple[list[Value], np.ndarray]:
+    """List each value once, at its first place, and say where each of `values` (n,) stands there.
 
     Examples
     --------
-    >>> from dnm_sklearn._utils.names import unique_names
-    >>> unique_names(["cat", " dog ", "cat"])
-    ['cat', 'dog']
+    >>> from dnm_sklearn._utils.names import distinct
+    >>> names, index = distinct(["cat", "dog", "cat"])
+    >>> names, index.tolist()
+    (['cat', 'dog'], [0, 1, 0])
     """
-    return list(dict.fromkeys(strip_names(names, what)))
+    place: dict[Value, int] = {}
+    index = [place.setdefault(value, len(place)) for value in values]
+    return list(place), np.array(index, dtype=np.intp)
+
+
+def first_few(names: Sequence[object]) -> str:
+    """List the first few names for a message."""
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def check_is_list(what: str, value: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["user_path"]
-
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Make a `Path` of what a user gave, with the user's folder in the place of a tilde.

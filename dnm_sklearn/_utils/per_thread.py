@@ -6,8 +6,6 @@ import threading
 import weakref
 from typing import Any
 
-__all__ = ["PerThread"]
-
 
 class PerThread:
     """An attribute of which each thread reads what it has set last.

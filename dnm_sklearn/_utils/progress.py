@@ -6,8 +6,6 @@ import sys
 import warnings
 from typing import Any
 
-__all__ = ["progress"]
-
 _LONGEST_TITLE = 30
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["csv_row", "file_name_text", "latex_text", "markdown_text", "one_line", "visible"]
-
 # What stands in the place of each character that is taken out.
 _MARK = "\ufffd"
 

@@ -9,18 +9,9 @@ import numpy as np
 
 from dnm_sklearn._utils.device import torch_threads
 
-__all__ = ["as_floats", "is_tensor", "to_numpy"]
-
 
 def is_tensor(x: Any) -> bool:
-    """Tell a torch tensor, without importing torch.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.tensors import is_tensor
-    >>> is_tensor([1.0])
-    False
-    """
+    """Tell a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
@@ -52,12 +43,5 @@ def to_numpy(X: Any) -> Any:
 
 
 def as_floats(X: Any) -> np.ndarray:
-    """Give numbers, a torch tensor's too, as an array of float64.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.tensors import as_floats
-    >>> as_floats([1, 2])
-    array([1., 2.])
-    """
+    """Give numbers, a torch tensor's too, as an array of float64."""
     return np.asarray(to_numpy(X), dtype=float)

@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 
 from dnm_sklearn._utils.forks import ForkSafeLock
 
-__all__ = ["Threads"]
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

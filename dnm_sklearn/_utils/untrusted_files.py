@@ -6,6 +6,8 @@ subclasses, which the caller names.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import io
 import json
 import math
@@ -21,19 +23,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dnm_sklearn.exceptions import FileContentError
-
-__all__ = [
-    "NpyRows",
-    "Npz",
-    "check_zip",
-    "lies_inside",
-    "open_npz",
-    "parse_json",
-    "read_bytes",
-    "read_text",
-    "split_lines",
-    "stays_below",
-]
 
 MIB = 2**20
 
@@ -62,14 +51,6 @@ def read_bytes(
     """Read a whole file of bounded size.
 
     A missing file stays a ``FileNotFoundError``.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn._utils.untrusted_files import read_bytes
-    >>> _ = Path("names.txt").write_text("cat")
-    >>> read_bytes("names.txt")
-    b'cat'
     """
     with _open(path, error) as file:
         # Python takes the memory that it is asked for at once: ask for what the file has, and one
@@ -90,10 +71,11 @@ def read_text(
     largest: int = _LARGEST_TEXT,
     error: type[FileContentError] = FileContentError,
 ) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark."""
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark, which Windows writes."""
     content = read_bytes(path, largest=largest, error=error)
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content[: problem.start].count(b"\n") + 1
         raise error(
@@ -122,14 +104,7 @@ def split_lines(text: str) -> list[str]:
 def parse_json(
     text: str, place: str | os.PathLike[str], *, error: type[FileContentError] = FileContentError
 ) -> Any:
-    """Parse JSON; `place` names it in errors.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.untrusted_files import parse_json
-    >>> parse_json('{"n": 2}', "suite.json")
-    {'n': 2}
-    """
+    """Parse JSON; `place` names it in errors."""
     try:
         value = json.loads(text)
         # Half of a surrogate pair is no character: no file, terminal or encoder could take it.
@@ -162,14 +137,7 @@ def stays_below(name: str) -> bool:
 
 
 def lies_inside(folder: str | os.PathLike[str], name: str) -> bool:
-    """Whether a relative path stays below a folder, links followed.
-
-    Examples
-    --------
-    >>> from dnm_sklearn._utils.untrusted_files import lies_inside
-    >>> lies_inside("data", "images/1.png"), lies_inside("data", "../secret")
-    (True, False)
-    """
+    """Whether a relative path stays below a folder, links followed."""
     if not stays_below(name):
         return False
     root = os.path.realpath(folder)
@@ -177,21 +145,25 @@ def lies_inside(folder: str | os.PathLike[str], name: str) -> bool:
     return real == root or real.startswith(os.path.join(root, ""))
 
 
-def check_zip(
-    archive: zipfile.ZipFile, place: object, error: type[FileContentError] = FileContentError
-) -> None:
+def check_zip(archive: zipfile.ZipFile, place: object) -> None:
     """Refuse a zip whose entries would be far larger than the file itself."""
     for entry in archive.infolist():
-        if entry.file_size > _SMALL + _LARGEST_RATIO * entry.compress_size:
-            raise error(
+        if _is_bomb(entry.file_size, entry.compress_size):
+            raise FileContentError(
                 f"{place}: its entry {entry.filename!r} would take {entry.file_size} bytes, "
                 f"{entry.file_size // max(1, entry.compress_size)} times what it takes in the "
                 "file; this is no file of this package. Nothing of it was read."
             )
     total = sum(entry.file_size for entry in archive.infolist())
     packed = sum(entry.compress_size for entry in archive.infolist())
-    if total > _SMALL + _LARGEST_RATIO * packed:
-        raise error(f"{place}: its entries would take {total} bytes together; nothing was read.")
+    if _is_bomb(total, packed):
+        raise FileContentError(
+            f"{place}: its entries would take {total} bytes together; nothing was read."
+        )
+
+
+def _is_bomb(size: int, packed: int) -> bool:
+    return size > _SMALL + _LARGEST_RATIO * packed
 
 
 class NpyRows:
@@ -207,28 +179,26 @@ class NpyRows:
     ((3, 3), array([[0., 1., 0.]]))
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, error: type[FileContentError] = FileContentError
-    ) -> None:
-        self._path, self._error = path, error
-        with _open(path, error) as file:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        with _open(path, FileContentError) as file:
             try:
                 self.shape, self.dtype, fortran, rest = _array_header(file)
             # numpy's parser raises nearly anything for a damaged file.
             except Exception as problem:
-                raise error(
+                raise FileContentError(
                     f"{path} is not a readable npy file of a plain array ({problem}); it may be "
                     "truncated: copy or write it again."
                 ) from problem
             self._start = file.tell() - len(rest)
             stated = self._start + self.dtype.itemsize * math.prod(self.shape)
             if os.fstat(file.fileno()).st_size != stated:
-                raise error(
+                raise FileContentError(
                     f"{path}: its array of shape {self.shape} does not fill the file; it may be "
                     "truncated: copy or write it again."
                 )
         if len(self.shape) != 2 or fortran:
-            raise error(
+            raise FileContentError(
                 f"{path} holds an array of shape {self.shape}, in columns or of another number of "
                 "dimensions than 2: save np.ascontiguousarray of one row per item."
             )
@@ -240,11 +210,11 @@ class NpyRows:
         start, stop, step = which.indices(len(self))
         n = max(0, stop - start)
         width = self.dtype.itemsize * self.shape[1]
-        with _open(self._path, self._error) as file:
+        with _open(self._path, FileContentError) as file:
             file.seek(self._start + start * width)
             content = file.read(n * width)
         if len(content) < n * width:
-            raise self._error(f"{self._path} became shorter while it was read; copy it again.")
+            raise FileContentError(f"{self._path} became shorter while it was read; copy it again.")
         return np.frombuffer(content, dtype=self.dtype).reshape(n, self.shape[1])[::step]
 
 
@@ -263,70 +233,42 @@ class Npz:
 
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype that the file states of an array; no more of it is read."""
-        with self._translated(), self._archive.open(f"{name}.npy") as member:
+        with self._member(name) as member:
             shape, dtype, _, _ = _array_header(member)
         return shape, dtype
 
     def check(self, name: str) -> None:
-        """Compare the size that an array's header states with its place in the file."""
-        with self._translated(), self._archive.open(f"{name}.npy") as member:
+        """Refuse an array whose header and place in the file disagree on the size."""
+        with self._member(name) as member:
             shape, dtype, _, rest = _array_header(member)
-            self._size(name, rest, shape, dtype)
+            size = dtype.itemsize * math.prod(shape)
+            entry = self._archive.getinfo(f"{name}.npy")
+            if _is_bomb(entry.file_size, entry.compress_size):
+                raise ValueError(
+                    f"{name!r} would take {entry.file_size} bytes, far more than its file"
+                )
+            if not 0 < entry.file_size - size <= _LONGEST_HEADER or len(rest) > size:
+                raise ValueError(f"{name!r} of shape {shape} does not fill its place in the file")
 
     def read(self, name: str) -> np.ndarray:
         """Read an array, whose header the caller has compared with what it expects."""
-        with self._translated(), self._archive.open(f"{name}.npy") as member:
-            shape, dtype, fortran, rest = _array_header(member)
-            return self._content(name, member, rest, shape, dtype, fortran)
-
-    def _content(
-        self,
-        name: str,
-        member: Any,
-        rest: bytes,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        fortran: bool,
-    ) -> np.ndarray:
-        size = self._size(name, rest, shape, dtype)
-        buffer, filled = bytearray(size), len(rest)
-        buffer[:filled] = rest
-        view = memoryview(buffer)
-        while filled < size:
-            count = member.readinto(view[filled : filled + 16 * MIB])
-            if not count:
-                raise EOFError(f"{name!r} ends early")
-            filled += count
-        # The checksum of the zip is compared at its end.
-        if member.read(1):
-            raise ValueError(f"{name!r} goes on behind its end")
-
-        if dtype.kind == "U":
-            codes = np.dtype("u4").newbyteorder(dtype.byteorder)
-            _check_code_points(np.frombuffer(buffer, dtype=codes))
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-
-    def _size(self, name: str, rest: bytes, shape: tuple[int, ...], dtype: np.dtype) -> int:
-        """Bytes of an array; memory is taken only where its header and the zip agree on them."""
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
-
-        entry = self._archive.getinfo(f"{name}.npy")
-        if entry.file_size > _SMALL + _LARGEST_RATIO * entry.compress_size:
-            raise ValueError(f"{name!r} would take {entry.file_size} bytes, far more than its file")
-        header_size = entry.file_size - size
-        if not 0 < header_size <= _LONGEST_HEADER or len(rest) > size:
-            raise ValueError(f"{name!r} of shape {shape} does not fill its place in the file")
-        return size
+        # Memory is taken only where the header and the zip agree on it.
+        self.check(name)
+        with self._member(name) as member:
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            # The checksum of the zip is compared at its end.
+            if member.read(1):
+                raise ValueError(f"{name!r} goes on behind its end")
+            if array.dtype.kind == "U":
+                _check_code_points(array)
+        return array
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Tell whatever a damaged file makes numpy and zipfile raise as one class of errors."""
+    def _member(self, name: str) -> Iterator[Any]:
+        """Open the file of an array; what is wrong with it is told by one class of errors."""
         try:
-            yield
-        except FileContentError:
-            raise
+            with self._archive.open(f"{name}.npy") as member:
+                yield member
         # Parsers of foreign formats raise nearly anything for a damaged file.
         except Exception as problem:
             raise _no_npz(self._place, self._error, problem) from problem
@@ -339,17 +281,7 @@ def open_npz(
     place: object = None,
     error: type[FileContentError] = FileContentError,
 ) -> Iterator[Npz]:
-    """Open an npz file, or its content as bytes; `place` names it in errors (default: its path).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn._utils.untrusted_files import open_npz
-    >>> np.savez("rows.npz", embedding=np.eye(2))
-    >>> with open_npz("rows.npz") as arrays:
-    ...     arrays.header("embedding")
-    ((2, 2), dtype('float64'))
-    """
+    """Open an npz file, or its content as bytes; `place` names it in errors (default: its path)."""
     if isinstance(path, bytes):
         source: BinaryIO = io.BytesIO(path)
     else:
@@ -359,7 +291,7 @@ def open_npz(
     with source:
         try:
             archive = zipfile.ZipFile(source)
-        # Also struct's, zlib's and index errors: see `_translated`.
+        # Also struct's, zlib's and index errors: see `_member`.
         except Exception as problem:
             raise _no_npz(place, error, problem) from problem
         with archive:
@@ -392,8 +324,9 @@ def _no_npz(place: object, error: type[FileContentError], problem: Exception) ->
     )
 
 
-def _check_code_points(codes: np.ndarray) -> None:
+def _check_code_points(strings: np.ndarray) -> None:
     """Refuse strings that Python could not make, or not write again."""
+    codes = strings.ravel(order="K").view(np.dtype("u4").newbyteorder(strings.dtype.byteorder))
     if codes.size and codes.max() > _LARGEST_CODE_POINT:
         raise ValueError("it holds a string with a character that does not exist")
     low, high = _SURROGATES
@@ -401,30 +334,28 @@ def _check_code_points(codes: np.ndarray) -> None:
         raise ValueError("it holds a string with half of a character")
 
 
+def open_ordinary(path: str | os.PathLike[str]) -> int:
+    """Open an ordinary file and return its descriptor; an OSError tells of anything else."""
+    # A named pipe would be waited for, and a device gives no end; O_NONBLOCK keeps the opening
+    # itself from waiting where the file was exchanged after the first look. (O_BINARY: Windows
+    # would translate line ends.)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if stat.S_ISREG(os.stat(path).st_mode):
+        handle = os.open(path, flags)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    raise OSError(errno.EINVAL, "no ordinary file (a folder, a pipe or a device)", os.fspath(path))
+
+
 def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> BinaryIO:
     """Open an ordinary file; a missing one stays a ``FileNotFoundError``."""
-    # A named pipe would be waited for, and a device gives no end; the flag keeps the opening itself
-    # from waiting where the file was exchanged after the first look.
-    path = os.path.expanduser(path)
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise error(
-                f"{path} is no ordinary file (a folder, a pipe or a device); check the path."
-            )
-        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+        return os.fdopen(open_ordinary(os.path.expanduser(path)), "rb")
     except FileNotFoundError:
-        raise
-    except FileContentError:
         raise
     # ValueError: a path with a NUL character.
     except (OSError, ValueError) as problem:
         raise error(
             f"{path} cannot be read ({problem}); check the path and its rights."
         ) from problem
-
-    file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
-        raise error(f"{path} is no ordinary file (a folder, a pipe or a device); check the path.")
-    return file

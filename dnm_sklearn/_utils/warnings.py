@@ -8,8 +8,6 @@ from types import FrameType
 
 from dnm_sklearn._utils.safe_text import visible
 
-__all__ = ["warn"]
-
 # Packages whose frames stand between the user's line and the place that warns; ``threading`` and
 # ``concurrent`` run workers, ``contextlib`` and ``functools`` wrap functions.
 _PACKAGES = ("dnm_sklearn", "sklearn", "imblearn", "pyod", "torch", "joblib")
@@ -22,23 +20,6 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     A number of levels would have to differ with the method called, and with the pipeline, the
     search or the decorator of scikit-learn around it. (``skip_file_prefixes`` of ``warnings.warn``
     needs Python 3.12.)
-
-    Parameters
-    ----------
-    message : str
-        What to say.
-    category : type, default=UserWarning
-        Class of the warning.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> from dnm_sklearn._utils.warnings import warn
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn("too few labels")
-    >>> str(caught[0].message)
-    'too few labels'
     """
     caller = sys._getframe(1)
     frame = _users_frame(caller) or caller

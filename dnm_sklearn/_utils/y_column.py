@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dnm_sklearn._utils.names import check_is_list, raise_why_no_names
-
-__all__ = ["read_y"]
 
 
 def read_y(y: Any) -> list[str] | np.ndarray | None:
@@ -50,7 +49,7 @@ def read_y(y: Any) -> list[str] | np.ndarray | None:
     if all(issubclass(kind, str) for kind in kinds):
         return [str(entry) for entry in entries]
     for row, entry in enumerate(entries):
-        if _is_missing(entry):
+        if is_missing(entry):
             raise _missing_label(row, entry)
 
     if kinds == {bool}:
@@ -82,11 +81,11 @@ def _without_missing(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _is_missing(entry: Any) -> bool:
-    """Tell None, NaN, and the missing values of pandas."""
-    if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
+def is_missing(x: Any) -> bool:
+    """Tell what stands for nothing in a column: None, NaN, and pandas's NA and NaT."""
+    if x is None or type(x).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(entry, float) and np.isnan(entry)
+    return isinstance(x, numbers.Real) and bool(x != x)
 
 
 def _missing_label(row: int, value: Any) -> ValueError:

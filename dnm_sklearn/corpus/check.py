@@ -16,15 +16,7 @@ _HOW_TO_NAME = (
 
 
 def shipped_corpus(corpus: object) -> Corpus | None:
-    """The shipped selection that a corpus or a name is, whole; None of anything else.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus import load_corpus
-    >>> from dnm_sklearn.corpus.check import shipped_corpus
-    >>> shipped_corpus("wordnet") is load_corpus("wordnet"), shipped_corpus(["oak"])
-    (True, None)
-    """
+    """The shipped selection that a corpus or a name is, whole; None of anything else."""
     name = corpus.name if isinstance(corpus, Corpus) else corpus
     if not isinstance(name, str) or name not in corpus_names():
         return None
@@ -40,56 +32,25 @@ def check_corpus(
 ) -> Corpus:
     """Make a `Corpus` of anything that stands for one.
 
-    Parameters
-    ----------
-    corpus : Corpus, iterable of str, path-like or str
-        A corpus (returned as it is), names, a text file with one name per line, or the name of a
-        shipped selection (see :func:`load_corpus`). A string that is such a name is never taken as
-        a file.
-    class_names : iterable of str, optional
-        What ``"wordnet-near"`` is near to (see :meth:`Corpus.related`).
-    synsets : mapping of str to str, optional
-        Of these class names, as in :meth:`Corpus.related`.
-
-    Returns
-    -------
-    Corpus
-        The corpus.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    ValueError
-        If a string is neither a shipped selection nor a file, or the names are not valid.
-    FileNotFoundError
-        If a path does not exist.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus.check import check_corpus
-    >>> check_corpus(["oak", "teapot"])
-    Corpus('custom', 2 names: 2 nouns, 0 adjectives)
+    That is a corpus (returned as it is), names, a text file with one name per line, or the name of
+    a shipped selection (see :func:`load_corpus`), which is never taken as a file. "wordnet-near" is
+    near to `class_names`, whose `synsets` are those of :meth:`Corpus.related`.
     """
     if isinstance(corpus, Corpus):
         return corpus
-    if isinstance(corpus, str):
-        # The name of a selection, else a file; of what is neither, guess which one was meant.
-        if corpus in corpus_names():
-            return load_corpus(corpus)
-        if corpus == NEAR and class_names is not None:
-            return Corpus.related(class_names, synsets=synsets)
+    if isinstance(corpus, str) and corpus in corpus_names():
+        return load_corpus(corpus)
+    if isinstance(corpus, str) and corpus == NEAR and class_names is not None:
+        return Corpus.related(class_names, synsets=synsets)
+    if isinstance(corpus, (str, os.PathLike)):
         if os.path.isfile(os.path.expanduser(corpus)):
             return Corpus.from_file(corpus)
-        if os.path.basename(corpus) != corpus or corpus.lower().endswith((".txt", ".tsv")):
-            raise FileNotFoundError(f"There is no corpus file {corpus!r}. {_HOW_TO_NAME}")
-        return load_corpus(corpus)
-    if isinstance(corpus, os.PathLike):
-        if not os.path.isfile(os.path.expanduser(corpus)):
-            raise FileNotFoundError(
-                f"There is no corpus file {os.fspath(corpus)!r}. {_HOW_TO_NAME}"
-            )
-        return Corpus.from_file(corpus)
+        # Of a string that is neither a selection nor a file, guess which one was meant.
+        text = os.fspath(corpus)
+        is_bare = isinstance(corpus, str) and os.path.basename(text) == text
+        if is_bare and not text.lower().endswith((".txt", ".tsv")):
+            return load_corpus(text)
+        raise FileNotFoundError(f"There is no corpus file {text!r}. {_HOW_TO_NAME}")
     if isinstance(corpus, Iterable) and not isinstance(corpus, (bytes, bytearray)):
         return Corpus(corpus)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import unicodedata
+from importlib import resources
 from typing import Any
 
 import numpy as np
-
-__all__ = ["LEXICOGRAPHER_FILES", "PARTS_OF_SPEECH", "checked_column", "folded"]
 
 PARTS_OF_SPEECH = ("noun", "adjective")
 
@@ -30,6 +30,18 @@ def folded(name: str) -> str:
     """A name as it is compared when case is ignored."""
     # NFC: the same letter may come as one character or as a letter and an accent.
     return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def shipped_blocks(file: str) -> list[list[str]]:
+    """Lines of the blocks of a shipped file, which have a blank line between them."""
+    try:
+        packed = resources.files(__package__).joinpath("data").joinpath(file).read_bytes()
+        text = lzma.decompress(packed).decode("utf-8")
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise RuntimeError(
+            f"The shipped file {file} cannot be read ({error}); reinstall dnm_sklearn."
+        ) from error
+    return [block.split("\n") for block in text.strip("\n").split("\n\n")]
 
 
 def checked_column(parameter: str, values: Any, n: int, *, default: str) -> np.ndarray:

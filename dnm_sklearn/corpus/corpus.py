@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn._utils.html_table import html_table
-from dnm_sklearn._utils.names import strip_names
+from dnm_sklearn._utils.names import distinct, first_few, strip_names
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.corpus.columns import (
     LEXICOGRAPHER_FILES,
@@ -113,10 +114,10 @@ class Corpus:
                 f"{given[unknown[0]]!r}); it must be one of {PARTS_OF_SPEECH}."
             )
 
-        # Of repeated names the first stays: going backwards, it is the last to be written.
-        first = {word: i for i, word in reversed(list(enumerate(given)))}
-        keep = np.sort(np.fromiter(first.values(), dtype=np.intp, count=len(first)))
-        self._set(tuple(given[i] for i in keep), pos[keep], lex[keep], name)
+        # Of repeated names the first stays.
+        unique, index = distinct(given)
+        _, first = np.unique(index, return_index=True)
+        self._set(tuple(unique), pos[first], lex[first], name)
 
     def _set(self, names: tuple[str, ...], pos: np.ndarray, lex: np.ndarray, name: str) -> None:
         """Set the columns, once; `__setattr__` refuses everybody else."""
@@ -150,13 +151,8 @@ class Corpus:
         Names, parts of speech and lexicographer files count; the label does not.
         """
         if self._fingerprint is None:
-            digest = blake2b(digest_size=16)
-            for column in (self.names, self.part_of_speech.tolist(), self.lexname.tolist()):
-                for word in column:
-                    # With its length before it: ["ab", "c"] is not ["a", "bc"].
-                    raw = word.encode("utf-8", "surrogatepass")
-                    digest.update(len(raw).to_bytes(8, "little") + raw)
-            object.__setattr__(self, "_fingerprint", digest.hexdigest())
+            columns = chain(self.names, self.part_of_speech.tolist(), self.lexname.tolist())
+            object.__setattr__(self, "_fingerprint", digest_names(columns, n_bytes=16))
 
         assert self._fingerprint is not None
         return self._fingerprint
@@ -180,32 +176,25 @@ class Corpus:
 
     def __getitem__(self, index: Any) -> str | Corpus:
         """Give the name at an integer, or the part at a slice, a mask or an array of positions."""
+        places = np.arange(len(self))
         if isinstance(index, slice):
-            return self._take(np.arange(len(self))[index], "this slice")
+            return self._take(places[index], "this slice")
         if isinstance(index, (int, np.integer)) and not isinstance(index, (bool, np.bool_)):
             return self.names[index]
 
-        where = np.asarray(index)
-        if where.ndim != 1 or (where.size and where.dtype.kind not in "biu"):
+        given = np.asarray(index)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "biu"):
             raise TypeError(
                 "A Corpus is indexed by an integer, a slice, a bool mask or a 1-D array of "
                 f"positions, got {type(index).__name__}; to select by name use filter(where=...) "
                 "or without(names)."
             )
 
-        if where.dtype.kind == "b":
-            if len(where) != len(self):
-                raise IndexError(
-                    f"The mask has {len(where)} entries for a corpus of {len(self)} names."
-                )
-            where = np.flatnonzero(where)
-
-        where = where.astype(np.intp)
-        if where.size and (where.min() < -len(self) or where.max() >= len(self)):
-            raise IndexError(f"Position out of range for a corpus of {len(self)} names.")
+        # numpy refuses a mask of another length, and positions out of range.
+        where = places[given if given.dtype.kind == "b" else given.astype(np.intp)]
 
         # A corpus has no repeated names: of repeated positions the first counts.
-        _, first = np.unique(where % len(self), return_index=True)
+        _, first = np.unique(where, return_index=True)
         return self._take(where[np.sort(first)], "this index")
 
     def _take(self, where: np.ndarray, how: str) -> Corpus:
@@ -474,11 +463,9 @@ class Corpus:
                 else "These class names have no neighbours in WordNet: give a corpus of your own."
             )
         if found.unmatched:
-            shown = ", ".join(map(repr, found.unmatched[:5]))
-            more = ", ..." if len(found.unmatched) > 5 else ""
             warn(
                 f"{len(found.unmatched)} class names are no nouns of WordNet and have no "
-                f"neighbours in this corpus: {shown}{more}. Say what is meant with "
+                f"neighbours in this corpus: {first_few(found.unmatched)}. Say what is meant with "
                 "synsets={name: 'n01440764'}."
             )
         return cls(found.names, "noun", found.lexname, name=NEAR)

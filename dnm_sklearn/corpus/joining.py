@@ -10,8 +10,6 @@ from sklearn.utils import check_random_state
 
 from dnm_sklearn.corpus.corpus import Corpus
 
-__all__ = ["JOINED", "SUPERCLASSES", "join_adjectives"]
-
 # The authors' fourteen superclasses.
 SUPERCLASSES = (
     "environment", "space", "object", "scene", "place", "item", "area", "view", "thing", "pattern",
@@ -30,22 +28,9 @@ def join_adjectives(
 ) -> Corpus:
     """Join each adjective of a corpus to a superclass drawn for it.
 
-    Parameters
-    ----------
-    corpus : Corpus
-        Adjectives whose lexicographer file is ``JOINED`` stay as they are.
-    superclasses : sequence of str
-        What adjectives are joined to.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the draw.
-    has : callable, optional
-        Tells the joined names that can be had. Where the one drawn cannot, the next superclass
-        (in their order, from the one drawn on) whose joined name can takes its place.
-
-    Returns
-    -------
-    Corpus
-        The corpus itself where there is nothing to join.
+    Adjectives whose lexicographer file is ``JOINED`` stay as they are. `has` tells the joined names
+    that can be had: where the one drawn cannot, the next superclass (in their order, from the one
+    drawn on) whose joined name can takes its place.
 
     Examples
     --------

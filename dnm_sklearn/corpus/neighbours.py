@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -11,8 +12,6 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.names import check_names
 from dnm_sklearn.corpus.columns import folded
 from dnm_sklearn.corpus.nouns import NounSynsets, noun_synsets
-
-__all__ = ["NEAR", "Neighbours", "class_synsets", "leaked", "neighbours", "not_negative"]
 
 # The name of the selection, which depends on the class names.
 NEAR = "wordnet-near"
@@ -22,73 +21,42 @@ Synsets = Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Names near the classes.
+    """Names near the classes."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        The names, lower-cased, in database order.
-    lexname : ndarray of str of shape (n,)
-        Their lexicographer files.
-    cluster : ndarray of int of shape (n,)
-        The lowest synset above both a name and its nearest class, as a number of `noun_synsets`.
-    unmatched : tuple of str
-        Class names that are no noun of WordNet, and have no neighbours here.
-    words_of_classes : frozenset of str
-        Words for the classes, and for all that is above or below one; case folded.
-    """
-
-    names: tuple[str, ...]
-    lexname: np.ndarray
+    names: tuple[str, ...]  # lower-cased, in database order
+    lexname: np.ndarray  # their lexicographer files
+    # The lowest synset above both a name and its nearest class, as a number of `noun_synsets`.
     cluster: np.ndarray
-    unmatched: tuple[str, ...]
+    unmatched: tuple[str, ...]  # class names that are no noun of WordNet
+    # Words for the classes, and for all that is above or below one; case folded.
     words_of_classes: frozenset[str]
 
 
 def class_synsets(
     names: Iterable[str], synsets: Synsets = None
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Noun synset of each class name: the one given, else that of its most frequent sense.
+    """Noun synset of each class name by name, and the names that are no noun of WordNet.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Class names.
-    synsets : mapping of str to str, optional
-        Class name -> WordNet 3.0 id, such as "n01440764", where the most frequent sense is wrong.
-
-    Returns
-    -------
-    found : dict of str to int
-        Class name -> number of its synset.
-    unmatched : tuple of str
-        The names that are no noun of WordNet.
-
-    Raises
-    ------
-    ValueError
-        If `synsets` names another class, or no synset.
+    `synsets` holds class name -> WordNet 3.0 id, such as "n01440764", where the most frequent sense
+    is wrong.
     """
-    nouns, names = noun_synsets(), check_names(names)
-    given = _given_synsets(names, synsets)
-    found: dict[str, int] = {}
-    for name in names:
-        senses = (given[name],) if name in given else nouns.senses_of(name)
-        if senses:
-            found[name] = senses[0]
+    names = check_names(names)
+    senses = _senses(names, synsets)
+    found = {name: senses[name][0] for name in names if senses[name]}
     return found, tuple(name for name in names if name not in found)
 
 
-def _given_synsets(names: list[str], synsets: Synsets) -> dict[str, int]:
-    """Class name -> number of its synset, of the senses that were given."""
-    nouns, given = noun_synsets(), {}
+def _senses(names: list[str], synsets: Synsets) -> dict[str, tuple[int, ...]]:
+    """Class name -> numbers of its synsets, most frequent first, or of the one that was given."""
+    nouns = noun_synsets()
+    found = {name: nouns.senses_of(name) for name in names}
     for name, wnid in (synsets or {}).items():
-        if name not in names:
+        if name not in found:
             raise ValueError(
                 f"synsets holds {name!r}, which is no class name.{did_you_mean(name, names, n=1)}"
             )
-        given[name] = nouns.by_id(wnid)
-    return given
+        found[name] = (nouns.by_id(wnid),)
+    return found
 
 
 def neighbours(names: Iterable[str], synsets: Synsets = None) -> Neighbours:
@@ -98,17 +66,6 @@ def neighbours(names: Iterable[str], synsets: Synsets = None) -> Neighbours:
     (nephews), the siblings of its hypernyms (aunts), and what is one and two steps below these
     (cousins and their children). Left out are the classes themselves, all that is above or below a
     class, words for a class, and instances (proper nouns). A synset gives its first word.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Class names.
-    synsets : mapping of str to str, optional
-        As in `class_synsets`.
-
-    Returns
-    -------
-    Neighbours
 
     Examples
     --------
@@ -170,20 +127,8 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
 
     NegRefine's filter, which asks a language model, answered by WordNet: a word is a proper noun if
     all its noun senses are instances, and a kind of a class if one of its senses is a hyponym or an
-    instance of that class. Words that are no noun of WordNet are neither.
-
-    Parameters
-    ----------
-    words : iterable of str
-        Candidate negative labels, n of them.
-    names : iterable of str
-        Class names.
-    synsets : mapping of str to str, optional
-        As in `class_synsets`; without it every sense of a class name counts.
-
-    Returns
-    -------
-    ndarray of bool of shape (n,)
+    instance of that class. Words that are no noun of WordNet are neither. Of a class name that
+    `synsets` does not hold every sense counts.
 
     Examples
     --------
@@ -191,11 +136,8 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
     >>> not_negative(["rhine", "beagle", "teapot"], ["dog"]).tolist()
     [True, True, False]
     """
-    nouns, names = noun_synsets(), check_names(names)
-    given = _given_synsets(names, synsets)
-    classes: set[int] = set()
-    for name in names:
-        classes.update((given[name],) if name in given else nouns.senses_of(name))
+    nouns = noun_synsets()
+    classes = set(chain(*_senses(check_names(names), synsets).values()))
     below = {*classes, *nouns.below(classes)}
 
     found = []
@@ -211,20 +153,6 @@ def not_negative(words: Iterable[str], names: Iterable[str], synsets: Synsets = 
 
 def leaked(words: Iterable[str], names: Iterable[str], synsets: Synsets = None) -> tuple[str, ...]:
     """Words that name one of the classes of an OOD set: equal, or another word for its synset.
-
-    Parameters
-    ----------
-    words : iterable of str
-        A corpus.
-    names : iterable of str
-        Names of classes that a detector should know nothing of.
-    synsets : mapping of str to str, optional
-        As in `class_synsets`.
-
-    Returns
-    -------
-    tuple of str
-        In the order of `words`.
 
     Examples
     --------

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import lzma
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import resources
 from types import MappingProxyType
 
 import numpy as np
 
-from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES, folded
-
-__all__ = ["NounSynsets", "noun_synsets"]
+from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES, folded, shipped_blocks
 
 # Number of the first noun file, noun.Tops, in WordNet's list of lexicographer files.
 _FIRST_FILE = 3
@@ -28,27 +24,16 @@ _WNID = re.compile(r"n(\d{8})")
 
 @dataclass(frozen=True, repr=False)
 class NounSynsets:
-    """Noun synsets 0..n-1 in database order, and the relations between them.
+    """Noun synsets 0..n-1 in database order, and the relations between them."""
 
-    Attributes
-    ----------
-    offset : ndarray of int of shape (n,)
-        Offset in WordNet's ``data.noun``, ascending; with an "n" in front the WordNet id.
-    lexname : ndarray of str of shape (n,)
-        Lexicographer file.
-    lemmas : tuple of tuple of str
-        The words for each, as WordNet writes them, with spaces for underscores.
-    parents, classes_of : tuple of tuple of int
-        Its hypernyms; and the synsets that it is an instance of (of proper nouns).
-    senses : mapping of str to tuple of int
-        Word, case ignored -> its synsets, most frequent first.
-    """
-
+    # Offset in WordNet's ``data.noun``, ascending; with an "n" in front the WordNet id.
     offset: np.ndarray
-    lexname: np.ndarray
+    lexname: np.ndarray  # lexicographer file
+    # The words for each, as WordNet writes them, with spaces for underscores.
     lemmas: tuple[tuple[str, ...], ...]
-    parents: tuple[tuple[int, ...], ...]
-    classes_of: tuple[tuple[int, ...], ...]
+    parents: tuple[tuple[int, ...], ...]  # hypernyms
+    classes_of: tuple[tuple[int, ...], ...]  # what a proper noun is an instance of
+    # Word, case ignored -> its synsets, most frequent first.
     senses: Mapping[str, tuple[int, ...]]
 
     @cached_property
@@ -106,15 +91,6 @@ def _reached(edges: tuple[tuple[int, ...], ...], starts: Iterable[int]) -> set[i
 def noun_synsets() -> NounSynsets:
     """Read the shipped noun synsets of WordNet 3.0, once in a process.
 
-    Returns
-    -------
-    NounSynsets
-
-    Raises
-    ------
-    RuntimeError
-        If the shipped file is missing or damaged.
-
     Examples
     --------
     >>> from dnm_sklearn.corpus.nouns import noun_synsets
@@ -122,20 +98,8 @@ def noun_synsets() -> NounSynsets:
     >>> [nouns.lemmas[i] for i in nouns.parents[nouns.by_id("n01440764")]]
     [('cyprinid', 'cyprinid fish')]
     """
-    file = resources.files(__package__).joinpath("data").joinpath("wordnet30_nouns.txt.xz")
     # tools/build_wordnet.py says what the four columns are.
-    try:
-        text = lzma.decompress(file.read_bytes()).decode("utf-8")
-        columns = [column.split("\n") for column in text.rstrip("\n").split("\n\n")]
-        gaps, files, relations, words = columns
-        if len({len(column) for column in columns}) > 1:
-            raise ValueError("columns of several lengths")
-    except (OSError, lzma.LZMAError, ValueError) as error:
-        raise RuntimeError(
-            f"The shipped file wordnet30_nouns.txt.xz cannot be read ({error}); reinstall "
-            "dnm_sklearn."
-        ) from error
-
+    gaps, files, relations, words = shipped_blocks("wordnet30_nouns.txt.xz")
     parents, classes_of = [], []
     for i, relation in enumerate(relations):
         cells = [] if relation == "." else relation.split(" ")

@@ -6,15 +6,12 @@ that start with ``#`` are comments; a name that starts with ``#`` is written ``\
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable
 from pathlib import Path
 
-from dnm_sklearn._utils.untrusted_files import read_bytes, split_lines
+from dnm_sklearn._utils.untrusted_files import read_text, split_lines
 from dnm_sklearn.corpus.columns import PARTS_OF_SPEECH
 from dnm_sklearn.exceptions import FileContentError
-
-__all__ = ["format_rows", "read_rows"]
 
 Row = tuple[str, str, str]  # name, part of speech, lexicographer file
 
@@ -22,7 +19,7 @@ Row = tuple[str, str, str]  # name, part of speech, lexicographer file
 def read_rows(path: Path) -> list[Row]:
     """Rows of a corpus file; errors name the line."""
     rows = []
-    for number, line in enumerate(split_lines(_read_text(path)), start=1):
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             rows.append(_read_row(line, f"{path}, line {number}"))
 
@@ -67,17 +64,3 @@ def _read_row(line: str, place: str) -> Row:
         name = name[1:]
 
     return name, pos or "noun", lexname
-
-
-def _read_text(path: Path) -> str:
-    """Text in UTF-8, or in UTF-16 with a byte order mark, which editors on Windows write."""
-    raw = read_bytes(path)
-    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise FileContentError(
-            f"{path}, line {line}: not text in UTF-8 ({error.reason} at byte {error.start}); save "
-            "the file as UTF-8."
-        ) from error

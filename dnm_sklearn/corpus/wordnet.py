@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import resources
 from types import MappingProxyType
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
-from dnm_sklearn.corpus.columns import LEXICOGRAPHER_FILES
+from dnm_sklearn.corpus.columns import shipped_blocks
 from dnm_sklearn.corpus.corpus import Corpus
 from dnm_sklearn.corpus.neighbours import NEAR
 
@@ -41,51 +39,15 @@ def corpus_names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def lexicographer_files() -> Mapping[str, tuple[str, ...]]:
-    """Give the shipped list as it is: the words of every noun and adjective file of WordNet 3.0.
+    """Give the shipped list as it is: lexicographer file of WordNet 3.0 -> words, read-only.
 
-    A file holds the first lemma of each of its synsets, lower-cased, with spaces for underscores,
-    in database order, each word once. A word may stand in several files.
-
-    Returns
-    -------
-    mapping of str to tuple of str
-        Lexicographer file -> words; nouns first, then adjectives, by WordNet's file number.
-        Read-only.
-
-    Raises
-    ------
-    RuntimeError
-        If the shipped list is missing or damaged.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.corpus.wordnet import lexicographer_files
-    >>> lexicographer_files()["noun.shape"][:3]
-    ('solid', 'plane', 'cartesian plane')
+    Nouns come first, then adjectives, by WordNet's file number. A file holds the first lemma of
+    each of its synsets, lower-cased, with spaces for underscores, in database order, each word
+    once. A word may stand in several files.
     """
-    try:
-        packed = (
-            resources.files(__package__).joinpath("data").joinpath("wordnet30.txt.xz").read_bytes()
-        )
-        # One block per lexicographer file, a title and its words, with a blank line between them.
-        blocks = lzma.decompress(packed).decode("utf-8").strip("\n").split("\n\n")
-    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise RuntimeError(
-            f"The shipped word list wordnet30.txt.xz cannot be read ({error}); reinstall "
-            "dnm_sklearn."
-        ) from error
-
-    files = {}
-    for block in blocks:
-        title, *words = block.split("\n")
-        files[title] = tuple(words)
-
-    if tuple(files) != LEXICOGRAPHER_FILES:
-        raise RuntimeError(
-            "The shipped word list wordnet30.txt.xz is damaged; reinstall dnm_sklearn."
-        )
-
-    return MappingProxyType(files)
+    # Each block is the name of a file and its words.
+    blocks = shipped_blocks("wordnet30.txt.xz")
+    return MappingProxyType({file: tuple(words) for file, *words in blocks})
 
 
 @lru_cache(maxsize=len(_EXCLUDES))

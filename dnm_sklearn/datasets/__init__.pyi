@@ -1,9 +1,11 @@
 from .benchmark import ImageSet, Suite
 from .definitions import benchmark_names, read_definition
-from .embeddings_io import load_embedding_suite, write_embedding_suite
-from .folders import embed_image_folders, list_images
+from .embed_folders import embed_image_folders
+from .folders import list_images
 from .load import load_benchmark
 from .pictures import extract_pictures, load_pictures
+from .suite_reader import load_embedding_suite
+from .suite_writer import write_embedding_suite
 
 __all__ = [
     "ImageSet",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from dnm_sklearn._utils.html_table import html_table, thumbnails
+from dnm_sklearn._utils.names import distinct
 from dnm_sklearn.corpus import Corpus
 
 Group = Literal["id", "near", "far", "shifted", "sanity"]
 
 # Groups of sets that are tested beside the ID images.
-OOD_GROUPS = ("near", "far", "shifted", "sanity")
+OOD_GROUPS = get_args(Group)[1:]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ class ImageSet:
 
     def __repr__(self) -> str:
         return f"ImageSet({self.name!r}, {self.group}, {len(self)} images)"
+
+
+def merge_names(class_names: Sequence[str]) -> tuple[list[str], np.ndarray, list[str]]:
+    """Distinct class names, the index among them of each given one, and those that occur twice.
+
+    Two classes of one name have one embedding: no text encoder can tell them apart.
+    """
+    unique, index = distinct(name.strip() for name in class_names)
+    repeated = np.flatnonzero(np.bincount(index) > 1)
+    return unique, index, [unique[i] for i in repeated]
 
 
 @dataclass(frozen=True)

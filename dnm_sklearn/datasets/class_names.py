@@ -7,11 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from dnm_sklearn._utils.untrusted_files import read_text, split_lines
-from dnm_sklearn.datasets.definitions import BenchmarkDefinition, find_file
+from dnm_sklearn.datasets.definitions import BenchmarkDefinition, needed_file
 from dnm_sklearn.datasets.folders import subfolder_names
-from dnm_sklearn.exceptions import DataMissingError, DefinitionError
-
-__all__ = ["class_names", "imagenet_ids", "imagenet_names", "lines_of", "wordnet_ids"]
+from dnm_sklearn.exceptions import DefinitionError
 
 # Files of timm, which open_clip needs anyway.
 _ID_FILES = {
@@ -23,27 +21,13 @@ _ID_FILES = {
 
 @lru_cache(maxsize=4)
 def imagenet_ids(subset: str = "all") -> tuple[str, ...]:
-    """WordNet ids of ImageNet's 1000 classes, or of the 200 of ImageNet-A or -R, by class index.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.class_names import imagenet_ids
-    >>> len(imagenet_ids()), imagenet_ids()[0]
-    (1000, 'n01440764')
-    """
+    """WordNet ids of ImageNet's 1000 classes, or of the 200 of ImageNet-A or -R, by class index."""
     file = resources.files("timm.data") / "_info" / _ID_FILES[subset]
     return tuple(file.read_text(encoding="utf-8").split())
 
 
 def imagenet_names(source: str) -> dict[str, str]:
-    """Names of ImageNet's 1000 classes by WordNet id: open_clip's cleaned ones, or torchvision's.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.class_names import imagenet_names
-    >>> imagenet_names("imagenet-open_clip")["n01440764"]
-    'tench'
-    """
+    """Names of ImageNet's 1000 classes by WordNet id: open_clip's cleaned ones or torchvision's."""
     if source == "imagenet-open_clip":
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES as names
     else:
@@ -76,14 +60,6 @@ def class_names(
 
     `wnids` are the classes of the ImageNet sources, `own_names` those that come with the ID images
     (the sources "set" and "folders").
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets import read_definition
-    >>> from dnm_sklearn.datasets.class_names import class_names
-    >>> class_names(read_definition("imagenet20"), Path(), ["n02391049", "n02132136"], [])
-    ['zebra', 'brown bear']
     """
     classes = definition.classes
     if classes.source.startswith("imagenet"):
@@ -98,23 +74,11 @@ def class_names(
     elif classes.source == "names":
         names = list(classes.names)
     elif classes.source == "file":
-        names = _names_in_file(definition, root)
+        names = lines_of(needed_file(definition, root, classes.file, "name"))
     else:
         names = own_names
 
     return [classes.rename.get(name, name) for name in names]
-
-
-def _names_in_file(definition: BenchmarkDefinition, root: Path) -> list[str]:
-    """One name per line of a file below the data root, or beside the definition."""
-    file = definition.classes.file
-    place = find_file(definition, root, file)
-    if place is None:
-        raise DataMissingError(
-            f"{definition.name}: the file of class names is missing; put it at {root / file}, one "
-            "name per line."
-        )
-    return lines_of(place)
 
 
 def lines_of(place: Path) -> list[str]:

@@ -1,29 +1,24 @@
-"""Image folders: listing them, and turning them into an embedding suite."""
+"""Folders of images: what lies there, in order, each folder once; classes as folders."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.image_formats import readable_suffixes
+from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES, readable_suffixes
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.corpus.check import check_corpus
-from dnm_sklearn.corpus.joining import join_adjectives
-from dnm_sklearn.datasets.benchmark import Group, ImageSet
-from dnm_sklearn.datasets.embeddings_io import check_target, write_embedding_suite
-from dnm_sklearn.datasets.file_tree import LeftOut, entries_of, files_below
-from dnm_sklearn.embedding.check import check_embedder
-from dnm_sklearn.embedding.open_clip.registry import shown_model_name
 
+# How data sets number the folders of their classes.
 _NUMBER = re.compile(r"^\d{3}\.")
+# Files that systems put into folders by themselves.
+_OF_SYSTEMS = ("desktop.ini", "thumbs.db")
 
 
 def list_images(
@@ -62,7 +57,7 @@ def list_images(
     >>> [Path(image).as_posix() for image in list_images("photos")]
     ['photos/a.jpg', 'photos/trip/b.png']
     """
-    root = _existing_folder(folder)
+    root = existing_folder(folder)
     left_out = LeftOut()
     if extensions is not None:
         return _some_images(root, tuple(e.lower() for e in extensions), 0, left_out)
@@ -75,45 +70,12 @@ def list_images(
 def list_class_folders(
     folder: str | os.PathLike[str], *, subfolders: Sequence[str] | None = None, per_class: int = 0
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Images in one subfolder per class.
+    """Images in one subfolder per class: paths, labels, and the subfolders that these index.
 
-    Parameters
-    ----------
-    folder : str or path-like
-        Holds one subfolder for each class.
-    subfolders : sequence of str, optional
-        The subfolders to read, in the order of the labels; default: all, sorted.
-    per_class : int, default=0
-        Take only so many images of each class, the first in the order of their paths; 0 = all.
-
-    Returns
-    -------
-    paths : list of str
-        Image files, class after class.
-    labels : ndarray of shape (n,)
-        Index into `subfolders`.
-    subfolders : list of str
-        Names of the subfolders.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or one of `subfolders` is not there.
-    ValueError
-        If there is no subfolder, or one of them holds no image.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets.folders import list_class_folders
-    >>> for image in ("classes/cat/1.jpg", "classes/dog/1.jpg", "classes/dog/2.jpg"):
-    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
-    ...     Path(image).touch()
-    >>> paths, labels, classes = list_class_folders("classes")
-    >>> labels.tolist(), classes
-    ([0, 1, 1], ['cat', 'dog'])
+    `subfolders` are those to read, in the order of the labels; by default all, sorted. Of each
+    class the first `per_class` images in the order of their paths are taken; 0 = all.
     """
-    root = _existing_folder(folder)
+    root = existing_folder(folder)
     left_out = LeftOut()
     if subfolders is None:
         subfolders = subfolder_names(root)
@@ -130,146 +92,13 @@ def list_class_folders(
     paths: list[str] = []
     labels: list[int] = []
     for i, name in enumerate(subfolders):
-        where = _existing_folder(root / name)
+        where = existing_folder(root / name)
         images = _some_images(where, readable_suffixes(), per_class, left_out)
         paths += images
         labels += [i] * len(images)
     left_out.warn(root)
 
     return paths, np.asarray(labels), list(subfolders)
-
-
-def embed_image_folders(
-    folder: str | os.PathLike[str],
-    *,
-    id: str | os.PathLike[str],
-    ood: Iterable[tuple[str, Group, str | os.PathLike[str]]],
-    id_train: str | os.PathLike[str] | None = None,
-    names: Mapping[str, str] | None = None,
-    embedder: Any = None,
-    corpus: Any = "wordnet-neglabel",
-    prompt: str | list[str] = "the nice {}",
-    adjective_prompt: str | list[str] = "This is a {} photo",
-    name: str | None = None,
-    note: str = "",
-    dtype: str = "float16",
-    overwrite: bool = False,
-) -> Path:
-    """Embed image folders once and write them as an embedding suite.
-
-    Parameters
-    ----------
-    folder : str or path-like
-        Where the suite goes.
-    id : str or path-like
-        ID test images, one subfolder per class.
-    ood : iterable of (name, group, folder)
-        OOD sets; group is "near", "far", "shifted" or "sanity"; images may lie in subfolders.
-    id_train : str or path-like, optional
-        ID images for baselines, with subfolders of the same names as `id` (some may be absent).
-    names : mapping of str to str, optional
-        Class name of each subfolder, e.g. ``{"n01440764": "tench"}``; default: the subfolder's name
-        with underscores read as spaces.
-    embedder : CLIPEmbedder, str or None, default=None
-        The model; None = the default one. With ``on_error="nan"`` unreadable images are left out,
-        with a warning.
-    corpus : Corpus, list of str, path or str, default="wordnet-neglabel"
-        Candidate negative labels. Of each adjective the suite gets a joined name too ("rusty
-        place"), with the prompt of nouns, for :class:`~dnm_sklearn.CSPDetector`.
-    prompt : str or list of str, default="the nice {}"
-        Template of class names and nouns.
-    adjective_prompt : str or list of str, default="This is a {} photo"
-        Template of the corpus's adjectives.
-    name : str, optional
-        Name of the suite; default: the name of `folder`.
-    note : str, default=""
-        What a reader of the table must know.
-    dtype : {"float16", "float32"}, default="float16"
-        Precision of the stored rows.
-    overwrite : bool, default=False
-        Replace an existing suite.
-
-    Returns
-    -------
-    pathlib.Path
-        The suite's folder.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a folder is missing or empty, a class has no name, or no image of a set is readable.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pathlib import Path
-    >>> from PIL import Image
-    >>> from dnm_sklearn.datasets import embed_image_folders, load_embedding_suite
-    >>> from dnm_sklearn.testing import FakeEmbedder
-    >>> for image in ("val/cat/1.png", "val/dog/1.png", "dtd/wavy.png"):
-    ...     Path(image).parent.mkdir(parents=True, exist_ok=True)
-    ...     Image.new("RGB", (8, 8), "grey").save(image)
-    >>> path = embed_image_folders(
-    ...     "my-suite", id="val", ood=[("textures", "far", "dtd")], embedder=FakeEmbedder(),
-    ...     corpus=["oak", "teapot"])
-    >>> suite = load_embedding_suite(path)
-    >>> suite.class_names, suite.ood
-    (['cat', 'dog'], [ImageSet('textures', far, 1 images)])
-    """
-    target = Path(os.path.abspath(user_path(folder)))
-    check_target(target, overwrite)
-
-    # List and check everything before the model runs, which may take hours.
-    id_paths, id_labels, subfolders = list_class_folders(id)
-    class_names = _class_names(user_path(id), subfolders, names)
-
-    # ID images first, then those for training, then the OOD sets.
-    sets = [ImageSet("id", id_paths, "id", labels=id_labels)]
-    if id_train is not None:
-        sets.append(_train_images(_existing_folder(id_train), user_path(id), subfolders))
-
-    n_id_sets = len(sets)
-    sets += [ImageSet(set_name, list_images(where), group) for set_name, group, where in ood]
-    if len(sets) == n_id_sets:
-        raise ValueError("ood is empty; give at least one (name, group, folder).")
-
-    candidates = check_corpus(corpus)
-    words, part_of_speech = _words(class_names, candidates)
-    joined = _joined_names(candidates, words)
-
-    encoder = check_embedder(embedder)
-    vectors, norms = _embed_words(
-        encoder, words + joined, part_of_speech + ["noun"] * len(joined), prompt, adjective_prompt
-    )
-    left_out: list[str] = []
-    embedded = [_embed(encoder, images, left_out) for images in sets]
-    if left_out:
-        more = ", ..." if len(left_out) > 5 else ""
-        warn(
-            f"{len(left_out)} unreadable images are left out of the suite: "
-            f"{', '.join(left_out[:5])}{more}"
-        )
-        note = f"{note} {len(left_out)} unreadable images were left out.".strip()
-
-    return write_embedding_suite(
-        target,
-        name=name or target.name,
-        class_names=class_names,
-        id=embedded[0],
-        id_train=None if id_train is None else embedded[1],
-        ood=embedded[n_id_sets:],
-        text_names=words + joined,
-        text_embeddings=vectors,
-        text_norms=norms,
-        part_of_speech=part_of_speech + ["adjective"] * len(joined),
-        candidate=[True] * len(words) + [False] * len(joined) if joined else None,
-        model=shown_model_name(str(getattr(encoder, "model", None) or encoder.fingerprint_)),
-        prompt=prompt if isinstance(prompt, str) else " | ".join(prompt),
-        logit_scale=encoder.logit_scale_,
-        note=note,
-        dtype=dtype,
-        overwrite=overwrite,
-    )
 
 
 def subfolder_names(folder: Path) -> list[str]:
@@ -286,7 +115,8 @@ def words_of(folder_name: str) -> str:
     return _NUMBER.sub("", folder_name).replace("_", " ").strip()
 
 
-def _existing_folder(folder: str | os.PathLike[str]) -> Path:
+def existing_folder(folder: str | os.PathLike[str]) -> Path:
+    """Path of a folder of images that is there."""
     path = user_path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of images; check the path.")
@@ -307,103 +137,89 @@ def _some_images(root: Path, endings: tuple[str, ...], limit: int, left_out: Lef
     return images
 
 
-def _class_names(
-    folder: Path, subfolders: Sequence[str], names: Mapping[str, str] | None
-) -> list[str]:
-    """Class name of each subfolder, as given or by its own name."""
-    if names is None:
-        class_names = [words_of(subfolder) for subfolder in subfolders]
-    else:
-        missing = [subfolder for subfolder in subfolders if subfolder not in names]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} subfolders of {folder} have no class name: "
-                f"{', '.join(map(repr, missing[:5]))}; add them to names."
+class LeftOut:
+    """What a search for images passed over."""
+
+    def __init__(self) -> None:
+        self.n_files: Counter[str] = Counter()  # by their endings
+        self.unreadable: list[str] = []  # folders
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        if name.lower() not in _OF_SYSTEMS:
+            self.n_files[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+
+    def __str__(self) -> str:
+        said = []
+        if self.n_files:
+            kinds = ", ".join(f"{n} {ending}" for ending, n in self.n_files.most_common(9))
+            n = self.n_files.total()
+            said.append(
+                f"{n} {'file is' if n == 1 else 'files are'} left out ({kinds}), whose names are "
+                "not those of images, or which are beside the folders of the classes"
             )
-        class_names = [str(names[subfolder]).strip() for subfolder in subfolders]
-
-    for class_name, subfolder in zip(class_names, subfolders, strict=True):
-        if not class_name:
-            raise ValueError(
-                f"The class name of {folder / subfolder} is blank; give it one in names."
+        if self.n_files.keys() & set(IMAGE_SUFFIXES):
+            said.append("HEIC and HEIF are read where pillow-heif is installed")
+        if self.unreadable:
+            said.append(
+                f"folders that cannot be read: {len(self.unreadable)}, first {self.unreadable[0]}"
             )
+        return "; ".join(said)
 
-    return class_names
+    def warn(self, root: Path) -> None:
+        """Say it, if there is anything to say."""
+        if str(self):
+            warn(f"{root}: {self}.")
 
 
-def _train_images(folder: Path, id_folder: Path, subfolders: list[str]) -> ImageSet:
-    """ID images for training, with the labels of the ID test images."""
-    present = subfolder_names(folder)
-    unknown = [name for name in present if name not in subfolders]
-    if unknown:
-        raise ValueError(
-            f"{folder} has class folders that {id_folder} has not: "
-            f"{', '.join(map(repr, unknown[:5]))}; remove or rename them."
+def files_below(prefix: str, endings: tuple[str, ...], left_out: LeftOut) -> Iterator[str]:
+    """Yield the images below a folder in the order of the parts of their paths.
+
+    `prefix` is the folder's path with its separator, or "" for the current folder.
+    """
+    # By hand, not by recursion: folders may lie in each other more deeply than Python calls.
+    seen: set[tuple[int, int]] = set()
+    waiting = [(prefix, iter(_unseen_entries(prefix, seen)))]
+    while waiting:
+        folder, entries = waiting[-1]
+        name, is_folder = next(entries, ("", False))
+        if not name:
+            waiting.pop()
+        elif is_folder:
+            below = os.path.join(folder + name, "")
+            try:
+                waiting.append((below, iter(_unseen_entries(below, seen))))
+            except OSError:
+                left_out.unreadable.append(below)
+        elif name.lower().endswith(endings):
+            yield folder + name
+        else:
+            left_out.add(name)
+
+
+def _unseen_entries(prefix: str, seen: set[tuple[int, int]]) -> list[tuple[str, bool]]:
+    """Entries of a folder met for the first time, else none: links may run in circles."""
+    status = os.stat(prefix or ".")
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:
+        return []
+    seen.add(identity)
+    return entries_of(prefix or ".")
+
+
+def entries_of(folder: str | os.PathLike[str]) -> list[tuple[str, bool]]:
+    """Names in a folder, sorted, hidden ones left out, and which of them are folders."""
+    # scandir says of each name whether it is a folder, so that no file is asked for: a tree of a
+    # million images takes seconds.
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")
         )
 
-    paths, labels, used = list_class_folders(
-        folder, subfolders=[name for name in subfolders if name in present]
-    )
 
-    # Labels of this folder are positions among its own subfolders; make them those of the test set.
-    position = np.array([subfolders.index(name) for name in used])
-    return ImageSet("id-train", paths, "id", labels=position[labels])
-
-
-def _words(class_names: list[str], corpus: Corpus) -> tuple[list[str], list[str]]:
-    """Class names, then the corpus without them; and the part of speech of each."""
-    # A class name among the candidate negative labels would work against its own class.
-    classes = set(class_names)
-    words, part_of_speech = list(class_names), ["noun"] * len(class_names)
-    for word, pos in zip(corpus.names, corpus.part_of_speech.tolist(), strict=True):
-        if word not in classes:
-            words.append(word)
-            part_of_speech.append(pos)
-
-    return words, part_of_speech
-
-
-def _joined_names(corpus: Corpus, words: Sequence[str]) -> list[str]:
-    """Joined names of the adjectives, which CSP needs; a suite has no model to encode them."""
-    joined = join_adjectives(corpus)
-    known = set(words)
-    return [name for name in joined.names if name not in known]
-
-
-def _embed(encoder: Any, images: ImageSet, left_out: list[str]) -> ImageSet:
-    """Rows of a set; unreadable images (rows of NaN) go to `left_out`."""
-    rows = np.asarray(encoder.encode_image(images.images))
-    bad = np.isnan(rows).any(axis=1)
-    left_out += [str(images.images[i]) for i in np.flatnonzero(bad)]
-    if bad.all():
-        raise ValueError(
-            f"No image of the set {images.name!r} is readable (first: {images.images[0]})."
-        )
-
-    labels = None if images.labels is None else images.labels[~bad]
-    return ImageSet(images.name, rows[~bad], images.group, labels=labels)
-
-
-def _embed_words(
-    encoder: Any,
-    words: Sequence[str],
-    part_of_speech: Sequence[str],
-    prompt: str | list[str],
-    adjective_prompt: str | list[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows (m, d) and raw norms (m,); nouns and adjectives each by their own template."""
-    is_adjective = np.asarray(part_of_speech) == "adjective"
-    nouns = [word for word, adjective in zip(words, is_adjective, strict=True) if not adjective]
-    vectors, norms = encoder.encode_text(nouns, prompt, return_norm=True)
-    if not is_adjective.any():
-        return vectors, norms
-
-    # Back into one array, in the order of the words.
-    adjectives = [word for word, adjective in zip(words, is_adjective, strict=True) if adjective]
-    more, more_norms = encoder.encode_text(adjectives, adjective_prompt, return_norm=True)
-    all_vectors = np.empty((len(words), vectors.shape[1]), dtype=np.float32)
-    all_norms = np.empty(len(words), dtype=np.float32)
-    all_vectors[~is_adjective], all_norms[~is_adjective] = vectors, norms
-    all_vectors[is_adjective], all_norms[is_adjective] = more, more_norms
-
-    return all_vectors, all_norms
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A link to itself, or into a place that may not be looked at.
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

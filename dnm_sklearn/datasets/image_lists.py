@@ -11,11 +11,8 @@ import numpy as np
 
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.untrusted_files import read_text, split_lines, stays_below
-from dnm_sklearn.datasets.benchmark import Group, ImageSet
 from dnm_sklearn.datasets.folders import words_of
 from dnm_sklearn.exceptions import FileContentError
-
-__all__ = ["load_image_list", "names_from_paths", "read_image_list"]
 
 _SHOWN = 3  # missing images that an error names
 _FEW = 50  # files of a folder up to which each is asked for
@@ -30,49 +27,14 @@ def read_image_list(
     path: str | os.PathLike[str],
     images: str | os.PathLike[str],
     *,
-    check: bool = True,
     per_class: int = 0,
 ) -> tuple[list[str], np.ndarray]:
-    r"""Read an image list.
+    """Read an image list: paths of the images, and their labels (n,).
 
-    Parameters
-    ----------
-    path : str or path-like
-        Text file; each line is a path below `images`, a space and an integer label (-1: no label).
-        Blank lines are left out.
-    images : str or path-like
-        Folder that the paths are relative to.
-    check : bool, default=True
-        Whether every image must be there.
-    per_class : int, default=0
-        Take only so many images of each label, the first in the order of the list; 0 = all. The
-        others need not be there.
-
-    Returns
-    -------
-    paths : list of str
-        Image files, in the order of the list.
-    labels : ndarray of shape (n,), int
-        Labels.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the list, the folder or an image is not there.
-    FileContentError
-        If a line is not "path label", a path is absolute or leaves `images` (by a link too), or the
-        list is empty.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets.image_lists import read_image_list
-    >>> for name in ("cat.png", "dog.png"):
-    ...     Path(name).touch()
-    >>> _ = Path("list.txt").write_text("cat.png 0\ndog.png 1\n")
-    >>> paths, labels = read_image_list("list.txt", ".")
-    >>> paths, labels.tolist()
-    (['cat.png', 'dog.png'], [0, 1])
+    Each line is a path below the folder `images`, a space and an integer label (-1: no label).
+    Every image must be there; of an absolute path, and of one that leaves the folder (by a link
+    too), a FileContentError tells. Of each label the first `per_class` images are taken, 0 = all;
+    the others need not be there.
     """
     path, root = user_path(path), user_path(images)
     if not path.exists():
@@ -101,7 +63,7 @@ def read_image_list(
         raise FileContentError(f"{path} lists no image.")
 
     _check_no_links_out(path, root, paths)
-    missing = _missing(paths) if check else []
+    missing = _missing(paths)
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(paths)} images in {path} are not on disk (first: "
@@ -162,56 +124,6 @@ def _missing(paths: list[str]) -> list[str]:
         absent.update(path for path in wanted if path not in listed and not os.path.isfile(path))
 
     return [path for path in paths if path in absent]
-
-
-def load_image_list(
-    path: str | os.PathLike[str],
-    images: str | os.PathLike[str],
-    *,
-    name: str | None = None,
-    group: Group = "far",
-) -> ImageSet:
-    """Make an image set from a list.
-
-    Parameters
-    ----------
-    path : str or path-like
-        See :func:`read_image_list`.
-    images : str or path-like
-        Folder that the paths are relative to.
-    name : str, optional
-        Name of the set; default: the list's file name without "test" and ending.
-    group : {"id", "near", "far", "shifted", "sanity"}, default="far"
-        Role in the benchmark; an "id" set keeps its labels.
-
-    Returns
-    -------
-    ImageSet
-        Of paths.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        See :func:`read_image_list`; also if an "id" set has a negative label.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from dnm_sklearn.datasets.image_lists import load_image_list
-    >>> Path("owl.png").touch()
-    >>> _ = Path("test_birds.txt").write_text("owl.png -1")
-    >>> load_image_list("test_birds.txt", ".")
-    ImageSet('birds', far, 1 images)
-    """
-    paths, labels = read_image_list(path, images)
-    if group == "id" and labels.min() < 0:
-        raise ValueError(
-            f"{path}: an ID image has a negative label ({labels.min()}); ID labels are class "
-            "indices."
-        )
-
-    stem = name or Path(path).stem.removeprefix("test_")
-    return ImageSet(stem, paths, group, labels=labels if group == "id" else None)
 
 
 def names_from_paths(paths: list[str], labels: np.ndarray) -> list[str]:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-__all__ = ["noise_images"]
-
 _IMAGES_PER_KIND = 3
 
 
@@ -18,19 +16,8 @@ def noise_images(random_state: Any = 0, *, size: int = 224) -> np.ndarray:
     The kinds are Gaussian, uniform, Poisson(5), Gamma(2, 1) and salt-and-pepper noise. Every
     channel of every pixel is drawn independently (salt and pepper: every pixel is black or white),
     and each image is stretched over 0..255, so that a model's own normalisation can be applied to
-    it as to a photograph.
-
-    Parameters
-    ----------
-    random_state : int, RandomState instance or None, default=0
-        Seed.
-    size : int, default=224
-        Height and width in pixels.
-
-    Returns
-    -------
-    ndarray of shape (15, size, size, 3), uint8
-        RGB images, kind after kind in the order above.
+    it as to a photograph. The result is uint8 of shape (15, size, size, 3), kind after kind in the
+    order above.
 
     Examples
     --------

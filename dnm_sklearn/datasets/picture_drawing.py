@@ -10,8 +10,6 @@ from hashlib import blake2b
 
 import numpy as np
 
-__all__ = ["draw_icons", "draw_textures", "enlarge"]
-
 SIZE = 64
 ICON = 72
 

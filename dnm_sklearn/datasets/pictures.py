@@ -20,8 +20,6 @@ from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.datasets.picture_drawing import draw_icons, draw_textures, enlarge
 
-__all__ = ["extract_pictures", "load_pictures", "pictures_corpus"]
-
 Task = Literal["animals-food", "artifacts"]
 
 _DATA_DIR = Path(__file__).with_name("pictures")

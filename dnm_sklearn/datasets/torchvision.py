@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,6 @@ from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn.datasets.benchmark import Group, ImageSet
 
-__all__ = ["TorchvisionSpec", "known_torchvision_sets", "load_torchvision_set"]
-
 # Attributes in which torchvision's data sets keep their labels.
 _LABELS = ("targets", "labels", "_labels", "y")
 _MADE_UP = "FakeData"  # random images, which need no files
@@ -22,27 +20,13 @@ _MADE_UP = "FakeData"  # random images, which need no files
 
 @dataclass(frozen=True)
 class TorchvisionSpec:
-    """How a torchvision data set is made.
+    """How a torchvision data set is made."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the class in ``torchvision.datasets``.
-    splits : dict of str to dict
-        Arguments of the class for each split.
-    url : str
-        Where the data come from.
-    class_names : tuple of str
-        Where the data set itself holds none.
-    rename : callable, optional
-        From the data set's name of a class to the name to prompt with.
-    """
-
-    name: str
-    splits: dict[str, dict[str, Any]]
+    name: str  # of the class in ``torchvision.datasets``
+    splits: dict[str, dict[str, Any]]  # arguments of the class for each split
     url: str
-    class_names: tuple[str, ...] = ()
-    rename: Callable[[str], str] | None = field(default=None, compare=False)
+    class_names: tuple[str, ...] = ()  # where the data set itself holds none
+    rename: Callable[[str], str] = str  # from its name of a class to the name to prompt with
 
 
 def _by_split(*names: str) -> dict[str, dict[str, Any]]:
@@ -149,45 +133,11 @@ def load_torchvision_set(
     group: Group = "far",
     set_name: str | None = None,
 ) -> tuple[ImageSet, list[str]]:
-    """Make an image set of a torchvision data set.
+    """Make an image set of a torchvision data set; also the names of its classes.
 
-    Parameters
-    ----------
-    name : str
-        Such as "CIFAR10", "SVHN", "DTD", "Places365", "Food101", "OxfordIIITPet", "Flowers102" or
-        "INaturalist" (any case; see :func:`known_torchvision_sets`).
-    root : str or path-like
-        Folder where torchvision keeps the data.
-    split : str, default="test"
-        "train", "test" and, where there is one, "val".
-    download : bool, default=False
-        Let torchvision download what is not there.
-    group : {"id", "near", "far", "shifted", "sanity"}, default="far"
-        Role in the benchmark.
-    set_name : str, optional
-        Name of the set; default: `name`.
-
-    Returns
-    -------
-    images : ImageSet
-        ``images`` is the torchvision data set: pictures are read when they are embedded. Labels are
-        class indices, where the data set has them.
-    class_names : list of str
-        The data set's classes, underscores read as spaces; empty where it has none.
-
-    Raises
-    ------
-    ValueError
-        If the name or the split is unknown.
-    FileNotFoundError
-        If the data are not on disk; says how to get them.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.datasets.torchvision import load_torchvision_set
-    >>> images, names = load_torchvision_set("FakeData", ".")
-    >>> images.name, len(names)
-    ('FakeData', 10)
+    `name` and `split` are those of :func:`known_torchvision_sets`, in any case; `root` is the
+    folder where torchvision keeps the data. ``images`` of the set is the data set itself: pictures
+    are read when they are embedded. Labels are class indices, where it has them.
     """
     spec = _find(name)
     if split not in spec.splits:
@@ -282,5 +232,4 @@ def _class_names(spec: TorchvisionSpec, data: Any) -> list[str]:
     for attribute in ("classes", "categories", "all_categories"):
         names = names or getattr(data, attribute, None) or ()
 
-    rename = spec.rename or str
-    return [" ".join(rename(str(name)).replace("_", " ").split()) for name in names]
+    return [" ".join(spec.rename(str(name)).replace("_", " ").split()) for name in names]

@@ -10,6 +10,7 @@ import numpy as np
 
 from dnm_sklearn import scoring
 from dnm_sklearn._utils.caching import RecentResults, as_memory, cached, own_memory
+from dnm_sklearn._utils.digest import digest_array
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
@@ -20,7 +21,6 @@ from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
 from dnm_sklearn.embedding import BaseEmbedder, EmbeddingTable
-from dnm_sklearn.embedding.digest import digest_array
 from dnm_sklearn.embedding.text import check_prompt
 from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import mining

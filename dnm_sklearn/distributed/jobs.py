@@ -10,11 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.detectors import StreamingDetector
 from dnm_sklearn.distributed.output_folder import prepare
+from dnm_sklearn.distributed.partitions import Reading, find_partitions
 from dnm_sklearn.distributed.running import JobSummary, Pool, raise_problems, run, work
+from dnm_sklearn.distributed.workers import Learner, Task
 from dnm_sklearn.embedding.check import check_embedder
 from dnm_sklearn.exceptions import UncalibratedThresholdWarning
-
-__all__ = ["JobSummary", "adapt", "embed", "score"]
 
 
 def embed(
@@ -102,11 +102,9 @@ def embed(
     3
     >>> ray.shutdown()
     """
-    from dnm_sklearn.distributed.workers import Task
-
     embedder = _for_workers(check_embedder(embedder), on_error)
-    options = (format, id_column, image_column, filesystem, rows_per_partition)
-    where, partitions = prepare(source, output, embedder, None, options)
+    how = Reading(format, id_column, image_column, filesystem, rows_per_partition)
+    where, partitions = prepare(source, output, embedder, None, how)
     task = Task(partitions, where, embedder, None, False, batch_bytes)
     return run(task, Pool(workers, num_cpus, num_gpus), verbose)
 
@@ -184,11 +182,9 @@ def score(
     (1, 0)
     >>> ray.shutdown()
     """
-    from dnm_sklearn.distributed.workers import Task
-
     detector, embedder = _parts(detector, on_error)
-    options = (format, id_column, image_column, filesystem, rows_per_partition)
-    where, partitions = prepare(source, output, embedder, (detector, embeddings), options)
+    how = Reading(format, id_column, image_column, filesystem, rows_per_partition)
+    where, partitions = prepare(source, output, embedder, (detector, embeddings), how)
     task = Task(partitions, where, embedder, detector, embeddings, batch_bytes)
     return run(task, Pool(workers, num_cpus, num_gpus), verbose)
 
@@ -258,9 +254,6 @@ def adapt(
     """
     import ray
 
-    from dnm_sklearn.distributed.partitions import find_partitions
-    from dnm_sklearn.distributed.workers import Learner, Task
-
     detector, embedder = _parts(detector, on_error)
     if not isinstance(detector, StreamingDetector):
         raise TypeError(f"{type(detector).__name__} does not learn from test images.")
@@ -270,14 +263,8 @@ def adapt(
             "(dataset.write_parquet(folder)), and give the folder."
         )
 
-    partitions = find_partitions(
-        source,
-        kind=format,
-        rows=rows_per_partition,
-        id_column=id_column,
-        image_column=image_column,
-        filesystem=filesystem,
-    )
+    how = Reading(format, id_column, image_column, filesystem, rows_per_partition)
+    partitions = find_partitions(source, how)
     task = Task(partitions, None, embedder, detector, False, batch_bytes)
     pool = Pool(workers, num_cpus, num_gpus)
     rows = work(Learner, task, range(len(partitions)), pool, verbose)

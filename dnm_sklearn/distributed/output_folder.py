@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import joblib
+from pyarrow import fs
 
 from dnm_sklearn._utils.untrusted_files import parse_json
+from dnm_sklearn.distributed.partitions import Partition, Reading, find_partitions
+from dnm_sklearn.distributed.places import Place, find_place
 from dnm_sklearn.embedding.protocol import encoder_identity
-
-if TYPE_CHECKING:
-    from dnm_sklearn.distributed.partitions import Partition
-    from dnm_sklearn.distributed.places import Place
 
 # Files whose names start with an underscore are no data to readers of Parquet folders.
 _MANIFEST = "_manifest.json"
@@ -24,26 +24,14 @@ _STAGED = "_input"
 
 
 def prepare(
-    source: Any, output: Any, embedder: Any, what: Any, options: tuple[Any, ...]
+    source: Any, output: Any, embedder: Any, what: Any, how: Reading
 ) -> tuple[Place, list[Partition]]:
     """Find the partitions, and make sure that the output folder is this job's."""
-    from dnm_sklearn.distributed.partitions import find_partitions
-    from dnm_sklearn.distributed.places import find_place
-
-    kind, id_column, image_column, filesystem, rows = options
     where = find_place(output)
     if hasattr(source, "write_parquet"):
-        source = _staged(source, where, rows)
-        filesystem, kind = source.filesystem, "parquet"
-        source = source.path
-    partitions = find_partitions(
-        source,
-        kind=kind,
-        rows=rows,
-        id_column=id_column,
-        image_column=image_column,
-        filesystem=filesystem,
-    )
+        staged = _staged(source, where, how.rows)
+        source, how = staged.path, replace(how, kind="parquet", filesystem=staged.filesystem)
+    partitions = find_partitions(source, how)
 
     identity = _identity(partitions, embedder, what)
     where.filesystem.create_dir(where.path, recursive=True)
@@ -67,7 +55,7 @@ def _staged(dataset: Any, where: Place, rows: int) -> Place:
     folder = where.child(f"{where.path}/{_STAGED}")
     complete = folder.child(f"{folder.path}/complete")
     if not complete.is_file:
-        if _is_folder(folder):
+        if folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory:
             folder.filesystem.delete_dir(folder.path)
         folder.filesystem.create_dir(folder.path)
         dataset.write_parquet(folder.path, filesystem=folder.filesystem, min_rows_per_file=rows)
@@ -75,16 +63,8 @@ def _staged(dataset: Any, where: Place, rows: int) -> Place:
     return folder
 
 
-def _is_folder(place: Place) -> bool:
-    from pyarrow import fs
-
-    return bool(place.filesystem.get_file_info(place.path).type == fs.FileType.Directory)
-
-
 def finished(where: Place) -> set[str]:
     """Names of the results that are there; what a killed writer left half-written goes."""
-    from pyarrow import fs
-
     names = set()
     for entry in where.filesystem.get_file_info(fs.FileSelector(where.path)):
         if entry.base_name.startswith(".part-") and entry.base_name.endswith(".tmp"):
@@ -99,18 +79,14 @@ def _identity(partitions: list[Partition], embedder: Any, what: Any) -> str:
     digest = hashlib.sha256(encoder_identity(embedder).encode())
     for partition in partitions:
         # The file system is left out: an object of it may be pickled differently each time.
+        names = ("row_group", "id_column", "image_column")
         parts = [getattr(partition, "paths", None), partition.place.path]
-        parts += [
-            getattr(partition, name, None) for name in ("row_group", "id_column", "image_column")
-        ]
+        parts += [getattr(partition, name, None) for name in names]
         digest.update(json.dumps(parts).encode())
 
     if what is not None:
         detector, keeps_embeddings = what
-        state = {
-            name: value
-            for name, value in vars(detector).items()
-            if name not in ("embedder", "embedder_", "memory", "device")
-        }
+        others = ("embedder", "embedder_", "memory", "device")
+        state = {name: value for name, value in vars(detector).items() if name not in others}
         digest.update(joblib.hash((type(detector).__qualname__, state, keeps_embeddings)).encode())
     return digest.hexdigest()

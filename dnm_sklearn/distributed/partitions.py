@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from torch.utils.data import Dataset
 
 from dnm_sklearn._utils.image_formats import IMAGE_SUFFIXES
@@ -82,8 +84,6 @@ class ParquetPartition:
 
     def batches(self, max_bytes: int) -> Iterator[Batch]:
         """Read rows of about `max_bytes` at a time."""
-        import pyarrow.parquet as pq
-
         self.place.check_ordinary()
         try:
             with self.place.filesystem.open_input_file(self.place.path) as source:
@@ -170,16 +170,20 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 Partition = PathPartition | ParquetPartition | TarPartition
 
 
-def find_partitions(
-    source: Any,
-    *,
-    kind: str,
-    rows: int,
-    id_column: str | None,
-    image_column: str | None,
-    filesystem: Any,
-) -> list[Partition]:
+@dataclass(frozen=True)
+class Reading:
+    """How a collection is to be read; see `dnm_sklearn.distributed.embed`."""
+
+    kind: str
+    id_column: str | None
+    image_column: str | None
+    filesystem: Any
+    rows: int
+
+
+def find_partitions(source: Any, how: Reading) -> list[Partition]:
     """Cut a collection into partitions: files by `rows` at a time, row groups, or tar files."""
+    kind, filesystem, rows = how.kind, how.filesystem, how.rows
     if kind not in FORMATS:
         raise ValueError(f"format={kind!r} must be one of {', '.join(map(repr, FORMATS))}.")
     if isinstance(source, (list, tuple, np.ndarray)):
@@ -201,7 +205,7 @@ def find_partitions(
         return _of_paths(place, images, rows)
     if kind == "webdataset":
         return [TarPartition(place.child(path)) for path in files if path.endswith(".tar")]
-    return _of_parquet(place, files, id_column, image_column)
+    return _of_parquet(place, files, how.id_column, how.image_column)
 
 
 def _kind_of(files: Sequence[str], source: Any) -> str:
@@ -232,9 +236,6 @@ def _of_parquet(
     place: Place, files: Sequence[str], id_column: str | None, image_column: str | None
 ) -> list[Partition]:
     """One partition per row group; a file that cannot be read is a partition that will say so."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     partitions: list[Partition] = []
     for path in files:
         if not path.endswith(".parquet"):
@@ -262,13 +263,11 @@ def _of_parquet(
 
 def _image_column(path: str, names: Sequence[str], wanted: str | None) -> str:
     """Find the column of the images: the one named, or one of the usual names."""
-    candidates = (
-        (wanted,) if wanted is not None else ("image", "bytes", "path", "url", "jpg", "png")
-    )
+    candidates = _IMAGE_COLUMNS if wanted is None else (wanted,)
     for name in candidates:
         if name in names:
             return str(name)
     raise ValueError(
-        f"{path} has no column {' or '.join(map(str, candidates))}; name the one that holds the "
+        f"{path} has no column {' or '.join(candidates)}; name the one that holds the "
         f"images' bytes or paths with image_column=. It has {', '.join(names)}."
     )

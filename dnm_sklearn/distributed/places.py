@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.untrusted_files import read_bytes
-from dnm_sklearn.datasets.file_tree import LeftOut, files_below
+from dnm_sklearn.datasets.folders import LeftOut, files_below
 from dnm_sklearn.exceptions import FileContentError
 
 # The largest image file that is read, as elsewhere; and how much is read at a time.

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
 
 from dnm_sklearn._utils.progress import progress
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.distributed.output_folder import finished
+from dnm_sklearn.distributed.workers import (
+    N_ERRORS,
+    N_FLAGGED,
+    N_ROWS,
+    Starts,
+    Task,
+    Worker,
+    result_name,
+)
 from dnm_sklearn.exceptions import PartitionError, UnreadableImageWarning
-
-if TYPE_CHECKING:
-    from dnm_sklearn.distributed.workers import Task
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +100,6 @@ class Pool:
 
 def run(task: Task, pool: Pool, verbose: bool) -> JobSummary:
     """Do the partitions that are missing, and sum all up."""
-    from dnm_sklearn.distributed.output_folder import finished
-    from dnm_sklearn.distributed.workers import Worker, result_name
-
     started = time.perf_counter()
     where = task.output
     assert where is not None
@@ -104,28 +111,21 @@ def run(task: Task, pool: Pool, verbose: bool) -> JobSummary:
     rows = work(Worker, task, missing, pool, verbose) if missing else []
     raise_problems(rows, where.path)
 
+    counts = [(row["rows"], row["errors"], row["flagged"]) for row in rows]
+    counts += [_facts(task, number) for number in done]
+    n_rows, n_errors, n_flagged = np.array(counts, dtype=int).reshape(-1, 3).sum(axis=0).tolist()
+    stages = ("read_embed", "score", "write")
     summary = JobSummary(
         output=where.path,
-        n_rows=sum(row["rows"] for row in rows),
-        n_errors=sum(row["errors"] for row in rows),
-        n_flagged=sum(row["flagged"] for row in rows),
+        n_rows=n_rows,
+        n_errors=n_errors,
+        n_flagged=n_flagged,
         n_partitions=len(task.partitions),
         n_done_before=len(done),
         n_rows_now=sum(row["rows"] for row in rows),
         seconds=time.perf_counter() - started,
-        stages={
-            stage: sum(row[f"{stage}_s"] for row in rows)
-            for stage in ("read_embed", "score", "write")
-        },
+        stages={stage: sum(row[f"{stage}_s"] for row in rows) for stage in stages},
     )
-    for number in done:
-        facts = _facts(task, number)
-        summary = replace(
-            summary,
-            n_rows=summary.n_rows + facts[0],
-            n_errors=summary.n_errors + facts[1],
-            n_flagged=summary.n_flagged + facts[2],
-        )
     if summary.n_errors:
         warn(
             f"{summary.n_errors} of {summary.n_rows} images could not be read; the column 'error' "
@@ -137,10 +137,6 @@ def run(task: Task, pool: Pool, verbose: bool) -> JobSummary:
 
 def _facts(task: Task, number: int) -> tuple[int, int, int]:
     """Rows, errors and flags of a finished file, from its metadata."""
-    import pyarrow.parquet as pq
-
-    from dnm_sklearn.distributed.workers import N_ERRORS, N_FLAGGED, N_ROWS
-
     place = task.file_of(number)
     with place.filesystem.open_input_file(place.path) as source:
         metadata = pq.ParquetFile(source).schema_arrow.metadata
@@ -150,8 +146,6 @@ def _facts(task: Task, number: int) -> tuple[int, int, int]:
 def work(worker: Any, task: Task, numbers: Any, pool: Pool, verbose: bool) -> list[dict[str, Any]]:
     """Send the numbers of partitions through an actor pool; collect what each has to tell."""
     import ray
-
-    from dnm_sklearn.distributed.workers import Starts
 
     items = [{"number": int(number)} for number in numbers]
     starts: Any = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dnm_sklearn.embedding.digest import DIGEST_BYTES
-
-__all__ = ["Claim", "claimed_digests"]
+from dnm_sklearn._utils.digest import DIGEST_BYTES
 
 # Lock files are named host.process.random; other files of the folder are not looked at.
 _NAME = re.compile(r"(.+)\.([0-9]+)\.[0-9a-f]{32}")

@@ -23,8 +23,6 @@ from filelock import FileLock
 
 from dnm_sklearn.exceptions import CacheFormatError
 
-__all__ = ["CacheFile"]
-
 logger = logging.getLogger("dnm_sklearn")
 
 T = TypeVar("T")

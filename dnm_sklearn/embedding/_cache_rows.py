@@ -13,21 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dnm_sklearn._utils.digest import DIGEST_BYTES
 from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
-from dnm_sklearn.embedding.digest import DIGEST_BYTES
 from dnm_sklearn.exceptions import CacheFormatError
-
-__all__ = [
-    "Compute",
-    "Request",
-    "claim_rows",
-    "compute_rows",
-    "describe_rows",
-    "insert_rows",
-    "inspect_rows",
-    "note_use",
-    "spans",
-]
 
 T = TypeVar("T")
 Compute = Callable[[np.ndarray], Iterable[np.ndarray]]
@@ -155,7 +143,7 @@ class Request:
             return
 
         query = "SELECT id, digest FROM rows WHERE model = ?"
-        for some in _in_chunks(list(self.missing), _VALUES_PER_QUERY):
+        for some in _in_chunks(list(self.missing)):
             yield from db.execute(f"{query} AND digest IN ({_marks(some)})", (model, *some))
 
 
@@ -234,7 +222,7 @@ def insert_rows(
 
     # In an index that is damaged rows may be put where they are not found.
     count = "SELECT count(*) FROM rows WHERE model = ? AND digest IN"
-    for some in _in_chunks(kept if newest else [], _VALUES_PER_QUERY):
+    for some in _in_chunks(kept if newest else []):
         if db.execute(f"{count} ({_marks(some)})", (model, *some)).fetchone() != (len(some),):
             raise sqlite3.DatabaseError("rows are not found after they were written")
     return n_left_out
@@ -283,13 +271,10 @@ def note_use(numbers: list[int], now: int, db: sqlite3.Connection) -> None:
 
 def describe_rows(db: sqlite3.Connection) -> tuple[list[dict[str, Any]], int]:
     """Rows of each model, and the number of files whose digest is known."""
-    counts = dict(db.execute("SELECT model, count(*) FROM rows GROUP BY model"))
-    query = "SELECT id, fingerprint, width FROM models ORDER BY fingerprint"
-    models = []
-    for number, fingerprint, width in db.execute(query):
-        n_rows = counts.get(number, 0)
-        models.append({"fingerprint": fingerprint, "width": width, "rows": n_rows})
-
+    n_rows = "(SELECT count(*) FROM rows WHERE model = models.id)"
+    query = f"SELECT fingerprint, width, {n_rows} FROM models ORDER BY fingerprint"
+    keys = ("fingerprint", "width", "rows")
+    models = [dict(zip(keys, model, strict=True)) for model in db.execute(query)]
     (n_files,) = db.execute("SELECT count(*) FROM files").fetchone()
     return models, n_files
 
@@ -322,22 +307,16 @@ def _row_checksum(seed: int, digest: bytes, row: bytes | memoryview) -> int:
 
 def spans(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """Ranges that cover sorted numbers, so that near ones are read in one query."""
-    low = high = None
-    for number in numbers:
-        if low is None or high is None:
-            low = number
-        elif number - high > _SPAN_GAP:
-            yield low, high
-            low = number
-        high = number
-
-    if low is not None and high is not None:
-        yield low, high
+    if numbers:
+        gaps = np.flatnonzero(np.diff(numbers) > _SPAN_GAP)
+        array = np.array(numbers)
+        starts, ends = array[[0, *(gaps + 1)]], array[[*gaps, -1]]
+        yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
-def _in_chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _in_chunks(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), _VALUES_PER_QUERY):
+        yield items[start : start + _VALUES_PER_QUERY]
 
 
 def _marks(values: Sequence[object]) -> str:

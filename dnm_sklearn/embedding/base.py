@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, validate_data
 
-from dnm_sklearn._utils.caching import as_memory, cache_folder, cached, user_memory
-from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.caching import as_memory, cache_folder, cached
+from dnm_sklearn._utils.digest import digest_names
+from dnm_sklearn._utils.names import check_names, distinct
 from dnm_sklearn._utils.per_thread import PerThread
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.warnings import warn
@@ -20,14 +20,12 @@ from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.pipeline import ImageEncoder, encode_images, resolve_workers
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_prompt, encode_names, names_digest, warn_truncated
+from dnm_sklearn.embedding.text import check_prompt, encode_names, warn_truncated
 from dnm_sklearn.exceptions import (
     CacheFormatError,
     CacheWriteWarning,
     UnreadableImageWarning,
 )
-
-__all__ = ["BaseEmbedder"]
 
 
 class BaseEmbedder(
@@ -216,20 +214,17 @@ class BaseEmbedder(
         listed = check_names(names, hint="; images go to encode_image or transform")
         templates = check_prompt(prompt)
 
-        # Each distinct name once, in the order of its first place.
-        distinct = list(dict.fromkeys(listed))
-        if distinct:
+        unique, index = distinct(listed)
+        if unique:
             self._check_identity()
-            rows, norms, truncated = self._encode_distinct(distinct, templates)
+            rows, norms, truncated = self._encode_distinct(unique, templates)
             if truncated:
-                warn_truncated(truncated, len(distinct) * len(templates), self._context_length())
+                warn_truncated(truncated, len(unique) * len(templates), self._context_length())
         else:
             rows, norms = np.empty((0, self.embedding_dim_), np.float32), np.empty(0, np.float32)
 
         # Back to one row per given name.
-        if len(distinct) < len(listed):
-            position = {name: i for i, name in enumerate(distinct)}
-            index = np.fromiter((position[name] for name in listed), np.intp, len(listed))
+        if len(unique) < len(listed):
             rows, norms = rows[index], norms[index]
         return (rows, norms) if return_norm else rows
 
@@ -331,7 +326,7 @@ class BaseEmbedder(
             encode = cached(as_memory(memory), encode_names, ignore=["names", "encode"])
 
         return encode(
-            digest=names_digest(names),
+            digest=digest_names(names),
             templates=templates,
             fingerprint=self.fingerprint_,
             names=names,
@@ -341,22 +336,6 @@ class BaseEmbedder(
     def _text_memory(self) -> Any:
         """Where texts are kept."""
         return self.memory if self._bank_memory is None else self._bank_memory
-
-    def _bank_keeper(self, auto: bool) -> BaseEmbedder | None:
-        """A copy that keeps text banks on disk; None where none are kept.
-
-        With `auto` an encoder without a folder of its own keeps them in the user's, if its
-        fingerprint can be relied on.
-        """
-        memory = self.memory
-        if memory is None and auto and self._has_fixed_weights():
-            memory = user_memory()
-        if cache_folder(memory) is None:
-            return None
-
-        keeper = copy(self)
-        keeper._bank_memory = memory
-        return keeper
 
     def _has_width(self) -> bool:
         """Tell whether embeddings have been seen, whose width then stands in n_features_in_."""

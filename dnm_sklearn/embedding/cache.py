@@ -25,6 +25,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dnm_sklearn._utils.checked_store import warn_unsaved
+from dnm_sklearn._utils.digest import (
+    SETTLED_NS,
+    DigestedFile,
+    digest_files,
+    file_identity,
+    last_change_ns,
+    times_tell,
+)
 from dnm_sklearn._utils.paths import user_path
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding._cache_claims import Claim, remove_ended_claims
@@ -40,17 +48,7 @@ from dnm_sklearn.embedding._cache_rows import (
     note_use,
     spans,
 )
-from dnm_sklearn.embedding.digest import (
-    SETTLED_NS,
-    DigestedFile,
-    digest_files,
-    file_identity,
-    last_change_ns,
-    times_tell,
-)
 from dnm_sklearn.exceptions import CacheWriteWarning
-
-__all__ = ["EmbeddingCache", "size_in_bytes"]
 
 logger = logging.getLogger("dnm_sklearn")
 

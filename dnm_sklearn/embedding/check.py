@@ -12,8 +12,6 @@ from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.clip import CLIPEmbedder
 from dnm_sklearn.embedding.protocol import Embedder
 
-__all__ = ["check_embedder", "checked_rows"]
-
 # How far from 1 the length of a unit row in float16 can be.
 _UNIT_TOLERANCE = 0.01
 # Rows whose length is looked at: an encoder normalises all rows or none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,13 @@ from dnm_sklearn.embedding.base import BaseEmbedder
 from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.embedding.open_clip.local import LocalEncoder, patch_grid
 from dnm_sklearn.embedding.open_clip.registry import get_model, parse_model_name
-from dnm_sklearn.embedding.open_clip.weights import (
-    ModelFacts,
-    load_facts,
-    save_facts,
-)
+from dnm_sklearn.embedding.open_clip.weights import ModelFacts, Setting, load_facts, save_facts
 from dnm_sklearn.exceptions import StaleFactsError
 
 if TYPE_CHECKING:
+    from dnm_sklearn.embedding.cache import EmbeddingCache
     from dnm_sklearn.embedding.open_clip.model import LoadedModel
     from dnm_sklearn.embedding.pipeline import ImageEncoder
-
-__all__ = ["CLIPEmbedder"]
 
 # So many texts are a corpus, whose first encoding may take minutes.
 _TEXT_BANK = 5_000
@@ -214,7 +210,7 @@ class CLIPEmbedder(BaseEmbedder):
 
     # -- model ----------------------------------------------------------------------------------
 
-    def _setting(self) -> tuple[str, str | None, str, str]:
+    def _setting(self) -> Setting:
         """Give what facts of a model are kept under."""
         return *parse_model_name(self.model), self.device, self.precision
 
@@ -223,17 +219,21 @@ class CLIPEmbedder(BaseEmbedder):
             self.model, self.device, self.precision, torchscript=bool(self.torchscript)
         )
 
-    def _facts(self) -> ModelFacts:
-        """Say what is known of the model, from the cache if it can, else by loading the model."""
+    def _known_facts(self) -> tuple[EmbeddingCache | None, ModelFacts | None]:
+        """Give the cache, and what it says of the model."""
         self._validate_params()
         cache = self._embedding_cache()
-        known = None if cache is None else load_facts(cache, *self._setting())
+        return cache, None if cache is None else load_facts(cache, self._setting())
+
+    def _facts(self) -> ModelFacts:
+        """Say what is known of the model, from the cache if it can, else by loading the model."""
+        cache, known = self._known_facts()
         if known is not None:
             return known
 
         facts = _facts_of(self._loaded_model())
         if cache is not None:
-            save_facts(cache, *self._setting(), facts)
+            save_facts(cache, self._setting(), facts)
         return facts
 
     def _image_encoder(self) -> ImageEncoder:
@@ -246,14 +246,12 @@ class CLIPEmbedder(BaseEmbedder):
 
     def _checked_model(self) -> LoadedModel:
         """Give the model, after comparing it with what the cache says of it."""
-        self._validate_params()
         loaded = self._loaded_model()
 
         # Rows are written under the fingerprint in the cache: it must be this model's.
-        cache = self._embedding_cache()
-        known = None if cache is None else load_facts(cache, *self._setting())
+        cache, known = self._known_facts()
         if cache is not None and known is not None and known != _facts_of(loaded):
-            save_facts(cache, *self._setting(), None)
+            save_facts(cache, self._setting(), None)
             raise StaleFactsError(
                 f"The facts about {self.model!r} in {cache.folder} were stale; call again."
             )
@@ -304,10 +302,4 @@ def _shown(folder: str) -> str:
 
 
 def _facts_of(loaded: LoadedModel) -> ModelFacts:
-    return ModelFacts(
-        loaded.fingerprint,
-        loaded.width,
-        loaded.logit_scale,
-        loaded.logit_bias,
-        loaded.context_length,
-    )
+    return ModelFacts(*(getattr(loaded, fact.name) for fact in fields(ModelFacts)))

@@ -17,8 +17,6 @@ from dnm_sklearn._utils.untrusted_files import read_bytes
 from dnm_sklearn.embedding.inputs import describe, is_one_image, is_path
 from dnm_sklearn.exceptions import FileContentError, UnreadableImageError
 
-__all__ = ["as_unreadable", "read_image_file", "read_rgb", "to_rgb"]
-
 # EXIF's tag of the orientation; 1 is upright.
 _ORIENTATION = 0x0112
 # What turns an image upright that is stored in another orientation, by Pillow's names.
@@ -179,12 +177,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """Read the bytes of an image file, an ordinary one only: a pipe or a device has no end."""
     if not os.fspath(path):
         raise UnreadableImageError("no path (an empty string)")
-    try:
-        return read_bytes(path, largest=_LARGEST_FILE)
-    except FileNotFoundError as error:
-        raise UnreadableImageError("no such file") from error
-    except FileContentError as error:
-        raise UnreadableImageError(str(error)) from error
+    return read_bytes(path, largest=_LARGEST_FILE)
 
 
 def as_unreadable(error: Exception) -> UnreadableImageError:
@@ -193,6 +186,8 @@ def as_unreadable(error: Exception) -> UnreadableImageError:
         return error
     if isinstance(error, FileNotFoundError):
         reason = "no such file"
+    elif isinstance(error, FileContentError):
+        reason = str(error)
     elif isinstance(error, MemoryError):
         reason = "it does not fit into the memory that is left"
     else:

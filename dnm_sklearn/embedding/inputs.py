@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,18 +11,7 @@ import numpy as np
 
 from dnm_sklearn._utils.tensors import is_tensor, to_numpy
 from dnm_sklearn._utils.warnings import warn
-
-__all__ = [
-    "as_image_sequence",
-    "describe",
-    "finite_rows",
-    "infer_input_type",
-    "is_missing",
-    "is_one_image",
-    "is_path",
-    "to_unit_rows",
-    "unwrap_item",
-]
+from dnm_sklearn._utils.y_column import is_missing
 
 IMAGE_FIX = (
     "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of "
@@ -58,13 +46,6 @@ def _is_dataset(x: Any) -> bool:
 def is_path(x: Any) -> bool:
     """Tell what names a file."""
     return isinstance(x, (str, os.PathLike))
-
-
-def is_missing(x: Any) -> bool:
-    """Tell what stands for nothing in a column: None, NaN, and pandas's NA and NaT."""
-    if x is None or type(x).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(x, numbers.Real) and bool(x != x)
 
 
 def is_one_image(x: Any) -> bool:

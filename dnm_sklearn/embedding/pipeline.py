@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
 
+from dnm_sklearn._utils.device import retry_in_halves
+from dnm_sklearn._utils.digest import digest_array, digest_bytes, digest_file
+from dnm_sklearn._utils.names import distinct
 from dnm_sklearn._utils.progress import progress
+from dnm_sklearn._utils.y_column import is_missing
 from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import digest_array, digest_bytes, digest_file
 from dnm_sklearn.embedding.images import as_unreadable, read_image_file, read_rgb
 from dnm_sklearn.embedding.inputs import (
     as_image_sequence,
     describe,
-    is_missing,
     is_path,
     to_unit_rows,
     unwrap_item,
 )
 from dnm_sklearn.exceptions import UnreadableImageError
-
-__all__ = ["ImageEncoder", "encode_images", "prefetch", "resolve_workers", "retry_in_halves"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -91,50 +91,21 @@ def prefetch(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-# -- running out of memory --------------------------------------------------------------------
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell an allocation failure, on any device, from other errors."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    # "out of memory" is CUDA's, "can't allocate memory" torch's own allocator's on the CPU.
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
-
-
-def retry_in_halves(encode: Callable[[Any], np.ndarray], batch: Any, what: str) -> list[np.ndarray]:
-    """Encode a batch, in halves if memory runs out; several parts ask for smaller batches."""
-    try:
-        return [encode(batch)]
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise MemoryError(
-                f"One {what} alone does not fit into the device's memory ({error}). Use "
-                "device='cpu', a smaller model, or precision='fp16', or free memory with "
-                "dnm_sklearn.embedding.release_models()."
-            ) from error
-
-    # Outside the handler: the error's traceback holds the tensors of the batch that failed.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-    middle = len(batch) // 2
-    first = retry_in_halves(encode, batch[:middle], what)
-    return first + retry_in_halves(encode, batch[middle:], what)
-
-
 # -- images by position -----------------------------------------------------------------------
 
 
 def _path(item: str | os.PathLike[str]) -> str:
     """Path of an image file, with the user's folder in the place of a tilde."""
     return os.path.expanduser(os.fsdecode(item))
+
+
+def _digest_pixels(item: Any) -> bytes:
+    """Digest an image by the pixels it shows; a file, or one that was not decoded, as it is."""
+    if is_path(item):
+        return digest_file(item)
+    if isinstance(item, bytes):
+        return digest_bytes(item)
+    return digest_array(np.asarray(read_rgb(item)))
 
 
 class _Source:
@@ -176,28 +147,14 @@ class _Source:
 
     def digest_pixels(self, index: int) -> bytes | UnreadableImageError:
         """Digest an image that is no file, by the pixels it shows."""
-        try:
-            item = self.item(index)
-        except UnreadableImageError as error:
-            return error
-        try:
-            if is_path(item):
-                return digest_file(item)
-            if isinstance(item, bytes):
-                return digest_bytes(item)
-            return digest_array(np.asarray(read_rgb(item)))
-        except Exception as error:
-            return as_unreadable(error)
+        return self._use(index, _digest_pixels)
 
     def pixels(
         self, index: int, preprocess: Callable[[Any], np.ndarray]
     ) -> np.ndarray | UnreadableImageError:
         """Decode and preprocess the image at a position."""
-        try:
-            item = self.item(index)
-        except UnreadableImageError as error:
-            return error
-        try:
+
+        def decode(item: Any) -> np.ndarray:
             if not is_path(item):
                 return read_rgb(item, then=preprocess)
 
@@ -206,8 +163,19 @@ class _Source:
             expected = self.digests[index]
             # The row will be kept under this digest: it must be the row of these very bytes.
             if expected is not None and digest_bytes(content) != expected:
-                return UnreadableImageError("the file changed while it was being embedded")
+                raise UnreadableImageError("the file changed while it was being embedded")
             return read_rgb(item, content, then=preprocess)
+
+        return self._use(index, decode)
+
+    def _use(self, index: int, use: Callable[[Any], Out]) -> Out | UnreadableImageError:
+        """What a function makes of the image at a position, or why there is nothing."""
+        try:
+            item = self.item(index)
+        except UnreadableImageError as error:
+            return error
+        try:
+            return use(item)
         # Whatever one image does, memory that runs out included, is that image's failure.
         except Exception as error:
             return as_unreadable(error)
@@ -230,27 +198,18 @@ class _Batch(NamedTuple):
     pixels: Any
 
 
+@dataclass
 class _Run:
     """One call of `encode_images`."""
 
-    def __init__(
-        self,
-        source: _Source,
-        make_encoder: Callable[[], ImageEncoder],
-        width: int,
-        batch_size: int | None,
-        num_workers: int,
-        on_error: str,
-        verbose: bool,
-    ) -> None:
-        self.source = source
-        self.make_encoder = make_encoder
-        self.width = width
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.on_error = on_error
-        self.verbose = verbose
-        self.failures: dict[int, UnreadableImageError] = {}
+    source: _Source
+    make_encoder: Callable[[], ImageEncoder]
+    width: int
+    batch_size: int | None  # becomes smaller when memory runs out
+    num_workers: int
+    on_error: str
+    verbose: bool
+    failures: dict[int, UnreadableImageError] = field(default_factory=dict)
 
     def fail(self, index: int, error: UnreadableImageError) -> None:
         """Record an unreadable image, or raise."""
@@ -351,19 +310,15 @@ class _Run:
         if source.is_plain:
             keys = [_path(x) if is_path(x) else i for i, x in enumerate(source.items)]
 
-        # The first position of each distinct key, and for each image the key that it has.
-        position = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        inverse = np.fromiter((position[key] for key in keys), np.intp, len(keys))
-        first = np.full(len(position), len(keys), dtype=np.intp)
-        np.minimum.at(first, inverse, np.arange(len(keys)))
-
+        _, row_of = distinct(keys)
+        _, first = np.unique(row_of, return_index=True)
         rows = np.empty((len(first), self.width), dtype=np.float32)
         done = 0
         for chunk in self.chunks(first) if len(first) else ():
             rows[done : done + len(chunk)] = chunk
             done += len(chunk)
         self._repeat_failures(keys)
-        return rows if len(first) == len(keys) else rows[inverse]
+        return rows if len(first) == len(keys) else rows[row_of]
 
     def _repeat_failures(self, keys: list[Any]) -> None:
         """Let what failed once fail wherever it is given."""

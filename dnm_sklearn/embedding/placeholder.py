@@ -9,8 +9,6 @@ import numpy as np
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 
-__all__ = ["PlaceholderEmbedder"]
-
 
 class PlaceholderEmbedder(FixedEmbedder):
     """Stands for an encoder that a file cannot hold: takes embeddings, no images and no texts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,8 +10,6 @@ from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-__all__ = ["Embedder", "FixedEmbedder", "encoder_identity"]
 
 
 class Embedder(Protocol):
@@ -147,6 +145,7 @@ class FixedEmbedder:
     """
 
     logit_bias_: float | None = None
+    encode_image: Callable[[Any], np.ndarray]
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Do nothing: the encoder is complete.
@@ -194,21 +193,6 @@ class FixedEmbedder:
             Unit rows.
         """
         return self.encode_image(X)
-
-    def encode_image(self, X: Any) -> np.ndarray:
-        """Encode images to unit rows; precomputed embeddings pass through, normalised.
-
-        Parameters
-        ----------
-        X : sequence of images, or array-like of shape (n, d)
-            What the encoder takes.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            Unit rows.
-        """
-        raise NotImplementedError
 
     def __sklearn_clone__(self) -> Self:
         return self

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from pyod.utils.encoders import BaseEncoder
 
-__all__ = ["PyODEncoderMixin"]
-
 
 class PyODEncoderMixin:
     """Adds ``encode``; registered with ``pyod.utils.encoders.BaseEncoder``, not derived from it."""

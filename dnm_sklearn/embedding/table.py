@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn._utils.html_table import html_table
-from dnm_sklearn._utils.names import check_names
+from dnm_sklearn._utils.names import check_names, first_few
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 from dnm_sklearn.embedding.pyod_encoder import PyODEncoderMixin
-from dnm_sklearn.embedding.text import check_prompt, names_digest
-
-__all__ = ["EmbeddingTable"]
+from dnm_sklearn.embedding.text import check_prompt
 
 
 class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
@@ -108,7 +107,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
         self.prompt = prompt
 
         # What it is called is no part of it: two tables of equal contents are one encoder.
-        digest = hashlib.blake2b(names_digest(self.names).encode(), digest_size=20)
+        digest = hashlib.blake2b(digest_names(self.names).encode(), digest_size=20)
         digest.update(self._rows.tobytes())
         digest.update(self._norms.tobytes())
         digest.update(repr(self.logit_scale_).encode())
@@ -190,7 +189,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
             count = f"{len(missing)} names are" if len(missing) > 1 else "The name is"
             raise ValueError(
                 f"{count} not in the EmbeddingTable {self.name!r} of {len(self)} names: "
-                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}.{hint} "
+                f"{first_few(missing)}.{hint} "
                 "Add their embeddings to the table, or correct the names."
             )
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.device import retry_in_halves, torch_threads
 from dnm_sklearn._utils.progress import progress
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.inputs import to_unit_rows
-from dnm_sklearn.embedding.pipeline import retry_in_halves
 from dnm_sklearn.exceptions import TruncatedPromptWarning
-
-__all__ = [
-    "check_prompt",
-    "encode_names",
-    "encode_tokens",
-    "hub_tokens",
-    "names_digest",
-    "simple_tokens",
-    "warn_truncated",
-]
 
 _PLACEHOLDER = "{}"
 
@@ -41,17 +30,6 @@ def check_prompt(prompt: str | Sequence[str]) -> tuple[str, ...]:
                 "example, 'a photo of a {}', or '{}' for the bare name."
             )
     return templates
-
-
-def names_digest(names: Iterable[str]) -> str:
-    """Digest texts in their order, so that a cache's key need not hold them."""
-    digest = hashlib.blake2b(digest_size=20)
-    for name in names:
-        data = name.encode("utf-8", "surrogatepass")
-        # The length first: ["ab", "c"] is not ["a", "bc"].
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def encode_names(
@@ -148,25 +126,13 @@ def encode_tokens(
     return rows
 
 
-def simple_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokenise as open_clip's SimpleTokenizer does; also say which prompts were cut (m,)."""
-    # Row by row as open_clip does it, which does not say what it cuts.
-    context = int(tokenizer.context_length)
-    sot, eot = tokenizer.sot_token_id, tokenizer.eot_token_id
-    tokens = np.zeros((len(prompts), context), dtype=np.int64)
-    cut = np.zeros(len(prompts), dtype=bool)
-    for row, prompt in enumerate(prompts):
-        ids = [sot, *tokenizer.encode(prompt), eot]
-        if len(ids) > context:
-            cut[row] = True
-            ids = [*ids[: context - 1], eot]
-        tokens[row, : len(ids)] = ids
-    return tokens, cut
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokenise with a tokenizer of open_clip (m, context); also say which prompts were cut (m,)."""
+    import torch
 
-
-def hub_tokens(tokenizer: Any, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokenise with any other tokenizer of open_clip; also say which prompts were cut (m,)."""
-    tokens = tokenizer(list(prompts)).numpy().astype(np.int64)
+    # Whatever the process has set; and in a forked one, where torch would wait for threads.
+    with torch.device("cpu"), torch_threads(None):
+        tokens = tokenizer(list(prompts)).numpy().astype(np.int64, copy=False)
     context = tokens.shape[1]
 
     # The tokenizer cuts in silence, so the lengths are found anew, with the special tokens.

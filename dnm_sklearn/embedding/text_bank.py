@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.caching import AUTO
+from dnm_sklearn._utils.caching import AUTO, cache_folder, user_memory
 from dnm_sklearn.embedding.base import BaseEmbedder
-
-__all__ = ["bank_keeper", "encode_part"]
 
 
 def bank_keeper(embedder: Any, memory: Any) -> BaseEmbedder | None:
-    """The encoder that keeps text banks for a detector with this ``memory``; None if none does."""
+    """A copy of a detector's encoder that keeps text banks on disk; None where none are kept.
+
+    With the detector's ``memory="auto"`` an encoder without a folder of its own keeps them in the
+    user's, if its fingerprint can be relied on.
+    """
     if not isinstance(embedder, BaseEmbedder):
         return None
-    return embedder._bank_keeper(isinstance(memory, str) and memory == AUTO)
+    folder = embedder.memory
+    is_auto = isinstance(memory, str) and memory == AUTO
+    if folder is None and is_auto and embedder._has_fixed_weights():
+        folder = user_memory()
+    if cache_folder(folder) is None:
+        return None
+
+    keeper = copy(embedder)
+    keeper._bank_memory = folder
+    return keeper
 
 
 def encode_part(

@@ -565,7 +565,7 @@ def test_classes_of_torchvision_by_a_list(tmp_path, monkeypatch):
         data = [(f"image {i}", label) for i, label in enumerate(whole)]
         return ImageSet(set_name, data, group, labels=whole), names
 
-    monkeypatch.setattr("dnm_sklearn.datasets.load.load_torchvision_set", stand_in)
+    monkeypatch.setattr("dnm_sklearn.datasets.image_sets.load_torchvision_set", stand_in)
     (tmp_path / "few.txt").write_text("Class_1\nclass 3\n", encoding="utf-8")
     (tmp_path / "b.toml").write_text(
         """
@@ -583,10 +583,10 @@ def test_classes_of_torchvision_by_a_list(tmp_path, monkeypatch):
     assert suite.class_names == ["class 1", "class 3"]
     assert suite.ood[0].class_names == ("class 0", "class 2", "class 4")
     assert suite.id.labels.tolist() == [1, 0, 0, 1, 1]
-    assert list(suite.id.images) == [f"image {i}" for i in (0, 1, 4, 5, 6)]
-    assert list(suite.ood[0].images) == [f"image {i}" for i in (2, 3, 7)]
+    assert [image for image, _ in suite.id.images] == [f"image {i}" for i in (0, 1, 4, 5, 6)]
+    assert [image for image, _ in suite.ood[0].images] == [f"image {i}" for i in (2, 3, 7)]
     assert suite.id_train.labels.tolist() == [0, 0, 1, 1]
-    assert list(suite.id_train.images) == [f"image {i}" for i in (1, 4, 0, 5)]
+    assert [image for image, _ in suite.id_train.images] == [f"image {i}" for i in (1, 4, 0, 5)]
 
 
 def test_a_list_stands_alone(tmp_path):

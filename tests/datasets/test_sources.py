@@ -12,7 +12,7 @@ from PIL import Image
 from dnm_sklearn._utils.image_formats import readable_suffixes
 from dnm_sklearn.datasets import image_lists, list_images
 from dnm_sklearn.datasets.folders import list_class_folders
-from dnm_sklearn.datasets.image_lists import load_image_list, names_from_paths, read_image_list
+from dnm_sklearn.datasets.image_lists import names_from_paths, read_image_list
 from dnm_sklearn.datasets.torchvision import known_torchvision_sets, load_torchvision_set
 from dnm_sklearn.testing import FakeEmbedder
 
@@ -35,10 +35,7 @@ def test_list_of_images(tmp_path):
     paths, labels = read_image_list(file, tmp_path / "images")
     assert labels.tolist() == [1, 0]
     assert [p.rsplit("/", 2)[-2:] for p in paths] == [["b", "1.png"], ["a", "with space.png"]]
-    images = load_image_list(file, tmp_path / "images", group="id")
-    assert (images.name, images.group, images.labels.tolist()) == ("mine", "id", [1, 0])
-    assert load_image_list(file, tmp_path / "images").labels is None
-    assert FakeEmbedder().encode_image(images.images).shape == (2, 32)
+    assert FakeEmbedder().encode_image(paths).shape == (2, 32)
     assert names_from_paths(paths, labels) == ["a", "b"]
 
 
@@ -243,9 +240,6 @@ def test_missing_list_folder_and_images(tmp_path):
     tree(tmp_path, ["a.png"])
     with pytest.raises(FileNotFoundError, match=r"1 of the 2 images in .* \(first: .*b\.png"):
         read_image_list(tmp_path / "l.txt", tmp_path)
-    tree(tmp_path, ["b.png"])
-    with pytest.raises(ValueError, match="negative label"):
-        load_image_list(tmp_path / "l.txt", tmp_path, group="id")
 
 
 def test_names_need_one_folder_a_class():

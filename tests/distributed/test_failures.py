@@ -69,14 +69,13 @@ def test_missing_files_are_unreadable_images(tmp_path):
 
 
 def test_memory_that_runs_out_halves_the_batch(photos, tmp_path, monkeypatch):
-    from dnm_sklearn.distributed.partitions import find_partitions
+    from dnm_sklearn.distributed.partitions import Reading, find_partitions
     from dnm_sklearn.distributed.places import find_place
     from dnm_sklearn.distributed.workers import Task, Worker
 
-    options = {"id_column": None, "image_column": None, "filesystem": None}
     paths = sorted(photos.glob("*.png"))
     pq.write_table(pa.table({"image": [p.read_bytes() for p in paths]}), tmp_path / "in.parquet")
-    partitions = find_partitions(tmp_path / "in.parquet", kind="auto", rows=100, **options)
+    partitions = find_partitions(tmp_path / "in.parquet", Reading("auto", None, None, None, 100))
     sizes = []
 
     class Small(FakeEmbedder):

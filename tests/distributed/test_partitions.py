@@ -42,9 +42,7 @@ def parquet(values):
 
 
 def find(path):
-    return partitions.find_partitions(
-        path, kind="auto", rows=10, id_column=None, image_column="image", filesystem=None
-    )
+    return partitions.find_partitions(path, partitions.Reading("auto", None, "image", None, 10))
 
 
 def read(path, max_bytes=1000):
@@ -165,6 +163,6 @@ def test_a_manifest_that_is_none(tmp_path, content):
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "_manifest.json").write_bytes(content)
-    options = ("auto", None, None, None, 10)
+    how = partitions.Reading("auto", None, None, None, 10)
     with pytest.raises(ValueError, match="not readable JSON|results of another job"):
-        output_folder.prepare(str(tmp_path), str(tmp_path / "out"), FakeEmbedder(), None, options)
+        output_folder.prepare(str(tmp_path), str(tmp_path / "out"), FakeEmbedder(), None, how)

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding import _cache_file, _cache_rows, cache, digest
+from dnm_sklearn._utils import digest
+from dnm_sklearn._utils.digest import digest_bytes, digest_file
+from dnm_sklearn.embedding import _cache_file, _cache_rows, cache
 from dnm_sklearn.embedding.cache import EmbeddingCache, size_in_bytes
-from dnm_sklearn.embedding.digest import digest_bytes, digest_file
 from dnm_sklearn.exceptions import CacheFormatError, CacheWriteWarning
 
 WIDTH = 16
@@ -898,7 +899,7 @@ def test_hits_import_neither_torch_nor_open_clip(filled, files):
     code = (
         "import sys, numpy as np\n"
         "from dnm_sklearn.embedding.cache import EmbeddingCache\n"
-        "from dnm_sklearn.embedding.digest import digest_bytes\n"
+        "from dnm_sklearn._utils.digest import digest_bytes\n"
         f"cache = EmbeddingCache({str(filled)!r})\n"
         "digests = [digest_bytes(b'image %d' % i) for i in range(200)]\n"
         f"rows = cache.get_or_compute('model-a', {WIDTH}, digests, None)\n"

@@ -11,10 +11,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dnm_sklearn._utils.digest import digest_bytes
 from dnm_sklearn.embedding import _cache_claims, _cache_rows
 from dnm_sklearn.embedding._cache_claims import Claim, claimed_digests
 from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import digest_bytes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="these processes are forked")
 
@@ -394,7 +394,7 @@ def test_a_spawned_process_finds_rows_and_waits_for_those_it_needs(tmp_path):
     code = (
         "import sys, numpy as np\n"
         "from dnm_sklearn.embedding.cache import EmbeddingCache\n"
-        "from dnm_sklearn.embedding.digest import digest_bytes\n"
+        "from dnm_sklearn._utils.digest import digest_bytes\n"
         f"cache = EmbeddingCache({str(tmp_path)!r})\n"
         "digests = [digest_bytes(b'image %d' % i) for i in range(51)]\n"
         f"cache.get_or_compute('model', {WIDTH}, digests[:50], None)\n"

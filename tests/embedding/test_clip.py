@@ -109,13 +109,13 @@ class TestFacts:
         cache = embedder._embedding_cache()
         right = embedder._facts()
         wrong = dataclasses.replace(right, fingerprint="0" * 40)
-        weights.save_facts(cache, *embedder._setting(), wrong)
+        weights.save_facts(cache, embedder._setting(), wrong)
         assert embedder.fingerprint_ == wrong.fingerprint
         expected = CLIPEmbedder("tiny-clip/").transform([IMAGE])
         np.testing.assert_array_equal(embedder.transform([IMAGE]), expected)
         assert embedder.fingerprint_ == right.fingerprint
         assert embedder.cache_info()["rows"] == 1
-        weights.save_facts(cache, *embedder._setting(), wrong)
+        weights.save_facts(cache, embedder._setting(), wrong)
         embedder.encode_text(["cat"])
         assert embedder.fingerprint_ == right.fingerprint
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dnm_sklearn._utils.y_column import is_missing
 from dnm_sklearn.embedding import inputs
 from dnm_sklearn.embedding.inputs import (
     as_image_sequence,
     infer_input_type,
-    is_missing,
     unwrap_item,
 )
 

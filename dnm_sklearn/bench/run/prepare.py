@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn._utils.digest import digest_array, digest_files, digest_names
 from dnm_sklearn.bench.run.config import RunConfig
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
-from dnm_sklearn.embedding.digest import digest_array, digest_files
 from dnm_sklearn.embedding.protocol import FixedEmbedder
-from dnm_sklearn.embedding.text import names_digest
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +192,7 @@ def images_digest(images: Any, memory: Any = None) -> str:
             parts.append("unreadable" if digest is None else digest.hex())
         else:
             parts.append(digest_array(np.asarray(image)).hex())
-    return names_digest(parts)[:16]
+    return digest_names(parts)[:16]
 
 
 def _file_digests(paths: Sequence[str | Path], memory: Any) -> list[bytes | None]:

@@ -228,7 +228,7 @@ def load_suite(name: str, *, data_root: str | None = None, download: bool = Fals
 
         return load_pictures(**_SUITES[shipped][0])
     if user_path(name).exists():
-        from dnm_sklearn.datasets.embeddings_io import load_embedding_suite
+        from dnm_sklearn.datasets.suite_reader import load_embedding_suite
 
         return load_embedding_suite(name)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn.bench.results.records import EACH_ROW, Record, now
 from dnm_sklearn.bench.results.score_files import mean_metrics
 from dnm_sklearn.bench.run.config import RunConfig
@@ -34,7 +35,6 @@ from dnm_sklearn.bench.run.prepare import (
 from dnm_sklearn.bench.run.registry import Method
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.embedding.inputs import unwrap_item
-from dnm_sklearn.embedding.text import names_digest
 from dnm_sklearn.scoring import class_index
 
 _IN_ITS_SET = "each row together with its set (scores change with the rows beside it)"
@@ -425,7 +425,7 @@ def _template(
         suite={
             "name": suite.name,
             "n_classes": len(suite.class_names),
-            "classes_digest": names_digest(suite.class_names),
+            "classes_digest": digest_names(suite.class_names),
             "note": suite.note,
         },
         id=_describe_set(suite.id, embedded.id_digest),

@@ -37,8 +37,6 @@ from dnm_sklearn.exceptions import (
     WeightsUnavailableError,
 )
 
-__all__ = ["load_model"]
-
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _shipped_lock = ForkSafeLock()
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from dnm_sklearn.exceptions import UnreadableImageError
 
-__all__ = ["split_transform"]
-
 # Pixels that an image may have between resizing and cropping: 50 MB. At 224 pixels an image gets
 # there whose one side is 334 times the other.
 _MOST_RESIZED = 1 << 24

@@ -15,21 +15,6 @@ from dnm_sklearn.exceptions import (
     WeightsUnavailableError,
 )
 
-__all__ = [
-    "CONFIG_NAME",
-    "SHIPPED",
-    "SHIPPED_PROMPTS",
-    "asking_hub",
-    "check_weights",
-    "damaged_weights",
-    "fetch_weights",
-    "hub_files",
-    "is_unavailable",
-    "shown",
-    "tokenizer_unavailable",
-    "weights_unavailable",
-]
-
 # The small model in this package, which needs no download: its folder, by its name. It holds
 # NAME.json, NAME.safetensors and the vocabulary of its tokenizer.
 SHIPPED = {name: Path(__file__).parents[1] / name for name in ("pictoclip",)}

@@ -20,8 +20,6 @@ from dnm_sklearn.embedding.pipeline import ImageEncoder
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LocalEncoder", "local_rows", "patch_grid"]
-
 # The model is shared by all embedders of a process, and the hook stands on it.
 _hook_lock = Lock()
 

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.device import resolve_device, torch_threads
+from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.embedding.digest import digest_file
 from dnm_sklearn.embedding.open_clip.geometry import split_transform
 from dnm_sklearn.embedding.pipeline import ImageEncoder
-from dnm_sklearn.embedding.text import encode_tokens, hub_tokens, simple_tokens
-
-__all__ = ["LoadedModel"]
+from dnm_sklearn.embedding.text import encode_tokens, tokenize
 
 # Towers of at most this many weights (the shipped model's; published ones are larger) run in one
 # thread of the CPU. Their operations are so short that several threads wait for each other many
@@ -207,10 +205,7 @@ class LoadedModel(ImageEncoder):
         what: str = "prompts",
     ) -> tuple[np.ndarray, list[str]]:
         """Encode distinct texts to raw rows (m, d), float32; also those longer than the context."""
-        from open_clip.tokenizer import SimpleTokenizer
-
-        simple = isinstance(self.tokenizer, SimpleTokenizer) and self.tokenizer.reduction_fn is None
-        tokens, cut = (simple_tokens if simple else hub_tokens)(self.tokenizer, prompts)
+        tokens, cut = tokenize(self.tokenizer, prompts)
         rows = encode_tokens(
             tokens,
             None if self._tower is None else self._tower.lengths(tokens),

@@ -16,16 +16,6 @@ from dnm_sklearn.embedding.open_clip.hub import SHIPPED, SHIPPED_PROMPTS
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
 from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
 
-__all__ = [
-    "SHIPPED",
-    "get_model",
-    "is_published",
-    "own_prompt",
-    "parse_model_name",
-    "release_models",
-    "shown_model_name",
-]
-
 # What stands before names that have no tag.
 _SCHEMES = ("hf-hub:", "local-dir:")
 

@@ -15,26 +15,21 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from dnm_sklearn.embedding.cache import EmbeddingCache
-from dnm_sklearn.embedding.digest import (
+from dnm_sklearn._utils.digest import (
     SETTLED_NS,
     digest_files,
     file_identity,
     last_change_ns,
     times_tell,
 )
+from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
-
-__all__ = [
-    "ModelFacts",
-    "digest_weights",
-    "load_facts",
-    "local_files",
-    "save_facts",
-]
 
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
 _FACTS_FORMAT = 2
+
+# Name, tag, device and precision of a model.
+Setting = tuple[str, str | None, str, str]
 
 # Digests of files that this process has read, by their identity.
 _known_digests: dict[bytes, bytes] = {}
@@ -84,16 +79,14 @@ def digest_weights(paths: Sequence[Path], cache: EmbeddingCache | None = None) -
     return found
 
 
-def load_facts(
-    cache: EmbeddingCache, name: str, tag: str | None, device: str, precision: str
-) -> ModelFacts | None:
+def load_facts(cache: EmbeddingCache, setting: Setting) -> ModelFacts | None:
     """Give what the cache knows of a model; None if its weights are not those of that time."""
-    saved = cache.load_facts(_key(name, tag, device, precision))
+    saved = cache.load_facts(_key(setting))
     if saved is None:
         return None
 
     # A folder may have got another file since.
-    weights, local = saved["weights"], local_files(name, tag)
+    weights, local = saved["weights"], local_files(*setting[:2])
     if local and sorted(map(str, local)) != sorted(weights):
         return None
     if digest_weights([Path(path) for path in weights], cache) != weights:
@@ -101,29 +94,22 @@ def load_facts(
     return ModelFacts(**saved["facts"])
 
 
-def save_facts(
-    cache: EmbeddingCache,
-    name: str,
-    tag: str | None,
-    device: str,
-    precision: str,
-    facts: ModelFacts | None,
-) -> None:
+def save_facts(cache: EmbeddingCache, setting: Setting, facts: ModelFacts | None) -> None:
     """Keep facts of a model whose weights are files; None: forget those that are kept."""
-    key = _key(name, tag, device, precision)
     if facts is None:
-        cache.save_facts(key, None)
+        cache.save_facts(_key(setting), None)
         return
 
-    weights = digest_weights(local_files(name, tag) or hub_files(name, tag), cache)
+    files = local_files(*setting[:2]) or hub_files(*setting[:2])
+    weights = digest_weights(files, cache)
     if weights:
-        cache.save_facts(key, {"weights": weights, "facts": asdict(facts)})
+        cache.save_facts(_key(setting), {"weights": weights, "facts": asdict(facts)})
 
 
-def _key(name: str, tag: str | None, device: str, precision: str) -> str:
+def _key(setting: Setting) -> str:
     # "auto" means another thing where there is a GPU; looking for one must not import torch.
     gpu = [os.path.exists("/dev/nvidiactl"), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    return json.dumps([_FACTS_FORMAT, name, tag, device, precision, _versions(), gpu])
+    return json.dumps([_FACTS_FORMAT, *setting, _versions(), gpu])
 
 
 @lru_cache(maxsize=1)

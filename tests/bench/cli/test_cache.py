@@ -7,7 +7,7 @@ import pytest
 from bench_suite import invoke, score
 
 from dnm_sklearn._utils.caching import cached, user_memory
-from dnm_sklearn.embedding.text import names_digest
+from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn.exceptions import CacheWriteWarning
 
 
@@ -69,7 +69,7 @@ def test_the_users_own_folder(monkeypatch, tmp_path):
         assert f"nothing yet in the user's cache folder {folder}" in result.output
     assert not folder.exists()
 
-    cached(user_memory(), names_digest, [])(["cat"])
+    cached(user_memory(), digest_names, [])(["cat"])
     said = invoke("cache", "info").output
     assert said.startswith(f"folder: {folder}\n")
     assert "texts and mining: 1 results" in said

@@ -108,7 +108,7 @@ def test_embed_full_disk_and_unreadable_images(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dnm_sklearn.datasets.embeddings_io.os.fsync", full)
+        patch.setattr("os.fsync", full)
         result = invoke(*run)
     assert result.exit_code == 2
     assert "No space left on device" in result.output

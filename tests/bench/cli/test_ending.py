@@ -135,7 +135,7 @@ def test_handlers_are_set_for_the_command_only(folder, monkeypatch):
 
 def test_a_suite_that_was_there_survives_an_interruption(tmp_path, monkeypatch):
     """Between the two moves that put the new one in its place, too."""
-    from dnm_sklearn.datasets import embeddings_io
+    from dnm_sklearn.datasets import suite_writer
 
     target, scratch = tmp_path / "suite", tmp_path / "new"
     for path in (target, scratch):
@@ -150,7 +150,7 @@ def test_a_suite_that_was_there_survives_an_interruption(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        embeddings_io._publish(scratch, target)
+        suite_writer._publish(scratch, target)
     assert (target / "name").read_text() == "suite"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "suite"]
 

@@ -1,31 +1,18 @@
-"""Content digests of arrays and files, and whether a file's times tell that it is unchanged."""
+"""Content digests of arrays, names and files, and what a file's times tell of a change."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "DIGEST_BYTES",
-    "SETTLED_NS",
-    "DigestedFile",
-    "digest_array",
-    "digest_bytes",
-    "digest_file",
-    "digest_files",
-    "file_identity",
-    "last_change_ns",
-    "times_tell",
-]
+from dnm_sklearn._utils.untrusted_files import open_ordinary
 
 PathLike = str | os.PathLike[str]
 
@@ -41,10 +28,6 @@ _READ_BYTES = 1 << 20
 
 # Files that one task of the thread pool reads, so that handing out tasks costs little.
 _FILES_PER_TASK = 64
-
-# O_BINARY: Windows would translate line ends. O_NONBLOCK: opening a named pipe must not wait for
-# somebody to write to it (regular files take no notice).
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _WORD = (1 << 64) - 1
 _SECOND_NS = 1_000_000_000
@@ -73,6 +56,16 @@ def digest_array(array: Any) -> bytes:
     state.update(f"{array.dtype.str}{array.shape}".encode())
     state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.digest()
+
+
+def digest_names(names: Iterable[str], n_bytes: int = 20) -> str:
+    """Digest texts in their order, so that a cache's key need not hold them."""
+    digest = blake2b(digest_size=n_bytes)
+    for name in names:
+        data = name.encode("utf-8", "surrogatepass")
+        # The length first: ["ab", "c"] is not ["a", "bc"].
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def digest_file(path: PathLike) -> bytes:
@@ -167,13 +160,9 @@ def _read_several(paths: Sequence[PathLike]) -> list[DigestedFile]:
 
 def _read(path: PathLike) -> tuple[bytes, os.stat_result, os.stat_result]:
     """Digest a file; give also its status before and after."""
-    fd = os.open(path, _OPEN_FLAGS)
+    fd = open_ordinary(path)
     try:
         before = os.fstat(fd)
-        if not stat.S_ISREG(before.st_mode):
-            # A pipe or a device may have no end.
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-
         # One byte more than the size: the first read then also sees the end.
         step = min(max(before.st_size + 1, 4096), _READ_BYTES)
         data = os.read(fd, step)

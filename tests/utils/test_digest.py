@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from dnm_sklearn.embedding.digest import (
+from dnm_sklearn._utils.digest import (
     digest_array,
     digest_bytes,
     digest_file,
@@ -66,7 +66,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
         os.mkfifo(tmp_path / "pipe")
         paths.append(tmp_path / "pipe")
     assert digest_files(paths) == [(None, None)] * len(paths)
-    with pytest.raises(OSError, match="not a regular file|denied"):
+    with pytest.raises(OSError, match="no ordinary file|denied"):
         digest_file(paths[-1])
 
 

@@ -130,6 +130,12 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         "gap": [Interval(Real, 0, 1, closed="both")],
     }
 
+    memory_length: int
+    proxy: str
+    beta: float
+    static_weight: float
+    gap: float
+
     def __init__(
         self,
         classes: Classes = None,
@@ -160,40 +166,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # Negative labels: NegLabel's.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.n_groups = n_groups
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-        self.random_state = random_state
-
-        # The memory of test images, and the score against it.
-        self.memory_length = memory_length
-        self.proxy = proxy
-        self.beta = beta
-        self.static_weight = static_weight
-        self.gap = gap
-
-        # How images become a stream.
-        self.batch_size = batch_size
-        self.adaptation = adaptation
+        self._store(locals())
 
     # -- stream -------------------------------------------------------------------------------
 

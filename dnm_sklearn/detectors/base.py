@@ -78,6 +78,11 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self.ood_label = ood_label
         self.device = device
 
+    def _store(self, parameters: dict[str, Any]) -> None:
+        """Keep the parameters of a constructor, its ``locals()``, under their names."""
+        del parameters["self"]
+        self.__dict__.update(parameters)
+
     # -- what a method defines ----------------------------------------------------------------
 
     def _setting(self, name: str) -> Any:

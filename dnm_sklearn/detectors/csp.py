@@ -131,6 +131,8 @@ class CSPDetector(NegativeLabelDetector):
         **shared_parameters.PERCENTILE_MINING,
     }
 
+    superclasses: Sequence[str]
+
     def __init__(
         self,
         classes: Classes = None,
@@ -155,32 +157,7 @@ class CSPDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, its adjectives joined, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.superclasses = superclasses
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())
 
     def _check_before_encoding(self) -> None:
         super()._check_before_encoding()

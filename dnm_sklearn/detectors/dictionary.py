@@ -125,6 +125,10 @@ class DictionaryDetector(PlugInDetector):
         "exclude_self": ["boolean"],
     }
 
+    queue_length: int
+    n_neighbors: int
+    exclude_self: bool
+
     def __init__(
         self,
         classes: Classes = None,
@@ -145,29 +149,7 @@ class DictionaryDetector(PlugInDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         batch_size: int = 64,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,  # type: ignore[arg-type]  # None is the base's
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        self.base = base
-        self.corpus = corpus
-
-        # The dictionary.
-        self.queue_length = queue_length
-        self.n_neighbors = n_neighbors
-        self.exclude_self = exclude_self
-        self.guard = guard
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 

@@ -142,6 +142,15 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         "clamp": [Interval(Real, -1, 1, closed="both"), None],
     }
 
+    noun_fraction: float
+    adjective_fraction: float
+    n_neighbors: int
+    negative_prior: float | Literal["auto"] | None
+    positive_noise: float
+    n_positives: int | Literal["auto"]
+    min_id_scale: float
+    clamp: Any
+
     def __init__(
         self,
         classes: Classes = None,
@@ -171,39 +180,7 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.noun_fraction = noun_fraction
-        self.adjective_fraction = adjective_fraction
-        self.n_neighbors = n_neighbors
-        self.quantile = quantile
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
-
-        # The correction for negatives that are really ID.
-        self.negative_prior = negative_prior
-        self.positive_noise = positive_noise
-        self.n_positives = n_positives
-        self.min_id_scale = min_id_scale
-        self.clamp = clamp
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 

@@ -176,6 +176,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         "trim": [Interval(Real, 0, 0.5, closed="left")],
     }
 
+    image_mean: Any
+    margin_weight: float
+    trim: float
+
     def __init__(
         self,
         classes: Classes = None,
@@ -196,30 +200,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         adaptation: Literal["transductive", "frozen"] = "frozen",
         batch_size: int = 256,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus labels.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-
-        # Their mean activation, and the margin for what none of them describes.
-        self.image_mean = image_mean
-        self.margin_weight = margin_weight
-        self.trim = trim
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 

@@ -105,6 +105,10 @@ class EOEDetector(CorpusDetector):
         "exclude_class_names": ["boolean"],
     }
 
+    describe: Describe | None
+    outlier_weight: float
+    exclude_class_names: bool
+
     def __init__(
         self,
         classes: Classes = None,
@@ -122,23 +126,7 @@ class EOEDetector(CorpusDetector):
         outlier_weight: float = 0.25,
         exclude_class_names: bool = True,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The outlier names, and what the best of them weighs.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.describe = describe
-        self.outlier_weight = outlier_weight
-        self.exclude_class_names = exclude_class_names
+        self._store(locals())
 
     @property
     def adjective_prompt(self) -> Prompt:

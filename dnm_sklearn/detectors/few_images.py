@@ -130,6 +130,8 @@ class PrototypeDetector(FewImagesDetector):
         "text_weight": [Interval(Real, 0, None, closed="neither")],
     }
 
+    text_weight: float
+
     def __init__(
         self,
         classes: Classes = None,
@@ -143,17 +145,7 @@ class PrototypeDetector(FewImagesDetector):
         device: str = "auto",
         text_weight: float = 1.0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.text_weight = text_weight
+        self._store(locals())
 
     def _fit_id_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         text = self.class_embeddings_
@@ -229,29 +221,6 @@ class KLMatchingDetector(FewImagesDetector):
         url="https://arxiv.org/abs/1911.11132",
         needs=("class names", "ID images"),
     )
-
-    def __init__(
-        self,
-        classes: Classes = None,
-        *,
-        embedder: Embedder | str | None = None,
-        prompt: Prompt = "a photo of a {}",
-        temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
-        contamination: Any = "auto",
-        ood_label: str = "ood",
-        device: str = "auto",
-    ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
 
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:
@@ -350,6 +319,8 @@ class MahalanobisDetector(FewImagesDetector):
         "shrinkage": [StrOptions({"ledoit-wolf"}), Interval(Real, 0, 1, closed="both")],
     }
 
+    shrinkage: float | Literal["ledoit-wolf"]
+
     def __init__(
         self,
         classes: Classes = None,
@@ -363,17 +334,7 @@ class MahalanobisDetector(FewImagesDetector):
         device: str = "auto",
         shrinkage: float | Literal["ledoit-wolf"] = "ledoit-wolf",
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.shrinkage = shrinkage
+        self._store(locals())
 
     def _fit_id_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         n_classes = len(self.class_names_)

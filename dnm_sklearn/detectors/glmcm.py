@@ -93,6 +93,9 @@ class GLMCMDetector(BaseOODDetector):
         "top_k": [Interval(Integral, 1, None, closed="left")],
     }
 
+    local_weight: float
+    top_k: int
+
     def __init__(
         self,
         classes: Classes = None,
@@ -107,18 +110,7 @@ class GLMCMDetector(BaseOODDetector):
         local_weight: float = 1.0,
         top_k: int = 1,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.local_weight = local_weight
-        self.top_k = top_k
+        self._store(locals())
 
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:

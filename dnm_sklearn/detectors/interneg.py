@@ -114,6 +114,11 @@ class InterNegDetector(NegativeLabelDetector):
         "balance": [StrOptions({"classes", "none"})],
     }
 
+    n_negatives: int
+    class_proportion: float
+    missing: Literal["error", "text"]
+    balance: Literal["classes", "none"]
+
     def __init__(
         self,
         classes: Classes = None,
@@ -136,30 +141,7 @@ class InterNegDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.n_negatives = n_negatives
-        self.class_proportion = class_proportion
-        self.missing = missing
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups, and what a group weighs.
-        self.balance = balance
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())
 
     def _fit_text(self) -> None:
         """Nothing yet: which labels are kept depends on the images."""

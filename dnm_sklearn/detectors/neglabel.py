@@ -105,28 +105,4 @@ class NegLabelDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())

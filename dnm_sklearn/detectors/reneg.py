@@ -161,6 +161,13 @@ class ReNegDetector(PlugInDetector):
         "random_state": ["random_state"],
     }
 
+    pool: Corpus | Iterable[str] | str
+    synsets: Synsets
+    exclude: Iterable[str] | None
+    mode: Literal["balanced", "max", "safe"]
+    omega: float
+    random_state: Any
+
     def __init__(
         self,
         classes: Classes = None,
@@ -184,34 +191,7 @@ class ReNegDetector(PlugInDetector):
         batch_size: int = 256,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,  # type: ignore[arg-type]  # None is the base's
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        self.base = base
-        self.corpus = corpus
-
-        # The names near the classes.
-        self.pool = pool
-        self.synsets = synsets
-        self.exclude = exclude
-
-        # The image score.
-        self.mode = mode
-        self.omega = omega
-        self.guard = guard
-        self.random_state = random_state
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 

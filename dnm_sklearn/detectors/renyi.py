@@ -118,6 +118,16 @@ class RenyiDetector(NegativeLabelDetector):
     n_groups = 1
     random_state = None
 
+    noun_fraction: float
+    adjective_fraction: float
+    tail: float | Literal["auto"]
+    radius: float | None
+    order: float
+    solver: Literal["exact", "released"]
+    beta_start: float
+    n_steps: int
+    learning_rate: float
+
     def __init__(
         self,
         classes: Classes = None,
@@ -146,36 +156,7 @@ class RenyiDetector(NegativeLabelDetector):
         n_steps: int = 15,
         learning_rate: float = 0.01,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.mining = mining
-        self.quantile = quantile
-        self.noun_fraction = noun_fraction
-        self.adjective_fraction = adjective_fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # The ball, and how its worst case is found.
-        self.tail = tail
-        self.radius = radius
-        self.order = order
-        self.solver = solver
-        self.beta_start = beta_start
-        self.n_steps = n_steps
-        self.learning_rate = learning_rate
+        self._store(locals())
 
     def _mining_params(self) -> dict[str, Any]:
         return {

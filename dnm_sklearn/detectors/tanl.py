@@ -167,6 +167,15 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         "random_state": ["random_state"],
     }
 
+    n_activated: int
+    step: int
+    gap: float
+    alpha: float
+    queue_length: int
+    score_queue_length: int
+    initial_ood: str
+    random_state: Any
+
     def __init__(
         self,
         classes: Classes = None,
@@ -193,36 +202,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         random_state: Any = None,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and the score of the labels activated.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.n_activated = n_activated
-        self.step = step
-
-        # Which images are confident, and what is remembered of them.
-        self.gap = gap
-        self.alpha = alpha
-        self.queue_length = queue_length
-        self.score_queue_length = score_queue_length
-        self.initial_ood = initial_ood
-
-        # How images become a stream.
-        self.batch_size = batch_size
-        self.adaptation = adaptation
-        self.random_state = random_state
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 

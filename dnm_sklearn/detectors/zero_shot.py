@@ -104,16 +104,7 @@ class MCMDetector(_NamesOnlyDetector):
         ood_label: str = "ood",
         device: str = "auto",
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
+        self._store(locals())
 
     def _fit_text(self) -> None:
         # Whatever the image, the only class has probability 1.

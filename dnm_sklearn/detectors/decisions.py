@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PYOD_CONTAMINATION = 0.1
 # Proportion of the rows known to be ID that contamination="auto" keeps.
 _KEPT = 0.95
+# Proportion of new ID images that it means to flag, where their scores are known.
+_FLAGGED = 0.05
 
 # Detectors that have warned of their uncalibrated threshold since their fit. It is no attribute of
 # theirs, because to judge images must leave a detector as it was.
@@ -148,11 +150,22 @@ class DecisionMixin(metaclass=ABCMeta):
                 "known to be OOD or unreadable. Add ID rows, or fit without X and call "
                 "calibrate(X_id)."
             )
-        if auto:
-            return thresholds.contamination_threshold(scores[keep], _PYOD_CONTAMINATION)
+        rule = thresholds.contamination_threshold
+        return self._threshold_by(rule, scores[keep], _PYOD_CONTAMINATION)
+
+    def _threshold_for_new(self, scores: np.ndarray) -> float:
+        """The rule of `contamination` for scores of ID images that the method is not made of."""
+        return self._threshold_by(thresholds.expected_threshold, scores, _FLAGGED)
+
+    def _threshold_by(
+        self, rule: Callable[[np.ndarray, float], float], scores: np.ndarray, auto: float
+    ) -> float:
+        """Threshold of a rule, by default for the proportion `auto`; or of a thresholder."""
+        if isinstance(self.contamination, str):
+            return rule(scores, auto)
         if isinstance(self.contamination, Real):
-            return thresholds.contamination_threshold(scores[keep], float(self.contamination))
-        return thresholds.threshold_from_pythresh(self.contamination, scores[keep])
+            return rule(scores, float(self.contamination))
+        return thresholds.threshold_from_pythresh(self.contamination, scores)
 
     def _by_names(self) -> float | None:
         """The zero-shot threshold, after a note that it is one."""

@@ -213,7 +213,5 @@ class DictionaryDetector(PlugInDetector):
     def _with_test_images(
         self, table: dict[str, np.ndarray], rows: np.ndarray, index: np.ndarray
     ) -> dict[str, np.ndarray]:
-        stream = self._open_stream()
-        stream.load(self._state())
-        nearness = stream.nearness(rows, np.zeros(len(rows), dtype=bool))
+        nearness = self._present_stream().nearness(rows, np.zeros(len(rows), dtype=bool))
         return with_more_evidence(table, "dictionary", index, "images kept as suspicious", nearness)

@@ -184,15 +184,8 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
 
     # -- fit ----------------------------------------------------------------------------------
 
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.noun_fraction,
-            "adjective_fraction": self.adjective_fraction,
-            "n_neighbors": self.n_neighbors,
-            "max_similarity": None,  # neither paper nor code drops near duplicates of class names
-        }
+    def _fractions(self) -> tuple[float, float]:
+        return self.noun_fraction, self.adjective_fraction
 
     def _check_before_encoding(self) -> None:
         super()._check_before_encoding()

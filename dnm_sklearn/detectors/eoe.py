@@ -14,7 +14,6 @@ from dnm_sklearn._utils.names import unique_names
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.detectors import shared_parameters
-from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
 from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
@@ -157,9 +156,8 @@ class EOEDetector(CorpusDetector):
         return super()._bank() if self.describe is None else None
 
     def _fit_text(self) -> None:
-        self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
+        corpus = self._candidates(exclude_class_names=self.exclude_class_names)
+        self._keep_labels(corpus, self._encode_corpus(corpus)[0])
 
         # What one logit of the model's moves a probability by, near 1 / (K + L). Kept, because
         # the model's scale is not at hand where a file was loaded.
@@ -187,11 +185,3 @@ class EOEDetector(CorpusDetector):
 
     def _zero_shot_doubt(self) -> str:
         return "its constant was fitted with the words of a corpus as outlier names"
-
-    def _negative_labels(self) -> NegativeLabels:
-        return NegativeLabels(
-            self.negative_labels_,
-            self.negative_embeddings_,
-            self.negative_corpus_.part_of_speech,
-            np.full(len(self.negative_labels_), -1),
-        )

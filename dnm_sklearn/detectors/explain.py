@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.scoring._chunks import whole_product
 
 # Probabilities held at once, in float64 numbers: 32 MB.
@@ -24,22 +25,19 @@ class NegativeLabels:
 
     Attributes
     ----------
-    names : ndarray of shape (M,)
-        Their names.
+    corpus : Corpus
+        The labels.
     embeddings : ndarray of shape (M, D)
         Their unit text embeddings.
-    part_of_speech : ndarray of shape (M,)
-        "noun", "adjective" or "".
-    group : ndarray of int of shape (M,)
+    group : ndarray of int of shape (M,) or -1
         The group each is dealt into, -1 = none.
     log_weights : ndarray of shape (M,) or None
         What the score adds to their logits; None = nothing.
     """
 
-    names: np.ndarray
+    corpus: Corpus
     embeddings: np.ndarray
-    part_of_speech: np.ndarray
-    group: np.ndarray
+    group: np.ndarray | int = -1
     log_weights: np.ndarray | None = None
 
 
@@ -200,7 +198,7 @@ class ExplainMixin(metaclass=ABCMeta):
         readable = np.flatnonzero(~failed)
 
         n_labels = len(self.class_embeddings_)
-        n_labels += 0 if negatives is None else len(negatives.names)
+        n_labels += 0 if negatives is None else len(negatives.corpus)
         step = max(1, _CHUNK_NUMBERS // n_labels)
         # With no image there is still one chunk, an empty one, whose columns have their types.
         starts = range(0, max(1, len(readable)), step)
@@ -241,9 +239,10 @@ class ExplainMixin(metaclass=ABCMeta):
         group = np.full(n_classes, -1)
         shown = [top_labels(cosine[:, :n_classes], top_k)]
         if negatives is not None:
-            label = np.concatenate([label, negatives.names])
-            speech = np.concatenate([speech, negatives.part_of_speech])
-            group = np.concatenate([group, negatives.group])
+            n_negatives = len(negatives.corpus)
+            label = np.concatenate([label, negatives.corpus.names])
+            speech = np.concatenate([speech, negatives.corpus.part_of_speech])
+            group = np.append(group, np.broadcast_to(negatives.group, n_negatives))
             # Where labels have weights the nearest one may count for nothing.
             order = cosine if negatives.log_weights is None else probability
             shown.append(n_classes + top_labels(order[:, n_classes:], top_k))

@@ -12,16 +12,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.calibration import thresholds
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import id_images
-
-# Proportion of new ID images that contamination="auto" means to flag.
-_FLAGGED = 0.05
 
 
 class FewImagesDetector(BaseOODDetector):
@@ -50,11 +46,7 @@ class FewImagesDetector(BaseOODDetector):
         known = self.id_scores_
         if not len(known):
             return super()._threshold_from(scores, usable, is_ood)
-        if isinstance(self.contamination, str):
-            return thresholds.expected_threshold(known, flagged=_FLAGGED)
-        if isinstance(self.contamination, Real):
-            return thresholds.expected_threshold(known, flagged=float(self.contamination))
-        return thresholds.threshold_from_pythresh(self.contamination, known)
+        return self._threshold_for_new(known)
 
     def _warn_of_missing(self, known: np.ndarray) -> None:
         """Say which classes have no images, and so are unknown to the score."""

@@ -162,15 +162,12 @@ class InterNegDetector(NegativeLabelDetector):
         kept = intermodal.select_separated(
             separation, passes, corpus.is_adjective, self.n_negatives
         )
-        self.negative_corpus_ = corpus[kept]
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        self.negative_embeddings_ = text[kept]
+        self._keep_labels(corpus[kept], text[kept])
         self._fit_groups()
 
         self.id_scale_ = 1.0
         if self.balance == "classes":
-            group_size = len(self.permutation_) // self.n_groups_
-            self.id_scale_ = group_size / len(self.class_names_)
+            self.id_scale_ = self._group_size() / len(self.class_names_)
 
     def _class_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Unit mean image of each class (K, D)."""

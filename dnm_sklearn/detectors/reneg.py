@@ -323,16 +323,12 @@ class ReNegDetector(PlugInDetector):
     @property
     def grounded_names_(self) -> np.ndarray:
         """Names that are prototypes in the present state, the most believed first; str (P,)."""
-        stream = self._open_stream()
-        stream.load(self._state())
-        return self.pool_labels_[stream.prototype_names()]
+        return self.pool_labels_[self._present_stream().prototype_names()]
 
     def _with_test_images(
         self, table: dict[str, np.ndarray], rows: np.ndarray, index: np.ndarray
     ) -> dict[str, np.ndarray]:
-        stream = self._open_stream()
-        stream.load(self._state())
-        names, cosines = stream.nearest_names(rows)
+        names, cosines = self._present_stream().nearest_names(rows)
         found = np.flatnonzero(names >= 0)
         labels = self.pool_labels_[names[found]] if len(found) else np.zeros(0, np.str_)
         return with_more_evidence(table, "stream", index[found], labels, cosines[found])

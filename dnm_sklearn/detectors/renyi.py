@@ -158,15 +158,8 @@ class RenyiDetector(NegativeLabelDetector):
     ) -> None:
         self._store(locals())
 
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.noun_fraction,
-            "adjective_fraction": self.adjective_fraction,
-            "n_neighbors": None,
-            "max_similarity": self.max_similarity,
-        }
+    def _fractions(self) -> tuple[float, float]:
+        return self.noun_fraction, self.adjective_fraction
 
     def _fit_text(self) -> None:
         self._check_ball()

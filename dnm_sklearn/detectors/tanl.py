@@ -287,30 +287,18 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels selected at present (M,), most activated first, and their activation (M,)."""
         check_is_fitted(self, "class_embeddings_")
-
         # The state has no list of them: they follow from the two queues.
-        stream = self._open_stream()
-        stream.load(self._state())
-        return stream.activated()
+        return self._present_stream().activated()
 
     def _negative_labels(self) -> NegativeLabels:
         """The labels activated at present; the score has no groups of them."""
         index, _ = self._activated()
-        return NegativeLabels(
-            self._names_of(index),
-            self.corpus_embeddings_[index],
-            self.corpus_.part_of_speech[index],
-            np.full(len(index), -1),
-        )
-
-    def _names_of(self, index: np.ndarray) -> np.ndarray:
-        """Names of corpus labels."""
-        return np.asarray([self.corpus_.names[i] for i in index])
+        return NegativeLabels(self.corpus_[index], self.corpus_embeddings_[index])
 
     @property
     def activated_labels_(self) -> np.ndarray:
         """Names of the labels selected in the present state, most activated first; shape (M,)."""
-        return self._names_of(self._activated()[0])
+        return np.asarray(self.corpus_[self._activated()[0]].names)
 
     @property
     def activation_(self) -> np.ndarray:

@@ -18,12 +18,10 @@ import numpy as np
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.reneg import PRIOR_WEIGHT, name_weights, otsu_of_log_odds
 from dnm_sklearn.streams._merging import distinct_rows, merged_sum
-from dnm_sklearn.streams.base import Stream
+from dnm_sklearn.streams.base import BASE_STATE, Stream
 
-__all__ = ["BASE_STATE", "STATE_NAMES", "GroundedNamesStream"]
+__all__ = ["STATE_NAMES", "GroundedNamesStream"]
 
-# The state of the base's stream, within that of this one.
-BASE_STATE = "base_state_"
 # What a stream has learned. Per name of the pool: images caught, sum of their margins, votes,
 # weight. Of the C names that have caught something: their numbers, and the sums of their images
 # (C, D). Sum of squares of all margins. Per class: sum of its images (K, D), and their number. Sum

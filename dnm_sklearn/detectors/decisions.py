@@ -468,8 +468,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
-        rows, failed = self._embed(X_id, reset=False)
-        scores = -self._score_rows(rows, failed, frozen=True)
+        rows, _, scores = self._frozen_scores(X_id)
         order = np.argsort(scores, kind="stable")
         with all_or_nothing(self):
             self.threshold_ = conformal.calibration_threshold(scores, kept)
@@ -502,10 +501,10 @@ class DecisionMixin(metaclass=ABCMeta):
             )
         return self.calibration_scores_
 
-    def _frozen_scores(self, X: Any) -> np.ndarray:
-        """OOD scores, each row on its own."""
+    def _frozen_scores(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Embedded rows, which could not be read, and OOD scores, each row on its own."""
         rows, failed = self._embed(X, reset=False)
-        return -self._score_rows(rows, failed, frozen=True)
+        return rows, failed, -self._score_rows(rows, failed, frozen=True)
 
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
@@ -548,8 +547,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _scores_and_p_values(self, X: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """OOD scores, each row on its own, and p-values in the form chosen in calibrate."""
-        rows, failed = self._embed(X, reset=False)
-        scores = -self._score_rows(rows, failed, frozen=True)
+        rows, failed, scores = self._frozen_scores(X)
         if self.calibration_by_class_ is None:
             return scores, conformal.conformal_p_values(scores, known)
 
@@ -592,7 +590,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
         # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
         unit = self._score_unit()
-        return conformal.conformal_e_values(self._frozen_scores(X) / unit, known / unit)
+        return conformal.conformal_e_values(self._frozen_scores(X)[2] / unit, known / unit)
 
     def drift_alarm(
         self, *, alpha: float = 0.01, random_state: Any = 0

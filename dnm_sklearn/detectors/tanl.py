@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
+from dnm_sklearn.datasets.noise import noise_images
 from dnm_sklearn.detectors import shared_parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.noise import noise_embeddings
 from dnm_sklearn.detectors.shared_parameters import (
     Classes,
     CorpusLike,
@@ -233,7 +234,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         if isinstance(self.initial_ood, str):
             if isinstance(self.embedder_, EmbeddingTable):
                 return self.embedder_.encode_image(rng.normal(size=(_N_NOISE, width)))
-            return noise_embeddings(self.embedder_, rng)
+            # A copy, so that the embedder's list of the images that a fit could not read stays.
+            return copy.copy(self.embedder_).encode_image(list(noise_images(rng)))
 
         rows = np.asarray(self.initial_ood)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != width:

@@ -126,11 +126,9 @@ class ActivationStream:
         check_ring("score_queue_length", score_queue_length, 1)
         order = self._fill_queues(id_rows[-queue_length:], ood_rows[-queue_length:], queue_length)
         log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
-        with self._chunks as chunks:
-            self._scores = self._zeros(score_queue_length, double=True)
-            self._n_scored = self._n_seen = 0
-            self._push_scores(chunks.tensor(log_odds, double=True).sigmoid())
-            self._otsu = _otsu(self._known_scores())
+        scores = self._chunks.tensor(log_odds, double=True).sigmoid_()
+        self._fill_scores(scores, score_queue_length)
+        self._n_seen = 0
 
     def _fill_queues(
         self, id_rows: np.ndarray, ood_rows: np.ndarray, queue_length: int
@@ -154,6 +152,14 @@ class ActivationStream:
             order = self._top(*self._means())
         return order.cpu().numpy()
 
+    def _fill_scores(self, scores: torch.Tensor, length: int) -> None:
+        """Make the queue of scores of these, and the threshold."""
+        with self._chunks:
+            self._scores = self._zeros(length, double=True)
+            self._n_scored = 0
+            self._push_scores(scores)
+            self._otsu = _otsu(self._known_scores())
+
     def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the queues of several states, each image and score once.
 
@@ -172,11 +178,7 @@ class ActivationStream:
         length = len(states[0]["score_queue_"])
         parts = [held(state["score_queue_"], state["n_scored_"])[:, None] for state in states]
         scores = distinct_rows(parts, length)[:, 0]
-        with self._chunks as chunks:
-            self._scores = self._zeros(length, double=True)
-            self._n_scored = 0
-            self._push_scores(chunks.tensor(scores, double=True))
-            self._otsu = _otsu(self._known_scores())
+        self._fill_scores(self._chunks.tensor(scores, double=True), length)
         self._n_seen = merged_sum("n_seen_", states, start)
 
     def load(self, state: dict[str, Any]) -> None:

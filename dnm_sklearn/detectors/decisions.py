@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -32,16 +31,18 @@ _FLAGGED = 0.05
 _have_warned: WeakSet[Any] = WeakSet()
 
 
-class DecisionMixin(metaclass=ABCMeta):
-    """Thresholds, labels, class names and guarantees on top of scores.
+class DecisionMixin:
+    """Thresholds, labels, class names and guarantees on top of scores."""
 
-    A detector has the parameters ``contamination`` and ``ood_label``, ``decision_function`` and the
-    abstract methods.
-    """
-
+    # What a detector brings: see `BaseOODDetector`.
     contamination: Any
     ood_label: str
     decision_function: Callable[[Any], np.ndarray]
+    _embed: Callable[..., tuple[np.ndarray, np.ndarray]]
+    _score_rows: Callable[..., np.ndarray]
+    _nearest_class: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    _class_index: Callable[[np.ndarray], np.ndarray]
+    _zero_shot_threshold: Callable[[], float | None]
 
     threshold_: Any  # a float, or None where neither images nor the method set one
     # What set it: "names" (the method's zero-shot rule), "images" at fit, or "calibration".
@@ -53,30 +54,6 @@ class DecisionMixin(metaclass=ABCMeta):
     # By class: "shrunk", "strict" or None, and the nearest class of each calibration image.
     calibration_by_class_: str | None
     calibration_classes_: np.ndarray | None
-
-    # -- what the detector brings -------------------------------------------------------------
-
-    @abstractmethod
-    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (n, D), and which could not be read (n,)."""
-
-    @abstractmethod
-    def _score_rows(
-        self, rows: np.ndarray, failed: np.ndarray, *, frozen: bool = False
-    ) -> np.ndarray:
-        """ID scores of embedded rows; `frozen`: each row on its own."""
-
-    @abstractmethod
-    def _nearest_class(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
-        """Name of the class nearest to each row."""
-
-    @abstractmethod
-    def _class_index(self, rows: np.ndarray) -> np.ndarray:
-        """Index of the class nearest to each row, all of them readable."""
-
-    @abstractmethod
-    def _zero_shot_threshold(self) -> float | None:
-        """Threshold that needs no images, or None."""
 
     def _zero_shot_doubt(self) -> str:
         """Why no rule is known to hold for the zero-shot threshold; empty where one does."""
@@ -481,7 +458,7 @@ class DecisionMixin(metaclass=ABCMeta):
             self._finish_calibration(rows)
         return self
 
-    def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)
+    def _finish_calibration(self, rows: np.ndarray) -> None:
         """Keep what else a method needs of its calibration images, all of them readable."""
 
     def _calibrated_scores(self, what: str) -> np.ndarray:

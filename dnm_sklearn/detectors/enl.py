@@ -205,11 +205,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
 
     def _temperature(self) -> float:
         self.model_temperature_ = super()._temperature()
-        return check_temperature(self._temperature_part() * self.model_temperature_)
-
-    def _temperature_part(self) -> float:
-        """The temperature in use over the one that the parameter stands for elsewhere."""
-        return 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
+        part = _AUTO_TEMPERATURE if self.temperature == "auto" else 1.0
+        return check_temperature(part * self.model_temperature_)
 
     def _fit_text(self) -> None:
         # All labels: no mining, so that what is kept needs no parameter.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -107,20 +107,15 @@ def top_labels(values: np.ndarray, top_k: int | None) -> np.ndarray:
     return np.argsort(-values, axis=1, kind="stable")[:, :top_k]
 
 
-class ExplainMixin(metaclass=ABCMeta):
+class ExplainMixin:
     """Adds ``explain`` to a detector with class names, their embeddings and a temperature."""
 
+    # What a detector brings: see `BaseOODDetector`.
     class_names_: np.ndarray
     class_embeddings_: np.ndarray
     temperature_: float
-
-    @abstractmethod
-    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (n, D), and which could not be read (n,)."""
-
-    @abstractmethod
-    def _scoring_device(self) -> str:
-        """Where products are computed."""
+    _embed: Callable[..., tuple[np.ndarray, np.ndarray]]
+    _scoring_device: Callable[[], str]
 
     def _negative_labels(self) -> NegativeLabels | None:
         """The negative labels of the present score; None for a method of class names alone."""

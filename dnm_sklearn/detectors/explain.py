@@ -51,32 +51,11 @@ def label_probabilities(
     log_weights: np.ndarray | None = None,
     device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines to all labels, and the softmax over them.
+    """Cosines of unit rows (n, D) to all labels, and the softmax over them; float64 (n, K + M).
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, D)
-        Unit image embeddings.
-    class_embeddings : ndarray of shape (K, D)
-        Unit text embeddings of the classes.
-    negative_embeddings : ndarray of shape (M, D) or None
-        Unit text embeddings of the negative labels.
-    temperature : float
-        Divides cosines.
-    id_prototypes : ndarray of shape (K, D), optional
-        Rows that take the place of `class_embeddings` in the softmax (not in the cosines).
-    log_weights : ndarray of shape (M,), optional
-        Added to the logits of the negative labels.
-    device : str, default="auto"
-        "auto" = the GPU if there is one.
+    Classes come first. In the softmax, not in the cosines, `id_prototypes` (K, D) take the place of
+    `class_embeddings`, and `log_weights` (M,) are added to the logits of the negative labels.
 
-    Returns
-    -------
-    cosine, probability : ndarray of shape (n, K + M), float64
-        Classes first. Each row of `probability` sums to 1.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.detectors.explain import label_probabilities
     >>> label_probabilities(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)

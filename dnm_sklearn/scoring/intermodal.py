@@ -44,37 +44,12 @@ def separation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much farther than its name each corpus label is from the images of a class.
 
-    With ``b_k = cos(t_k, mu_k)`` of name and mean image of class k, a label y is separated from it
-    by ``b_k - cos(y, mu_k)``, and passes there if that is above 0.
+    With ``b_k = cos(t_k, mu_k)`` of name and mean image of class k (unit rows, one per class), a
+    label y is separated from it by ``b_k - cos(y, mu_k)``, and passes there if that is above 0.
+    Returned are the mean separation over the classes, in cosines (the papers keep the labels with
+    the **largest**), and the proportion of classes in which the label passes (the papers ask for
+    1); float64 (N,).
 
-    Parameters
-    ----------
-    corpus_embeddings : array-like of shape (N, width)
-        Unit text embeddings of the corpus.
-    class_embeddings, image_embeddings : array-like of shape (K, width)
-        Unit text embeddings t of the class names, and unit mean images mu, row by row.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    mean_separation : ndarray of shape (N,), float64
-        Mean over the classes, in cosines; the papers keep the labels with the **largest**.
-    proportion_passed : ndarray of shape (N,), float64
-        Proportion of the classes in which the label passes; the papers ask for 1.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    References
-    ----------
-    .. [1] Xu et al., "Mind the Way You Select Negative Texts: Pursuing the Distance Consistency in
-       OOD Detection with VLMs", CVPR 2026, arXiv:2603.02618.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.intermodal import separation
     >>> separation(np.eye(2), np.array([[0.6, 0.8]]), np.array([[1.0, 0.0]]))
@@ -104,32 +79,11 @@ def separation(
 def select_separated(
     mean_separation: Any, passes: Any, is_adjective: Any, n_labels: int
 ) -> np.ndarray:
-    """Labels that pass with the largest separation, adjectives and nouns as they are among those.
+    """Row numbers of the `n_labels` labels with the largest separation among those that pass.
 
-    Parameters
-    ----------
-    mean_separation : array-like of shape (N,)
-        As of :func:`separation`.
-    passes : array-like of shape (N,), bool
-        Which labels may be kept.
-    is_adjective : array-like of shape (N,), bool
-        Which labels are adjectives; the others are nouns.
-    n_labels : int
-        M; where fewer pass, all of those are kept.
+    First adjectives by falling separation (``floor(M * their share of those that pass)``), then
+    nouns. Ties keep corpus order.
 
-    Returns
-    -------
-    numpy.ndarray of shape (<= M,), int64
-        Row numbers: adjectives by falling separation (``floor(M * their share of those that
-        pass)``), then nouns. Ties keep corpus order.
-
-    Raises
-    ------
-    ValueError
-        `n_labels` below 1.
-
-    Examples
-    --------
     >>> from dnm_sklearn.scoring.intermodal import select_separated
     >>> select_separated([0.1, 0.3, 0.2, 0.4], [1, 1, 1, 0], [0, 0, 1, 0], 3)
     array([2, 1, 0])

@@ -180,34 +180,12 @@ class GroundedNamesStream:
     # -- scores -----------------------------------------------------------------------------------
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score rows with what was learned so far, learning nothing.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, D)
-            Unit rows.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Higher = more ID.
-        """
+        """Score rows with what was learned so far, learning nothing."""
         catchers = self._nearest(rows)[0] if self._mode == "safe" else None
         return self._fused(rows, self._base.frozen(rows), catchers)
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Score one batch with what was learned before, then learn from it.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit rows, at least one.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Higher = more ID.
-        """
+        """Score one batch with what was learned before, then learn from it."""
         log_odds = self._base.advance(batch)
         names, margins = self._nearest(batch)
         scores = self._fused(batch, log_odds, names)

@@ -115,12 +115,7 @@ class ActivationStream:
     ) -> None:
         """Begin with ID texts and sure OOD rows, which fill their queues and the queue of scores.
 
-        Parameters
-        ----------
-        id_rows, ood_rows : ndarray of shape (n, D)
-            Unit rows; the last `queue_length` of each are queued.
-        queue_length, score_queue_length : int
-            Sizes of the queues.
+        Of the unit rows (n, D) of each the last `queue_length` are queued.
         """
         check_ring("queue_length", queue_length, id_rows.shape[1])
         check_ring("score_queue_length", score_queue_length, 1)
@@ -193,13 +188,7 @@ class ActivationStream:
         self._n_seen = state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers, by `STATE_NAMES`.
-
-        Returns
-        -------
-        dict
-            Its arrays may share memory with the stream: `load` it before going on.
-        """
+        """Return the state by `STATE_NAMES`; its arrays may share memory with the stream."""
         state: dict[str, Any] = {}
         for queue, (ring, sums, count) in zip(self._queues, _QUEUE_NAMES, strict=True):
             state[ring] = queue.features.cpu().numpy()
@@ -218,14 +207,9 @@ class ActivationStream:
         return self._static_log_odds(rows, self.activated()[0])
 
     def activated(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the selected labels, most activated first, and their activation.
+        """Return the selected labels (M,), most activated first, and their activation (M,).
 
-        Returns
-        -------
-        index : ndarray of int of shape (M,)
-            Rows of the corpus.
-        activation : ndarray of shape (M,), float64
-            Mean probability over the OOD queue minus that over the ID queue.
+        The activation is the mean probability over the OOD queue minus that over the ID queue.
         """
         with self._chunks:
             id_mean, ood_mean = self._means()
@@ -234,18 +218,7 @@ class ActivationStream:
             return order.cpu().numpy(), activation.cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Score one batch and learn from it.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit rows, at least one. Takes about ``4 * b * N`` bytes.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Log-odds, higher = more ID.
-        """
+        """Score one batch and learn from it; takes about ``4 * b * N`` bytes."""
         import torch
 
         with self._chunks as chunks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +14,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class _ScoredDisplay(metaclass=ABCMeta):
+class _ScoredDisplay:
     """Base of the displays that a detector's scores of both kinds of images make."""
 
-    @classmethod
-    @abstractmethod
-    def _of(
-        cls, score: np.ndarray, is_ood: np.ndarray, threshold: float | None, name: str | None
-    ) -> Self:
-        """Make one of scores (n,), what the images are, and the threshold in use."""
-
-    @abstractmethod
-    def plot(self, ax: Any = None) -> Self:
-        """Draw."""
+    # Makes one of scores (n,), which images are OOD, the threshold in use, and a name.
+    _of: Callable[..., Any]
 
     @classmethod
     def from_estimator(

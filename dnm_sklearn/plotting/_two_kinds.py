@@ -19,6 +19,7 @@ class _ScoredDisplay:
 
     # Makes one of scores (n,), which images are OOD, the threshold in use, and a name.
     _of: Callable[..., Any]
+    plot: Callable[..., Any]
 
     @classmethod
     def from_estimator(

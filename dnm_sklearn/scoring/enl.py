@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices, check_temperature, unit_rows
+from dnm_sklearn._utils.validation import unit_rows
 from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
 from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
 
@@ -80,8 +80,7 @@ def class_logsumexp(
     """
     import torch
 
-    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
-    scale = 1 / check_temperature(temperature)
+    scale = 1 / temperature
     if own_class is not None:
         own_class = torch.as_tensor(own_class)
         own_logit = torch.from_numpy(np.einsum("nd,nd->n", X, own_row, dtype=float) * scale)
@@ -122,7 +121,7 @@ def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarra
 def expectation(
     X: Any,
     class_logsumexp: Any,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     class_index: Any,
@@ -147,7 +146,6 @@ def expectation(
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     log_divisor = np.asarray(class_logsumexp, dtype=float)
 
     # Corpus labels are the rows here, and the images the bank that is summed over.
@@ -196,7 +194,7 @@ def expectation(
 def leave_one_out_scores(
     X: Any,
     class_logsumexp: Any,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     class_index: Any,
@@ -219,7 +217,6 @@ def leave_one_out_scores(
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     own = np.asarray(class_index)
     n_classes, strength = len(prior.class_embeddings), prior.strength
     size = np.bincount(own, minlength=n_classes) + strength
@@ -295,33 +292,19 @@ def expectation_score(
     >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([10.  , -9.31, -9.31])
     """
-    X, class_embeddings, corpus_embeddings = check_matrices(
-        X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
-    )
-    temperature = check_temperature(temperature)
-    n_labels = corpus_embeddings.shape[0]
-
     # log(w_j / E_j) is added to the logits.
-    offset = np.zeros(n_labels)
-    for name, values, sign in (
-        ("log_expectation", log_expectation, -1),
-        ("log_weights", log_weights, 1),
-    ):
-        if values is None:
-            continue
-        if np.shape(values) != (n_labels,):
-            raise ValueError(
-                f"{name} must have one number per corpus label, ({n_labels},), "
-                f"got {np.shape(values)}."
-            )
-        offset = offset + sign * np.asarray(values, dtype=float)
+    offset = np.zeros(len(corpus_embeddings))
+    if log_expectation is not None:
+        offset -= log_expectation
+    if log_weights is not None:
+        offset += log_weights
 
     with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
         classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
         over_classes = chunks.logsumexp(X, classes, 1 / temperature)
         over_corpus = chunks.logsumexp(X, corpus, 1 / temperature, offset=chunks.tensor(offset))
         scores = (over_classes - over_corpus).squeeze(1).cpu().numpy()
-    return scores + np.log(n_labels)
+    return scores + np.log(len(offset))
 
 
 class _LogZ:
@@ -351,13 +334,3 @@ def _inverse(chunks: Chunks, sizes: np.ndarray) -> torch.Tensor:
     """Return 1 / sizes as a column, and 0 where there is nothing to divide."""
     positive = sizes > 0
     return chunks.tensor(positive / np.where(positive, sizes, 1), double=True)[:, None]
-
-
-def _check_fit(
-    X: Any, corpus_embeddings: Any, temperature: Any
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Check what the two sums over ID images are made of."""
-    X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
-    if len(X) == 0:
-        raise ValueError("X is empty: at least one ID image is needed.")
-    return X, corpus, check_temperature(temperature)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.class_names import class_index as nearest_class
 from dnm_sklearn.scoring.mining import _proportion_as_close
@@ -108,7 +107,7 @@ def names_only_weights(
 
 
 def zero_shot_log_expectation(
-    prior: ZeroShotPrior, corpus_embeddings: Any, *, temperature: float, device: Device = "auto"
+    prior: ZeroShotPrior, corpus: Any, *, temperature: float, device: Device = "auto"
 ) -> np.ndarray:
     """``log mean_k Z_kj`` (N,) without its clip: what E is taken for where there are no ID images.
 
@@ -118,23 +117,21 @@ def zero_shot_log_expectation(
     >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
     array([-0.219, -0.219, -0.499])
     """
-    text, corpus = check_matrices(
-        class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
-    )
     scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
 
     # The corpus labels are the rows here, and the class names the bank that is summed over.
     with Chunks(device, corpus) as chunks:
         offset = chunks.tensor(per_class)
-        sums = chunks.logsumexp(corpus, chunks.matrix(text), scale, offset=offset)
-        return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(text))
+        classes = chunks.matrix(prior.class_embeddings)
+        sums = chunks.logsumexp(corpus, classes, scale, offset=offset)
+        return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(classes))
 
 
 def trusted_images(
     X: Any,
     class_index: Any,
     prior: ZeroShotPrior,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     proportion: float,
@@ -159,12 +156,7 @@ def trusted_images(
     >>> trusted_images(images, [0] * 4, prior, text[2:], temperature=0.1, proportion=0.25).tolist()
     [True, True, True, False]
     """
-    if not 0 <= proportion < 1:
-        raise ValueError(f"proportion must be in [0, 1), got {proportion!r}.")
-    X, text, corpus = check_matrices(
-        X=X, class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
-    )
-    index = np.asarray(class_index)
+    text, index = prior.class_embeddings, np.asarray(class_index)
 
     # The margin keeps 0.29 * 100 at 29 although it is 28.999... in binary.
     n_out = int(proportion * len(X) + 1e-9)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_integer, check_matrices, unit_rows
+from dnm_sklearn._utils.validation import unit_rows
 from dnm_sklearn.scoring._chunks import Device, reduce_products
 
 if TYPE_CHECKING:
@@ -55,16 +55,7 @@ def separation(
     >>> separation(np.eye(2), np.array([[0.6, 0.8]]), np.array([[1.0, 0.0]]))
     (array([-0.4,  0.6]), array([0., 1.]))
     """
-    corpus, classes, images = check_matrices(
-        corpus_embeddings=corpus_embeddings,
-        class_embeddings=class_embeddings,
-        image_embeddings=image_embeddings,
-    )
-    if len(classes) != len(images):
-        raise ValueError(
-            f"{len(classes)} class names and {len(images)} mean images: one is needed for each."
-        )
-    own = np.einsum("kd,kd->k", np.asarray(classes, float), np.asarray(images, float))
+    own = np.einsum("kd,kd->k", class_embeddings, image_embeddings, dtype=float)
 
     def separate(_: slice, cosines: torch.Tensor) -> torch.Tensor:
         import torch
@@ -72,7 +63,9 @@ def separation(
         gap = torch.as_tensor(own, device=cosines.device) - cosines.double()
         return torch.stack([gap.mean(dim=1), (gap > _SAME_COSINE).double().mean(dim=1)], dim=1)
 
-    found = reduce_products(separate, corpus, images, shape=(2,), device=device)
+    found = reduce_products(
+        separate, corpus_embeddings, image_embeddings, shape=(2,), device=device
+    )
     return found[:, 0].copy(), found[:, 1].copy()
 
 
@@ -88,7 +81,6 @@ def select_separated(
     >>> select_separated([0.1, 0.3, 0.2, 0.4], [1, 1, 1, 0], [0, 0, 1, 0], 3)
     array([2, 1, 0])
     """
-    n_labels = check_integer("n_labels", n_labels, 1)
     passes, is_adjective = np.asarray(passes, dtype=bool), np.asarray(is_adjective, dtype=bool)
     best_first = np.argsort(-np.asarray(mean_separation, dtype=np.float64), kind="stable")
     best_first = best_first[passes[best_first]]

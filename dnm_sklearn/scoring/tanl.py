@@ -63,27 +63,18 @@ def activation_log_odds(
         return _ranked_log_odds(chunks, X, scale, log_sums, ranked, positions).cpu().numpy()
 
 
-def otsu_threshold(scores: Any) -> float:
-    """Otsu's threshold of scores in [0, 1] on the grid 0.00, 0.01, ..., 0.99.
+def otsu_threshold(scores: torch.Tensor) -> torch.Tensor:
+    """Otsu's threshold of float64 scores in [0, 1] on the grid 0.00, 0.01, ..., 0.99.
 
     It minimises the variance within ``score >= t`` and ``score < t``, each weighted by its size; of
     n exact minimisers the one with index ``n // 2`` is taken (all, if no threshold splits the
     scores).
 
+    >>> import torch
     >>> from dnm_sklearn.scoring.tanl import otsu_threshold
-    >>> otsu_threshold([0.1, 0.15, 0.8, 0.9])
+    >>> float(otsu_threshold(torch.tensor([0.1, 0.15, 0.8, 0.9], dtype=torch.float64)))
     0.48
     """
-    import torch
-
-    values = np.array(scores, dtype=np.float64).ravel()
-    if not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("scores must be at least one number in [0, 1], and no NaN.")
-    return float(_otsu(torch.from_numpy(values)))
-
-
-def _otsu(scores: torch.Tensor) -> torch.Tensor:
-    """Otsu's threshold of float64 scores, as a scalar tensor on their device."""
     import torch
 
     ordered = scores.sort().values

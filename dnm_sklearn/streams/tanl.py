@@ -20,10 +20,10 @@ import numpy as np
 
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.tanl import (
-    _otsu,
     _ranked_log_odds,
     _score_positions,
     activation_log_odds,
+    otsu_threshold,
 )
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
@@ -153,7 +153,7 @@ class ActivationStream:
             self._scores = self._zeros(length, double=True)
             self._n_scored = 0
             self._push_scores(scores)
-            self._otsu = _otsu(self._known_scores())
+            self._otsu = otsu_threshold(self._known_scores())
 
     def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the queues of several states, each image and score once.
@@ -229,7 +229,7 @@ class ActivationStream:
             means = self._means()
             first = self._ranked(features, log_sums, self._top(*means)).sigmoid_()
             self._push_scores(first)
-            self._otsu = threshold = _otsu(self._known_scores())
+            self._otsu = threshold = otsu_threshold(self._known_scores())
 
             # Images far enough from the threshold (a part g of the way to 1 or 0) are queued.
             confident = (

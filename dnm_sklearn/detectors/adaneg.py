@@ -9,23 +9,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     """AdaNeg: NegLabel with label proxies that confident test images draw towards the image space.
 
@@ -120,13 +113,13 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     _kept_params = ("memory_length", "proxy", "beta", "static_weight", "gap")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MinedLabelsDetector._parameter_constraints,
-        **shared_parameters.REFINE,
-        **shared_parameters.PERCENTILE_MINING,
-        **shared_parameters.STREAM,
+        **parameters.REFINE,
+        **parameters.PERCENTILE_MINING,
+        **parameters.STREAM,
         "memory_length": [Interval(Integral, 1, None, closed="left")],
         "proxy": [StrOptions({"task", "sample"})],
-        "beta": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
-        "static_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "beta": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
+        "static_weight": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "gap": [Interval(Real, 0, 1, closed="both")],
     }
 

@@ -20,13 +20,13 @@ from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels, turned_labels
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_scores, check_temperature
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.label_doubts import first_doubles, warn_if_misread
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder, checked_rows
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows, warn_far_from_unit
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the zero-shot OOD detectors.
 
@@ -55,7 +55,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
     # Parameters that scores go by after fit, kept under their names with "_": what set_params says
     # acts at the next fit.
     _kept_params: ClassVar[tuple[str, ...]] = ()
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = shared_parameters.COMMON
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = parameters.COMMON
 
     def __init__(
         self,
@@ -78,10 +78,10 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self.ood_label = ood_label
         self.device = device
 
-    def _store(self, parameters: dict[str, Any]) -> None:
+    def _store(self, given: dict[str, Any]) -> None:
         """Keep the parameters of a constructor, its ``locals()``, under their names."""
-        del parameters["self"]
-        self.__dict__.update(parameters)
+        del given["self"]
+        self.__dict__.update(given)
 
     # -- what a method defines ----------------------------------------------------------------
 

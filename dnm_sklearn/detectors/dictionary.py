@@ -10,12 +10,12 @@ from sklearn.utils._param_validation import Interval
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.dictionary import STATE_NAMES, SuspiciousImagesStream
 
@@ -24,7 +24,7 @@ from dnm_sklearn.streams.dictionary import STATE_NAMES, SuspiciousImagesStream
 _LEAST_SPREAD = 0.01
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class DictionaryDetector(PlugInDetector):
     """OODD: the ID confidence of a base, less the cosine to the k-th most similar suspicious image.
 

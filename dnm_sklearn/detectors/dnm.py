@@ -14,17 +14,10 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
@@ -32,7 +25,7 @@ from dnm_sklearn.scoring import mining
 _PAPERS_PRIOR = 0.5
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
     """Debiased negative mining (DNM): negative labels corrected for the ID labels among them.
 
@@ -130,13 +123,13 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     _kept_params = ("clamp", "min_id_scale")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.REFINE,
+        **parameters.REFINE,
         "mining": [StrOptions({"density", "norm", "percentile", "none"})],
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right"), None],
-        "positive_noise": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "positive_noise": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
         "clamp": [Interval(Real, -1, 1, closed="both"), None],

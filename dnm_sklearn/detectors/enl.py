@@ -16,11 +16,11 @@ from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_temperature
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import conformal, zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import enl, enl_margin, enl_prior
@@ -61,7 +61,7 @@ _WEIGHT_FLOOR = 0.1
 _CHUNK_NUMBERS = 2**22
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class ENLDetector(StreamingDetector, CorpusDetector):
     """Expectation-normalised labels (ENL), this toolkit's own method: debiasing per corpus label.
 
@@ -169,9 +169,9 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.STREAM,
+        **parameters.STREAM,
         "image_mean": ["array-like", None],
-        "margin_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "margin_weight": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
     }
 

@@ -13,17 +13,17 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.names import unique_names
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.scoring import eoe
 
 Describe = Callable[[list[str]], Iterable[str]]
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class EOEDetector(CorpusDetector):
     """EOE: the best class name minus a part of the best outlier name, in one softmax over both.
 

@@ -12,10 +12,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import id_images
 
@@ -60,7 +60,7 @@ class FewImagesDetector(BaseOODDetector):
             )
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class PrototypeDetector(FewImagesDetector):
     """Largest cosine to a prototype of a class: its mean image, and its name as so many images.
 
@@ -154,7 +154,7 @@ class PrototypeDetector(FewImagesDetector):
         return self.temperature_
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class KLMatchingDetector(FewImagesDetector):
     """KL matching: how far an image's class probabilities are from the mean ones of every class.
 
@@ -239,7 +239,7 @@ class KLMatchingDetector(FewImagesDetector):
         )
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class MahalanobisDetector(FewImagesDetector):
     """Mahalanobis distance to the nearest class mean, by one shrunk covariance for all classes.
 

@@ -11,17 +11,17 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.docs import fill_parameters
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.scoring import glmcm
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class GLMCMDetector(BaseOODDetector):
     """GL-MCM: MCM of the whole image plus the best MCM of its patches.
 

@@ -11,10 +11,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import intermodal
 
@@ -22,7 +22,7 @@ from dnm_sklearn.scoring import intermodal
 _SMALLEST_PASSING = 0.2
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class InterNegDetector(NegativeLabelDetector):
     """InterNeg: negative labels that are far from the *images* of every class.
 

@@ -16,7 +16,7 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.neighbours import not_negative
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
@@ -40,7 +40,7 @@ class CorpusDetector(BaseOODDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseOODDetector._parameter_constraints,
-        **shared_parameters.CORPUS,
+        **parameters.CORPUS,
     }
 
     corpus: Any
@@ -194,7 +194,7 @@ class MinedLabelsDetector(CorpusDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.GROUPS,
+        **parameters.GROUPS,
     }
 
     mining: str
@@ -395,7 +395,7 @@ def rank(
     """
     candidates = np.arange(len(corpus_embeddings))
     if max_similarity is not None:
-        nearest = mining.max_similarity(corpus_embeddings, class_embeddings, device=device)
+        nearest = scoring.max_logit(corpus_embeddings, class_embeddings, device=device)
         candidates = np.flatnonzero(nearest <= max_similarity)
     if method == "none" or not len(candidates):
         return candidates, np.empty(0)

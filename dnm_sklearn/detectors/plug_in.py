@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
@@ -28,10 +28,10 @@ class PlugInDetector(StreamingDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseOODDetector._parameter_constraints,
-        **shared_parameters.STREAM,
+        **parameters.STREAM,
         "prompt": [str, list, tuple, None],
         "base": [BaseOODDetector, None],
-        "corpus": shared_parameters.CORPUS["corpus"],
+        "corpus": parameters.CORPUS["corpus"],
         "guard": ["boolean"],
     }
 

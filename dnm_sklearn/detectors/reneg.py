@@ -17,13 +17,13 @@ from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.columns import folded
 from dnm_sklearn.corpus.neighbours import leaked
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.near_names import NEAR, near_names
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import class_index
@@ -33,7 +33,7 @@ from dnm_sklearn.streams.reneg import STATE_NAMES, GroundedNamesStream
 _N_BACKGROUND = 10_000
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class ReNegDetector(PlugInDetector):
     """ReNeg: names near the classes that catch test images say what near-OOD images look like.
 

@@ -11,10 +11,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import renyi
 
@@ -24,7 +24,7 @@ _TAIL = 0.03
 _FEWEST_LABELS = 5
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class RenyiDetector(NegativeLabelDetector):
     """Rényi worst case: the class names against a soft mean of the top labels of the corpus.
 
@@ -102,7 +102,7 @@ class RenyiDetector(NegativeLabelDetector):
     _kept_params = ("order", "solver", "beta_start", "n_steps", "learning_rate")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.PERCENTILE_MINING,
+        **parameters.PERCENTILE_MINING,
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "tail": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],

@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator
 
 from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.detectors.parameters import LARGEST_WEIGHT
 from dnm_sklearn.detectors.saving import from_plain
-from dnm_sklearn.detectors.shared_parameters import LARGEST_WEIGHT
 from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["WIDEST", "checked_fitted"]

@@ -15,18 +15,11 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.datasets.noise import noise_images
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
@@ -35,7 +28,7 @@ from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
 _N_NOISE = 15
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class TANLDetector(StreamingDetector, CorpusDetector):
     """TANL: test-time activated negative labels.
 
@@ -156,8 +149,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     _kept_params = ("step", "gap", "alpha", "queue_length", "score_queue_length")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.REFINE,
-        **shared_parameters.STREAM,
+        **parameters.REFINE,
+        **parameters.STREAM,
         "n_activated": [Interval(Integral, 1, None, closed="left")],
         "step": [Interval(Integral, 0, None, closed="left")],
         "gap": [Interval(Real, 0, 1, closed="both")],

@@ -80,6 +80,8 @@ def test_a_fitted_detector_is_kept_when_frozen():
     detector = neglabel().fit().calibrate(WORLD.X_id, id_tpr=0.9)
     adapter = SklearnOutlierAdapter(FrozenEstimator(detector)).fit(WORLD.X)
     np.testing.assert_array_equal(adapter.predict(WORLD.X) == -1, detector.predict(WORLD.X) == 1)
+    assert adapter.calibrate(WORLD.X_id, id_tpr=0.8) is adapter
+    assert adapter.threshold_ == detector.threshold_
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from dnm_sklearn.bench.run.job_files import EXPLAINED, Line, read_chunk, write_c
 from dnm_sklearn.bench.run.own_data import Items
 from dnm_sklearn.bench.run.prepare import check_parameters, clip_embedder
 from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of, verdicts
-from dnm_sklearn.embedding.inputs import finite_rows
 
 # The file in the folder of finished chunks that says which job they are of.
 _JOB = "job.json"
@@ -191,7 +190,7 @@ def _encode(detector: Any, part: Any) -> tuple[np.ndarray, dict[int, str]]:
         return rows, {i: reason for i, _, reason in getattr(embedder, "failures_", [])}
 
     rows = np.asarray(part, dtype=np.float32)
-    usable = finite_rows(rows) & rows.any(axis=1)
+    usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
     encoded = np.full(rows.shape, np.nan, dtype=np.float32)
     if usable.any():
         encoded[usable] = embedder.encode_image(rows[usable])

@@ -70,7 +70,9 @@ def floors(session: nox.Session) -> None:
     bounds = re.findall(r'"([\w-]+)>=([\d.]+)', declared)
     pins = [f"{name}=={version}" for name, version in bounds]
 
-    constraints = Path(session.create_tmp()) / "floors.txt"
+    # Not in session.create_tmp(): temporary files then lie in the environment, where Ray's workers
+    # refuse to start, and its tests wait for ever.
+    constraints = session.cache_dir / "floors.txt"
     constraints.write_text("\n".join(pins), encoding="utf-8")
     session.install("-e", ".[test]", "-c", str(constraints))
     session.run("pytest", *(session.posargs or ["-n", "auto"]))
@@ -99,7 +101,7 @@ def dockerfile(session: nox.Session) -> None:
             session.run("python", "-m", *(word for word in words if word != "--system"), env=env)
 
     # Elsewhere, for the package is to be found in the environment and not beside this file.
-    session.chdir(session.create_tmp())
+    session.chdir(session.cache_dir)
     session.run("dnm-bench", "--help")
     session.run("python", "-c", "import ray.data, dnm_sklearn.distributed")
 

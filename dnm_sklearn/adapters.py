@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
@@ -13,10 +13,11 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.fit_context import fit_context
-from dnm_sklearn._utils.forwarding import available_if_detector_has
+from dnm_sklearn._utils.forwarding import available_if_detector_has, forwarded
 from dnm_sklearn._utils.labels import from_outlier_coding, turned_labels
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.warnings import warn
+from dnm_sklearn.detectors.base import BaseOODDetector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,57 +43,32 @@ class _Adapter(BaseEstimator):
         last = self.detector.steps[-1][1] if hasattr(self.detector, "steps") else self.detector
         return getattr(last, "ood_label", "ood")
 
-    def _scores(self, X: Any) -> np.ndarray:
+    def _fitted_detector(self) -> Any:
+        """The fitted detector, or NotFittedError."""
         check_is_fitted(self, "detector_")
-        return self.detector_.decision_function(X)
+        return self.detector_
+
+    def _rows(self, X: Any) -> Any:
+        """What the detector takes: X itself."""
+        return X
+
+    def _scores(self, X: Any) -> np.ndarray:
+        return self._fitted_detector().decision_function(X)
 
     def _threshold(self) -> float:
-        check_is_fitted(self, "detector_")
-        threshold = self.detector_.threshold_
-        if threshold is None:
+        if self.threshold_ is None:
             raise ValueError(
                 f"{type(self.detector_).__name__} has no zero-shot threshold: fit(X) with images, "
                 "or calibrate(X_id)."
             )
-
-        return float(threshold)
+        return float(self.threshold_)
 
     @property
     def threshold_(self) -> float | None:
         """Threshold of the detector, on its ``decision_function`` (higher = more OOD)."""
-        check_is_fitted(self, "detector_")
-        return self.detector_.threshold_
+        return self._fitted_detector().threshold_
 
-    @available_if_detector_has("calibrate")
-    def calibrate(
-        self,
-        X_id: Any,
-        id_tpr: float | None = None,
-        *,
-        false_alarm_rate: float | None = None,
-        by_class: Literal["shrunk", "strict"] | None = None,
-    ) -> Self:
-        """Set the detector's threshold from ID images.
-
-        Parameters
-        ----------
-        X_id : images or array-like of shape (n, D)
-            ID images used for nothing else.
-        id_tpr : float or None, default=None
-            Proportion of ID images to keep, in (0, 1); None = 0.95, unless `false_alarm_rate` says
-            another.
-        false_alarm_rate : float or None, default=None
-            Proportion of ID images that may be flagged, instead of `id_tpr`.
-        by_class : {"shrunk", "strict"} or None, default=None
-            P-values by predicted class; see the detector.
-
-        Returns
-        -------
-        self : object
-        """
-        check_is_fitted(self, "detector_")
-        self.detector_.calibrate(X_id, id_tpr, false_alarm_rate=false_alarm_rate, by_class=by_class)
-        return self
+    calibrate = forwarded(BaseOODDetector.calibrate)
 
 
 class SklearnOutlierAdapter(OutlierMixin, _Adapter):
@@ -212,9 +188,8 @@ class SklearnOutlierAdapter(OutlierMixin, _Adapter):
         ndarray of shape (n,), int
             +1 = ID, -1 = OOD.
         """
-        check_is_fitted(self, "detector_")
         # The detector's own decision, with what it has to say of its threshold.
-        return np.where(self.detector_.predict(X) == 0, 1, -1)
+        return np.where(self._fitted_detector().predict(X) == 0, 1, -1)
 
 
 class OODClassifier(ClassifierMixin, _Adapter):
@@ -395,8 +370,7 @@ class OODClassifier(ClassifierMixin, _Adapter):
         ndarray of shape (n, 2)
             Wrap the classifier in ``CalibratedClassifierCV`` for calibrated probabilities.
         """
-        check_is_fitted(self, "detector_")
-        proba = self.detector_.predict_proba(X)
+        proba = self._fitted_detector().predict_proba(X)
         if self.ood_class_ == self.classes_[1]:
             return proba
 

@@ -375,7 +375,8 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     # scikit-learn's outlier detectors score inliers higher, and so does an OODClassifier whose
     # first class is OOD.
     inverted = is_outlier_detector(estimator) and not _is_pyod(estimator)
-    ood_class = _ood_class(estimator)
+    # The class of an OODClassifier that means OOD.
+    ood_class = _attribute(estimator, "ood_class_")
     if ood_class is not None:
         inverted = estimator.classes_[0] == ood_class
         y = None if y is None else _in_classes(y, estimator.classes_) == ood_class
@@ -383,7 +384,7 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
         y = from_outlier_coding(y)
 
     # y first: a fold that cannot be judged is not worth scoring.
-    is_ood = _is_ood(y, _ood_label(estimator))
+    is_ood = _is_ood(y, _attribute(estimator, "ood_label", "ood"))
     _check(np.zeros(len(is_ood)), is_ood)
     # Where scikit-learn's sign and y do not agree, our adapter has this method only.
     method = "score_samples" if _is_turned(estimator) else "decision_function"
@@ -394,15 +395,6 @@ def scores_and_truth(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
 
     score = np.asarray(getattr(estimator, method)(X))
     return (-score if inverted else score), is_ood
-
-
-def _ood_class(estimator: Any) -> Any:
-    """The class of an OODClassifier that means OOD, also inside a pipeline or search; else None."""
-    while estimator is not None:
-        if hasattr(estimator, "ood_class_"):
-            return estimator.ood_class_
-        estimator = _inner(estimator)
-    return None
 
 
 def _is_turned(estimator: Any) -> bool:
@@ -452,20 +444,16 @@ def read_is_ood(y: Any, score: Any, ood_label: str = "ood") -> np.ndarray:
 
 def fitted_threshold(estimator: Any) -> float | None:
     """Threshold of the detector that pipelines, searches and adapters wrap; None without one."""
-    while estimator is not None:
-        if hasattr(estimator, "threshold_"):
-            return estimator.threshold_
-        estimator = _inner(estimator)
-    return None
+    return _attribute(estimator, "threshold_")
 
 
-def _ood_label(estimator: Any) -> str:
-    """Label of OOD rows in y, from the detector that pipelines, searches and adapters wrap."""
+def _attribute(estimator: Any, name: str, default: Any = None) -> Any:
+    """An attribute of an estimator, or of the outermost one in pipelines and others that has it."""
     while estimator is not None:
-        if isinstance(getattr(estimator, "ood_label", None), str):
-            return estimator.ood_label
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
         estimator = _inner(estimator)
-    return "ood"
+    return default
 
 
 def _inner(estimator: Any) -> Any:

@@ -7,6 +7,7 @@ splitters here know where rows come from.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,39 @@ class _SourceSplitter(BaseCrossValidator):
 
     __metadata_request__split = {"groups": True}
 
-    def _rows(self, X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    @abstractmethod
+    def _folds(
+        self, is_ood: np.ndarray, sources: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row numbers of training and test rows."""
+
+    def split(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row numbers of training and test rows.
+
+        Parameters
+        ----------
+        X : sequence of length n
+            Rows (only their number counts).
+        y : array-like of shape (n,)
+            0/1 or bool (1 = OOD), strings with `ood_label`, or class indices with -1 = OOD.
+        groups : array-like of shape (n,)
+            Source of each row.
+
+        Yields
+        ------
+        train, test : ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If y or groups is missing or of one kind, or there are fewer rows or sources than the
+            folds need.
+        """
+        yield from self._folds(*self._rows(y, groups))
+
+    def _rows(self, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return is_ood and the source of every row."""
         if y is None:
             raise ValueError(
@@ -91,30 +124,9 @@ class StratifiedBySourceKFold(_SourceSplitter):
         self.random_state = random_state
         self.ood_label = ood_label
 
-    def split(
-        self, X: Any, y: Any = None, groups: Any = None
+    def _folds(
+        self, is_ood: np.ndarray, sources: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield row numbers of training and test rows.
-
-        Parameters
-        ----------
-        X : sequence of length n
-            Rows (only their number counts).
-        y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), strings with `ood_label`, or class indices with -1 = OOD.
-        groups : array-like of shape (n,)
-            Source of each row.
-
-        Yields
-        ------
-        train, test : ndarray of int
-
-        Raises
-        ------
-        ValueError
-            If y or groups is missing or of one kind, or a source has fewer rows than folds.
-        """
-        is_ood, sources = self._rows(X, y, groups)
         # A stratum is a source and a kind: a source may hold ID and OOD rows.
         kinds = np.char.add(np.where(is_ood, "1", "0"), sources)
         names, strata, counts = np.unique(kinds, return_inverse=True, return_counts=True)
@@ -145,9 +157,9 @@ class StratifiedBySourceKFold(_SourceSplitter):
 class LeaveOneOODSetOut(_SourceSplitter):
     """One fold per OOD source: it and a part of the ID rows are the test rows, the rest trains.
 
-    Nobody tunes on the OOD set that is reported when this is the outer split of a nested search: in
-    each fold a ``GridSearchCV`` sees the other OOD sets only. Every ID row is a test row in exactly
-    one fold.
+    OOD sources come in alphabetical order. Nobody tunes on the OOD set that is reported when
+    this is the outer split of a nested search: in each fold a ``GridSearchCV`` sees the other
+    OOD sets only. Every ID row is a test row in exactly one fold.
 
     Parameters
     ----------
@@ -175,31 +187,9 @@ class LeaveOneOODSetOut(_SourceSplitter):
         self.random_state = random_state
         self.ood_label = ood_label
 
-    def split(
-        self, X: Any, y: Any = None, groups: Any = None
+    def _folds(
+        self, is_ood: np.ndarray, sources: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield row numbers of training and test rows, OOD sources in alphabetical order.
-
-        Parameters
-        ----------
-        X : sequence of length n
-            Rows (only their number counts).
-        y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), strings with `ood_label`, or class indices with -1 = OOD.
-        groups : array-like of shape (n,)
-            Source of each row.
-
-        Yields
-        ------
-        train, test : ndarray of int
-
-        Raises
-        ------
-        ValueError
-            If y or groups is missing or of one kind, there is only one OOD source, or fewer ID rows
-            than sources.
-        """
-        is_ood, sources = self._rows(X, y, groups)
         ood_sources = np.unique(sources[is_ood])
         id_rows = np.flatnonzero(~is_ood)
         if len(ood_sources) < 2:
@@ -234,7 +224,7 @@ class LeaveOneOODSetOut(_SourceSplitter):
         -------
         int
         """
-        is_ood, sources = self._rows(X, y, groups)
+        is_ood, sources = self._rows(y, groups)
         return len(np.unique(sources[is_ood]))
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import joblib
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.all_or_nothing import all_or_nothing
-from dnm_sklearn._utils.forwarding import available_if_detector_has
+from dnm_sklearn._utils.forwarding import available_if_detector_has, forwarded
 from dnm_sklearn._utils.names import is_string_sequence
 from dnm_sklearn._utils.y_column import read_y
-from dnm_sklearn.detectors.forwarded import ForwardedMethods
+from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.saving import write_detector
+from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding.check import check_embedder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class OODPipeline(ForwardedMethods, Pipeline):
+class OODPipeline(Pipeline):
     """Embedder then detector, with one embedder for images and names.
 
     Build it with :func:`make_ood_pipeline`. The last step is a clone of the detector given, whose
@@ -160,9 +163,86 @@ class OODPipeline(ForwardedMethods, Pipeline):
         gave_names = self.steps[-1][1].classes is not None or isinstance(read_y(y), list)
         return is_string_sequence(X) and not gave_names
 
+    # -- the detector's, on what the steps before it make of images ---------------------------
+
     def _rows(self, X: Any) -> Any:
         """Embeddings (n, D): X through all steps but the detector."""
         return self[:-1].transform(X)
+
+    def _own_detector(self) -> Any:
+        self._link()
+        return self.steps[-1][1]
+
+    def _fitted_detector(self) -> Any:
+        check_is_fitted(self.steps[-1][1])
+        return self.steps[-1][1]
+
+    @property
+    def threshold_(self) -> float | None:
+        """Threshold of the detector."""
+        return self._own_detector().threshold_
+
+    @property
+    def decision_scores_(self) -> np.ndarray:
+        """OOD scores of the images given to fit."""
+        return self._own_detector().decision_scores_
+
+    @property
+    def labels_(self) -> np.ndarray:
+        """Decisions on the images given to fit, 0 = ID, 1 = OOD."""
+        return self._own_detector().labels_
+
+    # What scikit-learn's Pipeline forwards by itself (`predict` and so on) is not here.
+    predict_class = forwarded(BaseOODDetector.predict_class)
+    predict_confidence = forwarded(BaseOODDetector.predict_confidence)
+    predict_with_rejection = forwarded(BaseOODDetector.predict_with_rejection)
+    compute_rejection_stats = forwarded(BaseOODDetector.compute_rejection_stats, rows=False)
+    fit_predict_score = forwarded(BaseOODDetector.fit_predict_score, fitted=False)
+    explain = forwarded(BaseOODDetector.explain)
+
+    calibrate = forwarded(BaseOODDetector.calibrate)
+    p_value = forwarded(BaseOODDetector.p_value)
+    drift_alarm = forwarded(BaseOODDetector.drift_alarm, rows=False)
+
+    # Decorated there, where mypy comes only later.
+    partial_fit = forwarded(StreamingDetector.partial_fit, fitted=False)  # type: ignore[has-type]
+    reset_adaptation = forwarded(StreamingDetector.reset_adaptation, rows=False)
+    adaptation_state = forwarded(StreamingDetector.adaptation_state, rows=False)
+    merge_adaptation = forwarded(StreamingDetector.merge_adaptation, rows=False)
+
+    @available_if_detector_has("e_value")
+    def e_value(self, X: Any, **params: Any) -> np.ndarray:
+        """Conformal e-values of "this image is ID", after :meth:`calibrate`; see the detector.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, D)
+            Images or embeddings.
+        **params : dict
+            As in the detector (ENL's ``form``).
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Large = unlike ID.
+        """
+        return self._fitted_detector().e_value(self._rows(X), **params)
+
+    @available_if_detector_has("score_stream")
+    def score_stream(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Score an endless stream, and keep what was learned after every batch; see the detector.
+
+        Parameters
+        ----------
+        batches : iterable of images or of array-likes of shape (b, D)
+            Batches of test images or embeddings.
+
+        Returns
+        -------
+        iterator of ndarray of shape (b,)
+            OOD scores of each batch, higher = more OOD.
+        """
+        return self._fitted_detector().score_stream(map(self._rows, batches))
 
     @available_if_detector_has("save")
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -181,14 +261,6 @@ class OODPipeline(ForwardedMethods, Pipeline):
             )
 
         write_detector(self._fitted_detector(), path, [name for name, _ in self.steps])
-
-    def _own_detector(self) -> Any:
-        self._link()
-        return self.steps[-1][1]
-
-    def _fitted_detector(self) -> Any:
-        check_is_fitted(self.steps[-1][1])
-        return self.steps[-1][1]
 
 
 def make_ood_pipeline(

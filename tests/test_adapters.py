@@ -80,6 +80,8 @@ def test_a_fitted_detector_is_kept_when_frozen():
     detector = neglabel().fit().calibrate(WORLD.X_id, id_tpr=0.9)
     adapter = SklearnOutlierAdapter(FrozenEstimator(detector)).fit(WORLD.X)
     np.testing.assert_array_equal(adapter.predict(WORLD.X) == -1, detector.predict(WORLD.X) == 1)
+    assert adapter.calibrate(WORLD.X_id, id_tpr=0.8) is adapter
+    assert adapter.threshold_ == detector.threshold_
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,7 @@ REFUSED = re.compile(
     "would come out the wrong way round|none of the following attributes: decision_function"
     "|needs ID and OOD rows|Only binary classification|`y_score` needs to be of shape"
     "|multi_class must be|pos_label=1 is not a valid label|outlier coding"
+    "|should either be a classifier|Expected 2D array, got 1D"
 )
 
 

@@ -15,6 +15,7 @@ from sklearn.preprocessing import Normalizer
 import dnm_sklearn
 from dnm_sklearn import (
     CLIPEmbedder,
+    DebiasedNegMiningDetector,
     EmbeddingTable,
     NegLabelDetector,
     load,
@@ -58,6 +59,15 @@ def test_round_trip_on_images_with_names_and_parameters(detector, tmp_path):
     }
     again.fit(images, y)
     assert clone(again).embedder.get_params() == detector.embedder.get_params()
+
+
+def test_a_clamped_detector_whose_scale_is_below_zero(tmp_path):
+    detector = DebiasedNegMiningDetector(WORLD.names, embedder=WORLD.table, n_groups=1, clamp=-0.5)
+    detector.fit().save(tmp_path / "det.skops")
+    assert detector.id_scale_ < 0
+    np.testing.assert_array_equal(
+        load(tmp_path / "det.skops").decision_function(WORLD.X), detector.decision_function(WORLD.X)
+    )
 
 
 def test_a_file_holds_no_foreign_types_no_memory_and_no_weights(tmp_path):

@@ -20,29 +20,21 @@ class ForkSafeLock:
     """A lock that is free in a forked process, whoever held it in the parent.
 
     What it guards must be whole at each moment, since the thread that held it is not there to
-    finish its work.
+    finish its work. `lock` is the present process's own.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         _locks.add(self)
 
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """Take the lock; without `blocking` say at once whether that was possible."""
-        return self._lock.acquire(blocking=blocking)
-
-    def release(self) -> None:
-        """Give the lock back."""
-        # In a forked process it may be free already, where a block of the parent's is left.
-        with suppress(RuntimeError):
-            self._lock.release()
-
     def __enter__(self) -> ForkSafeLock:
-        self.acquire()
+        self.lock.acquire()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.release()
+        # In a forked process it may be free already, where a block of the parent's is left.
+        with suppress(RuntimeError):
+            self.lock.release()
 
 
 def torch_was_forked() -> bool:
@@ -54,7 +46,7 @@ def _begin_child() -> None:
     global _torch_was_forked
     _torch_was_forked = _torch_was_forked or "torch" in sys.modules
     for lock in list(_locks):
-        lock._lock = threading.Lock()
+        lock.lock = threading.Lock()
 
 
 # Windows has no fork.

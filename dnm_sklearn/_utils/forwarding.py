@@ -1,13 +1,17 @@
-"""For estimators that wrap a detector: which of its methods they offer."""
+"""For estimators that wrap a detector: which of its methods they offer, and those methods."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sklearn.utils.metaestimators import available_if
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 
 def available_if_detector_has(name: str) -> Callable[[Method], Method]:
@@ -22,6 +26,31 @@ def available_if_detector_has(name: str) -> Callable[[Method], Method]:
         return True
 
     return available_if(check)
+
+
+def forwarded(
+    method: Callable[Concatenate[Any, Params], Result], *, rows: bool = True, fitted: bool = True
+) -> Callable[Concatenate[Any, Params], Result]:
+    """A detector's method, with its documentation, as one of an estimator that wraps a detector.
+
+    The wrapper has ``_fitted_detector()``, with ``fitted=False`` ``_own_detector()``; and with
+    `rows` ``_rows(X)``, which makes of the first argument what the detector takes.
+    """
+    name = method.__name__
+
+    @wraps(method)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        detector = self._fitted_detector() if fitted else self._own_detector()
+        own = getattr(detector, name)
+        call = inspect.signature(own).bind(*args, **kwargs)
+        if rows:
+            first = next(iter(call.arguments))
+            call.arguments[first] = self._rows(call.arguments[first])
+        result = own(*call.args, **call.kwargs)
+        # Of a frozen detector the method is that of the one inside.
+        return self if result is own.__self__ else result
+
+    return available_if_detector_has(name)(forward)
 
 
 def _wrapped(wrapper: Any) -> Any:

@@ -18,9 +18,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnm_sklearn._utils.forks import ForkSafeLock
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,17 +43,18 @@ class Threads:
 
     def __init__(self, used: bool = True) -> None:
         self._used = used
-        self.n = 1
+        self.n_threads = 1
 
-    def __enter__(self) -> Threads:
+    def __enter__(self) -> Self:
         import torch
 
         self._stack = ExitStack()
         self._executor: Executor | None = None
         if self._used:
-            self.n = torch.get_num_threads()
-            if _BLAS_LOCK.acquire(blocking=False):
-                self._stack.callback(_BLAS_LOCK.release)
+            self.n_threads = torch.get_num_threads()
+            lock = _BLAS_LOCK.lock
+            if lock.acquire(blocking=False):
+                self._stack.callback(lock.release)
                 self._stack.enter_context(_thread_pools("blas").limit(limits=1))
             self._stack.enter_context(_thread_pools("openmp").limit(limits=1))
             self._stack.callback(_set_mkl_threads, _set_mkl_threads(1))
@@ -61,7 +65,7 @@ class Threads:
 
     def wanted(self, n_multiplications: int) -> int:
         """Return how many threads work of this size is worth."""
-        return self.n if n_multiplications >= _WORTH_THREADS else 1
+        return self.n_threads if n_multiplications >= _WORTH_THREADS else 1
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], n_multiplications: int
@@ -72,7 +76,7 @@ class Threads:
 
         if self._executor is None:
             self._executor = self._stack.enter_context(
-                ThreadPoolExecutor(self.n, "dnm_sklearn", _use_one_torch_thread)
+                ThreadPoolExecutor(self.n_threads, "dnm_sklearn", _use_one_torch_thread)
             )
         return list(self._executor.map(function, tasks))
 

@@ -37,24 +37,19 @@ def check_matrix(name: str, matrix: Any, *, allow_empty: bool = False) -> Any:
     return matrix
 
 
-def check_same_width(**matrices: Any) -> None:
-    """Raise a ValueError that names both widths unless all matrices are equally wide."""
-    (first, reference), *others = matrices.items()
-    for name, matrix in others:
-        if matrix.shape[1] != reference.shape[1]:
-            raise ValueError(
-                f"{first} is {reference.shape[1]} wide but {name} is {matrix.shape[1]} wide: "
-                "embed both with the same model."
-            )
-
-
 def check_matrices(**matrices: Any) -> tuple[Any, ...]:
     """Return matrices of one width, each checked; only the first may have no rows."""
     checked: dict[str, Any] = {}
     for name, matrix in matrices.items():
         checked[name] = check_matrix(name, matrix, allow_empty=not checked)
 
-    check_same_width(**checked)
+    (first, reference), *others = checked.items()
+    for name, matrix in others:
+        if matrix.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"{first} is {reference.shape[1]} wide but {name} is {matrix.shape[1]} wide: "
+                "embed both with the same model."
+            )
     return tuple(checked.values())
 
 

@@ -36,22 +36,8 @@ def strict_p_values(
     """P-values within the predicted class; classes with fewer than 20 images share one stratum.
 
     Strata depend on the bag alone, not on which image of it is the test image, so that ``P(p <=
-    alpha | stratum) <= alpha`` for an ID image.
+    alpha | stratum) <= alpha`` for an ID image. Scores hold no NaN; classes are 0..K-1.
 
-    Parameters
-    ----------
-    scores, classes : array-like of shape (m,)
-        OOD scores (no NaN) and predicted classes (0..K-1) of the images to judge.
-    calibration_scores, calibration_classes : array-like of shape (n,)
-        The same of ID images that were used for nothing else.
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        Small = unlike ID.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.calibration.by_class import strict_p_values
     >>> known, classes = np.arange(40.0), np.repeat([0, 1], 20)
@@ -86,20 +72,6 @@ def shrunk_p_values(
     made alike from the whole bag, so that ``P(p <= alpha) <= alpha`` for an ID image, exactly, for
     every n and all sizes of classes. For a single class it is an estimate, no guarantee.
 
-    Parameters
-    ----------
-    scores, classes : array-like of shape (m,)
-        OOD scores (no NaN) and predicted classes (0..K-1) of the images to judge.
-    calibration_scores, calibration_classes : array-like of shape (n,)
-        The same of ID images that were used for nothing else.
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        Small = unlike ID.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.by_class import shrunk_p_values
     >>> shrunk_p_values([9.0, 0.5], [0, 1], [0.0, 1.0, 2.0], [0, 0, 1]).tolist()
     [0.25, 0.75]

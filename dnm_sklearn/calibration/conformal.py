@@ -40,27 +40,8 @@ _ROUNDING = 1e-9
 
 
 def kept_proportion(id_tpr: float | None, false_alarm_rate: float | None) -> float:
-    """Proportion of ID images to keep: as given, or the complement of the one to flag.
+    """Proportion of ID images to keep: as given, or the complement of the one to flag; else 0.95.
 
-    Parameters
-    ----------
-    id_tpr : float or None
-        Proportion of ID images to keep, in (0, 1).
-    false_alarm_rate : float or None
-        Proportion of ID images that may be flagged, in (0, 1): ``1 - id_tpr``. Give one of the two;
-        with neither, 95 % are kept.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If both are given, or one is not in (0, 1).
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.conformal import kept_proportion
     >>> kept_proportion(None, 0.01), kept_proportion(None, None)
     (0.99, 0.95)
@@ -81,26 +62,9 @@ def kept_proportion(id_tpr: float | None, false_alarm_rate: float | None) -> flo
 def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
     """Split-conformal threshold: a new ID image is flagged with probability at most ``1 - id_tpr``.
 
-    The ``ceil((n + 1) * id_tpr)``-th smallest of n calibration scores (Vovk et al., 2005).
+    The ``ceil((n + 1) * id_tpr)``-th smallest of n OOD scores of ID images that were used for
+    nothing else (Vovk et al., 2005).
 
-    Parameters
-    ----------
-    scores_id : array-like of shape (n,)
-        OOD scores of ID images that were used for nothing else.
-    id_tpr : float, default=0.95
-        Proportion of ID images to keep, in (0, 1).
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If n is too small for `id_tpr`, or a score is NaN.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.conformal import calibration_threshold
     >>> calibration_threshold(range(19), id_tpr=0.95)
     18.0
@@ -118,34 +82,12 @@ def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
 
 
 def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
-    """Split-conformal p-values ``(1 + #{calibration >= score}) / (n + 1)``.
+    """Split-conformal p-values ``(1 + #{calibration >= score}) / (n + 1)``, small = unlike ID.
 
-    For an ID image ``P(p <= alpha) <= alpha``, marginally over the calibration images and the image
-    itself.
+    For an ID image ``P(p <= alpha) <= alpha``, marginally over the calibration images, which were
+    used for nothing else, and the image itself (Bates et al., Annals of Statistics 2023). NaN gives
+    NaN.
 
-    Parameters
-    ----------
-    scores : array-like of shape (m,)
-        OOD scores; NaN gives NaN.
-    calibration_scores : array-like of shape (n,)
-        OOD scores of ID images that were used for nothing else.
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        Small = unlike ID.
-
-    Raises
-    ------
-    ValueError
-        No calibration score, or NaN among them.
-
-    References
-    ----------
-    Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.conformal import conformal_p_values
     >>> conformal_p_values([5.0, 1.0], [0.0, 1.0, 2.0]).tolist()
     [0.25, 0.75]
@@ -162,24 +104,8 @@ def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
 def check_level(level: float, n_calibration: int) -> float:
     """Return `level`, or raise a ValueError that says how many calibration images it needs.
 
-    Parameters
-    ----------
-    level : float
-        alpha in (0, 1): the proportion of ID images that may be flagged.
-    n_calibration : int
-        n; neither a p-value below ``1 / (n + 1)`` nor an e-value above ``n + 1`` can occur.
+    With n of them neither a p-value below ``1 / (n + 1)`` nor an e-value above ``n + 1`` can occur.
 
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If `level` is outside (0, 1), or below ``1 / (n + 1)``.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.conformal import check_level
     >>> check_level(0.05, 19)
     0.05
@@ -200,29 +126,9 @@ def check_level(level: float, n_calibration: int) -> float:
 def conformal_e_values(log_values: Any, calibration_log_values: Any) -> np.ndarray:
     """``(n + 1) v(x) / (v(x) + sum_i v(x_i))`` for a score v >= 0, large for OOD, given as log v.
 
-    Parameters
-    ----------
-    log_values : array-like of shape (m,)
-        log v of the images to judge; NaN gives NaN.
-    calibration_log_values : array-like of shape (n,)
-        log v of ID images that were used for nothing else.
+    In [0, n + 1], with mean at most 1 for an ID image (Vovk, Pattern Recognition 2025). NaN gives
+    NaN.
 
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        In [0, n + 1]; mean at most 1 for an ID image.
-
-    Raises
-    ------
-    ValueError
-        No calibration image, or NaN among them.
-
-    References
-    ----------
-    Vovk, "Conformal e-prediction", Pattern Recognition 2025, arXiv:2001.05989.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.conformal import conformal_e_values
     >>> conformal_e_values([0.0, 100.0], [0.0, 0.0, 0.0]).round(6).tolist()
     [1.0, 4.0]
@@ -241,29 +147,10 @@ def label_e_values(
 ) -> np.ndarray:
     """Average of one e-value per label, ``(n + 1) r_j(x) / (r_j(x) + sum_i r_j(x_i))``.
 
-    Parameters
-    ----------
-    log_ratios : array-like of shape (m, N)
-        log r_j of the images to judge.
-    calibration_log_sums : array-like of shape (N,)
-        log of the sum of r_j over the n calibration images.
-    n_calibration : int
-        n.
-    log_weights : array-like of shape (N,), optional
-        log w_j, which each is multiplied with, fixed before any of these images was seen. None = 0.
+    `log_ratios` (m, N) are log r_j of the images to judge, and `calibration_log_sums` (N,) the log
+    of the sum of r_j over the n calibration images. Weights w_j of mean 1 at most, fixed before any
+    of these images was seen, multiply each e-value.
 
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        In [0, n + 1]; mean at most 1 for an ID image.
-
-    Raises
-    ------
-    ValueError
-        If the mean weight is above 1.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.calibration.conformal import label_e_values
     >>> label_e_values(np.zeros((1, 2)), np.log([3.0, 3.0]), 3).round(6).tolist()

@@ -30,21 +30,8 @@ def contamination_threshold(scores: Any, contamination: float) -> float:
 
 
 def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
-    """Smallest score that keeps at least a given proportion of ID rows.
+    """Smallest score that keeps at least a proportion `keep` of rows known to be ID.
 
-    Parameters
-    ----------
-    scores_id : array-like of shape (n,)
-        OOD scores of rows known to be ID.
-    keep : float, default=0.95
-        Proportion in (0, 1] that must not be flagged.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import quantile_threshold
     >>> quantile_threshold([3.0, 1.0, 2.0, 4.0], keep=0.75)
     3.0
@@ -74,25 +61,12 @@ def expected_threshold(scores_id: Any, flagged: float = 0.05) -> float:
 
 
 def midpoint_above(threshold: float, scores: Any) -> float:
-    """Move a threshold half-way to the next larger score.
+    """Move a threshold, one of the scores, half-way to the next larger score.
 
     So rounding cannot flip the row that it was taken from: a score may differ in its last digits
-    with the other rows of a batch. The rows above and below stay the same.
+    with the other rows of a batch. The rows above and below stay the same. Where no score is
+    larger, it moves by ``1e-5 * max(1, |threshold|)``.
 
-    Parameters
-    ----------
-    threshold : float
-        One of the scores.
-    scores : array-like of shape (n,)
-        OOD scores.
-
-    Returns
-    -------
-    float
-        Where no score is larger, ``threshold + 1e-5 * max(1, |threshold|)``.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import midpoint_above
     >>> midpoint_above(2.0, [1.0, 2.0, 3.0])
     2.5
@@ -110,24 +84,6 @@ def threshold_from_labels(scores: Any, labels: Any) -> float:
     Where no threshold gives the labels (a thresholder may cluster), the one that disagrees with the
     fewest rows.
 
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        OOD scores.
-    labels : array-like of shape (n,)
-        1 = flagged, 0 = not flagged.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the labels are not one 0 or 1 per score.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import threshold_from_labels
     >>> threshold_from_labels([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
     1.5
@@ -163,30 +119,12 @@ def threshold_from_labels(scores: Any, labels: Any) -> float:
 
 
 def threshold_from_pythresh(thresholder: Any, scores: Any) -> float:
-    """Threshold of a PyThresh-style object, on the scale of the scores.
+    """Threshold of a PyThresh-style object, a copy of which is used, on the scale of the scores.
 
-    The object's labels decide; its own ``thresh_`` is ignored, because PyThresh states it on scores
-    rescaled to [0, 1].
+    It has ``eval(scores)`` that returns labels (PyThresh), or ``fit(scores)`` that sets ``labels_``
+    (what PyOD calls). The labels decide; its own ``thresh_`` is ignored, because PyThresh states it
+    on scores rescaled to [0, 1].
 
-    Parameters
-    ----------
-    thresholder : object
-        With ``eval(scores)`` that returns labels (PyThresh), or ``fit(scores)`` that sets
-        ``labels_`` (what PyOD calls). A copy is used.
-    scores : array-like of shape (n,)
-        OOD scores.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the object's labels are not one 0 or 1 per score.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import threshold_from_pythresh
     >>> class AboveMean:
     ...     def eval(self, scores):
@@ -237,17 +175,6 @@ def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
 def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
     """PyOD's ``method="unify"``: Gaussian scaling (Kriegel et al., 2011), clipped at 0.
 
-    Parameters
-    ----------
-    scores, fit_scores : array-like of shape (m,) and (n,)
-        OOD scores to map, and of the rows given to fit (NaN ignored).
-
-    Returns
-    -------
-    ndarray of shape (m,), float64
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import unify_probability
     >>> unify_probability([1.0], [0.0, 2.0]).tolist()
     [0.0]
@@ -264,27 +191,10 @@ def prediction_confidence(
 ) -> np.ndarray:
     """How surely a row would get the same label had fit seen other rows (PyOD's confidence).
 
-    Parameters
-    ----------
-    scores, fit_scores : array-like of shape (m,) and (n,)
-        OOD scores to judge, and of the rows given to fit.
-    flagged : array-like of shape (m,)
-        1 where the row is flagged.
-    contamination : float
-        Proportion of the rows given to fit that is flagged.
+    `flagged` is 1 where the row is flagged, and `contamination` the proportion of the rows given to
+    fit that is. Perini et al., "Quantifying the confidence of anomaly detectors in their
+    example-wise predictions", ECML PKDD 2020.
 
-    Returns
-    -------
-    ndarray of shape (m,), float64
-        In [0, 1].
-
-    References
-    ----------
-    Perini et al., "Quantifying the confidence of anomaly detectors in their example-wise
-    predictions", ECML PKDD 2020.
-
-    Examples
-    --------
     >>> from dnm_sklearn.calibration.thresholds import prediction_confidence
     >>> prediction_confidence([9.0], [0.0, 1.0, 2.0, 3.0], [1], 0.25).round(3).tolist()
     [0.482]

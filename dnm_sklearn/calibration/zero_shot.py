@@ -31,7 +31,6 @@ from math import exp, log, log1p
 from dnm_sklearn.calibration.model_facts import ModelFacts
 
 __all__ = [
-    "FITTED_MODEL",
     "adaneg_threshold",
     "dnm_ratio",
     "energy_threshold",
@@ -45,9 +44,7 @@ __all__ = [
     "uncalibrated_message",
 ]
 
-# The model whose embeddings all constants here were fitted on.
-FITTED_MODEL = "ViT-B-32-quickgelu/openai"
-# What stands for the facts of a model that nobody has measured: those of that model.
+# What stands for the facts of a model that nobody has measured: those of ViT-B/32.
 _Q05 = 0.25
 
 

@@ -9,23 +9,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import MinedLabelsDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.adaneg import STATE_NAMES, LabelMemoryStream
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     """AdaNeg: NegLabel with label proxies that confident test images draw towards the image space.
 
@@ -120,15 +113,21 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
     _kept_params = ("memory_length", "proxy", "beta", "static_weight", "gap")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MinedLabelsDetector._parameter_constraints,
-        **shared_parameters.REFINE,
-        **shared_parameters.PERCENTILE_MINING,
-        **shared_parameters.STREAM,
+        **parameters.REFINE,
+        **parameters.PERCENTILE_MINING,
+        **parameters.STREAM,
         "memory_length": [Interval(Integral, 1, None, closed="left")],
         "proxy": [StrOptions({"task", "sample"})],
-        "beta": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
-        "static_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "beta": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
+        "static_weight": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "gap": [Interval(Real, 0, 1, closed="both")],
     }
+
+    memory_length: int
+    proxy: str
+    beta: float
+    static_weight: float
+    gap: float
 
     def __init__(
         self,
@@ -160,40 +159,7 @@ class AdaNegDetector(StreamingDetector, MinedLabelsDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # Negative labels: NegLabel's.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.n_groups = n_groups
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-        self.random_state = random_state
-
-        # The memory of test images, and the score against it.
-        self.memory_length = memory_length
-        self.proxy = proxy
-        self.beta = beta
-        self.static_weight = static_weight
-        self.gap = gap
-
-        # How images become a stream.
-        self.batch_size = batch_size
-        self.adaptation = adaptation
+        self._store(locals())
 
     # -- stream -------------------------------------------------------------------------------
 

@@ -20,17 +20,16 @@ from dnm_sklearn._utils.fit_context import fit_context
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels, turned_labels
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_scores, check_temperature
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import ExplainMixin
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.label_doubts import first_doubles, warn_if_misread
-from dnm_sklearn.detectors.norms import warn_far_from_unit
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.detectors.pyod_methods import PyODMethodsMixin
 from dnm_sklearn.detectors.saving import write_detector
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.check import check_embedder, checked_rows
-from dnm_sklearn.embedding.inputs import finite_rows, infer_input_type, to_unit_rows
+from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows, warn_far_from_unit
 from dnm_sklearn.embedding.protocol import encoder_identity
 from dnm_sklearn.embedding.text import check_prompt
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of the zero-shot OOD detectors.
 
@@ -56,7 +55,7 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
     # Parameters that scores go by after fit, kept under their names with "_": what set_params says
     # acts at the next fit.
     _kept_params: ClassVar[tuple[str, ...]] = ()
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = shared_parameters.COMMON
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = parameters.COMMON
 
     def __init__(
         self,
@@ -78,6 +77,11 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
         self.contamination = contamination
         self.ood_label = ood_label
         self.device = device
+
+    def _store(self, given: dict[str, Any]) -> None:
+        """Keep the parameters of a constructor, its ``locals()``, under their names."""
+        del given["self"]
+        self.__dict__.update(given)
 
     # -- what a method defines ----------------------------------------------------------------
 
@@ -350,18 +354,14 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
 
     def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Unit rows (n, D) float32 of images or embeddings, and which could not be read (n,)."""
-        if infer_input_type(X) == "embeddings":
-            return self._normalised(X, reset=reset)
+        if infer_input_type(X) == "images":
+            rows = checked_rows(self.embedder_, "encode_image", self.embedder_.encode_image(X))
+            if reset:
+                self.n_features_in_ = rows.shape[1]
+            return rows, np.isnan(rows).any(axis=1)
 
-        rows = checked_rows(self.embedder_, "encode_image", self.embedder_.encode_image(X))
-        if reset:
-            self.n_features_in_ = rows.shape[1]
-        return rows, np.isnan(rows).any(axis=1)
-
-    def _normalised(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows of embeddings, and which rows are those of unreadable images."""
         # An embedder in front (a pipeline's) with on_error="nan" gives a row of NaN for an
-        # unreadable image. With any other, NaN is refused below, with the number of the row.
+        # unreadable image. With any other, NaN is refused by `to_unit_rows`.
         lenient = getattr(self.embedder_, "on_error", "raise") == "nan"
         X = validate_data(
             self,
@@ -371,29 +371,23 @@ class BaseOODDetector(PyODMethodsMixin, ExplainMixin, BaseEstimator, metaclass=A
             ensure_all_finite="allow-nan" if lenient else False,
             ensure_min_samples=1 if reset else 0,
         )
-        finite = finite_rows(X)
-        if not lenient and not finite.all():
-            raise ValueError(
-                f"X holds NaN or infinity (first in row {int(np.argmin(finite))}): remove those "
-                "rows."
-            )
-        if finite.all():
-            # No row is left out, and rows may be gigabytes: nothing is copied but once, normalised.
-            return self._unit_rows(X, reset=reset), ~finite
+        failed = np.zeros(len(X), dtype=bool)
+        if lenient:
+            failed = np.isnan(X[:, 0])
+            failed[failed] = np.isnan(X[failed]).all(axis=1)
 
-        failed = ~finite
-        failed[failed] = np.isnan(X[failed]).all(axis=1)
-        rows = np.full(X.shape, np.nan, dtype=np.float32)
-        if not failed.all():
-            rows[~failed] = self._unit_rows(X[~failed], reset=reset)
-        return rows, failed
-
-    def _unit_rows(self, X: np.ndarray, *, reset: bool) -> np.ndarray:
-        """Unit rows of embeddings, all of them finite or refused: as `Embedder` makes them."""
-        warn_far_from_unit(X)
-        if reset:
-            self.embedder_.fit(X)
-        return to_unit_rows(X)
+        # Rows may be gigabytes: where all are readable they are copied but once, normalised.
+        readable = X[~failed] if failed.any() else X
+        rows = to_unit_rows(readable)
+        if len(readable):
+            warn_far_from_unit(readable)
+            if reset:
+                self.embedder_.fit(readable)
+        if len(readable) == len(X):
+            return rows, failed
+        with_gaps = np.full(X.shape, np.nan, dtype=np.float32)
+        with_gaps[~failed] = rows
+        return with_gaps, failed
 
     # -- scores -------------------------------------------------------------------------------
 

@@ -12,17 +12,10 @@ import numpy as np
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.corpus.joining import JOINED, SUPERCLASSES, join_adjectives
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 
 __all__ = ["JOINED", "NOUN_TEMPLATES", "SUPERCLASSES", "SUPERCLASS_TEMPLATES", "CSPDetector"]
@@ -41,7 +34,7 @@ NOUN_TEMPLATES = (
 SUPERCLASS_TEMPLATES = ("{}", "a nice photo of {}", "a good photo of {}", "a close-up photo of {}")
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class CSPDetector(NegativeLabelDetector):
     """CSP: NegLabel whose adjectives are joined to superclasses ("rusty" to "rusty place").
 
@@ -126,10 +119,12 @@ class CSPDetector(NegativeLabelDetector):
     _default_corpus = "wordnet-csp"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.REFINE,
+        **parameters.REFINE,
         "superclasses": [list, tuple],
-        **shared_parameters.PERCENTILE_MINING,
+        **parameters.PERCENTILE_MINING,
     }
+
+    superclasses: Sequence[str]
 
     def __init__(
         self,
@@ -155,32 +150,7 @@ class CSPDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, its adjectives joined, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.superclasses = superclasses
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())
 
     def _check_before_encoding(self) -> None:
         super()._check_before_encoding()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -24,22 +23,26 @@ if TYPE_CHECKING:
 _PYOD_CONTAMINATION = 0.1
 # Proportion of the rows known to be ID that contamination="auto" keeps.
 _KEPT = 0.95
+# Proportion of new ID images that it means to flag, where their scores are known.
+_FLAGGED = 0.05
 
 # Detectors that have warned of their uncalibrated threshold since their fit. It is no attribute of
 # theirs, because to judge images must leave a detector as it was.
 _have_warned: WeakSet[Any] = WeakSet()
 
 
-class DecisionMixin(metaclass=ABCMeta):
-    """Thresholds, labels, class names and guarantees on top of scores.
+class DecisionMixin:
+    """Thresholds, labels, class names and guarantees on top of scores."""
 
-    A detector has the parameters ``contamination`` and ``ood_label``, ``decision_function`` and the
-    abstract methods.
-    """
-
+    # What a detector brings: see `BaseOODDetector`.
     contamination: Any
     ood_label: str
     decision_function: Callable[[Any], np.ndarray]
+    _embed: Callable[..., tuple[np.ndarray, np.ndarray]]
+    _score_rows: Callable[..., np.ndarray]
+    _nearest_class: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    _class_index: Callable[[np.ndarray], np.ndarray]
+    _zero_shot_threshold: Callable[[], float | None]
 
     threshold_: Any  # a float, or None where neither images nor the method set one
     # What set it: "names" (the method's zero-shot rule), "images" at fit, or "calibration".
@@ -51,30 +54,6 @@ class DecisionMixin(metaclass=ABCMeta):
     # By class: "shrunk", "strict" or None, and the nearest class of each calibration image.
     calibration_by_class_: str | None
     calibration_classes_: np.ndarray | None
-
-    # -- what the detector brings -------------------------------------------------------------
-
-    @abstractmethod
-    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (n, D), and which could not be read (n,)."""
-
-    @abstractmethod
-    def _score_rows(
-        self, rows: np.ndarray, failed: np.ndarray, *, frozen: bool = False
-    ) -> np.ndarray:
-        """ID scores of embedded rows; `frozen`: each row on its own."""
-
-    @abstractmethod
-    def _nearest_class(self, rows: np.ndarray, failed: np.ndarray) -> np.ndarray:
-        """Name of the class nearest to each row."""
-
-    @abstractmethod
-    def _class_index(self, rows: np.ndarray) -> np.ndarray:
-        """Index of the class nearest to each row, all of them readable."""
-
-    @abstractmethod
-    def _zero_shot_threshold(self) -> float | None:
-        """Threshold that needs no images, or None."""
 
     def _zero_shot_doubt(self) -> str:
         """Why no rule is known to hold for the zero-shot threshold; empty where one does."""
@@ -148,11 +127,22 @@ class DecisionMixin(metaclass=ABCMeta):
                 "known to be OOD or unreadable. Add ID rows, or fit without X and call "
                 "calibrate(X_id)."
             )
-        if auto:
-            return thresholds.contamination_threshold(scores[keep], _PYOD_CONTAMINATION)
+        rule = thresholds.contamination_threshold
+        return self._threshold_by(rule, scores[keep], _PYOD_CONTAMINATION)
+
+    def _threshold_for_new(self, scores: np.ndarray) -> float:
+        """The rule of `contamination` for scores of ID images that the method is not made of."""
+        return self._threshold_by(thresholds.expected_threshold, scores, _FLAGGED)
+
+    def _threshold_by(
+        self, rule: Callable[[np.ndarray, float], float], scores: np.ndarray, auto: float
+    ) -> float:
+        """Threshold of a rule, by default for the proportion `auto`; or of a thresholder."""
+        if isinstance(self.contamination, str):
+            return rule(scores, auto)
         if isinstance(self.contamination, Real):
-            return thresholds.contamination_threshold(scores[keep], float(self.contamination))
-        return thresholds.threshold_from_pythresh(self.contamination, scores[keep])
+            return rule(scores, float(self.contamination))
+        return thresholds.threshold_from_pythresh(self.contamination, scores)
 
     def _by_names(self) -> float | None:
         """The zero-shot threshold, after a note that it is one."""
@@ -455,8 +445,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
         # With its state frozen, also in a method that adapts: a calibration image must not have
         # moved what it is scored by. An unreadable one is an error, raised with the threshold.
-        rows, failed = self._embed(X_id, reset=False)
-        scores = -self._score_rows(rows, failed, frozen=True)
+        rows, _, scores = self._frozen_scores(X_id)
         order = np.argsort(scores, kind="stable")
         with all_or_nothing(self):
             self.threshold_ = conformal.calibration_threshold(scores, kept)
@@ -469,7 +458,7 @@ class DecisionMixin(metaclass=ABCMeta):
             self._finish_calibration(rows)
         return self
 
-    def _finish_calibration(self, rows: np.ndarray) -> None:  # noqa: B027 (most methods need none)
+    def _finish_calibration(self, rows: np.ndarray) -> None:
         """Keep what else a method needs of its calibration images, all of them readable."""
 
     def _calibrated_scores(self, what: str) -> np.ndarray:
@@ -489,10 +478,10 @@ class DecisionMixin(metaclass=ABCMeta):
             )
         return self.calibration_scores_
 
-    def _frozen_scores(self, X: Any) -> np.ndarray:
-        """OOD scores, each row on its own."""
+    def _frozen_scores(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Embedded rows, which could not be read, and OOD scores, each row on its own."""
         rows, failed = self._embed(X, reset=False)
-        return -self._score_rows(rows, failed, frozen=True)
+        return rows, failed, -self._score_rows(rows, failed, frozen=True)
 
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of "this image is ID", from the images given to :meth:`calibrate`.
@@ -535,8 +524,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
     def _scores_and_p_values(self, X: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """OOD scores, each row on its own, and p-values in the form chosen in calibrate."""
-        rows, failed = self._embed(X, reset=False)
-        scores = -self._score_rows(rows, failed, frozen=True)
+        rows, failed, scores = self._frozen_scores(X)
         if self.calibration_by_class_ is None:
             return scores, conformal.conformal_p_values(scores, known)
 
@@ -579,7 +567,7 @@ class DecisionMixin(metaclass=ABCMeta):
 
         # In units of log-odds: of cosines, which differ by hundredths, exp would tell nothing.
         unit = self._score_unit()
-        return conformal.conformal_e_values(self._frozen_scores(X) / unit, known / unit)
+        return conformal.conformal_e_values(self._frozen_scores(X)[2] / unit, known / unit)
 
     def drift_alarm(
         self, *, alpha: float = 0.01, random_state: Any = 0

@@ -10,12 +10,12 @@ from sklearn.utils._param_validation import Interval
 
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.streams.dictionary import STATE_NAMES, SuspiciousImagesStream
 
@@ -24,7 +24,7 @@ from dnm_sklearn.streams.dictionary import STATE_NAMES, SuspiciousImagesStream
 _LEAST_SPREAD = 0.01
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class DictionaryDetector(PlugInDetector):
     """OODD: the ID confidence of a base, less the cosine to the k-th most similar suspicious image.
 
@@ -125,6 +125,10 @@ class DictionaryDetector(PlugInDetector):
         "exclude_self": ["boolean"],
     }
 
+    queue_length: int
+    n_neighbors: int
+    exclude_self: bool
+
     def __init__(
         self,
         classes: Classes = None,
@@ -145,29 +149,7 @@ class DictionaryDetector(PlugInDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         batch_size: int = 64,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,  # type: ignore[arg-type]  # None is the base's
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        self.base = base
-        self.corpus = corpus
-
-        # The dictionary.
-        self.queue_length = queue_length
-        self.n_neighbors = n_neighbors
-        self.exclude_self = exclude_self
-        self.guard = guard
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 
@@ -231,7 +213,5 @@ class DictionaryDetector(PlugInDetector):
     def _with_test_images(
         self, table: dict[str, np.ndarray], rows: np.ndarray, index: np.ndarray
     ) -> dict[str, np.ndarray]:
-        stream = self._open_stream()
-        stream.load(self._state())
-        nearness = stream.nearness(rows, np.zeros(len(rows), dtype=bool))
+        nearness = self._present_stream().nearness(rows, np.zeros(len(rows), dtype=bool))
         return with_more_evidence(table, "dictionary", index, "images kept as suspicious", nearness)

@@ -14,17 +14,10 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import mining
 
@@ -32,7 +25,7 @@ from dnm_sklearn.scoring import mining
 _PAPERS_PRIOR = 0.5
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class DebiasedNegMiningDetector(NegativeLabelDetector):
     """Debiased negative mining (DNM): negative labels corrected for the ID labels among them.
 
@@ -130,17 +123,26 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
     _kept_params = ("clamp", "min_id_scale")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.REFINE,
+        **parameters.REFINE,
         "mining": [StrOptions({"density", "norm", "percentile", "none"})],
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "negative_prior": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right"), None],
-        "positive_noise": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "positive_noise": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "n_positives": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "min_id_scale": [Interval(Real, 0, 1, closed="both")],
         "clamp": [Interval(Real, -1, 1, closed="both"), None],
     }
+
+    noun_fraction: float
+    adjective_fraction: float
+    n_neighbors: int
+    negative_prior: float | Literal["auto"] | None
+    positive_noise: float
+    n_positives: int | Literal["auto"]
+    min_id_scale: float
+    clamp: Any
 
     def __init__(
         self,
@@ -171,51 +173,12 @@ class DebiasedNegMiningDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.noun_fraction = noun_fraction
-        self.adjective_fraction = adjective_fraction
-        self.n_neighbors = n_neighbors
-        self.quantile = quantile
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
-
-        # The correction for negatives that are really ID.
-        self.negative_prior = negative_prior
-        self.positive_noise = positive_noise
-        self.n_positives = n_positives
-        self.min_id_scale = min_id_scale
-        self.clamp = clamp
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.noun_fraction,
-            "adjective_fraction": self.adjective_fraction,
-            "n_neighbors": self.n_neighbors,
-            "max_similarity": None,  # neither paper nor code drops near duplicates of class names
-        }
+    def _fractions(self) -> tuple[float, float]:
+        return self.noun_fraction, self.adjective_fraction
 
     def _check_before_encoding(self) -> None:
         super()._check_before_encoding()

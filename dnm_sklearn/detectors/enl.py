@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -14,12 +15,12 @@ from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn._utils.validation import check_temperature
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.calibration import conformal, thresholds, zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.calibration import conformal, zero_shot
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import enl, enl_margin, enl_prior
@@ -40,8 +41,6 @@ _PROTOTYPE_WEIGHT = 0.05
 # of the way from the first to the second: 5.1 % of new ID images are flagged where 5 % is meant,
 # where pure leave-one-out flags 3.6 % and in-sample margins flag 7.9 %.
 _IN_SAMPLE_PART = 0.4
-# Proportion of new ID images that contamination="auto" means to flag, by those scores.
-_FLAGGED = 0.05
 # A stream admits an image as OOD where so few ID images would score as low. At 0.02 streams are
 # better than at 0.01 (far FPR95 2.6 points); 0.03 gains nothing more and admits 3-4 % of ID.
 _ADMISSION_LEVEL = 0.02
@@ -62,7 +61,7 @@ _WEIGHT_FLOOR = 0.1
 _CHUNK_NUMBERS = 2**22
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class ENLDetector(StreamingDetector, CorpusDetector):
     """Expectation-normalised labels (ENL), this toolkit's own method: debiasing per corpus label.
 
@@ -170,11 +169,15 @@ class ENLDetector(StreamingDetector, CorpusDetector):
     _state_names = STATE_NAMES
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.STREAM,
+        **parameters.STREAM,
         "image_mean": ["array-like", None],
-        "margin_weight": [Interval(Real, 0, shared_parameters.LARGEST_WEIGHT, closed="both")],
+        "margin_weight": [Interval(Real, 0, parameters.LARGEST_WEIGHT, closed="both")],
         "trim": [Interval(Real, 0, 0.5, closed="left")],
     }
+
+    image_mean: Any
+    margin_weight: float
+    trim: float
 
     def __init__(
         self,
@@ -196,46 +199,19 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         adaptation: Literal["transductive", "frozen"] = "frozen",
         batch_size: int = 256,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus labels.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-
-        # Their mean activation, and the margin for what none of them describes.
-        self.image_mean = image_mean
-        self.margin_weight = margin_weight
-        self.trim = trim
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 
     def _temperature(self) -> float:
         self.model_temperature_ = super()._temperature()
-        return check_temperature(self._temperature_part() * self.model_temperature_)
-
-    def _temperature_part(self) -> float:
-        """The temperature in use over the one that the parameter stands for elsewhere."""
-        return 1.0 if self.temperature != "auto" else _AUTO_TEMPERATURE
+        part = _AUTO_TEMPERATURE if self.temperature == "auto" else 1.0
+        return check_temperature(part * self.model_temperature_)
 
     def _fit_text(self) -> None:
-        self.negative_corpus_ = self._candidates()
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        # All of them: no mining, so that what is kept needs no parameter.
-        self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
+        # All labels: no mining, so that what is kept needs no parameter.
+        corpus = self._candidates()
+        self._keep_labels(corpus, self._encode_corpus(corpus)[0])
 
         # What holds where no image enters the score.
         self.id_prototypes_ = self.class_embeddings_
@@ -466,12 +442,6 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         # The score is minus the log of a mean over labels; minus log N, of their sum.
         return scores - np.log(len(log_weights)) < _NAMES_GATE
 
-    def _present_log_weights(self) -> np.ndarray:
-        """Log weights of the corpus labels (N,) in the present state, of mean at most 1."""
-        stream = self._open_stream()
-        stream.load(self._state())
-        return stream.log_weights()
-
     # -- decisions and reasons ----------------------------------------------------------------
 
     def _threshold_from(
@@ -483,11 +453,7 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         # Scores of images that E is made of would be too good: by what is known of new ones.
         n_doubted = int(self.trim * len(self.id_scores_) / 2)
         believed = self.id_scores_[: len(self.id_scores_) - n_doubted]
-        if isinstance(self.contamination, str):
-            return thresholds.expected_threshold(believed, flagged=_FLAGGED)
-        if isinstance(self.contamination, Real):
-            return thresholds.expected_threshold(believed, flagged=float(self.contamination))
-        return thresholds.threshold_from_pythresh(self.contamination, believed)
+        return self._threshold_for_new(believed)
 
     def _id_confidence(self, scores: np.ndarray) -> np.ndarray:
         # With E from ID images 0 is "like an ID image"; without, scores are higher all over.
@@ -503,15 +469,10 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         return super()._zero_shot_doubt()
 
     def _negative_labels(self) -> NegativeLabels:
-        n_labels = len(self.negative_labels_)
-        return NegativeLabels(
-            self.negative_labels_,
-            self.negative_embeddings_,
-            self.negative_corpus_.part_of_speech,
-            np.full(n_labels, -1),
-            # log w_j / (E_j N): the score is minus the log of a weighted mean over the labels.
-            self._present_log_weights() - self.log_expectation_ - np.log(n_labels),
-        )
+        # log w_j / (E_j N): the score is minus the log of a weighted mean over the labels.
+        log_weights = self._present_stream().log_weights() - self.log_expectation_
+        log_weights -= np.log(len(log_weights))
+        return replace(super()._negative_labels(), log_weights=log_weights)
 
     def _id_rows(self) -> np.ndarray:
         return self.id_prototypes_
@@ -555,7 +516,8 @@ class ENLDetector(StreamingDetector, CorpusDetector):
         # One e-value per corpus label, averaged with weights that no calibration image has moved.
         n_calibration = len(self._calibrated_scores("e_value"))
         rows, failed = self._embed(X, reset=False)
-        log_weights = self._present_log_weights()
+        # Of mean at most 1, in the present state.
+        log_weights = self._present_stream().log_weights()
 
         # Chunk by chunk: ratios to 70,000 labels are many numbers per image.
         values = np.full(len(rows), np.nan)

@@ -13,18 +13,17 @@ from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.names import unique_names
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus
-from dnm_sklearn.detectors import shared_parameters
-from dnm_sklearn.detectors.explain import NegativeLabels
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.scoring import eoe
 
 Describe = Callable[[list[str]], Iterable[str]]
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class EOEDetector(CorpusDetector):
     """EOE: the best class name minus a part of the best outlier name, in one softmax over both.
 
@@ -105,6 +104,10 @@ class EOEDetector(CorpusDetector):
         "exclude_class_names": ["boolean"],
     }
 
+    describe: Describe | None
+    outlier_weight: float
+    exclude_class_names: bool
+
     def __init__(
         self,
         classes: Classes = None,
@@ -122,23 +125,7 @@ class EOEDetector(CorpusDetector):
         outlier_weight: float = 0.25,
         exclude_class_names: bool = True,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The outlier names, and what the best of them weighs.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.describe = describe
-        self.outlier_weight = outlier_weight
-        self.exclude_class_names = exclude_class_names
+        self._store(locals())
 
     @property
     def adjective_prompt(self) -> Prompt:
@@ -169,9 +156,8 @@ class EOEDetector(CorpusDetector):
         return super()._bank() if self.describe is None else None
 
     def _fit_text(self) -> None:
-        self.negative_corpus_ = self._candidates(exclude_class_names=self.exclude_class_names)
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        self.negative_embeddings_, _ = self._encode_corpus(self.negative_corpus_)
+        corpus = self._candidates(exclude_class_names=self.exclude_class_names)
+        self._keep_labels(corpus, self._encode_corpus(corpus)[0])
 
         # What one logit of the model's moves a probability by, near 1 / (K + L). Kept, because
         # the model's scale is not at hand where a file was loaded.
@@ -199,11 +185,3 @@ class EOEDetector(CorpusDetector):
 
     def _zero_shot_doubt(self) -> str:
         return "its constant was fitted with the words of a corpus as outlier names"
-
-    def _negative_labels(self) -> NegativeLabels:
-        return NegativeLabels(
-            self.negative_labels_,
-            self.negative_embeddings_,
-            self.negative_corpus_.part_of_speech,
-            np.full(len(self.negative_labels_), -1),
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dnm_sklearn.corpus import Corpus
 from dnm_sklearn.scoring._chunks import whole_product
 
 # Probabilities held at once, in float64 numbers: 32 MB.
@@ -24,22 +25,19 @@ class NegativeLabels:
 
     Attributes
     ----------
-    names : ndarray of shape (M,)
-        Their names.
+    corpus : Corpus
+        The labels.
     embeddings : ndarray of shape (M, D)
         Their unit text embeddings.
-    part_of_speech : ndarray of shape (M,)
-        "noun", "adjective" or "".
-    group : ndarray of int of shape (M,)
+    group : ndarray of int of shape (M,) or -1
         The group each is dealt into, -1 = none.
     log_weights : ndarray of shape (M,) or None
         What the score adds to their logits; None = nothing.
     """
 
-    names: np.ndarray
+    corpus: Corpus
     embeddings: np.ndarray
-    part_of_speech: np.ndarray
-    group: np.ndarray
+    group: np.ndarray | int = -1
     log_weights: np.ndarray | None = None
 
 
@@ -53,32 +51,11 @@ def label_probabilities(
     log_weights: np.ndarray | None = None,
     device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines to all labels, and the softmax over them.
+    """Cosines of unit rows (n, D) to all labels, and the softmax over them; float64 (n, K + M).
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, D)
-        Unit image embeddings.
-    class_embeddings : ndarray of shape (K, D)
-        Unit text embeddings of the classes.
-    negative_embeddings : ndarray of shape (M, D) or None
-        Unit text embeddings of the negative labels.
-    temperature : float
-        Divides cosines.
-    id_prototypes : ndarray of shape (K, D), optional
-        Rows that take the place of `class_embeddings` in the softmax (not in the cosines).
-    log_weights : ndarray of shape (M,), optional
-        Added to the logits of the negative labels.
-    device : str, default="auto"
-        "auto" = the GPU if there is one.
+    Classes come first. In the softmax, not in the cosines, `id_prototypes` (K, D) take the place of
+    `class_embeddings`, and `log_weights` (M,) are added to the logits of the negative labels.
 
-    Returns
-    -------
-    cosine, probability : ndarray of shape (n, K + M), float64
-        Classes first. Each row of `probability` sums to 1.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.detectors.explain import label_probabilities
     >>> label_probabilities(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
@@ -109,20 +86,15 @@ def top_labels(values: np.ndarray, top_k: int | None) -> np.ndarray:
     return np.argsort(-values, axis=1, kind="stable")[:, :top_k]
 
 
-class ExplainMixin(metaclass=ABCMeta):
+class ExplainMixin:
     """Adds ``explain`` to a detector with class names, their embeddings and a temperature."""
 
+    # What a detector brings: see `BaseOODDetector`.
     class_names_: np.ndarray
     class_embeddings_: np.ndarray
     temperature_: float
-
-    @abstractmethod
-    def _embed(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Unit rows (n, D), and which could not be read (n,)."""
-
-    @abstractmethod
-    def _scoring_device(self) -> str:
-        """Where products are computed."""
+    _embed: Callable[..., tuple[np.ndarray, np.ndarray]]
+    _scoring_device: Callable[[], str]
 
     def _negative_labels(self) -> NegativeLabels | None:
         """The negative labels of the present score; None for a method of class names alone."""
@@ -200,7 +172,7 @@ class ExplainMixin(metaclass=ABCMeta):
         readable = np.flatnonzero(~failed)
 
         n_labels = len(self.class_embeddings_)
-        n_labels += 0 if negatives is None else len(negatives.names)
+        n_labels += 0 if negatives is None else len(negatives.corpus)
         step = max(1, _CHUNK_NUMBERS // n_labels)
         # With no image there is still one chunk, an empty one, whose columns have their types.
         starts = range(0, max(1, len(readable)), step)
@@ -241,9 +213,10 @@ class ExplainMixin(metaclass=ABCMeta):
         group = np.full(n_classes, -1)
         shown = [top_labels(cosine[:, :n_classes], top_k)]
         if negatives is not None:
-            label = np.concatenate([label, negatives.names])
-            speech = np.concatenate([speech, negatives.part_of_speech])
-            group = np.concatenate([group, negatives.group])
+            n_negatives = len(negatives.corpus)
+            label = np.concatenate([label, negatives.corpus.names])
+            speech = np.concatenate([speech, negatives.corpus.part_of_speech])
+            group = np.append(group, np.broadcast_to(negatives.group, n_negatives))
             # Where labels have weights the nearest one may count for nothing.
             order = cosine if negatives.log_weights is None else probability
             shown.append(n_classes + top_labels(order[:, n_classes:], top_k))

@@ -12,16 +12,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.calibration import thresholds
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import id_images
-
-# Proportion of new ID images that contamination="auto" means to flag.
-_FLAGGED = 0.05
 
 
 class FewImagesDetector(BaseOODDetector):
@@ -50,11 +46,7 @@ class FewImagesDetector(BaseOODDetector):
         known = self.id_scores_
         if not len(known):
             return super()._threshold_from(scores, usable, is_ood)
-        if isinstance(self.contamination, str):
-            return thresholds.expected_threshold(known, flagged=_FLAGGED)
-        if isinstance(self.contamination, Real):
-            return thresholds.expected_threshold(known, flagged=float(self.contamination))
-        return thresholds.threshold_from_pythresh(self.contamination, known)
+        return self._threshold_for_new(known)
 
     def _warn_of_missing(self, known: np.ndarray) -> None:
         """Say which classes have no images, and so are unknown to the score."""
@@ -68,7 +60,7 @@ class FewImagesDetector(BaseOODDetector):
             )
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class PrototypeDetector(FewImagesDetector):
     """Largest cosine to a prototype of a class: its mean image, and its name as so many images.
 
@@ -130,6 +122,8 @@ class PrototypeDetector(FewImagesDetector):
         "text_weight": [Interval(Real, 0, None, closed="neither")],
     }
 
+    text_weight: float
+
     def __init__(
         self,
         classes: Classes = None,
@@ -143,17 +137,7 @@ class PrototypeDetector(FewImagesDetector):
         device: str = "auto",
         text_weight: float = 1.0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.text_weight = text_weight
+        self._store(locals())
 
     def _fit_id_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         text = self.class_embeddings_
@@ -170,7 +154,7 @@ class PrototypeDetector(FewImagesDetector):
         return self.temperature_
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class KLMatchingDetector(FewImagesDetector):
     """KL matching: how far an image's class probabilities are from the mean ones of every class.
 
@@ -230,29 +214,6 @@ class KLMatchingDetector(FewImagesDetector):
         needs=("class names", "ID images"),
     )
 
-    def __init__(
-        self,
-        classes: Classes = None,
-        *,
-        embedder: Embedder | str | None = None,
-        prompt: Prompt = "a photo of a {}",
-        temperature: float | Literal["auto"] = "auto",
-        memory: Memory = None,
-        contamination: Any = "auto",
-        ood_label: str = "ood",
-        device: str = "auto",
-    ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:
             raise ValueError(
@@ -278,7 +239,7 @@ class KLMatchingDetector(FewImagesDetector):
         )
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class MahalanobisDetector(FewImagesDetector):
     """Mahalanobis distance to the nearest class mean, by one shrunk covariance for all classes.
 
@@ -350,6 +311,8 @@ class MahalanobisDetector(FewImagesDetector):
         "shrinkage": [StrOptions({"ledoit-wolf"}), Interval(Real, 0, 1, closed="both")],
     }
 
+    shrinkage: float | Literal["ledoit-wolf"]
+
     def __init__(
         self,
         classes: Classes = None,
@@ -363,17 +326,7 @@ class MahalanobisDetector(FewImagesDetector):
         device: str = "auto",
         shrinkage: float | Literal["ledoit-wolf"] = "ledoit-wolf",
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.shrinkage = shrinkage
+        self._store(locals())
 
     def _fit_id_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         n_classes = len(self.class_names_)

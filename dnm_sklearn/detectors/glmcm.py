@@ -11,17 +11,17 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from dnm_sklearn._utils.docs import fill_parameters
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.inputs import infer_input_type
 from dnm_sklearn.scoring import glmcm
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class GLMCMDetector(BaseOODDetector):
     """GL-MCM: MCM of the whole image plus the best MCM of its patches.
 
@@ -93,6 +93,9 @@ class GLMCMDetector(BaseOODDetector):
         "top_k": [Interval(Integral, 1, None, closed="left")],
     }
 
+    local_weight: float
+    top_k: int
+
     def __init__(
         self,
         classes: Classes = None,
@@ -107,18 +110,7 @@ class GLMCMDetector(BaseOODDetector):
         local_weight: float = 1.0,
         top_k: int = 1,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-        self.local_weight = local_weight
-        self.top_k = top_k
+        self._store(locals())
 
     def _fit_text(self) -> None:
         if len(self.class_names_) < 2:

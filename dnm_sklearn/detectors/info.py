@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Need = Literal[
@@ -49,7 +50,7 @@ class DetectorInfo:
     test_time: bool = False
     own: bool = False
 
-    @property
+    @cached_property
     def needs_id_images(self) -> bool:
         """Whether it cannot be fitted on names alone."""
         return "ID images" in self.needs

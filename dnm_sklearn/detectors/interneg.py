@@ -11,10 +11,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.labels import ResolvedLabels
 from dnm_sklearn._utils.warnings import warn
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import intermodal
 
@@ -22,7 +22,7 @@ from dnm_sklearn.scoring import intermodal
 _SMALLEST_PASSING = 0.2
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class InterNegDetector(NegativeLabelDetector):
     """InterNeg: negative labels that are far from the *images* of every class.
 
@@ -114,6 +114,11 @@ class InterNegDetector(NegativeLabelDetector):
         "balance": [StrOptions({"classes", "none"})],
     }
 
+    n_negatives: int
+    class_proportion: float
+    missing: Literal["error", "text"]
+    balance: Literal["classes", "none"]
+
     def __init__(
         self,
         classes: Classes = None,
@@ -136,30 +141,7 @@ class InterNegDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.n_negatives = n_negatives
-        self.class_proportion = class_proportion
-        self.missing = missing
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups, and what a group weighs.
-        self.balance = balance
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())
 
     def _fit_text(self) -> None:
         """Nothing yet: which labels are kept depends on the images."""
@@ -180,15 +162,12 @@ class InterNegDetector(NegativeLabelDetector):
         kept = intermodal.select_separated(
             separation, passes, corpus.is_adjective, self.n_negatives
         )
-        self.negative_corpus_ = corpus[kept]
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        self.negative_embeddings_ = text[kept]
+        self._keep_labels(corpus[kept], text[kept])
         self._fit_groups()
 
         self.id_scale_ = 1.0
         if self.balance == "classes":
-            group_size = len(self.permutation_) // self.n_groups_
-            self.id_scale_ = group_size / len(self.class_names_)
+            self.id_scale_ = self._group_size() / len(self.class_names_)
 
     def _class_images(self, X: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Unit mean image of each class (K, D)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.neighbours import not_negative
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.near_names import NEAR, near_names
@@ -39,7 +40,7 @@ class CorpusDetector(BaseOODDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseOODDetector._parameter_constraints,
-        **shared_parameters.CORPUS,
+        **parameters.CORPUS,
     }
 
     corpus: Any
@@ -113,6 +114,15 @@ class CorpusDetector(BaseOODDetector):
             )
         return corpus.filter(where=keep)
 
+    def _keep_labels(self, corpus: Corpus, embeddings: np.ndarray) -> None:
+        """Make the labels of a corpus, with their unit rows, the negative labels."""
+        self.negative_corpus_ = corpus
+        self.negative_labels_ = np.asarray(corpus.names)
+        self.negative_embeddings_ = embeddings
+
+    def _negative_labels(self) -> NegativeLabels:
+        return NegativeLabels(self.negative_corpus_, self.negative_embeddings_)
+
     def _bank(self) -> Corpus | None:
         """The shipped corpus that candidates are part of; None if they are the user's own."""
         if self.corpus is None and not isinstance(self.embedder_, EmbeddingTable):
@@ -161,8 +171,8 @@ class MinedLabelsDetector(CorpusDetector):
     """A detector that keeps some labels of the corpus as negative labels, dealt into groups.
 
     A subclass scores in :meth:`_score_embeddings`. It has the parameters `mining`, `quantile`,
-    `n_groups`, `exclude_class_names` and `random_state`, and for NegLabel's mining `fraction` and
-    `max_similarity`; one with another mining overrides :meth:`_mining_params`.
+    `n_groups`, `exclude_class_names` and `random_state`; `fraction` or its own :meth:`_fractions`;
+    and may have `max_similarity` and `n_neighbors`.
 
     Attributes
     ----------
@@ -184,61 +194,50 @@ class MinedLabelsDetector(CorpusDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.GROUPS,
+        **parameters.GROUPS,
     }
 
     mining: str
     quantile: float
     fraction: float
-    max_similarity: float | None
+    max_similarity: float | None = None
+    n_neighbors: int | None = None
     n_groups: int
     exclude_class_names: bool
     random_state: Any
 
-    def _mining_params(self) -> dict[str, Any]:
-        """Settings of the mining that the parameters stand for: NegLabel's."""
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.fraction,
-            "adjective_fraction": self.fraction,
-            "n_neighbors": None,
-            "max_similarity": self.max_similarity,
-        }
+    def _fractions(self) -> tuple[float, float]:
+        """Proportions of nouns and of adjectives to keep."""
+        return self.fraction, self.fraction
 
     # -- fit ----------------------------------------------------------------------------------
 
     def _fit_text(self) -> None:
         corpus = self._candidates(exclude_class_names=self.exclude_class_names)
-        params = self._mining_params()
-
         embeddings, norms = self._corpus_embeddings(corpus)
-        if params["method"] == "norm":
+        if self.mining == "norm":
             _refuse_unit_norms(norms, self.embedder_)
 
         # A criterion for every candidate, computed once per setting; then the best of it.
-        kept, criterion = self._ranked(corpus, embeddings, norms, params)
+        kept, criterion = self._ranked(corpus, embeddings, norms)
         if len(criterion):
             best = mining.select_fraction(
                 criterion,
                 corpus.is_adjective[kept],
-                params["noun_fraction"],
-                params["adjective_fraction"],
+                *self._fractions(),
                 # Percentile: the farthest from the classes. Density and norm: the most typical.
-                largest=params["method"] != "percentile",
+                largest=self.mining != "percentile",
             )
             kept = kept[best]
 
         if not len(kept):
             raise ValueError(
                 f"No negative label is left of {len(corpus)}: every one is closer than "
-                f"max_similarity={params['max_similarity']:g} to a class name. Raise "
+                f"max_similarity={self.max_similarity:g} to a class name. Raise "
                 "max_similarity or give another corpus=."
             )
 
-        self.negative_corpus_ = corpus[kept]
-        self.negative_labels_ = np.asarray(self.negative_corpus_.names)
-        self.negative_embeddings_ = embeddings[kept]
+        self._keep_labels(corpus[kept], embeddings[kept])
         self._fit_groups()
 
     def _corpus_embeddings(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -258,11 +257,9 @@ class MinedLabelsDetector(CorpusDetector):
         return _recent_corpora.get(key, lambda: self._encode_by_prompt(corpus, bank, keeper))
 
     def _ranked(
-        self, corpus: Corpus, embeddings: np.ndarray, norms: np.ndarray, params: dict[str, Any]
+        self, corpus: Corpus, embeddings: np.ndarray, norms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Result of :func:`rank`, computed once for each setting that it depends on."""
-        method = params["method"]
-
         # Arrays, and where they are multiplied, are no part of the key: fingerprints are. With
         # memory="auto" nothing is kept that depends on the user's classes.
         arrays = ["corpus_embeddings", "class_embeddings", "norms", "device"]
@@ -278,11 +275,11 @@ class MinedLabelsDetector(CorpusDetector):
                 repr(self.prompt),
                 repr(self.adjective_prompt),
             ),
-            method=method,
+            method=self.mining,
             # A parameter that a method does not use is no part of its key.
-            quantile=params["quantile"] if method == "percentile" else None,
-            n_neighbors=params["n_neighbors"] if method in ("density", "norm") else None,
-            max_similarity=params["max_similarity"],
+            quantile=self.quantile if self.mining == "percentile" else None,
+            n_neighbors=self.n_neighbors if self.mining in ("density", "norm") else None,
+            max_similarity=self.max_similarity,
         )
 
     def _fit_groups(self) -> None:
@@ -312,12 +309,7 @@ class MinedLabelsDetector(CorpusDetector):
         group = np.full(len(self.negative_labels_), -1)
         # Labels that the division into equal groups leaves over are in none, -1.
         group[self.permutation_] = np.arange(len(self.permutation_)) // self._group_size()
-        return NegativeLabels(
-            self.negative_labels_,
-            self.negative_embeddings_,
-            self.negative_corpus_.part_of_speech,
-            group,
-        )
+        return replace(super()._negative_labels(), group=group)
 
 
 class NegativeLabelDetector(MinedLabelsDetector):
@@ -403,7 +395,7 @@ def rank(
     """
     candidates = np.arange(len(corpus_embeddings))
     if max_similarity is not None:
-        nearest = mining.max_similarity(corpus_embeddings, class_embeddings, device=device)
+        nearest = scoring.max_logit(corpus_embeddings, class_embeddings, device=device)
         candidates = np.flatnonzero(nearest <= max_similarity)
     if method == "none" or not len(candidates):
         return candidates, np.empty(0)

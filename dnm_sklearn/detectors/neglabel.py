@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from dnm_sklearn._utils.docs import fill_parameters
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.embedding import Embedder
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class NegLabelDetector(NegativeLabelDetector):
     """NegLabel: the probability of the class names in a softmax with mined negative labels.
 
@@ -78,8 +71,8 @@ class NegLabelDetector(NegativeLabelDetector):
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.REFINE,
-        **shared_parameters.PERCENTILE_MINING,
+        **parameters.REFINE,
+        **parameters.PERCENTILE_MINING,
     }
 
     def __init__(
@@ -105,28 +98,4 @@ class NegLabelDetector(NegativeLabelDetector):
         exclude_class_names: bool = True,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.mining = mining
-        self.quantile = quantile
-        self.fraction = fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # How they are dealt into groups.
-        self.n_groups = n_groups
-        self.random_state = random_state
+        self._store(locals())

@@ -9,15 +9,12 @@ import numpy as np
 from sklearn.base import clone
 
 from dnm_sklearn._utils.labels import ResolvedLabels, resolve_labels
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.streaming import StreamingDetector
-from dnm_sklearn.streams.base import StaticStream, TransformedStream
-
-# The state of the base's stream, within that of the plug-in's.
-BASE_STATE = "base_state_"
+from dnm_sklearn.streams.base import BASE_STATE, StaticStream, TransformedStream
 
 
 class PlugInDetector(StreamingDetector):
@@ -31,10 +28,10 @@ class PlugInDetector(StreamingDetector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseOODDetector._parameter_constraints,
-        **shared_parameters.STREAM,
+        **parameters.STREAM,
         "prompt": [str, list, tuple, None],
         "base": [BaseOODDetector, None],
-        "corpus": shared_parameters.CORPUS["corpus"],
+        "corpus": parameters.CORPUS["corpus"],
         "guard": ["boolean"],
     }
 
@@ -103,36 +100,31 @@ class PlugInDetector(StreamingDetector):
 
     # -- the base as a stream -----------------------------------------------------------------
 
-    def _base_learns(self) -> bool:
-        """Whether the base's own stream is part of this one."""
-        return isinstance(self.base_, StreamingDetector) and self.base_._is_transductive()
+    def _learning_base(self) -> StreamingDetector | None:
+        """The base, if its own stream is part of this one."""
+        base = self.base_
+        return base if isinstance(base, StreamingDetector) and base._is_transductive() else None
 
     def _base_stream(self, transform: Callable[[np.ndarray], np.ndarray]) -> TransformedStream:
         """The base as a stream, its scores transformed; without a state if it does not learn."""
-        if self._base_learns():
-            assert isinstance(self.base_, StreamingDetector)
-            return TransformedStream(self.base_._open_stream(), transform)
-        return TransformedStream(StaticStream(self.base_._score_frozen), transform)
+        base = self._learning_base()
+        stream = StaticStream(self.base_._score_frozen) if base is None else base._open_stream()
+        return TransformedStream(stream, transform)
 
     def _initial_base_state(self) -> dict[str, Any]:
         """State of the base's stream after fit."""
-        if not self._base_learns():
-            return {}
-        assert isinstance(self.base_, StreamingDetector)
-        return self.base_._initial_state()
+        base = self._learning_base()
+        return {} if base is None else base._initial_state()
 
     def _state(self) -> dict[str, Any]:
-        base_state = {}
-        if self._base_learns():
-            assert isinstance(self.base_, StreamingDetector)
-            base_state = self.base_._state()
-        return {**super()._state(), BASE_STATE: base_state}
+        base = self._learning_base()
+        return {**super()._state(), BASE_STATE: {} if base is None else base._state()}
 
     def _keep(self, state: dict[str, Any]) -> None:
         super()._keep(state)
-        if self._base_learns():
-            assert isinstance(self.base_, StreamingDetector)
-            self.base_._keep(state[BASE_STATE])
+        base = self._learning_base()
+        if base is not None:
+            base._keep(state[BASE_STATE])
 
     # -- reasons ------------------------------------------------------------------------------
 

@@ -17,13 +17,13 @@ from dnm_sklearn.corpus import Corpus, load_corpus
 from dnm_sklearn.corpus.check import check_corpus, shipped_corpus
 from dnm_sklearn.corpus.columns import folded
 from dnm_sklearn.corpus.neighbours import leaked
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.explain import with_more_evidence
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.near_names import NEAR, near_names
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.detectors.plug_in import PlugInDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.embedding.text_bank import bank_keeper, encode_part
 from dnm_sklearn.scoring import class_index
@@ -33,7 +33,7 @@ from dnm_sklearn.streams.reneg import STATE_NAMES, GroundedNamesStream
 _N_BACKGROUND = 10_000
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class ReNegDetector(PlugInDetector):
     """ReNeg: names near the classes that catch test images say what near-OOD images look like.
 
@@ -161,6 +161,13 @@ class ReNegDetector(PlugInDetector):
         "random_state": ["random_state"],
     }
 
+    pool: Corpus | Iterable[str] | str
+    synsets: Synsets
+    exclude: Iterable[str] | None
+    mode: Literal["balanced", "max", "safe"]
+    omega: float
+    random_state: Any
+
     def __init__(
         self,
         classes: Classes = None,
@@ -184,34 +191,7 @@ class ReNegDetector(PlugInDetector):
         batch_size: int = 256,
         random_state: Any = 0,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,  # type: ignore[arg-type]  # None is the base's
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        self.base = base
-        self.corpus = corpus
-
-        # The names near the classes.
-        self.pool = pool
-        self.synsets = synsets
-        self.exclude = exclude
-
-        # The image score.
-        self.mode = mode
-        self.omega = omega
-        self.guard = guard
-        self.random_state = random_state
-
-        # How images become a stream.
-        self.adaptation = adaptation
-        self.batch_size = batch_size
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 
@@ -343,16 +323,12 @@ class ReNegDetector(PlugInDetector):
     @property
     def grounded_names_(self) -> np.ndarray:
         """Names that are prototypes in the present state, the most believed first; str (P,)."""
-        stream = self._open_stream()
-        stream.load(self._state())
-        return self.pool_labels_[stream.prototype_names()]
+        return self.pool_labels_[self._present_stream().prototype_names()]
 
     def _with_test_images(
         self, table: dict[str, np.ndarray], rows: np.ndarray, index: np.ndarray
     ) -> dict[str, np.ndarray]:
-        stream = self._open_stream()
-        stream.load(self._state())
-        names, cosines = stream.nearest_names(rows)
+        names, cosines = self._present_stream().nearest_names(rows)
         found = np.flatnonzero(names >= 0)
         labels = self.pool_labels_[names[found]] if len(found) else np.zeros(0, np.str_)
         return with_more_evidence(table, "stream", index[found], labels, cosines[found])

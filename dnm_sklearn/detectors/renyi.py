@@ -11,10 +11,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import NegativeLabelDetector
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt, Synsets
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Synsets
 from dnm_sklearn.embedding import Embedder
 from dnm_sklearn.scoring import renyi
 
@@ -24,7 +24,7 @@ _TAIL = 0.03
 _FEWEST_LABELS = 5
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class RenyiDetector(NegativeLabelDetector):
     """Rényi worst case: the class names against a soft mean of the top labels of the corpus.
 
@@ -102,7 +102,7 @@ class RenyiDetector(NegativeLabelDetector):
     _kept_params = ("order", "solver", "beta_start", "n_steps", "learning_rate")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NegativeLabelDetector._parameter_constraints,
-        **shared_parameters.PERCENTILE_MINING,
+        **parameters.PERCENTILE_MINING,
         "noun_fraction": [Interval(Real, 0, 1, closed="both")],
         "adjective_fraction": [Interval(Real, 0, 1, closed="both")],
         "tail": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
@@ -117,6 +117,16 @@ class RenyiDetector(NegativeLabelDetector):
     # All labels are one group.
     n_groups = 1
     random_state = None
+
+    noun_fraction: float
+    adjective_fraction: float
+    tail: float | Literal["auto"]
+    radius: float | None
+    order: float
+    solver: Literal["exact", "released"]
+    beta_start: float
+    n_steps: int
+    learning_rate: float
 
     def __init__(
         self,
@@ -146,46 +156,10 @@ class RenyiDetector(NegativeLabelDetector):
         n_steps: int = 15,
         learning_rate: float = 0.01,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
+        self._store(locals())
 
-        # The corpus, and which of its labels are kept.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.mining = mining
-        self.quantile = quantile
-        self.noun_fraction = noun_fraction
-        self.adjective_fraction = adjective_fraction
-        self.max_similarity = max_similarity
-        self.exclude_class_names = exclude_class_names
-
-        # The ball, and how its worst case is found.
-        self.tail = tail
-        self.radius = radius
-        self.order = order
-        self.solver = solver
-        self.beta_start = beta_start
-        self.n_steps = n_steps
-        self.learning_rate = learning_rate
-
-    def _mining_params(self) -> dict[str, Any]:
-        return {
-            "method": self.mining,
-            "quantile": self.quantile,
-            "noun_fraction": self.noun_fraction,
-            "adjective_fraction": self.adjective_fraction,
-            "n_neighbors": None,
-            "max_similarity": self.max_similarity,
-        }
+    def _fractions(self) -> tuple[float, float]:
+        return self.noun_fraction, self.adjective_fraction
 
     def _fit_text(self) -> None:
         self._check_ball()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from sklearn.base import BaseEstimator
 
 from dnm_sklearn._utils.validation import TEMPERATURES
 from dnm_sklearn.corpus import Corpus
+from dnm_sklearn.detectors.parameters import LARGEST_WEIGHT
 from dnm_sklearn.detectors.saving import from_plain
-from dnm_sklearn.detectors.shared_parameters import LARGEST_WEIGHT
 from dnm_sklearn.exceptions import FileContentError
 
 __all__ = ["WIDEST", "checked_fitted"]
@@ -107,31 +106,17 @@ _SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "labels_": ("iu", ("fitted",)),
 }
 
-# What detectors of a kind have beside that.
+# What detectors of a kind have beside that, their kept parameters and the state of a stream.
 _NEGATIVES = ("negative_corpus_", "negative_labels_", "negative_embeddings_")
 _GROUPS = (*_NEGATIVES, "n_groups_", "permutation_", "group_embeddings_")
 _FITTED_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("NegLabelDetector", "CSPDetector"), _GROUPS),
+    **dict.fromkeys(("NegLabelDetector", "CSPDetector", "AdaNegDetector"), _GROUPS),
     "DebiasedNegMiningDetector": (
         *_GROUPS,
-        "clamp_",
-        "min_id_scale_",
         "positive_embeddings_",
         "effective_negative_prior_",
         "id_scale_",
         "n_floored_",
-    ),
-    "AdaNegDetector": (
-        *_GROUPS,
-        "memory_features_",
-        "memory_label_",
-        "memory_entropy_",
-        "n_seen_",
-        "memory_length_",
-        "proxy_",
-        "beta_",
-        "static_weight_",
-        "gap_",
     ),
     "TANLDetector": (
         "corpus_",
@@ -139,33 +124,9 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "corpus_embeddings_",
         "initial_ood_",
         "initial_id_order_",
-        "id_queue_",
-        "id_activation_sums_",
-        "id_queued_",
-        "ood_queue_",
-        "ood_activation_sums_",
-        "ood_queued_",
-        "otsu_threshold_",
-        "score_queue_",
-        "n_scored_",
-        "n_seen_",
-        "step_",
-        "gap_",
-        "alpha_",
-        "queue_length_",
-        "score_queue_length_",
     ),
-    "RenyiDetector": (
-        *_GROUPS,
-        "radius_",
-        "tail_",
-        "order_",
-        "solver_",
-        "beta_start_",
-        "n_steps_",
-        "learning_rate_",
-    ),
-    "EOEDetector": (*_NEGATIVES, "outlier_weight_", "score_unit_"),
+    "RenyiDetector": (*_GROUPS, "radius_", "tail_"),
+    "EOEDetector": (*_NEGATIVES, "score_unit_"),
     "GLMCMDetector": ("score_unit_",),
     "InterNegDetector": (*_GROUPS, "image_embeddings_", "id_scale_", "proportion_passed_"),
     "PrototypeDetector": ("prototype_rows_", "image_mean_"),
@@ -176,10 +137,6 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "id_prototypes_",
         "log_weights_",
         "log_expectation_",
-        "admitted_",
-        "probability_sums_",
-        "n_admitted_",
-        "n_seen_",
         "model_temperature_",
         "margin_rows_",
         "margin_offsets_",
@@ -189,21 +146,8 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "id_scores_",
         "id_images_used_",
     ),
-    "DictionaryDetector": (
-        "queue_length_",
-        "n_neighbors_",
-        "exclude_self_",
-        "guard_",
-        "base_",
-        "queue_images_",
-        "queue_confidence_",
-        "image_sum_",
-        "n_seen_",
-    ),
+    "DictionaryDetector": ("base_",),
     "ReNegDetector": (
-        "mode_",
-        "omega_",
-        "guard_",
         "base_",
         "pool_labels_",
         "pool_embeddings_",
@@ -211,18 +155,6 @@ _FITTED_OF: dict[str, tuple[str, ...]] = {
         "background_seed_",
         "labelled_sums_",
         "labelled_counts_",
-        "caught_counts_",
-        "margin_sums_",
-        "vote_sums_",
-        "name_weights_",
-        "caught_names_",
-        "caught_image_sums_",
-        "margin_square_sum_",
-        "class_image_sums_",
-        "class_image_counts_",
-        "image_sum_",
-        "base_log_odds_",
-        "n_seen_",
     ),
 }
 
@@ -249,8 +181,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "n_features_in_": (1, WIDEST),
     "threshold_": (-sys.float_info.max, sys.float_info.max),
     "n_groups_": (1, 1e18),
-    **dict.fromkeys(("id_scale_", "outlier_weight_"), (0, 1e308)),
-    **dict.fromkeys(("learning_rate_", "omega_"), (0, 1e308)),
+    **dict.fromkeys(("outlier_weight_", "learning_rate_", "omega_"), (0, 1e308)),
+    # With a clamp, which bounds DNM's score by itself, c may be below 0.
+    "id_scale_": (-1e308, 1e308),
     **dict.fromkeys(("n_steps_", "n_floored_"), (0, 1e18)),
     "effective_negative_prior_": (0, 1),
     **dict.fromkeys(("otsu_threshold_", "beta_start_", "order_"), (-1e308, 1e308)),
@@ -281,9 +214,7 @@ def checked_fitted(
     """
     if not isinstance(fitted, dict):
         raise FileContentError(f"{path}: its fitted attributes are no table.")
-    # A subclass has what its base class has.
-    of_kind = (_FITTED_OF.get(cls.__name__, ()) for cls in type(detector).__mro__)
-    needed = (*_ALWAYS_FITTED, *chain.from_iterable(of_kind))
+    needed = _needed(type(detector))
     lacking = [name for name in needed if name not in fitted and name not in inner]
     if lacking:
         raise FileContentError(f"{path} lacks {', '.join(lacking)}; it is damaged.")
@@ -312,6 +243,16 @@ def checked_fitted(
     if found["embedder_fingerprint_"] != record["fingerprint"]:
         raise FileContentError(f"{path}: it names two models; it is damaged.")
     return found
+
+
+def _needed(kind: type[Any]) -> list[str]:
+    """Names of what every fitted detector of a class has."""
+    needed = [*_ALWAYS_FITTED, *(f"{name}_" for name in kind._kept_params)]
+    needed += getattr(kind, "_state_names", ())
+    # A subclass has what its base class has.
+    for cls in kind.__mro__:
+        needed += _FITTED_OF.get(cls.__name__, ())
+    return needed
 
 
 def _check_name_of_fitted(path: Any, detector: BaseEstimator, name: str) -> None:

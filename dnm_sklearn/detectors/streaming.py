@@ -75,7 +75,7 @@ class StreamingDetector(BaseOODDetector):
         """Make a state the present one."""
         self.__dict__.update({name: state[name] for name in self._state_names})
 
-    def _present_stream(self) -> Stream:
+    def _present_stream(self) -> Any:
         """A stream on the fitted arrays, with a copy of the present state."""
         stream = self._open_stream()
         stream.load(self._state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -13,19 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.calibration import zero_shot
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.datasets.noise import noise_images
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.explain import NegativeLabels
 from dnm_sklearn.detectors.info import DetectorInfo
 from dnm_sklearn.detectors.negative_label import CorpusDetector
-from dnm_sklearn.detectors.noise import noise_embeddings
-from dnm_sklearn.detectors.shared_parameters import (
-    Classes,
-    CorpusLike,
-    Memory,
-    Prompt,
-    Refine,
-    Synsets,
-)
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt, Refine, Synsets
 from dnm_sklearn.detectors.streaming import StreamingDetector
 from dnm_sklearn.embedding import Embedder, EmbeddingTable
 from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
@@ -34,7 +28,7 @@ from dnm_sklearn.streams.tanl import STATE_NAMES, ActivationStream
 _N_NOISE = 15
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class TANLDetector(StreamingDetector, CorpusDetector):
     """TANL: test-time activated negative labels.
 
@@ -155,8 +149,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     _kept_params = ("step", "gap", "alpha", "queue_length", "score_queue_length")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **CorpusDetector._parameter_constraints,
-        **shared_parameters.REFINE,
-        **shared_parameters.STREAM,
+        **parameters.REFINE,
+        **parameters.STREAM,
         "n_activated": [Interval(Integral, 1, None, closed="left")],
         "step": [Interval(Integral, 0, None, closed="left")],
         "gap": [Interval(Real, 0, 1, closed="both")],
@@ -166,6 +160,15 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         "initial_ood": [StrOptions({"noise"}), "array-like"],
         "random_state": ["random_state"],
     }
+
+    n_activated: int
+    step: int
+    gap: float
+    alpha: float
+    queue_length: int
+    score_queue_length: int
+    initial_ood: str
+    random_state: Any
 
     def __init__(
         self,
@@ -193,36 +196,7 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         adaptation: Literal["transductive", "frozen"] = "transductive",
         random_state: Any = None,
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
-
-        # The corpus, and the score of the labels activated.
-        self.corpus = corpus
-        self.synsets = synsets
-        self.adjective_prompt = adjective_prompt
-        self.refine = refine
-        self.n_activated = n_activated
-        self.step = step
-
-        # Which images are confident, and what is remembered of them.
-        self.gap = gap
-        self.alpha = alpha
-        self.queue_length = queue_length
-        self.score_queue_length = score_queue_length
-        self.initial_ood = initial_ood
-
-        # How images become a stream.
-        self.batch_size = batch_size
-        self.adaptation = adaptation
-        self.random_state = random_state
+        self._store(locals())
 
     # -- fit ----------------------------------------------------------------------------------
 
@@ -253,7 +227,8 @@ class TANLDetector(StreamingDetector, CorpusDetector):
         if isinstance(self.initial_ood, str):
             if isinstance(self.embedder_, EmbeddingTable):
                 return self.embedder_.encode_image(rng.normal(size=(_N_NOISE, width)))
-            return noise_embeddings(self.embedder_, rng)
+            # A copy, so that the embedder's list of the images that a fit could not read stays.
+            return copy.copy(self.embedder_).encode_image(list(noise_images(rng)))
 
         rows = np.asarray(self.initial_ood)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != width:
@@ -307,30 +282,18 @@ class TANLDetector(StreamingDetector, CorpusDetector):
     def _activated(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels selected at present (M,), most activated first, and their activation (M,)."""
         check_is_fitted(self, "class_embeddings_")
-
         # The state has no list of them: they follow from the two queues.
-        stream = self._open_stream()
-        stream.load(self._state())
-        return stream.activated()
+        return self._present_stream().activated()
 
     def _negative_labels(self) -> NegativeLabels:
         """The labels activated at present; the score has no groups of them."""
         index, _ = self._activated()
-        return NegativeLabels(
-            self._names_of(index),
-            self.corpus_embeddings_[index],
-            self.corpus_.part_of_speech[index],
-            np.full(len(index), -1),
-        )
-
-    def _names_of(self, index: np.ndarray) -> np.ndarray:
-        """Names of corpus labels."""
-        return np.asarray([self.corpus_.names[i] for i in index])
+        return NegativeLabels(self.corpus_[index], self.corpus_embeddings_[index])
 
     @property
     def activated_labels_(self) -> np.ndarray:
         """Names of the labels selected in the present state, most activated first; shape (M,)."""
-        return self._names_of(self._activated()[0])
+        return np.asarray(self.corpus_[self._activated()[0]].names)
 
     @property
     def activation_(self) -> np.ndarray:

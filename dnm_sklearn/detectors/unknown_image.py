@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from dnm_sklearn._utils.docs import fill_parameters
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.enl import ENLDetector
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, CorpusLike, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, CorpusLike, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class UnknownImageDetector(ENLDetector):
     """Flag the images that none of your class names covers: the recommended defaults.
 

@@ -10,10 +10,10 @@ from dnm_sklearn import scoring
 from dnm_sklearn._utils.docs import fill_parameters
 from dnm_sklearn.calibration import zero_shot
 from dnm_sklearn.calibration.model_facts import ModelFacts, model_facts
-from dnm_sklearn.detectors import shared_parameters
+from dnm_sklearn.detectors import parameters
 from dnm_sklearn.detectors.base import BaseOODDetector
 from dnm_sklearn.detectors.info import DetectorInfo
-from dnm_sklearn.detectors.shared_parameters import Classes, Memory, Prompt
+from dnm_sklearn.detectors.parameters import Classes, Memory, Prompt
 from dnm_sklearn.embedding import Embedder
 
 
@@ -39,7 +39,7 @@ class _NamesOnlyDetector(BaseOODDetector):
         return ""
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class MCMDetector(_NamesOnlyDetector):
     """Maximum concept matching: the largest softmax probability over the class names.
 
@@ -104,16 +104,7 @@ class MCMDetector(_NamesOnlyDetector):
         ood_label: str = "ood",
         device: str = "auto",
     ) -> None:
-        super().__init__(
-            classes,
-            embedder=embedder,
-            prompt=prompt,
-            temperature=temperature,
-            memory=memory,
-            contamination=contamination,
-            ood_label=ood_label,
-            device=device,
-        )
+        self._store(locals())
 
     def _fit_text(self) -> None:
         # Whatever the image, the only class has probability 1.
@@ -144,7 +135,7 @@ class MCMDetector(_NamesOnlyDetector):
         return super()._zero_shot_doubt()
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class MaxLogitDetector(_NamesOnlyDetector):
     """Largest cosine to a class name.
 
@@ -207,7 +198,7 @@ class MaxLogitDetector(_NamesOnlyDetector):
         return zero_shot.max_logit_threshold(self._model_facts())
 
 
-@fill_parameters(shared_parameters.PARAGRAPHS)
+@fill_parameters(parameters.PARAGRAPHS)
 class EnergyDetector(_NamesOnlyDetector):
     """Free energy of the class logits: ``T * logsumexp(cos / T)``.
 

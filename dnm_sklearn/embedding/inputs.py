@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dnm_sklearn._utils.tensors import is_tensor, to_numpy
+from dnm_sklearn._utils.tensors import is_tensor
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn._utils.y_column import is_missing
+from dnm_sklearn.exceptions import EmbeddingNormWarning
 
 IMAGE_FIX = (
     "give a list of image paths, PIL images or uint8 arrays, a torch Dataset, a uint8 array of "
@@ -20,6 +21,13 @@ IMAGE_FIX = (
 # Numbers that are normalised at a time, 8 MB of float64: they stay in the processor's cache, and
 # the float64 copy of all rows would be twice the result.
 _CHUNK_NUMBERS = 1 << 20
+# Rows whose length is looked at: enough for a median, and no pass over a large table.
+_MOST_ROWS = 1000
+# Within a factor of 2, rows were meant to be unit rows. Raw outputs of an image tower are outside,
+# as standardised features are; the message tells the two apart.
+_NEAR_UNIT = (0.5, 2.0)
+# Whether this process has been warned of other lengths.
+_norms_warned = False
 
 
 def is_pil(x: Any) -> bool:
@@ -125,7 +133,7 @@ def _first_is_image(X: Iterable[Any]) -> bool:
 def _array_type(X: np.ndarray) -> Literal["embeddings", "images"]:
     """Tell images from embeddings among arrays, by dtype and shape."""
     # Strings and objects (U, S, T, O): paths or PIL images.
-    if (X.dtype.kind in "USTO" and X.ndim == 1) or _column(X) is not None:
+    if X.dtype.kind in "USTO" and (X.ndim == 1 or _column(X) is not None):
         return "images"
 
     if X.dtype == np.uint8:
@@ -159,13 +167,12 @@ def infer_input_type(X: Any) -> Literal["embeddings", "images"]:
     embeddings; all that an image can be is images, and so is a table of one column of them. What is
     neither is left to the validation of embeddings, whose errors are scikit-learn's.
     """
+    if isinstance(X, np.ndarray):
+        return _array_type(X)
     if isinstance(X, (str, bytes, os.PathLike)) or is_pil(X):
         raise TypeError(
             f"X must hold several images, got one ({describe(X)}): give a list, [image]."
         )
-    if isinstance(X, np.ndarray):
-        return _array_type(X)
-
     if is_tensor(X):
         if X.ndim == 2:
             return "embeddings"
@@ -238,23 +245,13 @@ def describe(item: Any) -> str:
     return type(item).__name__
 
 
-def finite_rows(X: np.ndarray) -> np.ndarray:
-    """Which rows (n,) hold neither NaN nor infinity."""
-    finite = np.empty(len(X), dtype=bool)
-    # In parts: a mask of all numbers would be a quarter of the rows again.
-    step = max(1, _CHUNK_NUMBERS // max(1, X.shape[1]))
-    for start in range(0, len(X), step):
-        finite[start : start + step] = np.isfinite(X[start : start + step]).all(axis=1)
-    return finite
-
-
 def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.ndarray:
     """Check a 2-D numeric array, and give its rows length one: float32, computed in float64.
 
     A row of zeros is an error; in an array of integers, where rounding may have made it, it stays
     one, with a warning.
     """
-    X = np.asarray(to_numpy(X))
+    X = np.asarray(X)
     if X.dtype.kind == "O":
         X = X.astype(np.float64)
     if X.ndim != 2 or X.dtype.kind not in "fiub":
@@ -296,6 +293,32 @@ def to_unit_rows(X: Any, *, width: int | None = None, name: str = "X") -> np.nda
         chunk /= np.maximum(np.sqrt(np.einsum("ij,ij->i", chunk, chunk)), 0.5)[:, None]
         rows[start : start + step] = chunk
     return rows
+
+
+def warn_far_from_unit(rows: np.ndarray) -> None:
+    """Warn, once per process, when the median length of the user's rows (n, D) is far from 1.
+
+    Rows are normalised, so the length itself does no harm; but it shows that embeddings were
+    standardised, which changes their directions.
+    """
+    global _norms_warned
+    if _norms_warned:
+        return
+    lengths = np.linalg.norm(np.asarray(rows[:_MOST_ROWS], dtype=np.float64), axis=1)
+    # Rows of zeros are an error, or a warning, of their own.
+    lengths = lengths[lengths > 0]
+    if not len(lengths) or _NEAR_UNIT[0] <= np.median(lengths) <= _NEAR_UNIT[1]:
+        return
+
+    _norms_warned = True
+    warn(
+        f"The embeddings have a median length of {np.median(lengths):.3g}, far from 1. Rows are "
+        "normalised here, so raw outputs of the image tower are fine; but features that were "
+        "standardised (StandardScaler, or PyOD's EmbeddingOD with its default standardize=True) "
+        "have other cosines, and detection suffers: pass standardize=False, and scale nothing "
+        "before the detector. This is said once.",
+        EmbeddingNormWarning,
+    )
 
 
 def as_image_sequence(X: Any) -> Any:

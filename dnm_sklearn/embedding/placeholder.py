@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.tensors import to_numpy
 from dnm_sklearn.embedding.inputs import infer_input_type, to_unit_rows
 from dnm_sklearn.embedding.protocol import FixedEmbedder
 
@@ -35,7 +36,7 @@ class PlaceholderEmbedder(FixedEmbedder):
         """Normalise embeddings."""
         if infer_input_type(X) == "images":
             raise ValueError(self._message("images"))
-        return to_unit_rows(X, width=self.embedding_dim_)
+        return to_unit_rows(to_numpy(X), width=self.embedding_dim_)
 
     def encode_text(
         self, names: Any, prompt: Any = "{}", *, return_norm: bool = False

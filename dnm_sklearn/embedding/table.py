@@ -152,7 +152,7 @@ class EmbeddingTable(PyODEncoderMixin, FixedEmbedder):
                 f"shape (n, {self.embedding_dim_}), made by the model that made the table, or use "
                 "a CLIPEmbedder."
             )
-        return to_unit_rows(X, width=self.embedding_dim_)
+        return to_unit_rows(to_numpy(X), width=self.embedding_dim_)
 
     def encode_text(
         self, names: Iterable[str], prompt: str | Sequence[str] = "{}", *, return_norm: bool = False

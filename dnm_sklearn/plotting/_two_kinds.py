@@ -1,7 +1,8 @@
-"""What the displays of ID and OOD scores side by side share."""
+"""What the displays of scored images of both kinds share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,56 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class _TwoKindsDisplay:
+class _ScoredDisplay:
+    """Base of the displays that a detector's scores of both kinds of images make."""
+
+    # Makes one of scores (n,), which images are OOD, the threshold in use, and a name.
+    _of: Callable[..., Any]
+    plot: Callable[..., Any]
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        name: str | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Score images with a fitted detector, and draw.
+
+        Parameters
+        ----------
+        estimator : fitted detector, or a Pipeline or search that ends in one
+            PyOD's and scikit-learn's outlier detectors too.
+        X : images or array-like of shape (n, D)
+            What the estimator scores.
+        y : array-like of shape (n,)
+            0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` means OOD.
+        name : str or None, default=None
+            Title, or name in the legend; None = the estimator's class.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; None = a new figure.
+        **options : dict
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : object
+
+        Raises
+        ------
+        ValueError
+            If `y` marks no row as ID or none as OOD.
+        """
+        score, is_ood = scores_and_truth(estimator, X, y)
+        name = type(estimator).__name__ if name is None else name
+        return cls._of(score, is_ood, fitted_threshold(estimator), name).plot(ax, **options)
+
+
+class _TwoKindsDisplay(_ScoredDisplay):
     """Base of the displays of scores of both kinds, and of the threshold between them.
 
     Parameters
@@ -40,18 +90,45 @@ class _TwoKindsDisplay:
         self.name = name
 
     @classmethod
-    def _scored(cls, estimator: Any, X: Any, y: Any, name: str | None) -> Self:
-        """Score images with a fitted detector; its class is the name where none is given."""
-        score, is_ood = scores_and_truth(estimator, X, y)
-        name = type(estimator).__name__ if name is None else name
-        threshold = fitted_threshold(estimator)
+    def _of(
+        cls, score: np.ndarray, is_ood: np.ndarray, threshold: float | None, name: str | None
+    ) -> Self:
         return cls(score[~is_ood], score[is_ood], threshold=threshold, name=name)
 
     @classmethod
-    def _split(cls, y_true: Any, score: Any, threshold: float | None, name: str | None) -> Self:
-        """Part scores that are there already by what their images are."""
-        score, is_ood = np.asarray(score, dtype=np.float64), read_is_ood(y_true, score)
-        return cls(score[~is_ood], score[is_ood], threshold=threshold, name=name)
+    def from_predictions(
+        cls,
+        y_true: Any,
+        score: Any,
+        *,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Draw scores that are there already.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n,)
+            0/1 or bool (1 = OOD), or strings of which "ood" means OOD.
+        score : array-like of shape (n,)
+            Higher = more OOD.
+        threshold : float or None, default=None
+            Images with a score above it are flagged.
+        name : str or None, default=None
+            Title.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; None = a new figure.
+        **options : dict
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : object
+        """
+        score = np.asarray(score, dtype=np.float64)
+        return cls._of(score, read_is_ood(y_true, score), threshold, name).plot(ax, **options)
 
     def _has_threshold(self) -> bool:
         """Whether there is a threshold that can be drawn."""

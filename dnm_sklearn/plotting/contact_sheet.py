@@ -93,10 +93,8 @@ class ContactSheetDisplay:
         estimator: Any,
         X: Sequence[Any],
         *,
-        order: str = "ood first",
-        max_images: int = 40,
-        n_columns: int = 8,
         name: str | None = None,
+        **options: Any,
     ) -> Self:
         """Score images with a fitted detector, and show them.
 
@@ -106,14 +104,10 @@ class ContactSheetDisplay:
             One with ``predict_class`` names each image that it does not flag.
         X : sequence of images
             Paths, PIL images or uint8 arrays; no embeddings, which cannot be seen.
-        order : {"ood first", "id first", "as given"}, default="ood first"
-            Which images come first.
-        max_images : int, default=40
-            Images that are shown.
-        n_columns : int, default=8
-            Images in a row.
         name : str or None, default=None
             Title; None = the estimator's class.
+        **options : dict
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -122,8 +116,7 @@ class ContactSheetDisplay:
         labels = estimator.predict_class(X) if hasattr(estimator, "predict_class") else None
         name = type(estimator).__name__ if name is None else name
         scores, flags = estimator.decision_function(X), estimator.predict(X)
-        display = cls(X, scores, flags, labels=labels, name=name)
-        return display.plot(order=order, max_images=max_images, n_columns=n_columns)
+        return cls(X, scores, flags, labels=labels, name=name).plot(**options)
 
     @classmethod
     def from_predictions(
@@ -133,10 +126,8 @@ class ContactSheetDisplay:
         flags: Any,
         *,
         labels: Sequence[str] | None = None,
-        order: str = "ood first",
-        max_images: int = 40,
-        n_columns: int = 8,
         name: str | None = None,
+        **options: Any,
     ) -> Self:
         """Show images with scores that are there already.
 
@@ -150,21 +141,16 @@ class ContactSheetDisplay:
             1 = flagged as OOD.
         labels : sequence of str or None, default=None
             What stands below each image.
-        order : {"ood first", "id first", "as given"}, default="ood first"
-            Which images come first.
-        max_images : int, default=40
-            Images that are shown.
-        n_columns : int, default=8
-            Images in a row.
         name : str or None, default=None
             Title.
+        **options : dict
+            As in :meth:`plot`.
 
         Returns
         -------
         ContactSheetDisplay
         """
-        display = cls(images, scores, flags, labels=labels, name=name)
-        return display.plot(order=order, max_images=max_images, n_columns=n_columns)
+        return cls(images, scores, flags, labels=labels, name=name).plot(**options)
 
     def plot(self, *, order: str = "ood first", max_images: int = 40, n_columns: int = 8) -> Self:
         """Draw, in a figure of its own.

@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from dnm_sklearn.metrics import auroc, fpr_at_tpr, read_is_ood, scores_and_truth
-from dnm_sklearn.plotting._axes import (
-    QUIET_COLOUR,
-    draw_legend,
-    get_axes,
-    shown,
-)
+from dnm_sklearn.metrics import auroc, fpr_at_tpr, read_is_ood
+from dnm_sklearn.plotting._axes import QUIET_COLOUR, draw_legend, get_axes, shown
+from dnm_sklearn.plotting._two_kinds import _ScoredDisplay
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class OODRocCurveDisplay:
+class OODRocCurveDisplay(_ScoredDisplay):
     """ROC curve with ID as positive, and FPR95 by both of its definitions.
 
     Make it with :meth:`from_estimator` or :meth:`from_predictions`. scikit-learn's
@@ -87,38 +83,6 @@ class OODRocCurveDisplay:
         self.point_ood = (float(ood_accepted[nearest]), float(id_accepted[nearest]))
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, *, name: str | None = None, ax: Any = None
-    ) -> Self:
-        """Score images with a fitted detector, and draw its ROC curve.
-
-        Parameters
-        ----------
-        estimator : fitted detector, or a Pipeline or search that ends in one
-            PyOD's and scikit-learn's outlier detectors too.
-        X : images or array-like of shape (n, D)
-            What the estimator scores.
-        y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` means OOD.
-        name : str or None, default=None
-            Name in the legend; None = the estimator's class.
-        ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; None = a new figure.
-
-        Returns
-        -------
-        OODRocCurveDisplay
-
-        Raises
-        ------
-        ValueError
-            If `y` marks no row as ID or none as OOD, or a score is NaN.
-        """
-        score, is_ood = scores_and_truth(estimator, X, y)
-        name = type(estimator).__name__ if name is None else name
-        return cls._of(score, is_ood, name).plot(ax)
-
-    @classmethod
     def from_predictions(
         cls, y_true: Any, score: Any, *, name: str | None = None, ax: Any = None
     ) -> Self:
@@ -139,10 +103,12 @@ class OODRocCurveDisplay:
         -------
         OODRocCurveDisplay
         """
-        return cls._of(np.asarray(score), read_is_ood(y_true, score), name).plot(ax)
+        return cls._of(np.asarray(score), read_is_ood(y_true, score), None, name).plot(ax)
 
     @classmethod
-    def _of(cls, score: np.ndarray, is_ood: np.ndarray, name: str | None) -> Self:
+    def _of(
+        cls, score: np.ndarray, is_ood: np.ndarray, threshold: float | None, name: str | None
+    ) -> Self:
         """Compute the curve and its figures; rows with infinite scores count by their order."""
         metrics = {
             "auroc": auroc(score, is_ood),

@@ -71,62 +71,6 @@ class ThresholdDisplay(_TwoKindsDisplay):
         self.id_kept = _accepted(self.id_scores, self.thresholds)
         self.ood_caught = 1 - _accepted(self.ood_scores, self.thresholds)
 
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, *, name: str | None = None, ax: Any = None
-    ) -> Self:
-        """Score images with a fitted detector, and draw the trade-off with its threshold.
-
-        Parameters
-        ----------
-        estimator : fitted detector, or a Pipeline or search that ends in one
-            PyOD's and scikit-learn's outlier detectors too.
-        X : images or array-like of shape (n, D)
-            What the estimator scores.
-        y : array-like of shape (n,)
-            0/1 or bool (1 = OOD), or strings of which the estimator's `ood_label` means OOD.
-        name : str or None, default=None
-            Title; None = the estimator's class.
-        ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; None = a new figure.
-
-        Returns
-        -------
-        ThresholdDisplay
-        """
-        return cls._scored(estimator, X, y, name).plot(ax)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: Any,
-        score: Any,
-        *,
-        threshold: float | None = None,
-        name: str | None = None,
-        ax: Any = None,
-    ) -> Self:
-        """Draw the trade-off of scores that are there already.
-
-        Parameters
-        ----------
-        y_true : array-like of shape (n,)
-            0/1 or bool (1 = OOD), or strings of which "ood" means OOD.
-        score : array-like of shape (n,)
-            Higher = more OOD.
-        threshold : float or None, default=None
-            The threshold in use.
-        name : str or None, default=None
-            Title.
-        ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; None = a new figure.
-
-        Returns
-        -------
-        ThresholdDisplay
-        """
-        return cls._split(y_true, score, threshold, name).plot(ax)
-
     def plot(self, ax: Any = None) -> Self:
         """Draw.
 

@@ -6,7 +6,8 @@ out, so that scores stay finite and strictly ordered where probabilities would r
 Extra memory stays under 256 MB whatever the number of images and labels. A row of `X` that holds
 NaN scores NaN.
 
-The same code runs on a CPU and on a GPU (`device`). `_chunks` says in which precision.
+The same code runs on a CPU and on a GPU (`device`). `_chunks` says in which precision. What
+is listed here checks its arguments; most other functions take what detectors have checked.
 """
 
 from dnm_sklearn.scoring.class_names import class_index, energy, max_logit, mcm

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import torch
 
 Device = Any
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 # The largest bank, in numbers, that is multiplied in float64.
 FLOAT64_NUMBERS = 2**18
@@ -54,7 +52,7 @@ _LEAST = -1e30
 _LOG2_E = math.log2(math.e)
 
 
-class Chunks:
+class Chunks(Threads):
     """How one call computes: the device, the precision of its products, and its threads.
 
     `banks` are all label embeddings of the call: their size decides the precision (up to
@@ -72,14 +70,7 @@ class Chunks:
         self.dtype = torch.float64 if small else torch.float32
         self._numpy_dtype = np.dtype(np.float64 if small else np.float32)
         self._kind = "cpu" if self.device.type == "cpu" else "gpu"
-        self._threads = Threads(used=self._kind == "cpu")
-
-    def __enter__(self) -> Chunks:
-        self._threads.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._threads.__exit__(*error)
+        super().__init__(used=self._kind == "cpu")
 
     def matrix(self, array: Any) -> Any:
         """Return a matrix as it is multiplied: numpy's on a CPU, torch's on a GPU.
@@ -116,12 +107,6 @@ class Chunks:
     def take(self, bank: Any, index: torch.Tensor) -> Any:
         """Return rows of a matrix from :meth:`matrix`, by number."""
         return bank[index.numpy() if self._kind == "cpu" else index]
-
-    def map(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task], n_multiplications: int
-    ) -> list[Result]:
-        """Return ``[function(task) for task in tasks]``, computed in threads where that pays."""
-        return self._threads.map(function, tasks, n_multiplications)
 
     def by_rows(
         self,
@@ -247,7 +232,7 @@ class Chunks:
     def row_slices(self, n_rows: int, bank: Any, most_numbers: int | None = None) -> list[slice]:
         """Cut rows whose whole products are held, at most `most_numbers` over all threads."""
         n_columns, width = bank.shape
-        n_numbers = (most_numbers or ROW_NUMBERS[self._kind]) // self._threads.n
+        n_numbers = (most_numbers or ROW_NUMBERS[self._kind]) // self.n_threads
         fair = self._fair(n_rows, n_rows * n_columns * width)
         return _batches(n_rows, min(n_numbers // n_columns, MOST_ROWS[self._kind], fair))
 
@@ -261,7 +246,7 @@ class Chunks:
 
     def _fair(self, n: int, n_multiplications: int) -> int:
         """Return the share of each thread in `n` rows or labels, at least 1."""
-        return max(1, -(-n // self._threads.wanted(n_multiplications)))
+        return max(1, -(-n // self.wanted(n_multiplications)))
 
 
 def multiply(rows: Any, columns: Any, out: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices, check_temperature, unit_rows
+from dnm_sklearn._utils.validation import unit_rows
 from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
 from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
 
@@ -67,33 +67,12 @@ def class_logsumexp(
     own_row: Any = None,
     device: Device = "auto",
 ) -> np.ndarray:
-    """``LSE_k cos(x, b_k) / T``: the log-sum-exp over the class names, by which r_j divides.
+    """``LSE_k cos(x, b_k) / T`` of unit rows (n, D), by which r_j divides; float64 (n,).
 
-    Parameters
-    ----------
-    X : array-like of shape (n, D)
-        Unit image embeddings.
-    class_embeddings : array-like of shape (K, D)
-        Rows b_k: text embeddings, or text plus weighted prototypes.
-    temperature : float
-        T.
-    own_class, own_row : array-like of shape (n,) and (n, D), optional
-        For image i, row ``own_row[i]`` takes the place of row ``own_class[i]``: leave-one-out
-        prototypes.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    b_k are the rows of `class_embeddings` (K, D): text embeddings, or text plus weighted
+    prototypes. For image i, ``own_row[i]`` takes the place of row ``own_class[i]``: leave-one-out
+    prototypes.
 
-    Returns
-    -------
-    ndarray of shape (n,), float64
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a temperature that is not above 0.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import class_logsumexp
     >>> class_logsumexp(np.eye(2)[:1], np.eye(2), temperature=1.0).round(4)
@@ -101,8 +80,7 @@ def class_logsumexp(
     """
     import torch
 
-    X, class_embeddings = check_matrices(X=X, class_embeddings=class_embeddings)
-    scale = 1 / check_temperature(temperature)
+    scale = 1 / temperature
     if own_class is not None:
         own_class = torch.as_tensor(own_class)
         own_logit = torch.from_numpy(np.einsum("nd,nd->n", X, own_row, dtype=float) * scale)
@@ -117,27 +95,11 @@ def class_logsumexp(
 
 
 def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean image of each class, and for each image that of its class without it.
+    """Mean image of each class (K, D), and for each image that of its class without it (n, D).
 
-    Parameters
-    ----------
-    X : array-like of shape (n, D)
-        Unit image embeddings.
-    class_index : array-like of int of shape (n,)
-        Class of each image, in 0..K-1.
-    fallback : array-like of shape (K, D)
-        Direction for a class without images (see
-        :meth:`~dnm_sklearn.scoring.enl_prior.ZeroShotPrior.class_means`).
+    Both are unit rows, float64. `fallback` (K, D) has the direction of a class without images (see
+    :meth:`~dnm_sklearn.scoring.enl_prior.ZeroShotPrior.class_means`).
 
-    Returns
-    -------
-    prototypes : ndarray of shape (K, D), float64
-        Unit rows.
-    left_out : ndarray of shape (n, D), float64
-        Unit rows: the prototype of the image's class, made without the image.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import class_prototypes
     >>> class_prototypes(np.eye(2), [0, 0], np.ones((1, 2)))[1].tolist()
@@ -159,7 +121,7 @@ def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarra
 def expectation(
     X: Any,
     class_logsumexp: Any,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     class_index: Any,
@@ -170,36 +132,9 @@ def expectation(
 
     ``E_j = mean_k (n_k E_kj + n0 Z_kj) / (n_k + n0)`` over all K classes, which needs images of
     some classes only; all log Z are first shifted by the median over j of ``LSE_k log E_kj - LSE_k
-    log Z_kj`` over the classes that have images.
+    log Z_kj`` over the classes that have images. `class_logsumexp` (n,) is that of the images, and
+    `prior` the guess from names, with how many images of each class it counts as.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, D)
-        Unit embeddings of ID images.
-    class_logsumexp : array-like of shape (n,)
-        Their :func:`class_logsumexp`.
-    corpus_embeddings : array-like of shape (N, D)
-        Unit text embeddings of the corpus labels.
-    temperature : float
-        T.
-    class_index : array-like of int of shape (n,)
-        Class of each image.
-    prior : ZeroShotPrior
-        The guess from names, and how many images of each class it counts as.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    Expectation
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, or no image.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
     >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
@@ -211,7 +146,6 @@ def expectation(
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     log_divisor = np.asarray(class_logsumexp, dtype=float)
 
     # Corpus labels are the rows here, and the images the bank that is summed over.
@@ -260,7 +194,7 @@ def expectation(
 def leave_one_out_scores(
     X: Any,
     class_logsumexp: Any,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     class_index: Any,
@@ -268,29 +202,11 @@ def leave_one_out_scores(
     shift: float = 0.0,
     device: Device = "auto",
 ) -> np.ndarray:
-    """Scores of the ID images, each with an expectation made without it.
+    """Scores of the ID images (n,), each with an expectation made without it; higher = more ID.
 
-    Parameters
-    ----------
-    X, class_logsumexp, corpus_embeddings, temperature, class_index, prior
-        As in :func:`expectation`. Of a single image the guess from names is all that is left.
-    shift : float, default=0.0
-        The prior's shift from :func:`expectation`, kept.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    The arguments are those of :func:`expectation`, and the `shift` that it found, which is kept. Of
+    a single image the guess from names is all that is left.
 
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        Higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        As :func:`expectation`.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import leave_one_out_scores
     >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
@@ -301,7 +217,6 @@ def leave_one_out_scores(
     """
     import torch
 
-    X, corpus, temperature = _check_fit(X, corpus_embeddings, temperature)
     own = np.asarray(class_index)
     n_classes, strength = len(prior.class_embeddings), prior.strength
     size = np.bincount(own, minlength=n_classes) + strength
@@ -367,69 +282,29 @@ def expectation_score(
 ) -> np.ndarray:
     """``-log mean_j w_j r_j(x) / E_j``: one product with both banks, reduced in log space.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, D)
-        Unit image embeddings.
-    class_embeddings : array-like of shape (K, D)
-        Unit text embeddings of the class names, or text plus weighted prototypes.
-    corpus_embeddings : array-like of shape (N, D)
-        Unit text embeddings of the corpus labels.
-    log_expectation : array-like of shape (N,), optional
-        log E_j; None = 0.
-    temperature : float
-        T.
-    log_weights : array-like of shape (N,), optional
-        log w_j; None = 0. A weight may be 0 (-inf).
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    `log_expectation` and `log_weights` have a number per corpus label, None = 0; a weight may be 0
+    (-inf). Float64 (n,), higher = more ID; 0 where the image activates the labels as much as an ID
+    image does on average.
 
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        Higher = more ID; 0 where the image activates the labels as much as an ID image does on
-        average.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl import expectation_score
     >>> labels = np.eye(3)
     >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
     array([10.  , -9.31, -9.31])
     """
-    X, class_embeddings, corpus_embeddings = check_matrices(
-        X=X, class_embeddings=class_embeddings, corpus_embeddings=corpus_embeddings
-    )
-    temperature = check_temperature(temperature)
-    n_labels = corpus_embeddings.shape[0]
-
     # log(w_j / E_j) is added to the logits.
-    offset = np.zeros(n_labels)
-    for name, values, sign in (
-        ("log_expectation", log_expectation, -1),
-        ("log_weights", log_weights, 1),
-    ):
-        if values is None:
-            continue
-        if np.shape(values) != (n_labels,):
-            raise ValueError(
-                f"{name} must have one number per corpus label, ({n_labels},), "
-                f"got {np.shape(values)}."
-            )
-        offset = offset + sign * np.asarray(values, dtype=float)
+    offset = np.zeros(len(corpus_embeddings))
+    if log_expectation is not None:
+        offset -= log_expectation
+    if log_weights is not None:
+        offset += log_weights
 
     with Chunks(device, class_embeddings, corpus_embeddings) as chunks:
         classes, corpus = chunks.matrix(class_embeddings), chunks.matrix(corpus_embeddings)
         over_classes = chunks.logsumexp(X, classes, 1 / temperature)
         over_corpus = chunks.logsumexp(X, corpus, 1 / temperature, offset=chunks.tensor(offset))
         scores = (over_classes - over_corpus).squeeze(1).cpu().numpy()
-    return scores + np.log(n_labels)
+    return scores + np.log(len(offset))
 
 
 class _LogZ:
@@ -459,13 +334,3 @@ def _inverse(chunks: Chunks, sizes: np.ndarray) -> torch.Tensor:
     """Return 1 / sizes as a column, and 0 where there is nothing to divide."""
     positive = sizes > 0
     return chunks.tensor(positive / np.where(positive, sizes, 1), double=True)[:, None]
-
-
-def _check_fit(
-    X: Any, corpus_embeddings: Any, temperature: Any
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Check what the two sums over ID images are made of."""
-    X, corpus = check_matrices(X=X, corpus_embeddings=corpus_embeddings)
-    if len(X) == 0:
-        raise ValueError("X is empty: at least one ID image is needed.")
-    return X, corpus, check_temperature(temperature)

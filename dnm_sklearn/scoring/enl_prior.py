@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_matrices
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.class_names import class_index as nearest_class
 from dnm_sklearn.scoring.mining import _proportion_as_close
@@ -65,18 +64,8 @@ class ZeroShotPrior:
     ) -> tuple[float, np.ndarray, np.ndarray]:
         """Return what makes up log Z before its clip: ``scale * cosine + per_label + per_class``.
 
-        Parameters
-        ----------
-        corpus_embeddings : ndarray of shape (N, D)
-            Unit text embeddings of all corpus labels.
-        temperature : float
-            T.
-
-        Returns
-        -------
-        scale : float
-            Multiplies the cosine of a corpus label and a class name.
-        per_label, per_class : ndarray of shape (N,) and (K,), float64
+        The cosine is that of a corpus label and a class name; `per_label` is (N,), `per_class`
+        (K,).
         """
         corpus_mean = corpus_embeddings.mean(axis=0, dtype=float)
         variance = (self.spread / temperature) ** 2
@@ -96,32 +85,12 @@ class ZeroShotPrior:
 def names_only_weights(
     class_embeddings: Any, corpus_embeddings: Any, *, level: float = 0.5, device: Device = "auto"
 ) -> np.ndarray:
-    """Weights in [0, 1] that silence corpus labels as near to a class as classes are to others.
+    """Weights (N,) in [0, 1] that silence corpus labels as near to a class as classes to others.
 
     ``min(1, p / level)`` with p the proportion of class names whose nearest other class name is at
-    least as close as the corpus label's nearest class name.
+    least as close as the corpus label's nearest class name. All are 1 with a single class name, or
+    where every weight would be 0.
 
-    Parameters
-    ----------
-    class_embeddings, corpus_embeddings : array-like of shape (K, D) and (N, D)
-        Unit text embeddings.
-    level : float, default=0.5
-        Proportion at which the weight reaches 1.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    ndarray of shape (N,), float64
-        All 1 with a single class name, or where every weight would be 0.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl_prior import names_only_weights
     >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
@@ -138,55 +107,31 @@ def names_only_weights(
 
 
 def zero_shot_log_expectation(
-    prior: ZeroShotPrior, corpus_embeddings: Any, *, temperature: float, device: Device = "auto"
+    prior: ZeroShotPrior, corpus: Any, *, temperature: float, device: Device = "auto"
 ) -> np.ndarray:
-    """``log mean_k Z_kj`` without its clip: what E is taken for where there are no ID images.
+    """``log mean_k Z_kj`` (N,) without its clip: what E is taken for where there are no ID images.
 
-    Parameters
-    ----------
-    prior : ZeroShotPrior
-        Its `clip` and `strength` are not used.
-    corpus_embeddings : array-like of shape (N, D)
-        Unit text embeddings of the corpus labels.
-    temperature : float
-        T.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    ndarray of shape (N,), float64
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, zero_shot_log_expectation
     >>> prior = ZeroShotPrior(np.eye(2, 3), np.zeros(3))
     >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
     array([-0.219, -0.219, -0.499])
     """
-    text, corpus = check_matrices(
-        class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
-    )
     scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
 
     # The corpus labels are the rows here, and the class names the bank that is summed over.
     with Chunks(device, corpus) as chunks:
         offset = chunks.tensor(per_class)
-        sums = chunks.logsumexp(corpus, chunks.matrix(text), scale, offset=offset)
-        return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(text))
+        classes = chunks.matrix(prior.class_embeddings)
+        sums = chunks.logsumexp(corpus, classes, scale, offset=offset)
+        return sums.squeeze(1).cpu().numpy() + per_label - np.log(len(classes))
 
 
 def trusted_images(
     X: Any,
     class_index: Any,
     prior: ZeroShotPrior,
-    corpus_embeddings: Any,
+    corpus: Any,
     *,
     temperature: float,
     proportion: float,
@@ -204,35 +149,6 @@ def trusted_images(
     a third of that is spared, and the only image of a class only if no other class name is nearer
     to it.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, D)
-        Unit image embeddings.
-    class_index : array-like of int of shape (n,)
-        Class of each image as given, in 0..K-1.
-    prior : ZeroShotPrior
-        With the mean of the images; its `clip` and `strength` are not used.
-    corpus_embeddings : array-like of shape (N, D)
-        Unit text embeddings of the corpus labels.
-    temperature : float
-        T.
-    proportion : float
-        Largest proportion of images to leave out, in [0, 1).
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    ndarray of bool of shape (n,)
-        True = trusted.
-
-    Raises
-    ------
-    ValueError
-        If `proportion` is outside [0, 1), or shapes or widths do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, trusted_images
     >>> text, images = np.eye(3), np.eye(3)[[0, 0, 0, 2]]
@@ -240,12 +156,7 @@ def trusted_images(
     >>> trusted_images(images, [0] * 4, prior, text[2:], temperature=0.1, proportion=0.25).tolist()
     [True, True, True, False]
     """
-    if not 0 <= proportion < 1:
-        raise ValueError(f"proportion must be in [0, 1), got {proportion!r}.")
-    X, text, corpus = check_matrices(
-        X=X, class_embeddings=prior.class_embeddings, corpus_embeddings=corpus_embeddings
-    )
-    index = np.asarray(class_index)
+    text, index = prior.class_embeddings, np.asarray(class_index)
 
     # The margin keeps 0.29 * 100 at 29 although it is 28.999... in binary.
     n_out = int(proportion * len(X) + 1e-9)

@@ -29,38 +29,9 @@ def outlier_exposure(
 ) -> np.ndarray:
     """Largest probability of a class name minus `outlier_weight` times that of an outlier name.
 
-    The softmax is over both kinds of names.
+    The softmax is over both kinds of names. Float64 (n,), in [-outlier_weight, 1], higher = more
+    ID.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, width)
-        Unit image embeddings.
-    class_embeddings, outlier_embeddings : array-like of shape (K, width) and (L, width)
-        Unit text embeddings.
-    temperature : float, default=1.0
-        Divides the cosines.
-    outlier_weight : float, default=0.25
-        The paper's beta, 0 or above.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        In [-outlier_weight, 1], higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] Cao et al., "Envisioning Outlier Exposure by Large Language Models for
-       Out-of-Distribution Detection", ICML 2024, arXiv:2406.00806.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.eoe import outlier_exposure
     >>> labels = np.eye(3)

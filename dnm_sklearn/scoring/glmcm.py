@@ -18,29 +18,9 @@ def patch_mcm(
 ) -> np.ndarray:
     """Largest softmax probability over the class names, of the whole image and of each patch.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, 1 + P, width)
-        Unit embeddings of images (first) and of their patches.
-    class_embeddings : array-like of shape (K, width)
-        Unit text embeddings; at least two classes.
-    temperature : float, default=1.0
-        Divides the cosines.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    X is (n, 1 + P, D): unit embeddings of images (first) and of their patches; the result (n, 1 +
+    P).
 
-    Returns
-    -------
-    numpy.ndarray of shape (n, 1 + P), float64
-        Probabilities.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.glmcm import patch_mcm
     >>> patch_mcm(np.eye(2)[None], np.eye(2)).round(4)
@@ -66,38 +46,9 @@ def global_local_mcm(
 ) -> np.ndarray:
     """MCM of the image plus `local_weight` times the mean of the `top_k` largest of its patches.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, 1 + P, width)
-        Unit embeddings of images (first) and of their patches.
-    class_embeddings : array-like of shape (K, width)
-        Unit text embeddings; at least two classes.
-    temperature : float, default=1.0
-        Divides the cosines.
-    local_weight : float, default=1.0
-        The paper's lambda; 0 = MCM's probability.
-    top_k : int, default=1
-        Patches that count, 1 to P; 1 is GL-MCM.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    X is that of :func:`patch_mcm`. The weight is the paper's lambda, 0 = MCM's probability; one
+    patch is GL-MCM.
 
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        Higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] Miyai et al., "GL-MCM: Global and Local Maximum Concept Matching for Zero-Shot
-       Out-of-Distribution Detection", IJCV 2025, arXiv:2304.04521.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.glmcm import global_local_mcm
     >>> global_local_mcm(np.eye(2)[None], np.eye(2)).round(4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnm_sklearn._utils.validation import check_integer, check_matrices, unit_rows
+from dnm_sklearn._utils.validation import unit_rows
 from dnm_sklearn.scoring._chunks import Device, reduce_products
 
 if TYPE_CHECKING:
@@ -44,52 +44,18 @@ def separation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much farther than its name each corpus label is from the images of a class.
 
-    With ``b_k = cos(t_k, mu_k)`` of name and mean image of class k, a label y is separated from it
-    by ``b_k - cos(y, mu_k)``, and passes there if that is above 0.
+    With ``b_k = cos(t_k, mu_k)`` of name and mean image of class k (unit rows, one per class), a
+    label y is separated from it by ``b_k - cos(y, mu_k)``, and passes there if that is above 0.
+    Returned are the mean separation over the classes, in cosines (the papers keep the labels with
+    the **largest**), and the proportion of classes in which the label passes (the papers ask for
+    1); float64 (N,).
 
-    Parameters
-    ----------
-    corpus_embeddings : array-like of shape (N, width)
-        Unit text embeddings of the corpus.
-    class_embeddings, image_embeddings : array-like of shape (K, width)
-        Unit text embeddings t of the class names, and unit mean images mu, row by row.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    mean_separation : ndarray of shape (N,), float64
-        Mean over the classes, in cosines; the papers keep the labels with the **largest**.
-    proportion_passed : ndarray of shape (N,), float64
-        Proportion of the classes in which the label passes; the papers ask for 1.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    References
-    ----------
-    .. [1] Xu et al., "Mind the Way You Select Negative Texts: Pursuing the Distance Consistency in
-       OOD Detection with VLMs", CVPR 2026, arXiv:2603.02618.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.intermodal import separation
     >>> separation(np.eye(2), np.array([[0.6, 0.8]]), np.array([[1.0, 0.0]]))
     (array([-0.4,  0.6]), array([0., 1.]))
     """
-    corpus, classes, images = check_matrices(
-        corpus_embeddings=corpus_embeddings,
-        class_embeddings=class_embeddings,
-        image_embeddings=image_embeddings,
-    )
-    if len(classes) != len(images):
-        raise ValueError(
-            f"{len(classes)} class names and {len(images)} mean images: one is needed for each."
-        )
-    own = np.einsum("kd,kd->k", np.asarray(classes, float), np.asarray(images, float))
+    own = np.einsum("kd,kd->k", class_embeddings, image_embeddings, dtype=float)
 
     def separate(_: slice, cosines: torch.Tensor) -> torch.Tensor:
         import torch
@@ -97,44 +63,24 @@ def separation(
         gap = torch.as_tensor(own, device=cosines.device) - cosines.double()
         return torch.stack([gap.mean(dim=1), (gap > _SAME_COSINE).double().mean(dim=1)], dim=1)
 
-    found = reduce_products(separate, corpus, images, shape=(2,), device=device)
+    found = reduce_products(
+        separate, corpus_embeddings, image_embeddings, shape=(2,), device=device
+    )
     return found[:, 0].copy(), found[:, 1].copy()
 
 
 def select_separated(
     mean_separation: Any, passes: Any, is_adjective: Any, n_labels: int
 ) -> np.ndarray:
-    """Labels that pass with the largest separation, adjectives and nouns as they are among those.
+    """Row numbers of the `n_labels` labels with the largest separation among those that pass.
 
-    Parameters
-    ----------
-    mean_separation : array-like of shape (N,)
-        As of :func:`separation`.
-    passes : array-like of shape (N,), bool
-        Which labels may be kept.
-    is_adjective : array-like of shape (N,), bool
-        Which labels are adjectives; the others are nouns.
-    n_labels : int
-        M; where fewer pass, all of those are kept.
+    First adjectives by falling separation (``floor(M * their share of those that pass)``), then
+    nouns. Ties keep corpus order.
 
-    Returns
-    -------
-    numpy.ndarray of shape (<= M,), int64
-        Row numbers: adjectives by falling separation (``floor(M * their share of those that
-        pass)``), then nouns. Ties keep corpus order.
-
-    Raises
-    ------
-    ValueError
-        `n_labels` below 1.
-
-    Examples
-    --------
     >>> from dnm_sklearn.scoring.intermodal import select_separated
     >>> select_separated([0.1, 0.3, 0.2, 0.4], [1, 1, 1, 0], [0, 0, 1, 0], 3)
     array([2, 1, 0])
     """
-    n_labels = check_integer("n_labels", n_labels, 1)
     passes, is_adjective = np.asarray(passes, dtype=bool), np.asarray(is_adjective, dtype=bool)
     best_first = np.argsort(-np.asarray(mean_separation, dtype=np.float64), kind="stable")
     best_first = best_first[passes[best_first]]

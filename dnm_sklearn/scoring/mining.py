@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from dnm_sklearn._utils.validation import check_integer, check_matrices, check_matrix
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.scoring._chunks import Chunks, Device, reduce_products
+from dnm_sklearn.scoring.class_names import max_logit
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "group_permutation",
     "knn_density",
-    "max_similarity",
     "negative_proportion",
     "norm_representativeness",
     "percentile_similarity",
@@ -104,43 +104,6 @@ def percentile_similarity(
         return low + (high - low) * (position - below)
 
     return reduce_products(interpolate, corpus_embeddings, class_embeddings, device=device)
-
-
-def max_similarity(
-    corpus_embeddings: Any, class_embeddings: Any, *, device: Device = "auto"
-) -> np.ndarray:
-    """Largest cosine of each corpus label to a class name (CSP drops those above 0.95).
-
-    Parameters
-    ----------
-    corpus_embeddings, class_embeddings : array-like of shape (N, width) and (K, width)
-        Unit text embeddings.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (N,), float64
-        Cosines.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.mining import max_similarity
-    >>> max_similarity(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.8, 0.6]]))
-    array([0.8])
-    """
-    corpus_embeddings, class_embeddings = check_matrices(
-        corpus_embeddings=corpus_embeddings, class_embeddings=class_embeddings
-    )
-    return reduce_products(
-        lambda _, cosines: cosines.amax(dim=1), corpus_embeddings, class_embeddings, device=device
-    )
 
 
 def knn_density(
@@ -446,7 +409,7 @@ def _proportion_as_close(
         return cosines.amax(dim=1)
 
     null = np.sort(reduce_products(nearest_other, classes, classes, device=device))
-    nearest = max_similarity(corpus, classes, device=device)
+    nearest = max_logit(corpus, classes, device=device)
     n_less = np.searchsorted(null, nearest - _SAME_COSINE)
     return (len(null) - n_less) / len(null)
 

@@ -115,44 +115,11 @@ def dnm_log_confidence(
     r"""Log of DNM's debiased score with noisy positives, where the constant c depends on the image.
 
     ``log(tau / K) + log mean_j 1 / (c(x) + N_j / S)`` with ``tau = negative_prior`` and ``c(x) =
-    tau - (1 - tau) * Q * mean_i exp(h(x, v_i)) / S(x)``. A c(x) below `min_id_scale` is set to it:
-    at c <= 0 the score would turn negative for the most confident ID images.
+    tau - (1 - tau) * Q * mean_i exp(h(x, v_i)) / S(x)``, v_i the `positives`: unit embeddings that
+    stand for the ID part of the corpus (the paper: noisy ID labels). A c(x) below `min_id_scale` is
+    set to it: at c <= 0 the score would turn negative for the most confident ID images. Also
+    returns how many images that happened to. The rest is as in :func:`negative_label_log_odds`.
 
-    Parameters
-    ----------
-    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
-        Unit rows, as in :func:`negative_label_log_odds`.
-    positives : array-like of shape (P, width)
-        Unit embeddings v_i that stand for the ID part of the corpus (the paper: noisy ID labels).
-    temperature : float, default=0.01
-        Divides the cosines.
-    n_groups : int, default=1
-        G, in 1..M; a group holds ``Q = M // G`` labels.
-    negative_prior : float, default=0.5
-        tau, in (0, 1]: probability that a corpus label is truly negative.
-    min_id_scale : float, default=0.44
-        Floor of c(x), above 0.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    log_confidence : numpy.ndarray of shape (n,), float64
-        Higher = more ID.
-    n_floored : int
-        Images whose c(x) was floored.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] "Debiased Negative Mining", arXiv 2605.23797, KDD 2026.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring import dnm_log_confidence
     >>> labels = np.eye(3)
@@ -212,40 +179,10 @@ def clamped_log_odds(
     r"""Log-odds of DNM's score with debiased contrastive learning's lower bound on the negatives.
 
     The debiased sum of group j is :math:`D_j = \max(N_j / \tau - \frac{1 - \tau}{\tau} \frac QK S,
-    Q e^{b / T})`, and the result is the log-odds of the mean over groups of ``S / (S + D_j)``. The
-    bound ties the images it binds on.
+    Q e^{b / T})`, with b the `clamp`, the smallest cosine a negative label may have, and the result
+    is the log-odds of the mean over groups of ``S / (S + D_j)``. The bound ties the images it binds
+    on. The rest is as in :func:`dnm_log_confidence`.
 
-    Parameters
-    ----------
-    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
-        Unit rows, as in :func:`negative_label_log_odds`.
-    temperature : float, default=0.01
-        T, divides the cosines.
-    n_groups : int, default=1
-        G, in 1..M; a group holds ``Q = M // G`` labels.
-    negative_prior : float, default=0.5
-        tau, in (0, 1]: probability that a corpus label is truly negative.
-    clamp : float, default=-1.0
-        b, the smallest cosine a negative label may have.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        Higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] Chuang et al., "Debiased Contrastive Learning", NeurIPS 2020.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring import clamped_log_odds
     >>> labels = np.eye(3)

@@ -25,21 +25,9 @@ _LEAST_SCORES = 10
 def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
     """Otsu's threshold among 200 quantiles: where the variance between the two sides is largest.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Log-odds.
-    least_gap : float, default=0.0
-        How far the means of the two sides must be apart.
+    Scores below it are the lower side. It is -inf for fewer than ten scores, for equal scores, and
+    for sides whose means are not `least_gap` apart.
 
-    Returns
-    -------
-    float
-        Scores below it are the lower side; -inf for fewer than ten scores, for equal scores, and
-        for sides that are not `least_gap` apart.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.reneg import otsu_of_log_odds
     >>> scores = np.repeat([-3.0, 3.0], 10)
@@ -80,32 +68,11 @@ def name_weights(
 ) -> np.ndarray:
     """How far each name of the pool is believed to be in the stream, from the images it has caught.
 
-    A name's mean margin is drawn to that of its cluster; a lower bound of it, in standard
-    deviations of all margins, becomes a weight, times what the base detector's votes say of its
-    images.
+    A name's mean margin (cosine to the name less that to the nearest class) is drawn to that of its
+    cluster (0..G-1); a lower bound of it, in standard deviations of all margins, `least_deviation`
+    at least, becomes a weight, times what the base detector's `votes` say of its images (None =
+    votes play no part). In [0, 1]; 0.2 for names that caught fewer than two images.
 
-    Parameters
-    ----------
-    caught : ndarray of shape (J,)
-        Images that each name was nearest to.
-    margin_sums : ndarray of shape (J,)
-        Sums of their margins, cosine to the name less that to the nearest class.
-    margin_square_sum : float
-        Sum of squares of all margins.
-    votes : ndarray of shape (J,) or None
-        How many of them the base voted OOD; None = votes play no part.
-    cluster : ndarray of int of shape (J,)
-        Cluster of each name, 0..G-1.
-    least_deviation : float
-        Floor of the standard deviation, which is 0 after one image.
-
-    Returns
-    -------
-    ndarray of shape (J,)
-        In [0, 1]; 0.2 for names that caught fewer than two images.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.reneg import name_weights
     >>> caught, sums = np.array([10.0, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])

@@ -82,43 +82,13 @@ def renyi_log_ratio(
 ) -> np.ndarray:
     r"""Log-sum-exp of the class names minus the worst case of all labels, minimised exactly.
 
-    The result is ``logsumexp_k h_k - min_b F(b)``. With m equal labels far above all others of n
-    the minimum is at ``m = n * radius**(-q)``: the worst case is a soft mean of so many top labels.
-    If that is below one label, it is the largest logit.
+    The result is ``logsumexp_k h_k - min_b F(b)``, float64 (n,), higher = more ID. With m equal
+    labels far above all others of n the minimum is at ``m = n * radius**(-q)``: the worst case is a
+    soft mean of so many top labels. If that is below one label, it is the largest logit. With a
+    radius of 1 or less F has no minimum.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, width)
-        Unit image embeddings.
-    class_embeddings : array-like of shape (K, width)
-        Unit text embeddings of the class names.
-    negative_embeddings : array-like of shape (M, width)
-        Unit text embeddings of the negative labels.
-    temperature : float, default=0.01
-        Divides the cosines.
-    order : float, default=1.05
-        r, in (1, 2).
-    radius : float, default=1.2
-        eta, above 1: with less F has no minimum.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
+    "A Closer Look at Negative-Label Guided OOD Detection", ICML 2026.
 
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        A log-ratio, higher = more ID.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] "A Closer Look at Negative-Label Guided OOD Detection", ICML 2026.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.renyi import renyi_log_ratio
     >>> labels = np.eye(3)
@@ -156,36 +126,8 @@ def stepped_renyi_log_ratio(
 
     ``beta_start``, a cosine, takes `n_steps` steps ``beta - learning_rate * (1 - G(beta))``, where
     ``1 - G`` is the slope of F. The start and the number of steps act as two more parameters.
+    Scores are finite where the released code divides 0 by 0: there the slope is 1.
 
-    Parameters
-    ----------
-    X, class_embeddings, negative_embeddings : array-like of shapes (n, D), (K, D), (M, D)
-        Unit rows, as in :func:`renyi_log_ratio`.
-    temperature : float, default=0.01
-        Divides the cosines.
-    order, radius : float, default=1.05, 1.2
-        r, in (1, 2), and eta, above 0.
-    beta_start : float, default=-0.1
-        Where the descent starts, in units of a cosine.
-    n_steps : int, default=15
-        Steps, 0 = none.
-    learning_rate : float, default=0.01
-        Their length, in units of a cosine.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        Higher = more ID. Finite where the released code divides 0 by 0: there the slope is 1.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.renyi import stepped_renyi_log_ratio
     >>> labels = np.eye(3)
@@ -357,7 +299,9 @@ def _root(
         after = torch.where(after <= low, (w + low) / 2, after)
         after = torch.where(after >= high, (w + high) / 2, after)
 
-        if bool((settled | ((after - w).abs() < tolerance)).all()):
+        # Each row by itself, so that it does not depend on the rows beside it.
+        settled = settled | ((after - w).abs() < tolerance)
+        if bool(settled.all()):
             break
         w = torch.where(settled, w, after)
     return w, whole

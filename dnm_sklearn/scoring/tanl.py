@@ -36,44 +36,13 @@ def activation_log_odds(
     step: int = 1,
     device: Device = "auto",
 ) -> np.ndarray:
-    r"""Log-odds of TANL's activation-aware score, from ranked negative labels.
+    r"""Log-odds of TANL's activation-aware score; of the negative labels the most activated first.
 
     With :math:`a` the log-sum-exp of the class names and :math:`c_m` that of the first m negatives,
     the confidence is the mean of ``sigmoid(a - c_m)`` over m = k, 2k, ... (the last one M), for k =
-    `step`; with ``step=0`` it is ``sigmoid(a - c_M)``.
+    `step`; with ``step=0`` it is ``sigmoid(a - c_M)``. Float64 (n,), higher = more ID; ``expit`` of
+    it is the paper's score. It saturates at about +-700.
 
-    Parameters
-    ----------
-    X : array-like of shape (n, width)
-        Unit image embeddings.
-    class_embeddings : array-like of shape (C, width)
-        Unit text embeddings of the class names.
-    negative_embeddings : array-like of shape (M, width)
-        Unit text embeddings of the negative labels, most activated first.
-    temperature : float, default=0.01
-        Divides the cosines.
-    step : int, default=1
-        k; more than M counts as M.
-    device : str or torch.device, default="auto"
-        "auto" = the GPU if there is one.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n,), float64
-        Higher = more ID; ``expit`` of it is the paper's score. It saturates at about +-700.
-
-    Raises
-    ------
-    ValueError
-        Shapes or widths that do not fit, or a parameter outside its range.
-
-    References
-    ----------
-    .. [1] Zhang et al., "Activation Matters: Test-time Activated Negative Labels for OOD Detection
-       with Vision-Language Models", CVPR 2026, arXiv:2603.25250.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from dnm_sklearn.scoring.tanl import activation_log_odds
     >>> labels = np.eye(3)
@@ -94,43 +63,18 @@ def activation_log_odds(
         return _ranked_log_odds(chunks, X, scale, log_sums, ranked, positions).cpu().numpy()
 
 
-def otsu_threshold(scores: Any) -> float:
-    """Otsu's threshold of scores in [0, 1] on the grid 0.00, 0.01, ..., 0.99.
+def otsu_threshold(scores: torch.Tensor) -> torch.Tensor:
+    """Otsu's threshold of float64 scores in [0, 1] on the grid 0.00, 0.01, ..., 0.99.
 
     It minimises the variance within ``score >= t`` and ``score < t``, each weighted by its size; of
     n exact minimisers the one with index ``n // 2`` is taken (all, if no threshold splits the
     scores).
 
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        Confidences; at least one.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        No score, or one that is not in [0, 1].
-
-    Examples
-    --------
+    >>> import torch
     >>> from dnm_sklearn.scoring.tanl import otsu_threshold
-    >>> otsu_threshold([0.1, 0.15, 0.8, 0.9])
+    >>> float(otsu_threshold(torch.tensor([0.1, 0.15, 0.8, 0.9], dtype=torch.float64)))
     0.48
     """
-    import torch
-
-    values = np.array(scores, dtype=np.float64).ravel()
-    if not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("scores must be at least one number in [0, 1], and no NaN.")
-    return float(_otsu(torch.from_numpy(values)))
-
-
-def _otsu(scores: torch.Tensor) -> torch.Tensor:
-    """Otsu's threshold of float64 scores, as a scalar tensor on their device."""
     import torch
 
     ordered = scores.sort().values

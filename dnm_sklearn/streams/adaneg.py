@@ -132,13 +132,7 @@ class LabelMemoryStream:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers, by `STATE_NAMES`.
-
-        Returns
-        -------
-        dict
-            Its arrays may share memory with the stream: `load` it before going on.
-        """
+        """Return the state by `STATE_NAMES`; its arrays may share memory with the stream."""
         return {
             "memory_features_": self._features.cpu().numpy(),
             "memory_label_": self._label.cpu().numpy(),
@@ -149,18 +143,7 @@ class LabelMemoryStream:
     # -- scores -----------------------------------------------------------------------------------
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score rows with the memory as it is.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, D)
-            Unit rows.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Log-odds, higher = more ID.
-        """
+        """Score rows with the memory as it is."""
         with self._chunks as chunks:
             out = chunks.empty(len(rows), double=True)
             for block in chunks.blocks(rows, len(self._text)):
@@ -169,18 +152,7 @@ class LabelMemoryStream:
             return out.cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Remember the confident images of a batch, then score it.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit rows, at least one.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Log-odds, higher = more ID.
-        """
+        """Remember the confident images of a batch, then score it."""
         with self._chunks as chunks:
             images = chunks.tensor(batch)
             logits, static = self._score_statically(images)

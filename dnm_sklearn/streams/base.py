@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# The state of a base detector's stream, within that of a plug-in's.
+BASE_STATE = "base_state_"
 # More than any stream of images needs. A state is copied several times.
 _LARGEST_RING = 2**31
 

@@ -14,15 +14,13 @@ import numpy as np
 
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.streams._merging import merged_sum
-from dnm_sklearn.streams.base import Stream
+from dnm_sklearn.streams.base import BASE_STATE, Stream
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BASE_STATE", "STATE_NAMES", "SuspiciousImagesStream"]
+__all__ = ["STATE_NAMES", "SuspiciousImagesStream"]
 
-# The state of the base's stream, within that of this one.
-BASE_STATE = "base_state_"
 # What a stream has learned: the queue's images (q, D) in order of arrival and their confidence, the
 # sum of all images, the images seen.
 STATE_NAMES = ("queue_images_", "queue_confidence_", "image_sum_", "n_seen_")

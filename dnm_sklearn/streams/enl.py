@@ -94,13 +94,7 @@ class ExpectationStream:
         self._margin = margin
 
     def start(self, window: int) -> None:
-        """Begin with nothing admitted.
-
-        Parameters
-        ----------
-        window : int
-            Admitted images that the weights remember.
-        """
+        """Begin with nothing admitted; the weights remember `window` admitted images."""
         n_labels, width = self._corpus_embeddings.shape
         self._admitted = self._chunks.tensor(np.zeros((window, width)))
         self._sums = self._chunks.tensor(np.zeros(n_labels), double=True)
@@ -137,14 +131,10 @@ class ExpectationStream:
         return dict(zip(STATE_NAMES, (*arrays, self._n_admitted, self._n_seen), strict=True))
 
     def log_weights(self) -> np.ndarray:
-        """Present log weights: static ones times ``1 - c + c (floor + (1 - floor) N h)``.
+        """Present log weights (N,): static ones times ``1 - c + c (floor + (1 - floor) N h)``.
 
-        h is a label's mean probability over the m admitted images, and c = m / (m + shrinkage).
-
-        Returns
-        -------
-        ndarray of shape (N,), float64
-            The factor has mean 1.
+        h is a label's mean probability over the m admitted images, and c = m / (m + shrinkage). The
+        factor has mean 1.
         """
         with self._chunks:
             factor = self._factor()
@@ -166,18 +156,7 @@ class ExpectationStream:
         return 1 + confidence * (followed - 1)
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score with the present weights, learning nothing.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, D)
-            Unit image embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Higher = more ID.
-        """
+        """Score with the present weights, learning nothing."""
         scores = expectation_score(
             rows,
             self._class_embeddings,
@@ -190,18 +169,7 @@ class ExpectationStream:
         return scores + self._margin(rows)
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Admit surely-OOD images of a batch, then score the batch.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit image embeddings.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Higher = more ID.
-        """
+        """Admit surely-OOD images of a batch, then score the batch."""
         features, added = self._chunks.tensor(batch), self._margin(batch)
         with self._chunks as chunks:
             rows = features / self._temperature

@@ -18,12 +18,10 @@ import numpy as np
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.reneg import PRIOR_WEIGHT, name_weights, otsu_of_log_odds
 from dnm_sklearn.streams._merging import distinct_rows, merged_sum
-from dnm_sklearn.streams.base import Stream
+from dnm_sklearn.streams.base import BASE_STATE, Stream
 
-__all__ = ["BASE_STATE", "STATE_NAMES", "GroundedNamesStream"]
+__all__ = ["STATE_NAMES", "GroundedNamesStream"]
 
-# The state of the base's stream, within that of this one.
-BASE_STATE = "base_state_"
 # What a stream has learned. Per name of the pool: images caught, sum of their margins, votes,
 # weight. Of the C names that have caught something: their numbers, and the sums of their images
 # (C, D). Sum of squares of all margins. Per class: sum of its images (K, D), and their number. Sum
@@ -182,45 +180,18 @@ class GroundedNamesStream:
     # -- scores -----------------------------------------------------------------------------------
 
     def frozen(self, rows: np.ndarray) -> np.ndarray:
-        """Score rows with what was learned so far, learning nothing.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, D)
-            Unit rows.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Higher = more ID.
-        """
-        image_scores = self.image_scores(rows)
-        if self._mode == "safe":
-            image_scores *= self._weight_of_catcher(*self._nearest(rows))
-        return self._fused(self._base.frozen(rows), image_scores)
+        """Score rows with what was learned so far, learning nothing."""
+        catchers = self._nearest(rows)[0] if self._mode == "safe" else None
+        return self._fused(rows, self._base.frozen(rows), catchers)
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Score one batch with what was learned before, then learn from it.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit rows, at least one.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Higher = more ID.
-        """
+        """Score one batch with what was learned before, then learn from it."""
         log_odds = self._base.advance(batch)
-        nearest = self._nearest(batch)
-        image_scores = self.image_scores(batch)
-        if self._mode == "safe":
-            image_scores *= self._weight_of_catcher(*nearest)
-        scores = self._fused(log_odds, image_scores)
+        names, margins = self._nearest(batch)
+        scores = self._fused(batch, log_odds, names)
 
         voted_ood = self._vote(log_odds)
-        self._catch(batch, *nearest, voted_ood)
+        self._catch(batch, names, margins, voted_ood)
         self._weigh()
         self._admit(batch, voted_ood)
         self._state["n_seen_"] += len(batch)
@@ -269,11 +240,18 @@ class GroundedNamesStream:
         names = self._prototype_index()
         return names[np.argsort(-self._state["name_weights_"][names], kind="stable")]
 
-    def _fused(self, log_odds: np.ndarray, image_scores: np.ndarray) -> np.ndarray:
+    def _fused(
+        self, rows: np.ndarray, log_odds: np.ndarray, catchers: np.ndarray | None
+    ) -> np.ndarray:
+        """Log-odds of the base and image scores of rows, which some names catch (-1 = none)."""
         # As released, the base alone scores until a class has a prototype, which puts the first
         # batch on another scale than the rest.
         if not self._guard and not self._state["class_image_counts_"].any():
             return log_odds
+        image_scores = self.image_scores(rows)
+        if self._mode == "safe":
+            # What no name catches has weight 0, the last.
+            image_scores *= np.append(self._state["name_weights_"], 0.0)[catchers]
         return (1 - self._omega) * log_odds + self._omega * image_scores
 
     # -- prototypes -------------------------------------------------------------------------------
@@ -331,11 +309,6 @@ class GroundedNamesStream:
             )
         margin = of_name[:, 0] - of_class[:, 0]
         return np.where(margin > 0, of_name[:, 1].astype(np.int64), -1), margin
-
-    def _weight_of_catcher(self, name: np.ndarray, margin: np.ndarray) -> np.ndarray:
-        """Weight of the name that catches each row, 0 where none does."""
-        weights = np.append(self._state["name_weights_"], 0.0)  # -1 is the last
-        return weights[name]
 
     def _vote(self, log_odds: np.ndarray) -> np.ndarray:
         """Which images of a batch the base takes for OOD, by Otsu's threshold of its log-odds."""

@@ -20,10 +20,10 @@ import numpy as np
 
 from dnm_sklearn.scoring._chunks import Chunks, Device
 from dnm_sklearn.scoring.tanl import (
-    _otsu,
     _ranked_log_odds,
     _score_positions,
     activation_log_odds,
+    otsu_threshold,
 )
 from dnm_sklearn.streams import _exponentials
 from dnm_sklearn.streams._exponentials import Exponentials
@@ -115,22 +115,15 @@ class ActivationStream:
     ) -> None:
         """Begin with ID texts and sure OOD rows, which fill their queues and the queue of scores.
 
-        Parameters
-        ----------
-        id_rows, ood_rows : ndarray of shape (n, D)
-            Unit rows; the last `queue_length` of each are queued.
-        queue_length, score_queue_length : int
-            Sizes of the queues.
+        Of the unit rows (n, D) of each the last `queue_length` are queued.
         """
         check_ring("queue_length", queue_length, id_rows.shape[1])
         check_ring("score_queue_length", score_queue_length, 1)
         order = self._fill_queues(id_rows[-queue_length:], ood_rows[-queue_length:], queue_length)
         log_odds = self._static_log_odds(np.concatenate([id_rows, ood_rows]), order)
-        with self._chunks as chunks:
-            self._scores = self._zeros(score_queue_length, double=True)
-            self._n_scored = self._n_seen = 0
-            self._push_scores(chunks.tensor(log_odds, double=True).sigmoid())
-            self._otsu = _otsu(self._known_scores())
+        scores = self._chunks.tensor(log_odds, double=True).sigmoid_()
+        self._fill_scores(scores, score_queue_length)
+        self._n_seen = 0
 
     def _fill_queues(
         self, id_rows: np.ndarray, ood_rows: np.ndarray, queue_length: int
@@ -154,6 +147,14 @@ class ActivationStream:
             order = self._top(*self._means())
         return order.cpu().numpy()
 
+    def _fill_scores(self, scores: torch.Tensor, length: int) -> None:
+        """Make the queue of scores of these, and the threshold."""
+        with self._chunks:
+            self._scores = self._zeros(length, double=True)
+            self._n_scored = 0
+            self._push_scores(scores)
+            self._otsu = otsu_threshold(self._known_scores())
+
     def merge(self, states: Sequence[dict[str, Any]], start: dict[str, Any]) -> None:
         """Go on from the queues of several states, each image and score once.
 
@@ -172,11 +173,7 @@ class ActivationStream:
         length = len(states[0]["score_queue_"])
         parts = [held(state["score_queue_"], state["n_scored_"])[:, None] for state in states]
         scores = distinct_rows(parts, length)[:, 0]
-        with self._chunks as chunks:
-            self._scores = self._zeros(length, double=True)
-            self._n_scored = 0
-            self._push_scores(chunks.tensor(scores, double=True))
-            self._otsu = _otsu(self._known_scores())
+        self._fill_scores(self._chunks.tensor(scores, double=True), length)
         self._n_seen = merged_sum("n_seen_", states, start)
 
     def load(self, state: dict[str, Any]) -> None:
@@ -191,13 +188,7 @@ class ActivationStream:
         self._n_seen = state["n_seen_"]
 
     def state(self) -> dict[str, Any]:
-        """Return the state as numpy arrays and numbers, by `STATE_NAMES`.
-
-        Returns
-        -------
-        dict
-            Its arrays may share memory with the stream: `load` it before going on.
-        """
+        """Return the state by `STATE_NAMES`; its arrays may share memory with the stream."""
         state: dict[str, Any] = {}
         for queue, (ring, sums, count) in zip(self._queues, _QUEUE_NAMES, strict=True):
             state[ring] = queue.features.cpu().numpy()
@@ -216,14 +207,9 @@ class ActivationStream:
         return self._static_log_odds(rows, self.activated()[0])
 
     def activated(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the selected labels, most activated first, and their activation.
+        """Return the selected labels (M,), most activated first, and their activation (M,).
 
-        Returns
-        -------
-        index : ndarray of int of shape (M,)
-            Rows of the corpus.
-        activation : ndarray of shape (M,), float64
-            Mean probability over the OOD queue minus that over the ID queue.
+        The activation is the mean probability over the OOD queue minus that over the ID queue.
         """
         with self._chunks:
             id_mean, ood_mean = self._means()
@@ -232,18 +218,7 @@ class ActivationStream:
             return order.cpu().numpy(), activation.cpu().numpy()
 
     def advance(self, batch: np.ndarray) -> np.ndarray:
-        """Score one batch and learn from it.
-
-        Parameters
-        ----------
-        batch : ndarray of shape (b, D)
-            Unit rows, at least one. Takes about ``4 * b * N`` bytes.
-
-        Returns
-        -------
-        ndarray of shape (b,), float64
-            Log-odds, higher = more ID.
-        """
+        """Score one batch and learn from it; takes about ``4 * b * N`` bytes."""
         import torch
 
         with self._chunks as chunks:
@@ -254,7 +229,7 @@ class ActivationStream:
             means = self._means()
             first = self._ranked(features, log_sums, self._top(*means)).sigmoid_()
             self._push_scores(first)
-            self._otsu = threshold = _otsu(self._known_scores())
+            self._otsu = threshold = otsu_threshold(self._known_scores())
 
             # Images far enough from the threshold (a part g of the way to 1 or 0) are queued.
             confident = (

@@ -50,14 +50,11 @@ def _set(detector: Any, **params: Any) -> Any:
     return detector.set_params(**{key: value for key, value in params.items() if key in known})
 
 
-def _prepare(
-    detector: Any, blobs: OODBlobs, *, frozen: bool = True, small: bool = True, **params: Any
-) -> Any:
+def _prepare(detector: Any, blobs: OODBlobs, *, frozen: bool = True, **params: Any) -> Any:
     """Clone with the names, corpus and table of `blobs`."""
-    own = clone(detector)
-    _set(own, **(_SMALL if small else {}))
-    _set(
-        own,
+    own = _set(
+        clone(detector),
+        **_SMALL,
         classes=blobs.names,
         embedder=blobs.table,
         corpus=blobs.words,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dnm_sklearn._utils.validation import unit_rows
 from dnm_sklearn.embedding import EmbeddingTable
 
 __all__ = ["OODBlobs", "make_ood_blobs"]
@@ -80,7 +81,7 @@ def make_ood_blobs(
     rng = np.random.default_rng(random_state)
     names = [f"class {i}" for i in range(n_classes)]
     words = [f"word {i}" for i in range(n_corpus)]
-    vectors = _unit_rows(rng.normal(size=(n_classes + n_corpus, dim)))
+    vectors = unit_rows(rng.normal(size=(n_classes + n_corpus, dim)))
     # Raw norms differ, as a text tower's do: mining by norm must have something to order.
     table = EmbeddingTable(names + words, vectors, norms=rng.uniform(5, 12, size=len(vectors)))
 
@@ -88,12 +89,8 @@ def make_ood_blobs(
     shown_class = rng.integers(n_classes, size=n_images)
     shown_word = n_classes + rng.integers(n_corpus, size=n_images)
     shown = np.concatenate([shown_class, shown_word])
-    directions = _unit_rows(rng.normal(size=(2 * n_images, dim)))
-    X = _unit_rows(vectors[shown] + noise * directions)
+    directions = unit_rows(rng.normal(size=(2 * n_images, dim)))
+    X = unit_rows(vectors[shown] + noise * directions)
 
     labels = [names[i] for i in shown_class] + ["ood"] * n_images
     return OODBlobs(names, words, table, X, np.repeat([0, 1], n_images), labels)
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -426,12 +426,12 @@ def test_stream_weights_against_a_loop_and_in_any_order():
     assert (admitted <= (world.y[order] == 1)).mean() > 0.97
     assert admitted.sum() > 30
     det.partial_fit(rows)
-    weights = np.exp(det._present_log_weights())
+    weights = np.exp(det._present_stream().log_weights())
     np.testing.assert_allclose(weights, naive_weights(det, rows[admitted]), rtol=1e-4)
     assert weights.mean() == pytest.approx(1)
     assert (det.n_seen_, det.n_admitted_) == (120, admitted.sum())
     other = stream_detector(world, batch_size=7).partial_fit(world.X)
-    np.testing.assert_allclose(np.exp(other._present_log_weights()), weights, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(other._present_stream().log_weights()), weights, rtol=1e-4)
     np.testing.assert_array_equal(det.reset_adaptation().score_samples(world.X), static)
 
 
@@ -444,7 +444,7 @@ def test_window_forgets_the_oldest(monkeypatch):
     assert len(admitted) > 40
     det.partial_fit(rows)
     np.testing.assert_allclose(
-        np.exp(det._present_log_weights()), naive_weights(det, admitted[-16:]), rtol=1e-3
+        np.exp(det._present_stream().log_weights()), naive_weights(det, admitted[-16:]), rtol=1e-3
     )
 
 

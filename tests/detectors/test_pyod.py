@@ -20,8 +20,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnm_sklearn import CLIPEmbedder, MaxLogitDetector, NegLabelDetector
-from dnm_sklearn.detectors import all_detectors, norms
-from dnm_sklearn.exceptions import UncalibratedThresholdWarning
+from dnm_sklearn.detectors import all_detectors
+from dnm_sklearn.embedding import inputs
+from dnm_sklearn.exceptions import EmbeddingNormWarning, UncalibratedThresholdWarning
 from dnm_sklearn.testing import FakeEmbedder, make_ood_blobs
 from dnm_sklearn.testing.instances import make_detectors
 
@@ -31,7 +32,7 @@ IMAGES = list(np.random.default_rng(0).integers(0, 255, (30, 9, 9, 3)).astype(np
 
 @pytest.fixture(autouse=True)
 def norm_warning_not_said_yet(monkeypatch):
-    monkeypatch.setattr(norms, "_warned", False)
+    monkeypatch.setattr(inputs, "_norms_warned", False)
 
 
 def neglabel(**params):
@@ -96,7 +97,7 @@ def test_our_encoder_and_our_detector():
     )
     model = EmbeddingOD(encoder=embedder, detector=detector, standardize=False, contamination=0.2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", norms.EmbeddingNormWarning)
+        warnings.simplefilter("error", EmbeddingNormWarning)
         model.fit(IMAGES)
     np.testing.assert_allclose(
         model.decision_function(IMAGES), detector.fit().decision_function(IMAGES), atol=1e-4
@@ -115,11 +116,11 @@ def test_their_encoder_and_our_detector_warns_once_when_standardised():
     np.testing.assert_allclose(
         plain.decision_function(keys), neglabel().fit().decision_function(WORLD.X), atol=1e-3
     )
-    with pytest.warns(norms.EmbeddingNormWarning, match="standardize=False") as record:
+    with pytest.warns(EmbeddingNormWarning, match="standardize=False") as record:
         ruined = EmbeddingOD(encoder=encoder, detector=neglabel()).fit(keys)
-    assert len([w for w in record if w.category is norms.EmbeddingNormWarning]) == 1
+    assert len([w for w in record if w.category is EmbeddingNormWarning]) == 1
     with warnings.catch_warnings():
-        warnings.simplefilter("error", norms.EmbeddingNormWarning)
+        warnings.simplefilter("error", EmbeddingNormWarning)
         ruined.decision_function(keys)
     assert roc_auc_score(WORLD.y, plain.decision_function(keys)) >= roc_auc_score(
         WORLD.y, ruined.decision_function(keys)
@@ -131,7 +132,7 @@ def test_norm_warning_names_the_cause_and_spares_unit_rows():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", UncalibratedThresholdWarning)
         neglabel().fit(WORLD.X).predict(WORLD.X * 1.5)
-    with pytest.warns(norms.EmbeddingNormWarning, match="StandardScaler"):
+    with pytest.warns(EmbeddingNormWarning, match="StandardScaler"):
         neglabel().fit(StandardScaler().fit_transform(WORLD.X))
 
 

@@ -218,6 +218,19 @@ def test_a_name_is_not_believed_by_one_image_under_guard():
     assert name_weights(*arguments, least_deviation=1e-6)[0] > 0.99
     assert name_weights(*arguments, least_deviation=1e-3)[0] < 0.5
 
+    # The same picture twice, hardly nearer to the name than to the class.
+    text, pool = np.eye(3)[:1], np.eye(3)[1:2]
+    picture = unit(np.array([[1.0, 1.001, 0.0]])).astype(np.float32).repeat(2, axis=0)
+    weights = {}
+    for guard in (True, False):
+        stream = GroundedNamesStream(
+            text, pool, np.zeros(1, int), GivenScores(np.zeros(2)), mode="max", omega=0.25,
+            temperature=0.01, background=np.eye(3), guard=guard,
+        )  # fmt: skip
+        run(stream, picture, 2, np.zeros((1, 3)), np.zeros(1))
+        weights[guard] = stream.state()["name_weights_"][0]
+    assert weights[True] < 0.5 < 0.99 < weights[False]
+
 
 # -- the detector ---------------------------------------------------------------------------------
 

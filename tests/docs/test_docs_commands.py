@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from dnm_sklearn.bench.cli.choice import parse_overrides
 from dnm_sklearn.bench.cli.main import main
-from dnm_sklearn.bench.cli.run import parse_overrides
 from dnm_sklearn.bench.run import registry
 from dnm_sklearn.bench.run.specs import detector_of_spec
 from dnm_sklearn.datasets import benchmark_names, read_definition
@@ -70,7 +70,7 @@ def test_command_parses_and_names_what_exists(line, tmp_path, monkeypatch):
     detectors = registry.detectors()
     for name in given["detector_names"]:
         assert detector_of_spec(name)
-    for name, values in parse_overrides(given["params"], detectors).items():
+    for name, values in parse_overrides(given["params"], detectors.values()).items():
         made = detectors[name].load()()
         assert set(values) <= set(made.get_params())
         made.set_params(**values)

@@ -13,8 +13,8 @@ from dnm_sklearn import NegLabelDetector  # noqa: E402
 from dnm_sklearn._utils import forks  # noqa: E402
 from dnm_sklearn._utils.caching import RecentResults  # noqa: E402
 from dnm_sklearn._utils.device import torch_threads  # noqa: E402
+from dnm_sklearn._utils.tensors import to_numpy  # noqa: E402
 from dnm_sklearn.embedding import CLIPEmbedder, release_models  # noqa: E402
-from dnm_sklearn.embedding.inputs import to_numpy  # noqa: E402
 from dnm_sklearn.embedding.open_clip import build, model, registry  # noqa: E402
 
 pytestmark = [
@@ -136,34 +136,34 @@ def test_locks_that_a_thread_holds_are_free_in_a_child():
 
     def hold():
         for lock in locks:
-            lock.acquire()
+            lock.lock.acquire()
         held.set()
         stop.wait(60)
         for lock in locks:
-            lock.release()
+            lock.lock.release()
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(60)
     try:
-        assert result_in_child(lambda: [lock.acquire(blocking=False) for lock in locks]) == [
+        assert result_in_child(lambda: [lock.lock.acquire(blocking=False) for lock in locks]) == [
             True
         ] * len(locks)
-        assert not any(lock.acquire(blocking=False) for lock in locks)
+        assert not any(lock.lock.acquire(blocking=False) for lock in locks)
     finally:
         stop.set()
         thread.join()
     with locks[0]:
-        assert not locks[0].acquire(blocking=False)
-    assert locks[0].acquire(blocking=False)
-    locks[0].release()
+        assert not locks[0].lock.acquire(blocking=False)
+    assert locks[0].lock.acquire(blocking=False)
+    locks[0].lock.release()
 
 
 def test_a_block_of_the_parents_may_be_left_in_a_child():
     lock = forks.ForkSafeLock()
 
     def leave():
-        lock.release()
+        lock.__exit__()
         return True
 
     with lock:

@@ -189,11 +189,12 @@ class TestRows:
         assert infer_input_type([{"a": 1.0}]) == "embeddings"
 
 
-def test_finite_rows_in_parts(monkeypatch):
+def test_unit_rows_in_parts(monkeypatch):
     monkeypatch.setattr(inputs, "_CHUNK_NUMBERS", 6)
     X = np.ones((7, 3))
-    X[0, 2], X[5, 0] = np.nan, -np.inf
-    assert inputs.finite_rows(X).tolist() == [False, True, True, True, True, False, True]
+    X[5, 0] = -np.inf
     rows = inputs.to_unit_rows(X[1:5])
     np.testing.assert_allclose(rows, np.full((4, 3), 3**-0.5), atol=1e-7)
-    assert inputs.finite_rows(np.ones((0, 3))).shape == (0,)
+    with pytest.raises(ValueError, match="first in row 5"):
+        inputs.to_unit_rows(X)
+    assert inputs.to_unit_rows(np.ones((0, 3))).shape == (0, 3)

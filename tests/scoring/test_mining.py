@@ -46,9 +46,6 @@ def test_percentile_equals_numpy_quantile(seed, n, n_id, quantile):
     cosine = corpus @ class_embeddings.T
     got = mining.percentile_similarity(corpus, class_embeddings, quantile=quantile)
     np.testing.assert_allclose(got, np.quantile(cosine, quantile, axis=1), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(
-        mining.max_similarity(corpus, class_embeddings), cosine.max(1), rtol=0, atol=1e-12
-    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +156,7 @@ class TestErrors:
         with pytest.raises(
             ValueError, match="corpus_embeddings is 4 wide but class_embeddings is 3 wide"
         ):
-            mining.max_similarity(self.corpus, self.corpus[:, :3])
+            mining.percentile_similarity(self.corpus, self.corpus[:, :3])
 
     @pytest.mark.parametrize("quantile", [-0.1, 1.1, float("nan")])
     def test_quantile(self, quantile):

@@ -68,6 +68,15 @@ def test_float32_is_as_good(monkeypatch):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    """Rows need different numbers of steps: images of a class, of a label, and of nothing."""
+    X, classes, negatives = world(n=40, n_classes=40, n_negatives=400, spread=1.0)
+    X = np.concatenate([X, unit(classes[:20] + 0.3 * X[:20]), unit(negatives[:20] + 0.3 * X[20:])])
+    together = renyi.renyi_log_ratio(X, classes, negatives)
+    alone = [renyi.renyi_log_ratio(row[None], classes, negatives)[0] for row in X]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-9)
+
+
 def test_fewer_labels_than_the_tail_takes_leave_the_nearest():
     X, classes, negatives = world()
     got = renyi.renyi_log_ratio(X, classes, negatives, radius=2.0)  # a tail of 5e-7

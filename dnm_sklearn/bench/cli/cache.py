@@ -31,14 +31,14 @@ def cache() -> None:
 @_folder
 def info(folder: str | None) -> None:
     """Say what FOLDER holds: embedded images of each model, and texts and mining results."""
+    from rich.filesize import decimal
+
     from dnm_sklearn.embedding.cache import EmbeddingCache
 
     root = _existing(folder)
     click.echo(f"folder: {visible(str(root))}")
-    try:
+    with user_errors():
         facts = EmbeddingCache(root).info()
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     for model in facts["models"]:
         click.echo(
@@ -47,9 +47,10 @@ def info(folder: str | None) -> None:
     click.echo(f"image files: {facts['files']} known to be unchanged")
 
     # All but the images is joblib's.
-    results, size = _joblib_results(root)
-    click.echo(f"texts and mining: {results} results ({_size(size)})")
-    click.echo(f"in all: {_size(facts['bytes'] + size)}, images {_size(facts['bytes'])}")
+    n_results, size = _joblib_results(root)
+    in_all = facts["bytes"] + size
+    click.echo(f"texts and mining: {n_results} results ({decimal(size)})")
+    click.echo(f"in all: {decimal(in_all)}, images {decimal(facts['bytes'])}")
 
 
 @cache.command()
@@ -64,12 +65,11 @@ def verify(folder: str | None) -> None:
 
     root = _existing(folder)
     try:
-        found = EmbeddingCache(root).verify()
-        n_whole, n_dropped = drop_damaged_results(root / _JOBLIB)
+        with user_errors():
+            found = EmbeddingCache(root).verify()
+            n_whole, n_dropped = drop_damaged_results(root / _JOBLIB)
     except sqlite3.Error as error:
         raise BadInput(f"The cache could not be written to: {error}") from error
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     click.echo(f"images: {found['rows']} rows are whole, {found['dropped']} dropped")
     click.echo(f"texts and mining: {n_whole} results are whole, {n_dropped} dropped")
@@ -92,19 +92,15 @@ def clear(folder: str | None, yes: bool) -> None:
     root = _existing(folder)
     if not yes:
         click.confirm(f"Remove the cache in {visible(str(root))}?", abort=True)
-    try:
+    with user_errors():
         EmbeddingCache(root).clear()
         if (root / _JOBLIB).is_dir():
             Memory(root, verbose=0).clear(warn=False)
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
     click.echo(f"The cache in {visible(str(root))} is empty.")
 
 
 def _existing(folder: str | None) -> Path:
     """The folder, which must be there; None is the user's own, which need not."""
-    from dnm_sklearn._utils.caching import user_cache_folder
-
     if folder is None:
         from dnm_sklearn._utils.caching import user_cache_folder
 
@@ -130,12 +126,3 @@ def _joblib_results(root: Path) -> tuple[int, int]:
             with contextlib.suppress(FileNotFoundError):
                 size += os.stat(os.path.join(folder, name)).st_size
     return n_results, size
-
-
-def _size(n: float) -> str:
-    """Write a number of bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"

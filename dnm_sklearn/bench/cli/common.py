@@ -19,6 +19,7 @@ import click
 from click.core import ParameterSource
 
 from dnm_sklearn._utils.safe_text import visible
+from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,16 +65,24 @@ class BadInput(_Failure):
     exit_code = 2
 
 
-def user_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message tells the user what to change; anything else keeps its traceback."""
-    from dnm_sklearn.exceptions import TokenizerUnavailableError, WeightsUnavailableError
+@contextmanager
+def user_errors(full_disk: str = "") -> Iterator[None]:
+    """Make bad input of errors that tell the user what to change; others keep their traceback.
 
-    return (ValueError, OSError, ImportError, WeightsUnavailableError, TokenizerUnavailableError)
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Tell an error of a full disk or quota from others."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    `full_disk` is what to say of a full disk, which is no mistake in what was typed.
+    """
+    try:
+        yield
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        WeightsUnavailableError,
+        TokenizerUnavailableError,
+    ) as error:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = f"No space left on device: {full_disk}" if is_full and full_disk else str(error)
+        raise BadInput(text) from error
 
 
 def command_line() -> str:
@@ -90,20 +99,22 @@ def given_by_user() -> set[str]:
     return {name for name in context.params if context.get_parameter_source(name) not in default}
 
 
-def refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+def refuse(names: tuple[str, ...], why: str) -> None:
     """Refuse some options, which are called as click calls their values."""
-    context = click.get_current_context()
-    for option in context.command.params:
+    given = given_by_user()
+    for option in click.get_current_context().command.params:
         if option.name in given and option.name in names:
             raise BadInput(f"{option.opts[-1]} {why}.")
 
 
-def check_prompt(prompt: str | None) -> None:
+def check_prompt(context: click.Context, option: click.Parameter, prompt: str | None) -> str | None:
     """Refuse a prompt without a place for the class name."""
     if prompt is not None and "{}" not in prompt:
         raise BadInput(
-            f"--prompt {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of a {{}}'."
+            f"{option.opts[-1]} {prompt!r} has no {{}} where the class name goes, e.g. 'a photo of "
+            "a {}'."
         )
+    return prompt
 
 
 def read_folder_names(path: str) -> dict[str, str]:
@@ -192,31 +203,22 @@ def plain_warnings() -> Iterator[None]:
         warnings.formatwarning = plain
 
 
-def set_up_logging(verbose: int) -> None:
-    """Log to standard error: once ``-v`` what is run on what, twice everything."""
-    if not verbose:
-        return
-    logger = logging.getLogger("dnm_sklearn")
-    logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
-
-    # A second command in one process (tests) must not log every line twice.
-    for old in logger.handlers[:]:
-        if isinstance(old, _Handler):
-            logger.removeHandler(old)
-    handler = _Handler(sys.stderr)
-    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
-    logger.addHandler(handler)
-
-
-class _Handler(logging.StreamHandler):
-    """The handler of the command, to know it from those of others."""
-
-
 class _Formatter(logging.Formatter):
     """Lines that a terminal can show: names in them come from data."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
+
+
+def _set_up_logging(context: click.Context, option: click.Parameter, verbose: int) -> None:
+    """Log to standard error: once ``-v`` what is run on what, twice everything."""
+    if verbose:
+        logger = logging.getLogger("dnm_sklearn")
+        logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        context.call_on_close(lambda: logger.removeHandler(handler))
 
 
 def _read_size(context: click.Context, option: click.Parameter, size: str | None) -> int | None:
@@ -245,5 +247,11 @@ def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 verbose_option = click.option(
-    "-v", "--verbose", count=True, help="Log device, model and cache hits; -vv logs more."
+    "-v",
+    "--verbose",
+    count=True,
+    callback=_set_up_logging,
+    expose_value=False,
+    show_default=False,
+    help="Log device, model and cache hits; -vv logs more.",
 )

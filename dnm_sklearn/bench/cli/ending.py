@@ -115,8 +115,8 @@ def _streams() -> Iterator[None]:
     out, err = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         # A stream that was closed when the process began is None.
-        sys.stdout = _Output(out or nowhere)
-        sys.stderr = _Messages(err or nowhere)
+        sys.stdout = _Stream(out or nowhere, is_output=True)
+        sys.stderr = _Stream(err or nowhere, is_output=False)
         try:
             yield
         finally:
@@ -126,42 +126,32 @@ def _streams() -> Iterator[None]:
 
 
 class _Stream:
-    """A text stream in the place of another."""
+    """Standard output or error in its place, with one answer to each of its errors."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, is_output: bool) -> None:
         self._stream = stream
+        self._is_output = is_output
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            return self._failed(error)
+        with self._errors():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
+        with self._errors():
             self._stream.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """End the command; but results do not depend on whether somebody reads the messages."""
+        try:
+            yield
         except OSError as error:
-            self._failed(error)
-
-    def _failed(self, error: OSError) -> int:
-        raise NotImplementedError
-
-
-class _Output(_Stream):
-    """Standard output: what cannot be written there ends the command."""
-
-    def _failed(self, error: OSError) -> int:
-        raise _OutputError(error) from error
-
-
-class _Messages(_Stream):
-    """Standard error: results do not depend on whether somebody reads the messages."""
-
-    def _failed(self, error: OSError) -> int:
-        return 0
+            if self._is_output:
+                raise _OutputError(error) from error
 
 
 def _empty(stream: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnm_sklearn.bench.cli.common import BadInput, WorkFailed, is_full_disk, refuse, user_errors
+from dnm_sklearn.bench.cli.common import BadInput, WorkFailed, refuse, user_errors
 from dnm_sklearn.bench.cli.ending import Interrupted
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., An
                 "--engine",
                 type=click.Choice(["local", "ray"]),
                 default="local",
-                show_default=True,
                 help=f"ray: on Ray Data; {what}.",
             ),
             click.option(
@@ -36,18 +36,13 @@ def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., An
                 help="Ray cluster, e.g. auto; default: that of RAY_ADDRESS, or this machine.",
             ),
             click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Workers of --engine ray.",
+                "--workers", type=click.IntRange(min=1), default=1, help="Workers of --engine ray."
             ),
             click.option(
                 "--gpus-per-worker",
                 "num_gpus",
                 type=click.FloatRange(min=0),
                 default=0.0,
-                show_default=True,
                 help="GPUs of each worker.",
             ),
         )
@@ -58,14 +53,12 @@ def engine_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., An
     return add
 
 
-def check_engine(
-    engine: str, given: set[str], only_local: tuple[str, ...], only_ray: tuple[str, ...] = ()
-) -> None:
+def check_engine(engine: str, only_local: tuple[str, ...], only_ray: tuple[str, ...] = ()) -> None:
     """Refuse options that the engine would pass over, and Ray that is not installed."""
     if engine == "local":
-        refuse(given, (*_OF_RAY, *only_ray), "needs --engine ray")
+        refuse((*_OF_RAY, *only_ray), "needs --engine ray")
         return
-    refuse(given, only_local, "is for --engine local")
+    refuse(only_local, "is for --engine local")
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -75,41 +68,32 @@ def check_engine(
 
 
 def run_on_ray(
-    job: Callable[..., JobSummary],
-    source: str,
-    model: Any,
-    output: str,
-    *,
-    address: str | None,
-    workers: int,
-    num_gpus: float,
-    column: str | None,
+    job: Callable[..., JobSummary], source: str, model: Any, output: str, options: SimpleNamespace
 ) -> None:
     """Run a job of `dnm_sklearn.distributed`, and say in one line what came of it."""
     import ray
 
     from dnm_sklearn.exceptions import PartitionError
 
+    kept = f"finished partitions are in {output}, and the same command does the others."
     started = not ray.is_initialized()
     try:
-        if started:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            _check_gpus(address, num_gpus)
-        options = {"workers": workers, "num_gpus": num_gpus, "image_column": column}
-        summary = job(source, model, output, **options)
+        with user_errors(f"free some; {kept}"):
+            if started:
+                ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
+                _check_gpus(options.address, options.num_gpus)
+            summary = job(
+                source,
+                model,
+                output,
+                workers=options.workers,
+                num_gpus=options.num_gpus,
+                image_column=options.column,
+            )
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"finished partitions are in {output}; the same command does the others."
-        ) from error
+        raise Interrupted(kept) from error
     except PartitionError as error:
         raise WorkFailed(str(error)) from error
-    except user_errors() as error:
-        if is_full_disk(error):
-            raise BadInput(
-                f"No space left on device: free some; finished partitions are in {output}, and the "
-                "same command does the others."
-            ) from error
-        raise BadInput(str(error)) from error
     finally:
         if started:
             ray.shutdown()

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import click
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.cli.common import BadInput, console
+from dnm_sklearn.bench.results.rows import name_key
+from dnm_sklearn.bench.run import registry
 
 # Name and a line on it.
 Lines = list[tuple[str, str]]
@@ -88,9 +91,6 @@ def _nothing(
     words: tuple[str, ...], kinds: list[str], pattern: str, lists: dict[str, Lines]
 ) -> str:
     """Say that nothing was found, and what was perhaps meant."""
-    from dnm_sklearn._utils.did_you_mean import did_you_mean
-    from dnm_sklearn.bench.run.registry import name_key
-
     names = [name for lines in lists.values() for name, _ in lines]
     hint = did_you_mean(pattern, names, key=name_key)
     where = kinds[0] if len(kinds) == 1 else "kinds"
@@ -100,21 +100,16 @@ def _nothing(
 
 
 def _detectors() -> Lines:
-    from dnm_sklearn.bench.run import registry
-
     methods = {**registry.detectors(), **registry.detectors_of_others()}
     return [(method.name, method.summary) for method in methods.values()]
 
 
 def _baselines() -> Lines:
-    from dnm_sklearn.bench.run import registry
-
     return [(method.name, method.summary) for method in registry.baselines().values()]
 
 
 def _suites() -> Lines:
     """List the shipped suites, then the benchmarks, whose images must be on disk."""
-    from dnm_sklearn.bench.run import registry
     from dnm_sklearn.datasets.definitions import benchmark_names
 
     lines = [(name, f"{summary}; shipped") for name, summary in registry.suites().items()]
@@ -132,18 +127,18 @@ def _models() -> Lines:
     """List the shipped models, then open_clip's; DataComp and MetaCLIP are among them."""
     import open_clip
 
-    lines = [
-        ("pictoclip", "shipped with this package, for the suites of pictures"),
-    ]
+    lines = [("pictoclip", "shipped with this package, for the suites of pictures")]
     for name, tag in open_clip.list_pretrained():
         lines.append((f"{name}/{tag}", "open_clip: weights are downloaded at first use"))
     return lines
 
 
 def _datasets() -> Lines:
-    from dnm_sklearn.bench.run import registry
+    """List torchvision's data sets that a benchmark definition can name."""
+    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
 
-    return registry.datasets()
+    sets = known_torchvision_sets()
+    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
 
 
 _LISTS: dict[str, Callable[[], Lines]] = {

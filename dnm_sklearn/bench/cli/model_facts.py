@@ -9,7 +9,6 @@ import click
 import numpy as np
 
 from dnm_sklearn.bench.cli.common import (
-    BadInput,
     UserPath,
     cache_options,
     check_prompt,
@@ -24,7 +23,7 @@ from dnm_sklearn.bench.cli.common import (
     "--images", required=True, type=UserPath(), help="Labelled images, one subfolder per class."
 )
 @click.option(
-    "--prompt", default="a photo of a {}", show_default=True, help="Prompt of the class names."
+    "--prompt", default="a photo of a {}", callback=check_prompt, help="Prompt of the class names."
 )
 @click.option(
     "--names", type=UserPath(), help="Text file: subfolder, a tab, class name; one per line."
@@ -47,25 +46,19 @@ def model_facts(
     counting alike, with 95 % bootstrap intervals, and the line of Python that makes them known.
     With them max-logit and energy have a threshold for other class names under the same prompt.
     """  # noqa: D301
-    from dnm_sklearn.bench.run.prepare import show_progress
+    from dnm_sklearn.bench.run.prepare import clip_embedder
     from dnm_sklearn.calibration import model_facts as facts
     from dnm_sklearn.datasets.folders import list_class_folders, words_of
-    from dnm_sklearn.embedding import CLIPEmbedder
 
-    check_prompt(prompt)
-    try:
+    with user_errors():
         paths, labels, subfolders = list_class_folders(images)
         known = {} if names is None else read_folder_names(names)
         class_names = [known.get(subfolder, words_of(subfolder)) for subfolder in subfolders]
 
-        embedder: Any = show_progress(
-            CLIPEmbedder(model, memory=cache, cache_size=cache_size, on_error="nan")
-        )
+        embedder = clip_embedder(model, memory=cache, cache_size=cache_size, on_error="nan")
         cosines = _largest_cosines(embedder, paths, class_names, prompt)
         readable = ~np.isnan(cosines)
         found = facts.measure_model_facts(cosines[readable], labels[readable])
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     n_images, n_classes = found["n_images"], found["n_classes"]
     click.echo(f"{model}, prompt {prompt!r}: {n_images} images of {n_classes} classes")

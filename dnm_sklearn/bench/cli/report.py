@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,10 +19,8 @@ from dnm_sklearn.bench.cli.common import (
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=UserPath())
-@click.option(
-    "-o", "--output", type=UserPath(dir_okay=False), default="report.html", show_default=True
-)
-@click.option("--title", default="OOD detection", show_default=True, help="Heading of the page.")
+@click.option("-o", "--output", type=UserPath(dir_okay=False), default="report.html")
+@click.option("--title", default="OOD detection", help="Heading of the page.")
 @click.option(
     "--gallery/--no-gallery",
     default=True,
@@ -29,7 +28,7 @@ from dnm_sklearn.bench.cli.common import (
 )
 @click.option(
     "--gallery-method",
-    "gallery_methods",
+    "methods",
     multiple=True,
     help="Detector whose errors are shown, may be repeated; default: the best with negative labels "
     "and the best.",
@@ -43,15 +42,7 @@ from dnm_sklearn.bench.cli.common import (
 )
 @cache_options
 def report(
-    runs: tuple[str, ...],
-    output: str,
-    title: str,
-    gallery: bool,
-    gallery_methods: tuple[str, ...],
-    suite: str | None,
-    data_root: str | None,
-    cache: str | None,
-    cache_size: int | None,
+    runs: tuple[str, ...], output: str, title: str, gallery: bool, **of_gallery: Any
 ) -> None:
     """Make one self-contained HTML page of the run folders RUNS.
 
@@ -72,25 +63,12 @@ def report(
             f"{Path(output).parent}: no such folder to write {Path(output).name} into; make it "
             "first."
         )
-    try:
+    with user_errors():
         groups = read_run_groups(runs)
         galleries = []
         for group in groups:
             say(f"Reporting on {group.title} ...")
-            galleries.append(
-                make_galleries(
-                    group,
-                    methods=gallery_methods,
-                    suite=suite,
-                    data_root=data_root,
-                    memory=cache,
-                    cache_size=cache_size,
-                )
-                if gallery
-                else []
-            )
+            galleries.append(make_galleries(group, **of_gallery) if gallery else [])
         page = make_page(groups, galleries, title=title)
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
     write_output(output, page)
     click.echo(f"Wrote {output}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,9 +17,7 @@ from dnm_sklearn.bench.cli.common import (
     check_prompt,
     command_line,
     given_by_user,
-    is_full_disk,
     refuse,
-    set_up_logging,
     tell,
     user_errors,
     verbose_option,
@@ -39,54 +36,6 @@ logger = logging.getLogger(__name__)
 _OF_DETECTOR = ("names", "names_file", "detector_name", "params", "prompt", "corpus")
 # What only the local engine does.
 _LOCAL = ("explain", "html", "top_k", "order", "texts", "chunk", "restart")
-# Names, a saved detector and text vectors are smaller.
-_LARGEST = 2**34
-# Labels of each side on the page, and in a file of explanations unless told otherwise.
-_TOP_K = 5
-
-
-@dataclass
-class ScoreOptions:
-    """The options of the command, as click gives them."""
-
-    images: str
-    output: str | None
-    html: str | None
-    explain: str | None
-    top_k: int
-    order: str
-    column: str | None
-    names: tuple[str, ...]
-    names_file: str | None
-    names_column: str | None
-    load: str | None
-    detector_name: str
-    params: tuple[str, ...]
-    model: str | None
-    texts: str | None
-    prompt: str | None
-    corpus: str | None
-    calibrate: str | None
-    false_alarms: float | None
-    cache: str | None
-    cache_size: int | None
-    chunk: int
-    restart: bool
-    engine: str
-    address: str | None
-    workers: int
-    num_gpus: float
-    verbose: int
-
-    @property
-    def target(self) -> str:
-        """The first of the files that are written."""
-        return self.output or self.html or ""
-
-    @property
-    def n_labels(self) -> int | None:
-        """Labels of each side that are kept of an image, None where nobody asked for them."""
-        return self.top_k if self.explain or self.html else None
 
 
 @click.command()
@@ -110,8 +59,7 @@ class ScoreOptions:
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    default=_TOP_K,
-    show_default=True,
+    default=5,
     help="Class names, and negative labels, that explain an image.",
 )
 @click.option(
@@ -119,7 +67,6 @@ class ScoreOptions:
     "order",
     type=click.Choice(["given", "score", "path"]),
     default="given",
-    show_default=True,
     help="Order of the lines; score: the highest first.",
 )
 @click.option(
@@ -140,14 +87,7 @@ class ScoreOptions:
     type=UserPath(),
     help="A detector that was saved; it brings names, parameters and threshold.",
 )
-@click.option(
-    "-d",
-    "--detector",
-    "detector_name",
-    default="UnknownImage",
-    show_default=True,
-    help="Which detector.",
-)
+@click.option("-d", "--detector", "detector_name", default="UnknownImage", help="Which detector.")
 @click.option(
     "--param",
     "params",
@@ -163,6 +103,7 @@ class ScoreOptions:
 )
 @click.option(
     "--prompt",
+    callback=check_prompt,
     help="Prompt of the class names with a {}; default: that which the model was trained with, if "
     "it was one, else the detector's.",
 )
@@ -178,15 +119,13 @@ class ScoreOptions:
     help="Proportion of ID images that --calibrate lets be flagged; default: 0.05.",
 )
 @cache_options
-@click.option(
-    "--chunk", type=click.IntRange(min=1), default=1024, show_default=True, help="Images at a time."
-)
+@click.option("--chunk", type=click.IntRange(min=1), default=1024, help="Images at a time.")
 @click.option(
     "--restart", is_flag=True, help="Forget the part that an earlier, interrupted call left."
 )
 @engine_options("IMAGES may then be a pattern, Parquet or tar files, or a URL")
 @verbose_option
-def score(**options: Any) -> None:
+def score(**values: Any) -> None:
     """Score IMAGES; write one line per image.
 
     \b
@@ -214,40 +153,32 @@ def score(**options: Any) -> None:
     \b
     dnm-bench score 's3://bucket/photos' -n cat -n dog -o scores --engine ray --address auto
     """  # noqa: D301
-    score_command(ScoreOptions(**options), given_by_user())
+    options = SimpleNamespace(**values)
+    # The first of the files that are written.
+    options.target = options.output or options.html or ""
+    # Labels of each side that are kept of an image, None where nobody asked for them.
+    options.n_labels = options.top_k if options.explain or options.html else None
 
-
-def score_command(options: ScoreOptions, given: set[str]) -> None:
-    """Check, score and write; `given` are the options that the user gave."""
-    set_up_logging(options.verbose)
-    check_prompt(options.prompt)
+    goes_on = f"the same command goes on behind what is in {options.target}.part."
     try:
         # Everything that can be wrong on the command line is checked before a model is loaded.
-        _check(options, given)
-        detector = _detector(options)
-        if options.engine == "ray":
-            _score_on_ray(detector, options)
-            return
-        _score_here(detector, options)
+        full = f"the disk of {options.target} or of the cache is full; free some, and {goes_on}"
+        with user_errors(full):
+            _check(options)
+            detector = _detector(options)
+            if options.engine == "ray":
+                _score_on_ray(detector, options)
+            else:
+                _score_here(detector, options)
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"the same command goes on behind what is in {options.target}.part."
-        ) from error
-    except user_errors() as error:
-        if is_full_disk(error):
-            raise BadInput(
-                f"No space left on device: the disk of {options.target} or of the cache is full; "
-                f"free some, and the same command goes on behind the chunks in "
-                f"{options.target}.part, which are complete."
-            ) from error
-        raise BadInput(str(error)) from error
+        raise Interrupted(goes_on) from error
 
 
-def _check(options: ScoreOptions, given: set[str]) -> None:
+def _check(options: SimpleNamespace) -> None:
     """Refuse options that contradict each other or would be passed over."""
     from dnm_sklearn.bench.run.job_files import check_output
 
-    check_engine(options.engine, given, _LOCAL)
+    check_engine(options.engine, _LOCAL)
     if not options.target:
         raise BadInput("Nothing to write: give -o FILE or --html FILE.")
     if options.engine == "ray":
@@ -261,21 +192,22 @@ def _check(options: ScoreOptions, given: set[str]) -> None:
         check_output("--explain", options.explain)
 
     if options.load is not None:
-        refuse(given, _OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
+        refuse(_OF_DETECTOR, "cannot stand beside --load: the saved detector has its own")
     if options.texts is not None:
         fixed = ("model", "prompt", "corpus", "cache", "cache_size")
-        refuse(given, fixed, "cannot stand beside --texts, whose vectors are what they are")
+        refuse(fixed, "cannot stand beside --texts, whose vectors are what they are")
     if options.false_alarms is not None and options.calibrate is None:
         raise BadInput("--false-alarms needs --calibrate: a rate is set by ID images.")
     if options.names_column is not None and options.names_file is None:
         raise BadInput("--names-column needs --names FILE.csv.")
+    given = given_by_user()
     if "top_k" in given and options.n_labels is None:
         raise BadInput("--top-k needs --explain or --html.")
     if "order" in given and options.output is None:
         raise BadInput("--sort needs -o: the page can be sorted in the browser.")
 
 
-def _detector(options: ScoreOptions) -> Any:
+def _detector(options: SimpleNamespace) -> Any:
     """Load the detector, or make an unfitted one."""
     from dnm_sklearn.bench.run import own_data, scoring_job
 
@@ -304,7 +236,14 @@ def _detector(options: ScoreOptions) -> Any:
     )
 
 
-def _prepare(detector: Any, options: ScoreOptions, calibration: Items | None) -> None:
+def _calibration(options: SimpleNamespace, column: str | None) -> Items | None:
+    """Find the images, or open the embeddings, that the threshold is set by."""
+    from dnm_sklearn.bench.run.own_data import read_items
+
+    return None if options.calibrate is None else read_items(options.calibrate, column)
+
+
+def _prepare(detector: Any, options: SimpleNamespace, calibration: Items | None) -> None:
     """Fit a detector that was not loaded, and set its threshold."""
     # A detector is fitted also where only the last chunks are missing: it is quick, and a fitted
     # one would have to be kept with its version.
@@ -318,49 +257,34 @@ def _prepare(detector: Any, options: ScoreOptions, calibration: Items | None) ->
         )
 
 
-def _score_on_ray(detector: Any, options: ScoreOptions) -> None:
+def _score_on_ray(detector: Any, options: SimpleNamespace) -> None:
     """Score partition by partition, by workers."""
-    from dnm_sklearn.bench.run.own_data import read_items
     from dnm_sklearn.distributed import score as job
 
     # The column is that of the images to score.
-    calibration = None if options.calibrate is None else read_items(options.calibrate, None)
-    _prepare(detector, options, calibration)
-    run_on_ray(
-        job,
-        options.images,
-        detector,
-        options.target,
-        address=options.address,
-        workers=options.workers,
-        num_gpus=options.num_gpus,
-        column=options.column,
-    )
+    _prepare(detector, options, _calibration(options, None))
+    run_on_ray(job, options.images, detector, options.target, options)
 
 
-def _score_here(detector: Any, options: ScoreOptions) -> None:
+def _score_here(detector: Any, options: SimpleNamespace) -> None:
     """Score chunk by chunk, and write what was asked for."""
     from dnm_sklearn.bench.run import job_files
     from dnm_sklearn.bench.run.own_data import read_items
     from dnm_sklearn.bench.run.scoring_job import Job
+    from dnm_sklearn.embedding.digest import digest_file
 
     items = read_items(options.images, options.column)
     if options.html is not None and items.rows is not None:
         raise BadInput(f"--html shows images, and {options.images} holds embeddings.")
-    calibration = None
-    if options.calibrate is not None:
-        calibration = read_items(options.calibrate, options.column)
+    calibration = _calibration(options, options.column)
 
-    # What decides the results: a job of anything else does not go on with these chunks.
+    # What decides the results: a job of anything else does not go on with these chunks. Files count
+    # by their content, which may be another by then.
     files = (options.names_file, options.load, options.texts)
-    identity: list[Any] = [
-        options.detector_name,
-        options.names,
-        options.names_column,
-        options.params,
-    ]
+    identity = [options.detector_name, options.names, options.names_column, options.params]
     identity += [options.calibrate, options.false_alarms, options.model, options.prompt]
-    identity += [options.corpus, options.column, options.chunk, *map(_content_of, files)]
+    identity += [options.corpus, options.column, options.chunk]
+    identity += [path and digest_file(path).hex() for path in files]
     job = Job(
         options.target,
         items,
@@ -372,9 +296,7 @@ def _score_here(detector: Any, options: ScoreOptions) -> None:
     _prepare(detector, options, calibration)
     job.run(detector)
 
-    n_unreadable = 0
-    for line in job.lines():
-        n_unreadable += not line[1]
+    n_unreadable = sum(not line[1] for line in job.lines())
     if options.output is not None:
         lines = job_files.in_order(job.lines(), options.order)
         job_files.write_lines(options.output, job_files.COLUMNS, lines)
@@ -388,24 +310,11 @@ def _score_here(detector: Any, options: ScoreOptions) -> None:
         message = f"{detector._uncalibrated_message()} On this command line: --calibrate FOLDER."
         tell(f"Warning: {message}")
     unreadable = f" ({n_unreadable} images unreadable)" if n_unreadable else ""
-    written = [path for path in (options.output, options.explain, options.html) if path]
-    click.echo(f"Wrote {len(items)} lines to {', '.join(map(_shown, written))}{unreadable}")
+    written = [str(Path(path)) for path in (options.output, options.explain, options.html) if path]
+    click.echo(f"Wrote {len(items)} lines to {', '.join(written)}{unreadable}")
 
 
-def _content_of(path: str | None) -> str:
-    """Digest of a file: it may be another by the time a job goes on."""
-    from dnm_sklearn._utils.untrusted_files import read_bytes
-
-    if path is None:
-        return ""
-    return hashlib.blake2b(read_bytes(path, largest=_LARGEST), digest_size=16).hexdigest()
-
-
-def _shown(path: str) -> str:
-    return str(Path(path))
-
-
-def _page(detector: Any, options: ScoreOptions, items: Items, job: Job) -> str:
+def _page(detector: Any, options: SimpleNamespace, items: Items, job: Job) -> str:
     """Make the contact sheet."""
     from dnm_sklearn.bench.html.score_page import make_score_page
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.cli.common import BadInput, UserPath, console, user_errors, write_output
+from dnm_sklearn.bench.results.rows import METRICS, metric_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,21 +21,10 @@ if TYPE_CHECKING:
 
 _FORMATS = ("rich", "markdown", "csv", "latex")
 
-# The keys of `results.rows.METRICS`, which takes numpy to import: --help does without.
-_METRICS = (
-    "auroc",
-    "fpr95_id_positive",
-    "fpr95_ood_positive",
-    "aupr_id_positive",
-    "aupr_ood_positive",
-)
-
 
 @click.command(short_help="Make tables of run folders, one per suite and model.")
 @click.argument("runs", nargs=-1, required=True, type=UserPath())
-@click.option(
-    "-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich", show_default=True
-)
+@click.option("-f", "--format", "format_", type=click.Choice(_FORMATS), default="rich")
 @click.option(
     "-o",
     "--output",
@@ -55,17 +46,11 @@ _METRICS = (
     "--metric",
     "chosen",
     multiple=True,
-    type=click.Choice(_METRICS),
+    type=click.Choice(tuple(METRICS)),
     help="Only columns of this metric; may be repeated. With --reference also the metric of the "
     "difference (default: auroc; others take minutes on large sets).",
 )
-@click.option(
-    "--resamples",
-    type=click.IntRange(min=20),
-    default=1000,
-    show_default=True,
-    help="Bootstrap draws.",
-)
+@click.option("--resamples", type=click.IntRange(min=20), default=1000, help="Bootstrap draws.")
 def table(
     runs: tuple[str, ...],
     format_: str,
@@ -98,8 +83,8 @@ def table(
         raise BadInput("--ranks adds a table that the CSV has not; choose another --format.")
 
     # Each metric once, in the order given.
-    metrics = tuple(dict.fromkeys(chosen)) or _METRICS
-    try:
+    metrics = tuple(dict.fromkeys(chosen)) or tuple(METRICS)
+    with user_errors():
         groups = read_run_groups(runs)
         tables = []
         for group in groups if format_ != "csv" else []:
@@ -109,8 +94,6 @@ def table(
             tables.append(formats.make_table(group, metrics=metrics, differences=found))
             tables += formats.make_set_tables(group, metrics=metrics) if sets else []
         tables += _rank_tables(groups, chosen or ("auroc",)) if ranks else []
-    except user_errors() as error:
-        raise BadInput(str(error)) from error
 
     if format_ == "csv":
         texts = [formats.to_csv(group.records, metrics) for group in groups]
@@ -145,7 +128,6 @@ def _rank_tables(groups: Sequence[RunGroup], metrics: Sequence[str]) -> list[Tab
 def _differences(group: RunGroup, reference: str, metrics: Sequence[str], n_resamples: int) -> dict:
     """Compute the differences to a reference row, by the names of their columns."""
     from dnm_sklearn.bench.results.differences import differences
-    from dnm_sklearn.bench.results.rows import metric_name
 
     found = {}
     for metric in metrics:
@@ -166,7 +148,6 @@ def _notes_once(tables: Sequence[Table]) -> list[Table]:
 
 def _to_text(tables: Sequence[Table], out: Console) -> str:
     """Write tables as on a terminal, each in as many parts as the console's width needs."""
-    from dnm_sklearn._utils.safe_text import visible
     from dnm_sklearn.bench.results.terminal import make_tables
 
     with out.capture() as captured:

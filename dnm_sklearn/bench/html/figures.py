@@ -118,28 +118,25 @@ def sensitivity_figures(group: RunGroup) -> list[PlotFigure]:
     figures = []
     for sweep in find_sweeps(group.rows):
         lines, facts, names = [], [], []
-        lowest, highest = 100.0, 0.0
-        for ood_group, colour in zip(GROUPS, ("blue", "orange"), strict=True):
-            x, y = [], []
-            for value, row in zip(sweep.values, sweep.rows, strict=True):
-                auroc = row.group_mean("auroc", ood_group)
-                if auroc is not None:
-                    x.append(value)
-                    y.append(100 * auroc)
-            if not x:
+        aurocs: list[float] = []
+        for style, (ood_group, colour) in enumerate(zip(GROUPS, ("blue", "orange"), strict=True)):
+            means = [row.group_mean("auroc", ood_group) for row in sweep.rows]
+            pairs = zip(sweep.values, means, strict=True)
+            points = [(value, 100 * mean) for value, mean in pairs if mean is not None]
+            if not points:
                 continue
-            lowest, highest = min(lowest, *y), max(highest, *y)
+            x, y = zip(*points, strict=True)
             # Both lines go with the method: the filter shows or hides them together.
-            key, style = sweep.rows[0].label, GROUPS.index(ood_group)
-            lines.append(Series(ood_group, x, y, key=key, style=style))
+            lines.append(Series(ood_group, x, y, key=sweep.rows[0].label, style=style))
             names.append(f"{ood_group} ({colour})")
-            points = [f"{auroc:.1f} at {value:g}" for value, auroc in zip(x, y, strict=True)]
-            facts.append(f"{ood_group}: {', '.join(points)}")
+            shown = [f"{auroc:.1f} at {value:g}" for value, auroc in points]
+            facts.append(f"{ood_group}: {', '.join(shown)}")
+            aurocs += y
         if not lines:
             continue
 
         # From one multiple of five to the next, so that small differences stay small.
-        low, high = 5 * np.floor(lowest / 5), 5 * np.ceil(highest / 5)
+        low, high = 5 * np.floor(min(aurocs) / 5), 5 * np.ceil(max(aurocs) / 5)
         plot = plots.line_chart(
             lines,
             title=f"AUROC of {sweep.method} by {sweep.parameter}",

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.safe_text import file_name_text
-from dnm_sklearn.bench.html.thumbnails import thumbnail
+from dnm_sklearn.bench.html.images import common_folder, path_below, thumbnail
 from dnm_sklearn.bench.results.records import Record
-from dnm_sklearn.bench.results.rows import Row
+from dnm_sklearn.bench.results.rows import Row, find_row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
 from dnm_sklearn.detectors.nearest_labels import NearestLabels, nearest_labels
+from dnm_sklearn.embedding.inputs import unwrap_item
 
-# Negative labels that are shown of each image.
-_LABELS = 3
+# Images that are shown of each set, and negative labels of each image.
+_IMAGES, _LABELS = 6, 3
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ def make_galleries(
     methods: Sequence[str] = (),
     suite: str | None = None,
     data_root: str | None = None,
-    memory: str | None = None,
+    cache: str | None = None,
     cache_size: int | None = None,
-    n_images: int = 6,
 ) -> list[Gallery]:
     """Find the most confident errors of detectors, and what explains them.
 
@@ -87,7 +86,7 @@ def make_galleries(
     if loaded is None:
         return []
     return [
-        _gallery(group, row, records, loaded, memory, cache_size, n_images)
+        _gallery(group, row, records, loaded, cache, cache_size)
         for row, records in found
         if records
     ]
@@ -103,9 +102,8 @@ def _gallery(
     row: Row,
     records: Sequence[Record],
     loaded: Suite,
-    memory: str | None,
+    cache: str | None,
     cache_size: int | None,
-    n_images: int,
 ) -> Gallery:
     """Find the errors of one detector on a suite that is loaded."""
     sets = {images.name: images for images in loaded.ood}
@@ -116,7 +114,7 @@ def _gallery(
             row.label, problem="The images on disk are not as many as those of the records."
         )
 
-    detector, problem = _fit_again(records[0], loaded, memory, cache_size)
+    detector, problem = _fit_again(records[0], loaded, cache, cache_size)
     gallery = Gallery(row.label, problem=problem)
     for record in records:
         scores = group.first_scores(record)
@@ -125,13 +123,13 @@ def _gallery(
             continue
 
         ids, oods = scores
-        lowest = np.argsort(oods, kind="stable")[:n_images]
+        lowest = np.argsort(oods, kind="stable")[:_IMAGES]
         errors = _errors(detector, loaded, images, lowest, oods)
         gallery.accepted.append((images.name, errors))
 
         # The ID images are the same in all records.
         if not gallery.flagged and len(ids) == len(loaded.id):
-            highest = np.argsort(-ids, kind="stable")[:n_images]
+            highest = np.argsort(-ids, kind="stable")[:_IMAGES]
             gallery.flagged.extend(_errors(detector, loaded, loaded.id, highest, ids))
     return gallery
 
@@ -141,19 +139,9 @@ def _choose(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
     detectors = [row for row in rows if not row.error and row.kind == "detector"]
     if not methods:
         best = [max(detectors, key=key, default=None) for key in (_rank, _mean_auroc)]
-        chosen = [row for row in best if row is not None]
         # One row may be the best in both ways.
-        return chosen[:1] if len({id(row) for row in chosen}) == 1 else chosen
-    return [_find(detectors, method) for method in dict.fromkeys(methods)]
-
-
-def _find(detectors: Sequence[Row], method: str) -> Row:
-    wanted = method.lower().removesuffix("detector")
-    for row in detectors:
-        if wanted in (row.label.lower(), row.method.lower().removesuffix("detector")):
-            return row
-    labels = ", ".join(row.label for row in detectors)
-    raise ValueError(f"There is no detector {method!r} in the run; it has {labels}.")
+        return list({row.label: row for row in best if row is not None}.values())
+    return [find_row(detectors, method, "detector") for method in dict.fromkeys(methods)]
 
 
 def _rank(row: Row) -> tuple[bool, float]:
@@ -199,7 +187,7 @@ def _has_as_many(images: ImageSet | None, recorded: dict[str, Any]) -> bool:
 
 
 def _fit_again(
-    record: Record, suite: Suite, memory: str | None, cache_size: int | None
+    record: Record, suite: Suite, cache: str | None, cache_size: int | None
 ) -> tuple[Any, str]:
     """Fit the detector of a record on the class names; or give None, and say why it cannot be."""
     from dnm_sklearn.bench.run.config import RunConfig
@@ -216,7 +204,7 @@ def _fit_again(
         )
 
     try:
-        embedder = check_embedder(suite.embedder, memory, cache_size)
+        embedder = check_embedder(suite.embedder, cache, cache_size)
         if embedder.fingerprint_ != record.model["fingerprint"]:
             return None, (
                 "The model is not the one of the records, so the errors are shown without "
@@ -233,17 +221,13 @@ def _errors(
     detector: Any, suite: Suite, images: ImageSet, positions: np.ndarray, scores: np.ndarray
 ) -> list[Error]:
     """Describe the images of a set at some positions."""
-    chosen = []
-    for i in positions.tolist():
-        item = images.images[i]
-        # A torch data set gives (image, target).
-        chosen.append(item[0] if isinstance(item, tuple) else item)
-
+    chosen = [unwrap_item(images.images[i]) for i in positions.tolist()]
     answers = [NearestLabels() for _ in chosen]
     if detector is not None:
         answers = nearest_labels(detector, chosen, top_k=_LABELS)
 
-    common = _common_folder(images.images)
+    are_files = all(isinstance(image, str) for image in images.images)
+    common = common_folder(images.images) if are_files else ""
     errors = []
     for i, image, answer in zip(positions.tolist(), chosen, answers, strict=True):
         truth = images.name if images.labels is None else suite.class_names[images.labels[i]]
@@ -259,20 +243,8 @@ def _errors(
     return errors
 
 
-def _common_folder(images: Any) -> str:
-    """Give the folder that all image files of a set lie in; empty where they are no files."""
-    if not all(isinstance(image, str) for image in images):
-        return ""
-    return os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in images])
-
-
 def _source(image: Any, position: int, common: str) -> str:
-    """Name a file by its path below the folder of its set, else by the position.
-
-    The folder itself is left out: a page that is given away need not say where the reader's
-    neighbour keeps data.
-    """
+    """Name a file by its path from the folder of its set on, else by the position."""
     if isinstance(image, str):
-        below = os.path.relpath(os.path.abspath(image), common)
-        return file_name_text(os.path.join(os.path.basename(common), below)).replace(os.sep, "/")
+        return path_below(image, os.path.dirname(common))
     return f"image {position}"

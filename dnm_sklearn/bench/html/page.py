@@ -8,9 +8,10 @@ from typing import Any
 
 from dnm_sklearn.bench.html import figures, summary, table
 from dnm_sklearn.bench.html.gallery import Gallery
+from dnm_sklearn.bench.html.images import SIDE
 from dnm_sklearn.bench.html.plots import style_of
 from dnm_sklearn.bench.html.rendering import render
-from dnm_sklearn.bench.html.thumbnails import SIDE
+from dnm_sklearn.bench.results.rows import MEANINGS
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
 
@@ -58,6 +59,7 @@ def make_page(
         "report.js",
         title=title,
         sections=sections,
+        meanings=MEANINGS,
         ranks=figures.rank_figures(groups),
         side=SIDE,
     )

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from sklearn.metrics import roc_curve
 
 from dnm_sklearn._utils.safe_text import visible
@@ -66,10 +67,6 @@ _STYLE: dict[str, Any] = {
     "axes.labelcolor": _TEXT_COLOUR,
     "xtick.labelcolor": _TEXT_COLOUR,
     "ytick.labelcolor": _TEXT_COLOUR,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.spines.bottom": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _GRID_COLOUR,
@@ -97,9 +94,8 @@ _FONT = re.compile(r"(?P<size>[\d.]+px) (?P<family>.+)")
 # What matplotlib calls the groups of a plot that belong to a method, for the page's filter.
 _KEY = "key-"
 
-# A place, and the left, right, bottom and top of a box, in pixels from the lower left corner.
+# A place, in pixels from the lower left corner.
 Pixel = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 _plot_numbers = itertools.count()
 
@@ -108,14 +104,14 @@ _plot_numbers = itertools.count()
 class Series:
     """One line, or one point, of a plot; the page's filter hides it by its `key` (default: label).
 
-    `style` is the number of its colour and dashes (default: its place in the plot).
+    `style` is the number of its colour and dashes.
     """
 
     label: str
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     key: str = ""
-    style: int | None = None
+    style: int = 0
 
 
 def style_of(number: int) -> tuple[str, tuple[int, ...]]:
@@ -127,9 +123,7 @@ def roc_points(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarra
     """Return the ROC curve with ID as positive: proportions of OOD and of ID images accepted."""
     is_id = np.repeat([True, False], [len(id_scores), len(ood_scores)])
     # Scores are higher for OOD images, so their negative is higher for the positive kind.
-    accepted_ood, accepted_id, _ = roc_curve(
-        is_id, -np.concatenate([id_scores, ood_scores]), drop_intermediate=True
-    )
+    accepted_ood, accepted_id, _ = roc_curve(is_id, -np.concatenate([id_scores, ood_scores]))
     return accepted_ood, accepted_id
 
 
@@ -154,7 +148,7 @@ def line_chart(
             axes.plot(x_range, y_range, color=_QUIET_COLOUR, linewidth=1, linestyle=(0, (3, 3)))
 
         for number, line in enumerate(lines):
-            colour, dashes = style_of(number if line.style is None else line.style)
+            colour, dashes = style_of(line.style)
             axes.plot(
                 line.x,
                 line.y,
@@ -190,7 +184,7 @@ def scatter(
         label_places = _place_labels(pixels, labels, size)
 
         for number, point in enumerate(points):
-            colour, _ = style_of(number if point.style is None else point.style)
+            colour, _ = style_of(point.style)
             group = f"{_KEY}{number}"
             x, y = pixels[number]
             axes.plot(
@@ -328,15 +322,11 @@ def _new_axes(size: tuple[int, int], x_label: str, y_label: str, x_scale: str = 
 @cache
 def _shared_axes(size: tuple[int, int], x_scale: str) -> Axes:
     width, height = size
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
-    axes = figure.add_axes(
-        (_LEFT / width, _BOTTOM / height, inner_width / width, inner_height / height)
-    )
-
-    # The figure and the axes have no ground of their own: the page shines through.
-    figure.patch.set_visible(False)
-    axes.patch.set_visible(False)
+    # Without frames there is no ground either: the page shines through.
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, frameon=False)
+    inside = Bbox.from_extents(_LEFT, _BOTTOM, width - _RIGHT, height - _TOP)
+    place = inside.transformed(figure.transFigure.inverted()).bounds
+    axes = figure.add_axes(place, frameon=False)
 
     # Nothing is drawn beyond the axes; without clipping, a line on their edge has its full width.
     axes.grid(True, clip_on=False)
@@ -373,41 +363,32 @@ def _place_labels(points: np.ndarray, labels: Sequence[str], size: tuple[int, in
 
     The label stands left or right of the point, at its height or as near to it as there is room.
     """
+    page = Bbox.from_extents(_LEFT, _BOTTOM - 6, *size)
     # At first, the points themselves.
-    taken: list[Box] = [(x - 6, x + 6, y - 6, y + 6) for x, y in points]
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     places = []
-
     for (x, y), label in zip(points, labels, strict=True):
-        place, box = _free_place(x, y, len(label), taken, size)
+        candidates = list(_label_boxes(x, y, len(label)))
+        # Where all is taken, two labels on each other are better than none.
+        place, box = candidates[0]
+        for other, its_box in candidates:
+            is_inside = page.contains(*its_box.min) and page.contains(*its_box.max)
+            if is_inside and not its_box.count_overlaps(taken):
+                place, box = other, its_box
+                break
         places.append(place)
         taken.append(box)
     return places
 
 
-def _free_place(
-    x: float, y: float, n_characters: int, taken: Sequence[Box], size: tuple[int, int]
-) -> tuple[Pixel, Box]:
-    """Find the free place for a label that is nearest to its point; give it with its box."""
+def _label_boxes(x: float, y: float, n_characters: int) -> Iterator[tuple[Pixel, Bbox]]:
+    """Give the places of a label beside a point, the nearest first, each with its box."""
     # Seven pixels are a little more than the mean width of a character, 13 the height of a line.
     length = 7 * n_characters
     for shift in sorted(range(-455, 456, 13), key=abs):
-        for side in (1, -1):
-            start, end = sorted([x + 9 * side, x + (9 + length) * side])
-            box = (start, end, y + shift - 6, y + shift + 6)
-            inside = start > _LEFT and end < size[0]
-            inside = inside and box[2] > _BOTTOM - 6 and box[3] < size[1]
-            if inside and not any(_overlap(box, other) for other in taken):
-                return (x + 9 * side, y + shift), box
-
-    # Where all is taken, two labels on each other are better than none.
-    return (x + 9, y), (x + 9, x + 9 + length, y - 6, y + 6)
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    """Tell whether two boxes have some ground in common."""
-    beside = one[1] <= other[0] or other[1] <= one[0]
-    above = one[3] <= other[2] or other[3] <= one[2]
-    return not (beside or above)
+        bottom = y + shift - 6
+        yield (x + 9, y + shift), Bbox.from_bounds(x + 9, bottom, length, 12)
+        yield (x - 9, y + shift), Bbox.from_bounds(x - 9 - length, bottom, length, 12)
 
 
 def _to_svg(axes: Axes, title: str, description: str, keys: Sequence[str] = ()) -> Markup:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dnm_sklearn._utils.safe_text import file_name_text
+from dnm_sklearn.bench.html.images import SIDE, common_folder, path_below, thumbnail
 from dnm_sklearn.bench.html.rendering import render
-from dnm_sklearn.bench.html.thumbnails import SIDE, thumbnail
 from dnm_sklearn.exceptions import UnreadableImageError
 
 # A thumbnail takes some 5 kB: a page of a thousand is 5 MB.
@@ -45,29 +44,30 @@ def make_score_page(
     title: str,
     facts: Sequence[tuple[str, str]],
     threshold: float,
-    largest: int = LARGEST,
 ) -> str:
     """Make the page of a job's lines and explanations, which are in the order of `paths`.
 
-    The images of highest score are shown, `largest` of them.
+    The images of highest score are shown, `LARGEST` of them.
     """
     answers = list(lines)
     scored = [i for i, line in enumerate(answers) if line[1]]
     scored.sort(key=lambda i: -float(answers[i][1]))
-    shown = scored[:largest]
-    common = _common_folder(paths)
+    shown = scored[:LARGEST]
+    common = common_folder(paths)
 
     cards: dict[int, Card] = {}
-    unreadable = [(_below(paths[i], common), line[6]) for i, line in enumerate(answers) if line[6]]
+    unreadable = [
+        (path_below(paths[i], common), line[6]) for i, line in enumerate(answers) if line[6]
+    ]
     for i in shown:
         line = answers[i]
         try:
             image = thumbnail(paths[i])
         except UnreadableImageError as error:
             # It was there when it was scored, perhaps by another machine or call.
-            unreadable.append((_below(paths[i], common), file_name_text(str(error))))
+            unreadable.append((path_below(paths[i], common), file_name_text(str(error))))
             continue
-        path = _below(paths[i], common)
+        path = path_below(paths[i], common)
         cards[i] = Card(image, path, float(line[1]), line[2] == "True", line[4])
 
     # Explanations have the name of their image, and images may be given twice.
@@ -95,13 +95,3 @@ def make_score_page(
         threshold=threshold,
         side=SIDE,
     )
-
-
-def _common_folder(paths: Sequence[str]) -> str:
-    """Folder that all images lie in."""
-    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-
-
-def _below(path: str, common: str) -> str:
-    """Name an image by its path below the common folder, whose own place is nobody's business."""
-    return file_name_text(os.path.relpath(os.path.abspath(path), common)).replace(os.sep, "/")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from dnm_sklearn.bench.html.summary import interval_text
 from dnm_sklearn.bench.results.intervals import auroc_interval
@@ -76,8 +77,8 @@ def result_columns(group: RunGroup) -> list[Column]:
     for metric, ood_group in mean_columns(tuple(METRICS), groups_of(sets)):
         values = [row.group_mean(metric, ood_group) for row in rows]
         head = f"{metric_name(metric)}\n{ood_group}"
-        column = _percent_column(head, metric, values, ood_group)
-        columns.append(_with_details(column, _details(group, metric, ood_group)))
+        details = _details(group, metric, ood_group)
+        columns.append(_percent_column(head, metric, values, ood_group, details=details))
     for name, ood_group in sets:
         for metric in _SET_METRICS:
             values = [row.value(metric, name) for row in rows]
@@ -104,11 +105,6 @@ def _details(group: RunGroup, metric: str, ood_group: str) -> list[str]:
     return details
 
 
-def _with_details(column: Column, details: Sequence[str]) -> Column:
-    pairs = zip(column.cells, details, strict=True)
-    return replace(column, cells=[replace(cell, detail=detail) for cell, detail in pairs])
-
-
 def paper_tables(group: RunGroup) -> list[PaperTable]:
     """Cut the single sets into tables as wide as paper; on the screen the wide table scrolls."""
     rows, sets = group.rows, group.ood_sets
@@ -129,7 +125,7 @@ def _percent_column(
     metric: str,
     values: Sequence[float | None],
     ood_group: str,
-    of_set: bool = False,
+    **more: Any,
 ) -> Column:
     """Lay out fractions as percentages with one decimal."""
     percent = [None if value is None else 100 * value for value in values]
@@ -137,7 +133,7 @@ def _percent_column(
     if ood_group == SHIFTED:
         # Images of ID classes should be accepted, but neither end of AUROC is best.
         better = {"fpr95_id_positive": "high", FLAGGED: "low"}.get(metric, "")
-    return _number_column(head, percent, 1, better, of_set)
+    return _number_column(head, percent, 1, better, **more)
 
 
 def _number_column(
@@ -145,7 +141,9 @@ def _number_column(
     values: Sequence[float | None],
     decimals: int,
     better: str,
+    *,
     of_set: bool = False,
+    details: Sequence[str] | None = None,
 ) -> Column:
     """Lay out numbers, and mark the best ones; a row without one has an empty value."""
     # What looks equal in the table is equally good; one number alone is not the best of anything.
@@ -155,10 +153,10 @@ def _number_column(
         best = min(rounded) if better == "low" else max(rounded)
 
     cells = []
-    for value in values:
+    for value, detail in zip(values, details or [""] * len(values), strict=True):
         if value is None:
-            cells.append(Cell("-", ""))
+            cells.append(Cell("-", "", detail=detail))
         else:
             is_best = round(value, decimals) == best
-            cells.append(Cell(f"{value:.{decimals}f}", repr(float(value)), is_best))
+            cells.append(Cell(f"{value:.{decimals}f}", repr(float(value)), is_best, detail))
     return Column(head, cells, better=better, of_set=of_set)

@@ -1,20 +1,140 @@
-"""Differences of the rows of a table to a reference row, both judged on the same images."""
+"""Differences of rows to a reference row on the same images, with a paired bootstrap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from dnm_sklearn._utils.did_you_mean import did_you_mean
-from dnm_sklearn.bench.results.bootstrap import Difference, Pair, paired_difference
-from dnm_sklearn.bench.results.rows import GROUPS, Row
+from dnm_sklearn.bench.results.rows import GROUPS, Row, find_row
 from dnm_sklearn.bench.results.run_groups import RunGroup
-from dnm_sklearn.exceptions import UnknownRowError
+from dnm_sklearn.metrics import aupr, fpr_at_tpr
+
+# Scores of the ID images (n_runs, n_id) and of one OOD set (n_runs, n_ood); NaN for an OOD image
+# that a run did not see.
+Pair = tuple[np.ndarray, np.ndarray]
+
+# A metric of one run on the images drawn, from the positions of the ID and of the OOD images.
+_Judge = Callable[[np.ndarray, np.ndarray], float]
+
+# One by one, because `ood_metrics` would count all five for each draw; AUROC has a way of its own.
+_OTHER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "fpr95_id_positive": partial(fpr_at_tpr, positive="id"),
+    "fpr95_ood_positive": partial(fpr_at_tpr, positive="ood"),
+    "aupr_id_positive": partial(aupr, positive="id"),
+    "aupr_ood_positive": partial(aupr, positive="ood"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference on all images, method minus reference, with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(
+    method: Sequence[Pair],
+    reference: Sequence[Pair],
+    *,
+    metric: str = "auroc",
+    n_resamples: int = 1000,
+) -> Difference:
+    """Bootstrap the difference of a metric, averaged over OOD sets and runs (95 %, percentiles).
+
+    Both detectors are judged on the same draw of ID images and of images of each OOD set. The
+    interval speaks of the chance of the images, not of that of seeds or of the order of a stream.
+    """
+    # scipy.stats takes half a second to import, which no other command should wait for.
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    # Ranks and the like are made once, not for each draw.
+    ours = [_judges(pair, metric) for pair in method]
+    theirs = [_judges(pair, metric) for pair in reference]
+
+    def difference(id_drawn: np.ndarray, *ood_drawn: np.ndarray) -> float:
+        """Compare on some images; NaN if a set has none that the runs saw."""
+        of_sets = []
+        for our_runs, their_runs, drawn in zip(ours, theirs, ood_drawn, strict=True):
+            our_mean = np.mean([judge(id_drawn, drawn) for judge in our_runs])
+            their_mean = np.mean([judge(id_drawn, drawn) for judge in their_runs])
+            of_sets.append(our_mean - their_mean)
+        return float(np.mean(of_sets))
+
+    # What is drawn are positions of images; the ID images are the same in all sets.
+    positions = [np.arange(method[0][0].shape[1])]
+    positions += [np.arange(oods.shape[1]) for _, oods in method]
+    with warnings.catch_warnings():
+        # Draws without a metric would spoil scipy's interval, which is not used.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            positions,
+            difference,
+            vectorized=False,
+            paired=False,
+            method="percentile",
+            n_resamples=n_resamples,
+            # All draws at once would be 400 MB for 1,000 of 50,000 images.
+            batch=1,
+            random_state=0,
+        )
+
+    # A draw without any of the OOD images that the runs saw has no metric.
+    drawn = found.bootstrap_distribution
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])
+    return Difference(difference(*positions), float(low), float(high))
+
+
+def _judges(pair: Pair, metric: str) -> list[_Judge]:
+    """Make a function per run from the positions of images to the metric on them."""
+    judges = []
+    for ids, oods in zip(*pair, strict=True):
+        of_run = _auroc_judge(ids, oods) if metric == "auroc" else _judge(ids, oods, metric)
+        judges.append(of_run)
+    return judges
+
+
+def _judge(ids: np.ndarray, oods: np.ndarray, metric: str) -> _Judge:
+    """Make a function that scikit-learn counts a metric for."""
+
+    def judge(id_drawn: np.ndarray, ood_drawn: np.ndarray) -> float:
+        seen = oods[ood_drawn]
+        seen = seen[~np.isnan(seen)]
+        if not len(seen):
+            return float("nan")
+        is_ood = np.repeat([False, True], [len(id_drawn), len(seen)])
+        return _OTHER_METRICS[metric](np.concatenate([ids[id_drawn], seen]), is_ood)
+
+    return judge
+
+
+def _auroc_judge(ids: np.ndarray, oods: np.ndarray) -> _Judge:
+    """Make a function that counts AUROC from ranks: a thousand draws sort the scores once."""
+    levels, ranks = np.unique(np.concatenate([ids, oods]), return_inverse=True)
+    id_ranks, ood_ranks = ranks[: len(ids)], ranks[len(ids) :]
+    seen = ~np.isnan(oods)
+
+    def judge(id_drawn: np.ndarray, ood_drawn: np.ndarray) -> float:
+        id_counts = np.bincount(id_ranks[id_drawn], minlength=len(levels))
+        ood_drawn = ood_drawn[seen[ood_drawn]]
+        if not len(ood_drawn):
+            return float("nan")
+
+        # Pairs that an OOD image wins, an equal score counted half.
+        below = np.cumsum(id_counts) - id_counts / 2
+        return float(below[ood_ranks[ood_drawn]].mean() / len(id_drawn))
+
+    return judge
+
 
 # By group of OOD sets the difference of each row by its position, or the reason why there is none;
 # an empty string for the reference itself.
-Differences = dict[str, dict[int, "Difference | str"]]
+Differences = dict[str, dict[int, Difference | str]]
 
 
 def differences(
@@ -26,7 +146,7 @@ def differences(
     each order.
     """
     rows, sets = group.rows, group.ood_sets
-    base = _find_row(rows, reference)
+    base = rows.index(find_row(rows, reference))
 
     found: Differences = {}
     for ood_group in GROUPS:
@@ -48,24 +168,6 @@ def differences(
                 of_method, of_reference, metric=metric, n_resamples=n_resamples
             )
     return found
-
-
-def _find_row(rows: Sequence[Row], name: str) -> int:
-    """Find a row by its label, or by the name of its method with or without "Detector"."""
-    wanted = _name_key(name)
-    for i, row in enumerate(rows):
-        if wanted in (_name_key(row.label), _name_key(row.method)):
-            return i
-
-    labels = [row.label for row in rows]
-    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=_name_key)
-    raise UnknownRowError(
-        f"--reference {name!r} is no row of the table.{hint} Rows: {', '.join(labels)}."
-    )
-
-
-def _name_key(name: str) -> str:
-    return name.strip().lower().removesuffix("detector")
 
 
 def _read_scores(group: RunGroup, row: Row, names: Sequence[str]) -> list[list[Pair]]:

@@ -7,16 +7,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from dnm_sklearn._utils.safe_text import csv_row, latex_text, markdown_text
-from dnm_sklearn.bench.results.bootstrap import Difference
-from dnm_sklearn.bench.results.differences import Differences
+from dnm_sklearn.bench.results.differences import Difference, Differences
 from dnm_sklearn.bench.results.ranks import Ranks
 from dnm_sklearn.bench.results.records import Record
 from dnm_sklearn.bench.results.rows import (
     GROUPS,
+    MEANINGS,
     METRICS,
     SHIFTED,
     Row,
@@ -33,16 +34,10 @@ from dnm_sklearn.bench.results.run_groups import RunGroup
 
 # With more OOD sets than these, a table of single sets is cut by group to fit on a page.
 _WIDEST = 8
-_MEANINGS = {
-    "fpr95_id_positive": "FPR95 ID+: proportion of OOD images accepted where 95 % of the ID "
-    "images are.",
-    "fpr95_ood_positive": "FPR95 OOD+: proportion of ID images flagged where 95 % of the OOD "
-    "images are.",
-}
-_SHIFTED_NOTE = (
-    "shifted: ID classes in another style, which should be accepted (AUROC near 50); flagged: "
-    "proportion of them flagged where 5 % of the ID images are."
-)
+
+
+# Fields of a record that have a column of their name in the CSV.
+_CSV_FIELDS = ["id_images_used", "sees_test_stream", "stream", "scoring", "prompt", "id_accuracy"]
 
 
 @dataclass
@@ -78,7 +73,7 @@ def make_table(
     # A difference stands beside the means that it is of.
     notes = _metric_notes(metrics)
     if SHIFTED in groups:
-        notes.append(_SHIFTED_NOTE)
+        notes.append(MEANINGS[SHIFTED])
     for name, of_groups in (differences or {}).items():
         for ood_group, found in of_groups.items():
             cells = [_interval(found[i]) for i in range(len(rows))]
@@ -124,29 +119,33 @@ def to_csv(records: Sequence[Record], metrics: Sequence[str] = tuple(METRICS)) -
     """
     means = mean_columns(metrics, (*GROUPS, SHIFTED))
     singles = [(metric, name) for metric in metrics for name, _ in ood_sets(records)]
-    head = ["suite", "model", "method", "label", "kind", "seeds", "runs", "status", "error"]
-    head += ["id_images_used", "sees_test_stream", "stream", "scoring", "prompt", "id_accuracy"]
-    head += ["seconds"]
-    for suffix in ("", ":sd"):
-        head += [f"{metric}:{name}{suffix}" for metric, name in (*means, *singles)]
+    lines = []
+    for row in build_rows(records):
+        first = row.records[0]
+        line: dict[str, Any] = {
+            "suite": first.suite["name"],
+            "model": first.model.get("name", ""),
+            "method": first.method,
+            "label": row.label,
+            "kind": first.kind,
+            "seeds": " ".join(map(str, row.seeds)),
+            "runs": row.n_runs,
+            "status": "failed" if row.error else "ok",
+            "error": row.error,
+        }
+        line |= {name: getattr(first, name) for name in _CSV_FIELDS}
+        line["seconds"] = row.seconds
+        # All means, then all deviations.
+        values = {f"{key}:{group}": row.group_values(key, group) for key, group in means}
+        values |= {f"{key}:{name}": row.values(key, name) for key, name in singles}
+        line |= {name: mean(of_runs) for name, of_runs in values.items()}
+        line |= {f"{name}:sd": deviation(of_runs) for name, of_runs in values.items()}
+        lines.append(line)
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(csv_row(head))
-    for row in build_rows(records):
-        first = row.records[0]
-        seeds = " ".join(map(str, row.seeds))
-        line = [first.suite["name"], first.model.get("name", ""), first.method, row.label]
-        line += [first.kind, seeds, row.n_runs, "failed" if row.error else "ok", row.error]
-        line += [first.id_images_used, first.sees_test_stream, first.stream, first.scoring]
-        line += [first.prompt, first.id_accuracy, row.seconds]
-
-        # In the order of the head: all means, then all deviations.
-        values = [row.group_values(metric, group) for metric, group in means]
-        values += [row.values(metric, name) for metric, name in singles]
-        line += [mean(of_runs) for of_runs in values]
-        line += [deviation(of_runs) for of_runs in values]
-        writer.writerow(csv_row(line))
+    writer.writerow(csv_row(lines[0]))
+    writer.writerows(csv_row(line.values()) for line in lines)
     return out.getvalue()
 
 
@@ -210,7 +209,7 @@ def _metric_notes(metrics: Sequence[str]) -> list[str]:
         "All in percent; ± is the standard deviation over seeds and, for methods that see the test "
         "stream, its orders."
     ]
-    meanings = " ".join(text for metric, text in _MEANINGS.items() if metric in metrics)
+    meanings = " ".join(MEANINGS[metric] for metric in metrics if metric in MEANINGS)
     return [*notes, meanings] if meanings else notes
 
 

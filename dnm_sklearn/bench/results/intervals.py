@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit, logit
 
-from dnm_sklearn.bench.results.bootstrap import Pair
+from dnm_sklearn.bench.results.differences import Pair
 from dnm_sklearn.bench.results.rows import Row
 from dnm_sklearn.bench.results.run_groups import RunGroup
 
@@ -45,9 +46,10 @@ def mean_auroc_interval(sets: Sequence[Sequence[Pair]]) -> Interval | None:
             for of_id, of_ood in zip(ids, oods, strict=True):
                 if np.isnan(of_ood).any() or np.isnan(of_id).any():
                     return None
-                won, wins = _shares(of_id, of_ood)
-                id_shares.append(won)
-                ood_shares.append(wins)
+                # Of each ID image the share of OOD images above it, of each OOD image that of ID
+                # images below it.
+                id_shares.append(1 - _share_below(of_ood, of_id))
+                ood_shares.append(_share_below(of_id, of_ood))
 
         # Runs on other images than the first cannot be averaged image by image.
         sizes = {(len(won), len(wins)) for won, wins in zip(id_shares, ood_shares, strict=True)}
@@ -67,14 +69,8 @@ def mean_auroc_interval(sets: Sequence[Sequence[Pair]]) -> Interval | None:
     auroc = float(np.mean(aurocs))
     if not 0 < auroc < 1:
         return auroc, auroc
-    middle = math.log(auroc / (1 - auroc))
     half = _QUANTILE * math.sqrt(variance) / (auroc * (1 - auroc))
-    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
-
-
-def _shares(ids: np.ndarray, oods: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each ID image the share of OOD images above it, of each OOD image that of ID below it."""
-    return 1 - _share_below(oods, ids), _share_below(ids, oods)
+    return float(expit(logit(auroc) - half)), float(expit(logit(auroc) + half))
 
 
 def _share_below(scores: np.ndarray, values: np.ndarray) -> np.ndarray:

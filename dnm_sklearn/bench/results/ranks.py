@@ -62,29 +62,25 @@ def method_ranks(groups: Sequence[RunGroup], metric: str = "auroc") -> Ranks | s
 
     A data set is one OOD set of one suite and model; sets of the group "sanity" do not count.
     """
-    table: dict[str, list[float | None]] = {}
     sets: list[str] = []
+    of_sets: list[dict[str, float]] = []
     for group in groups:
-        of_label = {row.label: row for row in group.rows}
+        rows = group.rows
         for name, ood_group in group.ood_sets:
-            if ood_group not in GROUPS:
-                continue
-            sets.append(f"{group.title}: {name}")
-            for label in {*table, *of_label}:
-                row = of_label.get(label)
-                values = table.setdefault(label, [None] * (len(sets) - 1))
-                values.append(None if row is None else row.value(metric, name))
+            if ood_group in GROUPS:
+                found = {row.label: row.value(metric, name) for row in rows}
+                sets.append(f"{group.title}: {name}")
+                of_sets.append({label: x for label, x in found.items() if x is not None})
 
     # What was not run on a set, or failed there, has no rank among the others.
-    complete = {label: row for label, row in table.items() if None not in row}
-    if len(complete) < _FEWEST_METHODS or len(sets) < _FEWEST_SETS:
+    labels = sorted(set.intersection(*map(set, of_sets))) if sets else []
+    if len(labels) < _FEWEST_METHODS or len(sets) < _FEWEST_SETS:
         return (
             f"ranks need {_FEWEST_METHODS} methods that were run on all of {_FEWEST_SETS} OOD sets "
-            f"or more; there are {len(complete)} on all of {len(sets)}"
+            f"or more; there are {len(labels)} on all of {len(sets)}"
         )
 
-    labels = sorted(complete)
-    values = np.array([complete[label] for label in labels], dtype=float).T
+    values = np.array([[of_set[label] for label in labels] for of_set in of_sets])
     lower_is_better = metric.startswith("fpr95")
     return _ranked(labels, values if lower_is_better else -values, sets)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn.bench.results.records import Record
+from dnm_sklearn.exceptions import UnknownRowError
 
 # Metric -> the two lines of its column's head. FPR95 and AUPR depend on which kind of image is
 # called positive, so each head says it.
@@ -18,6 +20,16 @@ METRICS = {
     "fpr95_ood_positive": ("FPR95", "OOD+"),
     "aupr_id_positive": ("AUPR", "ID+"),
     "aupr_ood_positive": ("AUPR", "OOD+"),
+}
+
+# What readers of a table must know of some heads.
+MEANINGS = {
+    "fpr95_id_positive": "FPR95 ID+ (ID positive, the papers'): proportion of OOD images accepted "
+    "where 95 % of the ID images are.",
+    "fpr95_ood_positive": "FPR95 OOD+ (OOD positive): proportion of ID images flagged where 95 % "
+    "of the OOD images are.",
+    "shifted": "shifted: ID classes in another style, which should be accepted (AUROC near 50); "
+    "flagged: proportion of them flagged where 5 % of the ID images are.",
 }
 
 # Groups of OOD sets that have a mean of every metric; sets of the group "sanity" are shown one by
@@ -118,6 +130,26 @@ class Row:
         return mean(self.group_values(metric, group))
 
 
+def find_row(rows: Sequence[Row], name: str, what: str = "row") -> Row:
+    """Find a row by its label, or by the name of its method with or without "Detector"."""
+    wanted = name_key(name)
+    for row in rows:
+        if wanted in (name_key(row.label), name_key(row.method)):
+            return row
+
+    labels = [row.label for row in rows]
+    hint = did_you_mean(name, [*labels, *(row.method for row in rows)], key=name_key)
+    raise UnknownRowError(
+        f"There is no {what} {name!r} in the run.{hint} It has: {', '.join(labels)}."
+    )
+
+
+def name_key(name: str) -> str:
+    """Return what of a method's name is compared, without "pyod:" and a trailing "Detector"."""
+    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
+    return key.removesuffix("detector") or key
+
+
 def build_rows(records: Sequence[Record]) -> list[Row]:
     """Group the records of one suite into rows, in their order; all seeds stand in one row."""
     rows: dict[Any, Row] = {}
@@ -177,12 +209,12 @@ def deviation(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def percent(values: Sequence[float], plus_minus: str = "±") -> str:
+def percent(values: Sequence[float]) -> str:
     """Write the mean of some runs in percent, with the standard deviation if there are several."""
     center, spread = mean(values), deviation(values)
     if center is None:
         return "-"
-    return f"{100 * center:.1f}" + ("" if spread is None else f"{plus_minus}{100 * spread:.1f}")
+    return f"{100 * center:.1f}" + ("" if spread is None else f"±{100 * spread:.1f}")
 
 
 def _row_label(record: Record) -> str:

@@ -10,14 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn.bench.results.records import (
-    Record,
-    read_records,
-    records_folder,
-)
+from dnm_sklearn.bench.results.records import Record, read_records, records_folder
 from dnm_sklearn.bench.results.rows import Row, build_rows, ood_sets
 from dnm_sklearn.bench.results.score_files import read_scores
-from dnm_sklearn.exceptions import RecordError
 
 
 @dataclass
@@ -47,10 +42,7 @@ class RunGroup:
 
     def scores(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Read the scores of ID and OOD images, one line per repeat (see `read_scores`)."""
-        folder = self.folders.get(record.file_name)
-        if folder is None:
-            raise RecordError(f"The folder of the record {record.file_name} is not known.")
-        return read_scores(folder, record)
+        return read_scores(self.folders[record.file_name], record)
 
     def first_scores(self, record: Record) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the scores of the first repeat, without images that were not scored.

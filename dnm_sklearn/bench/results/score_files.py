@@ -13,12 +13,7 @@ import numpy as np
 from dnm_sklearn import __version__
 from dnm_sklearn._utils.atomic_write import atomic_write
 from dnm_sklearn._utils.untrusted_files import lies_inside, open_npz, read_bytes
-from dnm_sklearn.bench.results.records import (
-    FORMAT,
-    Record,
-    read_record,
-    write_record,
-)
+from dnm_sklearn.bench.results.records import FORMAT, Record, read_record, write_record
 from dnm_sklearn.exceptions import NewerRecordError, RecordError
 from dnm_sklearn.metrics import ood_metrics
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dnm_sklearn._utils.safe_text import visible
 from dnm_sklearn.bench.results.records import EACH_ROW, Record
 from dnm_sklearn.bench.results.rows import (
+    MEANINGS,
     METRICS,
     Row,
     build_rows,
@@ -28,13 +29,9 @@ Column = tuple[str, list[str]]
 
 _LABEL_WIDTH = 30
 _LEGEND = (
-    "All in percent. FPR95 ID+ (ID positive, the papers'): proportion of OOD images accepted where "
-    "95 % of the ID images are. FPR95 OOD+ (OOD positive): proportion of ID images flagged where "
-    "95 % of the OOD images are. AUPR by the positive class. near, far: means over the sets of "
-    "that group. shifted: ID classes in another style, which should be accepted (AUROC near 50); "
-    "flagged: proportion of them flagged where 5 % of the ID images are. ID images: seen at fit. "
-    "Stream: whether an image's score depends on other test images. Seconds: fit and scoring, "
-    "without encoding images and texts."
+    f"All in percent. {' '.join(MEANINGS.values())} AUPR by the positive class. near, far: means "
+    "over the sets of that group. ID images: seen at fit. Stream: whether an image's score depends "
+    "on other test images. Seconds: fit and scoring, without encoding images and texts."
 )
 
 

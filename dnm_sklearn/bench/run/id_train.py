@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dnm_sklearn._utils.untrusted_files import open_npz
+from dnm_sklearn.bench.run.own_data import read_embeddings
 from dnm_sklearn.bench.run.prepare import holds_embeddings
 from dnm_sklearn.datasets.benchmark import ImageSet, Suite
+from dnm_sklearn.embedding.inputs import to_unit_rows
 from dnm_sklearn.exceptions import FileContentError
 
 
@@ -56,48 +58,30 @@ def _list_images(suite: Suite, folder: Path) -> ImageSet:
 
 def _read_embeddings(suite: Suite, path: Path) -> ImageSet:
     """Read rows and, if there, labels from an npz file, and normalise the rows."""
-    with open_npz(path, place=f"--id-train {path}") as arrays:
-        if "embedding" not in arrays.names:
+    place = f"--id-train {path}"
+    with open_npz(path, place=place) as arrays:
+        rows, labels = read_embeddings(arrays, place), None
+        if holds_embeddings(suite) and rows.shape[1] != suite.id.images.shape[1]:
             raise FileContentError(
-                f"--id-train {path} is no npz file with an array 'embedding' (it has "
-                f"{sorted(arrays.names)})."
-            )
-        shape, dtype = arrays.header("embedding")
-        if len(shape) != 2 or dtype.kind != "f" or shape[0] < 1:
-            raise FileContentError(
-                f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got {dtype} "
-                f"of shape {shape}."
-            )
-        if holds_embeddings(suite) and shape[1] != suite.id.images.shape[1]:
-            raise FileContentError(
-                f"--id-train {path} is {shape[1]} wide, the suite {suite.name!r} "
+                f"{place} is {rows.shape[1]} wide, the suite {suite.name!r} "
                 f"{suite.id.images.shape[1]}: the rows are not of the suite's model."
             )
-        rows, labels = arrays.read("embedding"), None
         if "label" in arrays.names:
-            label_shape, dtype = arrays.header("label")
-            if label_shape != (len(rows),) or dtype.kind not in "iu":
+            shape, dtype = arrays.header("label")
+            if shape != (len(rows),) or dtype.kind not in "iu":
                 raise FileContentError(
-                    f"--id-train {path}: 'label' must hold {len(rows)} integers, got {dtype} of "
-                    f"shape {label_shape}."
+                    f"{place}: 'label' must hold {len(rows)} integers, got {dtype} of shape "
+                    f"{shape}."
                 )
             labels = arrays.read("label")
 
-    if not np.isfinite(rows).all():
-        raise FileContentError(
-            f"--id-train {path}: 'embedding' must be a 2-D array of finite floats, got NaN or "
-            "infinity."
-        )
     if labels is not None and not ((labels >= 0) & (labels < len(suite.class_names))).all():
         raise FileContentError(
-            f"--id-train {path}: 'label' must hold class indices from 0 to "
-            f"{len(suite.class_names) - 1}."
+            f"{place}: 'label' must hold class indices from 0 to {len(suite.class_names) - 1}."
         )
 
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    # A sum of squares may vanish or become infinite where the numbers do not.
-    if not (norms.all() and np.isfinite(norms).all()):
-        raise FileContentError(
-            f"--id-train {path}: some rows of 'embedding' are zero or infinite; leave them out."
-        )
-    return ImageSet(path.stem, (rows / norms).astype(np.float32), "id", labels)
+    try:
+        rows = to_unit_rows(rows, name=f"{place}: 'embedding'")
+    except ValueError as error:
+        raise FileContentError(str(error)) from error
+    return ImageSet(path.stem, rows, "id", labels)

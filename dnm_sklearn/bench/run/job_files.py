@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,6 @@ from dnm_sklearn.exceptions import FileContentError
 
 COLUMNS = ("path", "score", "is_ood", "label", "nearest_class", "top_negative_label", "error")
 EXPLAINED = ("path", "side", "rank", "label", "part_of_speech", "cosine", "probability", "group")
-
-# "given": as the images were given; "score": the highest first; "path": by name.
-ORDERS = ("given", "score", "path")
 
 # What is no text in a column, as Python reads it.
 _TYPES: dict[str, Callable[[str], Any]] = {
@@ -45,13 +43,17 @@ def check_output(option: str, path: str, suffixes: Sequence[str] = _SUFFIXES) ->
         raise ValueError(f"{option} {path}: there is no folder {where.parent}; make it first.")
 
     if where.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                f"{option} {path}: Parquet needs pyarrow; install it ('pip install pyarrow') or "
-                "write a .csv."
-            ) from error
+        check_pyarrow(f"{option} {path}", "write a .csv")
+
+
+def check_pyarrow(place: str, other: str) -> None:
+    """Say what to install, or what `other` way there is, where Parquet cannot be used."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{place}: Parquet needs pyarrow; install it ('pip install pyarrow') or {other}."
+        ) from error
 
 
 def write_chunk(path: Path, lines: Iterable[Sequence[Any]]) -> None:
@@ -81,7 +83,7 @@ def read_chunk(path: Path, columns: Sequence[str] = COLUMNS) -> list[Line]:
 
 
 def in_order(lines: Iterable[Line], order: str) -> Iterable[Line]:
-    """Sort lines of scores; those without a score come last by score."""
+    """Sort lines by "path" or "score" (the highest first, none last), or leave them as "given"."""
     if order == "path":
         return sorted(lines, key=lambda line: line[0])
     if order == "score":
@@ -109,23 +111,12 @@ def _write_parquet(target: Path, columns: Sequence[str], lines: Iterable[Line]) 
     types = {float: pa.float64(), int: pa.int64(), "True".__eq__: pa.bool_()}
     schema = pa.schema([(name, types.get(_TYPES.get(name), pa.string())) for name in columns])
     with pq.ParquetWriter(target, schema) as writer:
-        for some in _some(lines, 10_000):
+        remaining = iter(lines)
+        while some := list(islice(remaining, 10_000)):
             typed = {
                 name: [_typed(name, line[i]) for line in some] for i, name in enumerate(columns)
             }
             writer.write_table(pa.table(typed, schema=schema))
-
-
-def _some(lines: Iterable[Line], n: int) -> Iterator[list[Line]]:
-    """Give lines in lists of at most n."""
-    taken: list[Line] = []
-    for line in lines:
-        taken.append(line)
-        if len(taken) == n:
-            yield taken
-            taken = []
-    if taken:
-        yield taken
 
 
 def _typed(name: str, text: str) -> Any:

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from dnm_sklearn._utils.untrusted_files import NpyRows, open_npz, parse_json, read_text, split_lines
+from dnm_sklearn._utils.untrusted_files import (
+    NpyRows,
+    Npz,
+    open_npz,
+    parse_json,
+    read_text,
+    split_lines,
+)
+from dnm_sklearn.bench.run.job_files import check_pyarrow
 from dnm_sklearn.bench.run.prepare import show_progress
 from dnm_sklearn.exceptions import FileContentError
 
@@ -19,10 +27,8 @@ from dnm_sklearn.exceptions import FileContentError
 _EMBEDDING, _PATH = "embedding", "path"
 _EMBEDDING_FILES = (".npy", ".npz", ".parquet")
 
-# No model's embeddings are wider; a million class names are 40 MB, and a column of 8 GB is the most
-# that is read at once.
+# No model's embeddings are wider; a column of 8 GB is the most that is read at once.
 _WIDEST, _LONGEST_PATH = 2**20, 4096
-_LARGEST_NAMES = 64 * 2**20
 _LARGEST_COLUMN = 2**31
 
 
@@ -118,20 +124,39 @@ def read_texts(path: str) -> Any:
     from dnm_sklearn.embedding import EmbeddingTable
 
     with open_npz(path) as arrays:
-        for key in ("name", _EMBEDDING):
-            if key not in arrays.names:
-                raise FileContentError(
-                    f"{path} has no array {key!r} (it has {sorted(arrays.names)}); --texts wants "
-                    "'name' (m strings) and 'embedding' (m rows)."
-                )
-        shape, dtype = arrays.header(_EMBEDDING)
-        _check_rows(path, shape, dtype)
-        _check_strings(path, "name", arrays.header("name"), shape[0])
-        names, embeddings = arrays.read("name").tolist(), arrays.read(_EMBEDDING)
+        embeddings = read_embeddings(arrays, path)
+        names = _read_strings(arrays, path, "name", len(embeddings))
     try:
         return EmbeddingTable(names, embeddings)
     except (ValueError, TypeError) as error:
         raise FileContentError(f"{path} cannot be used as text vectors: {error}") from error
+
+
+def read_embeddings(arrays: Npz, place: str, name: str = _EMBEDDING) -> np.ndarray:
+    """Read embeddings (n, d) from an npz file, after a look at what it states of them."""
+    _check_name(arrays, place, name)
+    _check_rows(place, *arrays.header(name))
+    return arrays.read(name)
+
+
+def _read_strings(arrays: Npz, place: str, name: str, n: int) -> list[str]:
+    _check_name(arrays, place, name)
+    shape, dtype = arrays.header(name)
+    # A character takes four bytes.
+    if dtype.kind != "U" or shape != (n,) or dtype.itemsize > 4 * _LONGEST_PATH:
+        raise FileContentError(
+            f"{place}: {name!r} must hold {n} strings of at most {_LONGEST_PATH} characters, got "
+            f"{dtype} of shape {shape}."
+        )
+    return arrays.read(name).tolist()
+
+
+def _check_name(arrays: Npz, place: str, name: str) -> None:
+    if name not in arrays.names:
+        raise FileContentError(
+            f"{place} has no array {name!r} (it has {sorted(arrays.names)}); save it under this "
+            "name, or give the name that it has where there is an option --column."
+        )
 
 
 def load_detector(
@@ -156,15 +181,11 @@ def load_detector(
 
 def _read_lines(path: str) -> list[str]:
     """Read a text file of one entry per line; blank lines are left out."""
-    try:
-        text = read_text(path)
-    except (FileNotFoundError, FileContentError) as error:
-        raise FileContentError(f"{path} is not a text file that can be read ({error}).") from error
-    return [line.strip() for line in split_lines(text) if line.strip()]
+    return [line.strip() for line in split_lines(_read_whole(path)) if line.strip()]
 
 
 def _read_csv_column(path: str, column: str | None, delimiter: str) -> list[str]:
-    text = _read_names_file(path)
+    text = _read_whole(path)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -194,7 +215,7 @@ def _read_csv_column(path: str, column: str | None, delimiter: str) -> list[str]
 
 
 def _read_json_names(path: str) -> list[str]:
-    value = parse_json(_read_names_file(path), path)
+    value = parse_json(_read_whole(path), path)
     entries = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(entries, list) or not all(
         isinstance(entry, str) and entry.strip() for entry in entries
@@ -205,38 +226,25 @@ def _read_json_names(path: str) -> list[str]:
     return [entry.strip() for entry in entries]
 
 
-def _read_names_file(path: str) -> str:
+def _read_whole(path: str) -> str:
     try:
-        return read_text(path, largest=_LARGEST_NAMES)
+        return read_text(path)
     except FileNotFoundError as error:
-        raise FileContentError(f"{path}: there is no such file of class names.") from error
+        raise FileContentError(f"{path}: there is no such file.") from error
 
 
 def _read_npz(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
     with open_npz(path) as arrays:
-        if column not in arrays.names:
-            raise FileContentError(
-                f"{path} has no array {column!r} (it has {sorted(arrays.names)}); name the "
-                "embeddings with --column."
-            )
-        shape, dtype = arrays.header(column)
-        _check_rows(path, shape, dtype)
-        names = None
-        if _PATH in arrays.names:
-            _check_strings(path, _PATH, arrays.header(_PATH), shape[0])
-            names = arrays.read(_PATH).tolist()
-        return arrays.read(column), names
+        rows = read_embeddings(arrays, path, column)
+        has_names = _PATH in arrays.names
+        return rows, _read_strings(arrays, path, _PATH, len(rows)) if has_names else None
 
 
 def _read_parquet(path: str, column: str) -> tuple[np.ndarray, list[str] | None]:
     """Read a column of lists of one length, and the column "path" if it is there."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: Parquet needs pyarrow; install it ('pip install pyarrow') or give an .npy."
-        ) from error
+    check_pyarrow(path, "give an .npy")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, memory_map=False) as file:
@@ -309,13 +317,3 @@ def _check_rows(path: str, shape: Sequence[int], dtype: np.dtype) -> None:
         )
     if shape[0] < 1 or not 1 <= shape[1] <= _WIDEST:
         raise FileContentError(f"{path}: an array of shape {tuple(shape)} holds no embeddings.")
-
-
-def _check_strings(path: str, key: str, header: tuple[Any, np.dtype], n: int) -> None:
-    shape, dtype = header
-    # A character takes four bytes.
-    if dtype.kind != "U" or shape != (n,) or dtype.itemsize > 4 * _LONGEST_PATH:
-        raise FileContentError(
-            f"{path}: {key!r} must hold {n} strings of at most {_LONGEST_PATH} characters, got "
-            f"{dtype} of shape {shape}."
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,14 @@ def show_progress(embedder: Any) -> Any:
     return embedder
 
 
+def clip_embedder(model: str | None, **options: Any) -> Any:
+    """Make the embedder of a model, or of CLIPEmbedder's own where none is named."""
+    from dnm_sklearn.embedding import CLIPEmbedder
+
+    embedder = CLIPEmbedder(**options) if model is None else CLIPEmbedder(model, **options)
+    return show_progress(embedder)
+
+
 def images_digest(images: Any, memory: Any = None) -> str:
     """Tell sets of images apart by their content, in order, wherever files of it lie.
 
@@ -212,8 +220,12 @@ def build(method: Method, suite: Suite, embedder: Any, config: RunConfig) -> Any
     cls = method.load()
     names = list(cls().get_params(deep=False))
     requested = config.params_of(method)
-    for name in requested:
-        _check_parameter(name, method, names)
+    if "corpus" in requested:
+        raise ValueError(
+            f"{method.name} has no parameter 'corpus' to set. One corpus is for all methods: give "
+            "it with --corpus."
+        )
+    check_parameters(method.name, requested, sorted({*names} - {*SUITE_PARAMS}))
 
     # Later ones win: defaults of the run, then what the suite brings, then what the user set.
     params: dict[str, Any] = {"random_state": config.seed, **dict(method.defaults)}
@@ -263,17 +275,14 @@ def _embed(images: ImageSet, embedder: Any) -> ImageSet:
     return replace(images, images=rows)
 
 
-def _check_parameter(name: str, method: Method, names: Sequence[str]) -> None:
-    """Refuse a parameter that a class does not have, or that the suite sets."""
-    free = sorted(set(names) - set(SUITE_PARAMS))
-    if name in free:
-        return
-    hint = did_you_mean(name, free, n=1)
-    if name == "corpus":
-        hint = " One corpus is for all methods: give it with --corpus."
-    raise ValueError(
-        f"{method.name} has no parameter {name!r} to set.{hint} It has: {', '.join(free)}."
-    )
+def check_parameters(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse parameters that a class does not have, or that are not for the user to set."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known, n=1)
+            raise ValueError(
+                f"{owner} has no parameter {name!r} to set.{hint} It has: {', '.join(known)}."
+            )
 
 
 def _device(embedder: Any) -> str:

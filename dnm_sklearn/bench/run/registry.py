@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.paths import user_path
+from dnm_sklearn.bench.results.rows import name_key
 from dnm_sklearn.datasets.benchmark import Suite
 from dnm_sklearn.exceptions import UnknownNameError
 
@@ -87,19 +89,18 @@ class Method:
 
 _OF_PATCHES = "each image alone, its patches embedded for this detector"
 
-# Name -> (module, class, summary, how rows are scored where that is special).
+# Name -> (place of the class, summary, how rows are scored where that is special).
 _BASELINES = {
-    "KNN": ("pyod.models.knn", "KNN", "distance to the k-th nearest ID image", ""),
-    "LOF": ("pyod.models.lof", "LOF", "local outlier factor", ""),
-    "IForest": ("pyod.models.iforest", "IForest", "isolation forest", ""),
+    "KNN": ("pyod.models.knn:KNN", "distance to the k-th nearest ID image", ""),
+    "LOF": ("pyod.models.lof:LOF", "local outlier factor", ""),
+    "IForest": ("pyod.models.iforest:IForest", "isolation forest", ""),
     "ECOD": (
-        "dnm_sklearn.bench.run.baselines",
-        "RowwiseECOD",
+        "dnm_sklearn.bench.run.baselines:RowwiseECOD",
         "empirical tail probabilities, every row ranked alone among the ID images",
         "each row alone, ranked among the ID images used at fit",
     ),
-    "PCA": ("pyod.models.pca", "PCA", "weighted distance along the principal components", ""),
-    "HBOS": ("pyod.models.hbos", "HBOS", "histogram of every dimension", ""),
+    "PCA": ("pyod.models.pca:PCA", "weighted distance along the principal components", ""),
+    "HBOS": ("pyod.models.hbos:HBOS", "histogram of every dimension", ""),
 }
 
 # Name -> (arguments of load_pictures, summary).
@@ -178,15 +179,15 @@ def _detector(cls: Any) -> Method:
     info = cls.info
     source = "this toolkit's own" if info.own else f"{info.venue} {info.year}"
     summary = f"{info.title} ({source})"
-    method = Method(cls.__name__, info.name, "detector", _returning(cls), summary)
+    method = Method(cls.__name__, info.name, "detector", lambda: cls, summary)
     return replace(method, batch_note=_OF_PATCHES) if method.needs_pictures else method
 
 
 def baselines() -> dict[str, Method]:
     """Every PyOD baseline, fitted on embeddings of ID images."""
     methods = {}
-    for name, (module, cls, summary, note) in _BASELINES.items():
-        load = _importing(module, cls)
+    for name, (place, summary, note) in _BASELINES.items():
+        load = partial(resolve_name, place)
         methods[name] = Method(name, f"PyOD {name}", "baseline", load, f"PyOD: {summary}", note)
     return methods
 
@@ -194,14 +195,6 @@ def baselines() -> dict[str, Method]:
 def suites() -> dict[str, str]:
     """Names of the shipped suites with a line on each."""
     return {name: summary for name, (_, summary) in _SUITES.items()}
-
-
-def datasets() -> list[tuple[str, str]]:
-    """Torchvision's data sets that a benchmark definition can name, with a line on each."""
-    from dnm_sklearn.datasets.torchvision import known_torchvision_sets
-
-    sets = known_torchvision_sets()
-    return [(f"torchvision:{name}", f"from {spec.url}") for name, spec in sets.items()]
 
 
 def is_shipped_suite(name: str) -> bool:
@@ -259,18 +252,3 @@ def resolve(name: str, methods: Mapping[str, Method]) -> Method:
     kind = next(iter(methods.values())).kind if methods else "method"
     hint = did_you_mean(name, methods, key=name_key)
     raise UnknownNameError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(methods)}.")
-
-
-def name_key(name: str) -> str:
-    """Return what of a method's name is compared."""
-    key = name.strip().lower().replace("pyod:", "").replace("pyod ", "")
-    return key.removesuffix("detector") or key
-
-
-# Functions of their own, because a lambda in a loop would see the loop's last class.
-def _returning(cls: type) -> Callable[[], type]:
-    return lambda: cls
-
-
-def _importing(module: str, cls: str) -> Callable[[], type]:
-    return lambda: getattr(import_module(module), cls)

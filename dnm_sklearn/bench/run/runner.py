@@ -12,6 +12,7 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from dnm_sklearn._utils.digest import digest_names
 from dnm_sklearn.bench.results.records import EACH_ROW, Record, now
@@ -41,7 +42,7 @@ _IN_ITS_SET = "each row together with its set (scores change with the rows besid
 # Pictures whose patches are in memory at a time.
 _PICTURES = 256
 
-# Called with the label of a method before it runs.
+# Called with the label of a method before it runs, where they run one after the other.
 OnStart = Callable[[str], None]
 
 
@@ -112,8 +113,7 @@ def run_methods(
                 task.pending.append((images, record))
 
     pending = [task for task in tasks if task.pending]
-    run = _run_serially if jobs == 1 else _run_in_parallel
-    return _in_order(tasks, run(embedded, pending, config, jobs, on_start))
+    return _in_order(tasks, _run(embedded, pending, config, jobs, on_start))
 
 
 def _check_pictures(suite: Suite, methods: Sequence[Method]) -> None:
@@ -155,41 +155,35 @@ def _in_order(tasks: list[_Task], results: Iterable[list[Result]]) -> Iterator[R
             yield from next(computed)
 
 
-def _run_serially(
+def _run(
     embedded: EmbeddedSuite,
     tasks: list[_Task],
     config: RunConfig,
     jobs: int,
     on_start: OnStart | None,
 ) -> Iterator[list[Result]]:
-    for task in tasks:
-        if on_start is not None:
-            on_start(task.method.label)
-        yield _run_task(embedded, task, config)
+    """Run the tasks here one after the other, or several at a time through joblib."""
+    if jobs == 1:
+        for task in tasks:
+            if on_start is not None:
+                on_start(task.method.label)
+            yield _run_task(embedded, task, config)
+        return
 
-
-def _run_in_parallel(
-    embedded: EmbeddedSuite,
-    tasks: list[_Task],
-    config: RunConfig,
-    jobs: int,
-    on_start: OnStart | None,
-) -> Iterable[list[Result]]:
     from joblib import Parallel, delayed, effective_n_jobs
 
     # joblib starts as many workers as it is asked for, whether or not there is work for them.
     jobs = max(1, min(effective_n_jobs(jobs), len(tasks)))
     for task in tasks:
-        if on_start is not None:
-            on_start(task.method.label)
         _encode_ahead(embedded, task.estimator)
 
     calls = [delayed(_run_task)(embedded, task, config) for task in tasks]
     try:
-        return Parallel(n_jobs=jobs, return_as="generator")(calls)
+        results = Parallel(n_jobs=jobs, return_as="generator")(calls)
     except ValueError:
         # A back end that cannot give results as they come (ray) gives all of them at the end.
-        return Parallel(n_jobs=jobs)(calls)
+        results = Parallel(n_jobs=jobs)(calls)
+    yield from results
 
 
 def _encode_ahead(embedded: EmbeddedSuite, estimator: Any) -> None:
@@ -320,10 +314,9 @@ def _fit(
 
 def _score_pictures(estimator: Any, images: Any) -> np.ndarray:
     """Score some pictures at a time, for the patches of one are hundreds of rows."""
-    scores = [np.empty(0)]
-    for start in range(0, len(images), _PICTURES):
-        stop = min(start + _PICTURES, len(images))
-        part = [unwrap_item(images[i]) for i in range(start, stop)]
+    scores = []
+    for batch in gen_batches(len(images), _PICTURES):
+        part = [unwrap_item(images[i]) for i in range(batch.start, batch.stop)]
         scores.append(estimator.decision_function(part))
     return _checked(np.concatenate(scores))
 

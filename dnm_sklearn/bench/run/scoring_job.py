@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.atomic_write import atomic_write
-from dnm_sklearn._utils.did_you_mean import did_you_mean
 from dnm_sklearn._utils.safe_text import file_name_text
 from dnm_sklearn._utils.untrusted_files import read_text
 from dnm_sklearn.bench.run.job_files import EXPLAINED, Line, read_chunk, write_chunk
 from dnm_sklearn.bench.run.own_data import Items
-from dnm_sklearn.bench.run.prepare import show_progress
+from dnm_sklearn.bench.run.prepare import check_parameters, clip_embedder
 from dnm_sklearn.detectors.nearest_labels import explanation_lines, nearest_of, verdicts
 
 # The file in the folder of finished chunks that says which job they are of.
@@ -59,7 +58,6 @@ def make_detector(
     """
     from dnm_sklearn.bench.run.registry import detectors_to_score, resolve
     from dnm_sklearn.bench.run.specs import literal_or_text
-    from dnm_sklearn.embedding import CLIPEmbedder
     from dnm_sklearn.embedding.open_clip.registry import own_prompt
 
     method = resolve(name, detectors_to_score())
@@ -69,15 +67,14 @@ def make_detector(
             f"{cls.__name__} scores the patches of pictures, and here each is embedded whole: use "
             "it in Python, or with 'dnm-bench run'. MCM is its score of the whole picture."
         )
-    options: dict[str, Any] = {"memory": cache, "cache_size": cache_size, "on_error": "nan"}
     embedder = texts
     if texts is None:
-        embedder = CLIPEmbedder(model, **options) if model else CLIPEmbedder(**options)
+        embedder = clip_embedder(model, memory=cache, cache_size=cache_size, on_error="nan")
         # A model that was trained with one prompt is asked with it.
         prompt = own_prompt(model) if prompt is None else prompt
 
     # What is not given keeps the default of the class.
-    given: dict[str, Any] = {"embedder": show_progress(embedder)}
+    given: dict[str, Any] = {"embedder": embedder}
     given |= {} if prompt is None else {"prompt": prompt}
     given |= {} if corpus is None else {"corpus": corpus}
     for param in params:
@@ -86,13 +83,7 @@ def make_detector(
             raise ValueError(f"--param {param!r} is not NAME=VALUE, e.g. n_groups=10.")
         given[key.strip()] = literal_or_text(text)
 
-    names = list(cls().get_params(deep=False))
-    for key in given:
-        if key not in names:
-            hint = did_you_mean(key, names, n=1)
-            raise ValueError(
-                f"{cls.__name__} has no parameter {key!r}.{hint} It has: {', '.join(names)}."
-            )
+    check_parameters(cls.__name__, given, list(cls().get_params(deep=False)))
     # A bad value is told before any image is embedded.
     detector = cls(list(classes), **given)
     detector._validate_params()
@@ -178,8 +169,7 @@ class Job:
     def _n_parts(self) -> int:
         return -(-len(self.items) // self.chunk)
 
-    def _part(self, number: int, what: str = "scores") -> Path:
-        ending = "csv" if what == "scores" else "explained"
+    def _part(self, number: int, ending: str = "csv") -> Path:
         return self.parts / f"{number:06d}.{ending}"
 
 
@@ -200,8 +190,7 @@ def _encode(detector: Any, part: Any) -> tuple[np.ndarray, dict[int, str]]:
         return rows, {i: reason for i, _, reason in getattr(embedder, "failures_", [])}
 
     rows = np.asarray(part, dtype=np.float32)
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    usable = np.isfinite(norms) & (norms > 0)
+    usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
     encoded = np.full(rows.shape, np.nan, dtype=np.float32)
     if usable.any():
         encoded[usable] = embedder.encode_image(rows[usable])

@@ -12,29 +12,17 @@ from typing import Any
 import numpy as np
 
 from dnm_sklearn._utils.did_you_mean import did_you_mean
+from dnm_sklearn.bench.results.rows import name_key
 from dnm_sklearn.bench.run.registry import (
     Method,
     baselines,
     detectors,
     detectors_of_others,
     foreign_method,
-    name_key,
     resolve,
 )
 from dnm_sklearn.exceptions import UnknownNameError
 
-# Outlier detectors of scikit-learn, by module, which are found without importing all of it; other
-# estimators are looked up among all that there are.
-_SKLEARN = {
-    "LocalOutlierFactor": "sklearn.neighbors",
-    "IsolationForest": "sklearn.ensemble",
-    "OneClassSVM": "sklearn.svm",
-    "EllipticEnvelope": "sklearn.covariance",
-    "SGDOneClassSVM": "sklearn.linear_model",
-    "GaussianMixture": "sklearn.mixture",
-    "BayesianGaussianMixture": "sklearn.mixture",
-    "KernelDensity": "sklearn.neighbors",
-}
 _LIBRARIES = ("pyod", "sklearn")
 
 # What stands before the class of somebody else.
@@ -98,14 +86,12 @@ def baseline_of_spec(text: str) -> Method:
     shown = ", ".join(f"{key}={value!r}" for key, value in params.items())
     fixed = tuple(params.items())
 
-    # The baselines of the list have names and notes of their own.
     if library == "pyod":
+        # The baselines of the list have names and notes of their own.
         for method in baselines().values():
             if method.name.lower() == name.lower():
                 full = f"pyod:{method.name}({shown})" if shown else method.name
                 return replace(method, name=full, params=fixed)
-
-    if library == "pyod":
         cls = loaded = _pyod_class(name)
         label = f"PyOD {cls.__name__}"
     else:
@@ -237,21 +223,16 @@ def _pyod_class(name: str) -> type:
 
 def _sklearn_class(name: str) -> type:
     """Find an estimator of scikit-learn that scores rows."""
-    for cls_name, module in _SKLEARN.items():
-        if cls_name.lower() == name.lower():
-            return getattr(import_module(module), cls_name)
-
     from sklearn.utils.discovery import all_estimators
 
-    # Finding all estimators imports all of scikit-learn.
-    scoring = {key: cls for key, cls in all_estimators() if hasattr(cls, "score_samples")}
-    if name in scoring:
-        return scoring[name]
-    hint = did_you_mean(name, [*_SKLEARN, *scoring])
-    raise UnknownNameError(
-        f"scikit-learn has no outlier or density estimator {name!r}.{hint} For example: "
-        f"{', '.join(_SKLEARN)}."
-    )
+    scoring = {key.lower(): cls for key, cls in all_estimators() if hasattr(cls, "score_samples")}
+    if name.lower() not in scoring:
+        known = [cls.__name__ for cls in scoring.values()]
+        raise UnknownNameError(
+            f"scikit-learn has no outlier or density estimator {name!r}."
+            f"{did_you_mean(name, known)} It has: {', '.join(known)}."
+        )
+    return scoring[name.lower()]
 
 
 def _higher_for_outliers(cls: type) -> type:

@@ -34,7 +34,7 @@ def test_cache(photos, tmp_path):
     (cache / "mine.txt").write_text("stays")
     assert invoke("cache", "clear", cache).exit_code == 1
     assert invoke("cache", "clear", cache, "--yes").exit_code == 0
-    assert "in all: 0 B" in invoke("cache", "info", cache).output
+    assert "in all: 0 bytes" in invoke("cache", "info", cache).output
     assert (cache / "mine.txt").exists()
     assert invoke("cache", "info", tmp_path / "nowhere").exit_code == 2
 

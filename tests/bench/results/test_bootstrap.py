@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dnm_sklearn.bench.results.bootstrap import paired_difference
+from dnm_sklearn.bench.results.differences import paired_difference
 from dnm_sklearn.metrics import auroc
 
 
@@ -23,5 +23,3 @@ def test_bootstrap_draws_both_detectors_alike(metric):
         truth = np.arange(70) >= 40
         expected = auroc(np.r_[ids[0], oods[0]], truth) - auroc(np.r_[ids[0], other[0]], truth)
         assert found.value == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(ValueError, match="not scored on the same images"):
-        paired_difference([(ids, oods)], [(ids, oods[:, :3])])

@@ -165,7 +165,7 @@ def test_id_train(tmp_path):
     (tmp_path / "images").mkdir()
     for name, said in {
         "narrow.npz": "not of the suite's model",
-        "zero.npz": "some rows of 'embedding' are zero",
+        "zero.npz": "'embedding' holds a row of zeros",
         "short.npz": "'label' must hold 40",
         "text.npz": "is not a readable npz file",
         "images": "is a suite of embeddings",

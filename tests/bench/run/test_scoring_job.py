@@ -185,7 +185,7 @@ SCORE_BAD = {
     "param form": (("-o", "x.csv", "--param", "3"), "is not NAME=VALUE"),
     "value": (("-o", "x.csv", "-d", "NegLabel", "--param", "n_groups=few"), "n_groups"),
     "prompt": (("-o", "x.csv", "--prompt", "cat"), "has no {}"),
-    "names": (("-o", "x.csv", "--names", "nowhere.txt"), "is not a text file"),
+    "names": (("-o", "x.csv", "--names", "nowhere.txt"), "there is no such file"),
     "calibrate": (("-o", "x.csv", "--calibrate", "nowhere"), "no such folder of images"),
 }
 

@@ -231,9 +231,10 @@ class CLIPEmbedder(BaseEmbedder):
         if known is not None:
             return known
 
-        facts = _facts_of(self._loaded_model())
+        loaded = self._loaded_model()
+        facts = _facts_of(loaded)
         if cache is not None:
-            save_facts(cache, self._setting(), facts)
+            save_facts(cache, self._setting(), facts, loaded.tokenizer_files)
         return facts
 
     def _image_encoder(self) -> ImageEncoder:

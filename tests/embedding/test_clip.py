@@ -99,8 +99,8 @@ class TestFacts:
 
     def test_weights_copied_elsewhere_are_the_same_model(self, tmp_path, checkpoint):
         shutil.copy(checkpoint, tmp_path / "copy.pt")
-        weights.digest_weights([checkpoint])
-        digests = weights.digest_weights([checkpoint, tmp_path / "copy.pt", tmp_path / "none.pt"])
+        weights.file_digests([checkpoint])
+        digests = weights.file_digests([checkpoint, tmp_path / "copy.pt", tmp_path / "none.pt"])
         assert list(digests) == [str(checkpoint), str(tmp_path / "copy.pt")]
         assert len(set(digests.values())) == 1
 

@@ -31,6 +31,15 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _SECONDS = 5
 
 
+# What a Hugging Face tokenizer is read from, beside the vocabulary that its class names.
+_TOKENIZER_NAMES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
 def shown(name: str, tag: str | None) -> str:
     """Name a model as the user wrote it."""
     return name if tag is None else f"{name}/{tag}"
@@ -66,6 +75,18 @@ def hub_files(name: str, tag: str | None) -> list[Path]:
     found = [try_to_load_from_cache(repository, file) for file in dict.fromkeys(wanted)]
     paths = [Path(path) for path in found if isinstance(path, str)]
     return paths if any(path.name != CONFIG_NAME for path in paths) else []
+
+
+def tokenizer_files(tokenizer: Any) -> list[Path]:
+    """Files of a Hugging Face tokenizer, in its folder or in the Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    source = str(tokenizer.name_or_path)
+    names = sorted({*tokenizer.vocab_files_names.values(), *_TOKENIZER_NAMES})
+    if Path(source).is_dir():
+        return [path for path in (Path(source, name) for name in names) if path.is_file()]
+    found = [try_to_load_from_cache(source, name) for name in names]
+    return [Path(path) for path in found if isinstance(path, str)]
 
 
 def check_weights(name: str, tag: str | None) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,6 +19,7 @@ from dnm_sklearn._utils.digest import digest_file
 from dnm_sklearn._utils.forks import ForkSafeLock, torch_was_forked
 from dnm_sklearn._utils.warnings import warn
 from dnm_sklearn.embedding.open_clip.geometry import split_transform
+from dnm_sklearn.embedding.open_clip.hub import tokenizer_files
 from dnm_sklearn.embedding.pipeline import ImageEncoder
 from dnm_sklearn.embedding.text import encode_tokens, tokenize
 
@@ -111,6 +113,12 @@ class LoadedModel(ImageEncoder):
             if self._fingerprint is None:
                 self._fingerprint = self._compute_fingerprint()
             return f"{self._fingerprint}-{self.precision}"
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """Files of a tokenizer of Hugging Face, which can change while the weights stay."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        return [] if inner is None else tokenizer_files(inner)
 
     def _compute_fingerprint(self) -> str:
         import torch

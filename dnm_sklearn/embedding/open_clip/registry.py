@@ -14,7 +14,7 @@ from dnm_sklearn._utils.forks import ForkSafeLock
 from dnm_sklearn.embedding.open_clip.build import load_model
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, SHIPPED_PROMPTS
 from dnm_sklearn.embedding.open_clip.model import LoadedModel
-from dnm_sklearn.embedding.open_clip.weights import digest_weights, local_files
+from dnm_sklearn.embedding.open_clip.weights import file_digests, local_files
 
 # What stands before names that have no tag.
 _SCHEMES = ("hf-hub:", "local-dir:")
@@ -126,7 +126,7 @@ def get_model(
     device = str(resolve_device(device))
     precision = _resolve_precision(precision, device)
     # By the content of the weights, where they are files: new weights are a new model.
-    weights = digest_weights(local_files(name, tag))
+    weights = file_digests(local_files(name, tag))
     # What may be loaded is part of the key too: an embedder that forbids programs gets none that
     # another has loaded.
     key = (name, tag, precision, device, torchscript, *weights.items())

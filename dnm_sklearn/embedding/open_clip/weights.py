@@ -1,7 +1,8 @@
-"""The files that hold a model's weights, told apart by content, and what is known of the model.
+"""The files that a model is read from, told apart by content, and what is known of the model.
 
 A hit of the cache needs the model's fingerprint, and computing that takes the loaded weights. Facts
-in the cache, good for as long as the weights' files hold the same, let a hit do without torch.
+in the cache, good for as long as the files of weights and tokenizer hold the same, let a hit do
+without torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dnm_sklearn.embedding.cache import EmbeddingCache
 from dnm_sklearn.embedding.open_clip.hub import SHIPPED, hub_files
 
 # To be raised when the fields of ModelFacts change, or what a fingerprint covers.
-_FACTS_FORMAT = 2
+_FACTS_FORMAT = 3
 
 # Name, tag, device and precision of a model.
 Setting = tuple[str, str | None, str, str]
@@ -57,7 +58,7 @@ def local_files(name: str, tag: str | None) -> list[Path]:
     return [path.resolve() for path in files if path.is_file()]
 
 
-def digest_weights(paths: Sequence[Path], cache: EmbeddingCache | None = None) -> dict[str, str]:
+def file_digests(paths: Sequence[Path], cache: EmbeddingCache | None = None) -> dict[str, str]:
     """Digests of files by path; files that cannot be read are left out."""
     found = {}
     for path in paths:
@@ -80,30 +81,35 @@ def digest_weights(paths: Sequence[Path], cache: EmbeddingCache | None = None) -
 
 
 def load_facts(cache: EmbeddingCache, setting: Setting) -> ModelFacts | None:
-    """Give what the cache knows of a model; None if its weights are not those of that time."""
+    """Give what the cache knows of a model; None if its files are not those of that time."""
     saved = cache.load_facts(_key(setting))
     if saved is None:
         return None
 
     # A folder may have got another file since.
-    weights, local = saved["weights"], local_files(*setting[:2])
-    if local and sorted(map(str, local)) != sorted(weights):
+    files = saved["files"]
+    if not files.keys() >= {str(path) for path in local_files(*setting[:2])}:
         return None
-    if digest_weights([Path(path) for path in weights], cache) != weights:
+    if file_digests([Path(path) for path in files], cache) != files:
         return None
     return ModelFacts(**saved["facts"])
 
 
-def save_facts(cache: EmbeddingCache, setting: Setting, facts: ModelFacts | None) -> None:
+def save_facts(
+    cache: EmbeddingCache,
+    setting: Setting,
+    facts: ModelFacts | None,
+    tokenizer_files: Sequence[Path] = (),
+) -> None:
     """Keep facts of a model whose weights are files; None: forget those that are kept."""
     if facts is None:
         cache.save_facts(_key(setting), None)
         return
 
-    files = local_files(*setting[:2]) or hub_files(*setting[:2])
-    weights = digest_weights(files, cache)
+    weights = local_files(*setting[:2]) or hub_files(*setting[:2])
     if weights:
-        cache.save_facts(_key(setting), {"weights": weights, "facts": asdict(facts)})
+        files = file_digests([*weights, *tokenizer_files], cache)
+        cache.save_facts(_key(setting), {"files": files, "facts": asdict(facts)})
 
 
 def _key(setting: Setting) -> str:

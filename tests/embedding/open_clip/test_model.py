@@ -4,18 +4,20 @@ import copy
 import warnings
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import huggingface_hub  # noqa: E402
 from embedding_models import KINDS, registered  # noqa: E402
 from PIL import Image  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 
 from dnm_sklearn.embedding import CLIPEmbedder, release_models  # noqa: E402
-from dnm_sklearn.embedding.open_clip import model  # noqa: E402
+from dnm_sklearn.embedding.open_clip import hub, model  # noqa: E402
 from dnm_sklearn.embedding.open_clip.registry import get_model  # noqa: E402
 from dnm_sklearn.exceptions import TruncatedPromptWarning  # noqa: E402
 
@@ -179,6 +181,38 @@ def test_the_fingerprint_is_of_a_hugging_face_tokenizers_content(tmp_path):
     assert found[0][1] != found[1][1]
     assert found[0][0] != found[1][0]
     release_models()
+
+
+def test_what_the_cache_knows_is_of_a_hugging_face_tokenizers_files(tmp_path):
+    """Also where no row is missing, so that no model is loaded and compared."""
+    checkpoint, found = tmp_path / "weights.pt", []
+    embedder = CLIPEmbedder(f"tiny-hf/{checkpoint}", memory=tmp_path / "cache")
+    for words in (WORDS, [*WORDS[:8], "dog", "cat", "##s"]):
+        release_models()
+        with hugging_face_tower(tmp_path, words):
+            if not found:
+                torch.save(get_model("tiny-hf/").model.state_dict(), checkpoint)
+            found.append(embedder.fingerprint_)
+            release_models()
+            assert embedder.fingerprint_ == found[-1]
+            assert release_models() == 0
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("in_hub", [True, False])
+def test_files_of_a_hugging_face_tokenizer(tmp_path, monkeypatch, in_hub):
+    snapshot = tmp_path / "models--org--words/snapshots/1"
+    snapshot.mkdir(parents=True)
+    for name in ("vocab.txt", "tokenizer.json", "README.md"):
+        (snapshot / name).write_text("{}")
+    (tmp_path / "models--org--words/refs").mkdir()
+    (tmp_path / "models--org--words/refs/main").write_text("1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    tokenizer = SimpleNamespace(
+        name_or_path="org/words" if in_hub else str(snapshot),
+        vocab_files_names={"vocab_file": "vocab.txt"},
+    )
+    assert hub.tokenizer_files(tokenizer) == [snapshot / "tokenizer.json", snapshot / "vocab.txt"]
 
 
 # -- precision --------------------------------------------------------------------------------

@@ -345,7 +345,9 @@ def open_ordinary(path: str | os.PathLike[str]) -> int:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             return handle
         os.close(handle)
-    raise OSError(errno.EINVAL, "no ordinary file (a folder, a pipe or a device)", os.fspath(path))
+    raise OSError(
+        errno.EINVAL, "no ordinary file but a folder, a pipe or a device", os.fspath(path)
+    )
 
 
 def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> BinaryIO:
@@ -356,6 +358,7 @@ def _open(path: str | os.PathLike[str], error: type[FileContentError]) -> Binary
         raise
     # ValueError: a path with a NUL character.
     except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
         raise error(
-            f"{path} cannot be read ({problem}); check the path and its rights."
+            f"{path} cannot be read ({reason}): check the path and its rights."
         ) from problem

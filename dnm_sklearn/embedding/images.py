@@ -188,6 +188,8 @@ def as_unreadable(error: Exception) -> UnreadableImageError:
         reason = "no such file"
     elif isinstance(error, FileContentError):
         reason = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        reason = f"it cannot be read ({error.strerror})"
     elif isinstance(error, MemoryError):
         reason = "it does not fit into the memory that is left"
     else:

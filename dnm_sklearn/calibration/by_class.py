@@ -37,12 +37,6 @@ def strict_p_values(
 
     Strata depend on the bag alone, not on which image of it is the test image, so that ``P(p <=
     alpha | stratum) <= alpha`` for an ID image. Scores hold no NaN; classes are 0..K-1.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.calibration.by_class import strict_p_values
-    >>> known, classes = np.arange(40.0), np.repeat([0, 1], 20)
-    >>> strict_p_values([100.0, 15.0], [0, 1], known, classes).round(3).tolist()
-    [0.048, 1.0]
     """
     x, k, known, known_classes = _arrays(scores, classes, calibration_scores, calibration_classes)
     counts = _counts(k, known_classes)
@@ -71,10 +65,6 @@ def shrunk_p_values(
     + B_i) / (n0 + m_i)`` with n0 = 10 and ``p = #{i in bag: u_i <= u_test} / (n + 1)``. All u are
     made alike from the whole bag, so that ``P(p <= alpha) <= alpha`` for an ID image, exactly, for
     every n and all sizes of classes. For a single class it is an estimate, no guarantee.
-
-    >>> from dnm_sklearn.calibration.by_class import shrunk_p_values
-    >>> shrunk_p_values([9.0, 0.5], [0, 1], [0.0, 1.0, 2.0], [0, 0, 1]).tolist()
-    [0.25, 0.75]
     """
     x, k, known, known_classes = _arrays(scores, classes, calibration_scores, calibration_classes)
     counts = _counts(k, known_classes)

@@ -40,12 +40,7 @@ _ROUNDING = 1e-9
 
 
 def kept_proportion(id_tpr: float | None, false_alarm_rate: float | None) -> float:
-    """Proportion of ID images to keep: as given, or the complement of the one to flag; else 0.95.
-
-    >>> from dnm_sklearn.calibration.conformal import kept_proportion
-    >>> kept_proportion(None, 0.01), kept_proportion(None, None)
-    (0.99, 0.95)
-    """
+    """Proportion of ID images to keep: as given, or 1 less the one to flag; else 0.95."""
     if id_tpr is not None and false_alarm_rate is not None:
         raise ValueError(
             f"id_tpr={id_tpr!r} and false_alarm_rate={false_alarm_rate!r} say the same in two ways "
@@ -64,10 +59,6 @@ def calibration_threshold(scores_id: Any, id_tpr: float = 0.95) -> float:
 
     The ``ceil((n + 1) * id_tpr)``-th smallest of n OOD scores of ID images that were used for
     nothing else (Vovk et al., 2005).
-
-    >>> from dnm_sklearn.calibration.conformal import calibration_threshold
-    >>> calibration_threshold(range(19), id_tpr=0.95)
-    18.0
     """
     ordered = np.sort(_checked_scores(scores_id))
     rank = ceil((len(ordered) + 1) * id_tpr - _ROUNDING)
@@ -87,10 +78,6 @@ def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
     For an ID image ``P(p <= alpha) <= alpha``, marginally over the calibration images, which were
     used for nothing else, and the image itself (Bates et al., Annals of Statistics 2023). NaN gives
     NaN.
-
-    >>> from dnm_sklearn.calibration.conformal import conformal_p_values
-    >>> conformal_p_values([5.0, 1.0], [0.0, 1.0, 2.0]).tolist()
-    [0.25, 0.75]
     """
     ordered = np.sort(_checked_scores(calibration_scores))
     values = as_floats(scores)
@@ -105,10 +92,6 @@ def check_level(level: float, n_calibration: int) -> float:
     """Return `level`, or raise a ValueError that says how many calibration images it needs.
 
     With n of them neither a p-value below ``1 / (n + 1)`` nor an e-value above ``n + 1`` can occur.
-
-    >>> from dnm_sklearn.calibration.conformal import check_level
-    >>> check_level(0.05, 19)
-    0.05
     """
     if isinstance(level, bool) or not 0 < level < 1:
         raise ValueError(
@@ -128,10 +111,6 @@ def conformal_e_values(log_values: Any, calibration_log_values: Any) -> np.ndarr
 
     In [0, n + 1], with mean at most 1 for an ID image (Vovk, Pattern Recognition 2025). NaN gives
     NaN.
-
-    >>> from dnm_sklearn.calibration.conformal import conformal_e_values
-    >>> conformal_e_values([0.0, 100.0], [0.0, 0.0, 0.0]).round(6).tolist()
-    [1.0, 4.0]
     """
     from scipy.special import expit, logsumexp
 
@@ -150,11 +129,6 @@ def label_e_values(
     `log_ratios` (m, N) are log r_j of the images to judge, and `calibration_log_sums` (N,) the log
     of the sum of r_j over the n calibration images. Weights w_j of mean 1 at most, fixed before any
     of these images was seen, multiply each e-value.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.calibration.conformal import label_e_values
-    >>> label_e_values(np.zeros((1, 2)), np.log([3.0, 3.0]), 3).round(6).tolist()
-    [1.0]
     """
     from scipy.special import expit
 

@@ -18,24 +18,12 @@ from dnm_sklearn._utils.tensors import as_floats
 
 
 def contamination_threshold(scores: Any, contamination: float) -> float:
-    """Threshold that flags a proportion `contamination` of the rows, as PyOD does.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import contamination_threshold
-    >>> float(contamination_threshold([0.0, 1.0, 2.0, 3.0], 0.25))
-    2.25
-    """
+    """Threshold that flags a proportion `contamination` of the rows, as PyOD does."""
     return float(np.percentile(as_floats(scores), 100 * (1 - contamination)))
 
 
 def quantile_threshold(scores_id: Any, keep: float = 0.95) -> float:
-    """Smallest score that keeps at least a proportion `keep` of rows known to be ID.
-
-    >>> from dnm_sklearn.calibration.thresholds import quantile_threshold
-    >>> quantile_threshold([3.0, 1.0, 2.0, 4.0], keep=0.75)
-    3.0
-    """
+    """Smallest score that keeps at least a proportion `keep` of rows known to be ID."""
     ordered = np.sort(as_floats(scores_id))
 
     # 20 * 0.95 may be a float just above 19, and must stay 19.
@@ -50,12 +38,6 @@ def expected_threshold(scores_id: Any, flagged: float = 0.05) -> float:
     n of them, the r-th smallest has ``(n + 1 - r) / (n + 1)`` of new scores above it on average, so
     the threshold stands at rank ``(n + 1) (1 - flagged)``, interpolated. With fewer than ``1 /
     flagged - 1`` scores it is the largest one, which ``1 / (n + 1)`` of new scores exceed.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import expected_threshold
-    >>> expected_threshold(range(1, 30), flagged=0.25)
-    22.5
     """
     return float(np.quantile(as_floats(scores_id), 1 - flagged, method="weibull"))
 
@@ -66,10 +48,6 @@ def midpoint_above(threshold: float, scores: Any) -> float:
     So rounding cannot flip the row that it was taken from: a score may differ in its last digits
     with the other rows of a batch. The rows above and below stay the same. Where no score is
     larger, it moves by ``1e-5 * max(1, |threshold|)``.
-
-    >>> from dnm_sklearn.calibration.thresholds import midpoint_above
-    >>> midpoint_above(2.0, [1.0, 2.0, 3.0])
-    2.5
     """
     values = as_floats(scores)
     larger = values[values > threshold]
@@ -83,10 +61,6 @@ def threshold_from_labels(scores: Any, labels: Any) -> float:
 
     Where no threshold gives the labels (a thresholder may cluster), the one that disagrees with the
     fewest rows.
-
-    >>> from dnm_sklearn.calibration.thresholds import threshold_from_labels
-    >>> threshold_from_labels([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
-    1.5
     """
     values, flagged = as_floats(scores), np.asarray(labels)
     if flagged.shape != values.shape or not np.isin(flagged, (0, 1)).all():
@@ -124,13 +98,6 @@ def threshold_from_pythresh(thresholder: Any, scores: Any) -> float:
     It has ``eval(scores)`` that returns labels (PyThresh), or ``fit(scores)`` that sets ``labels_``
     (what PyOD calls). The labels decide; its own ``thresh_`` is ignored, because PyThresh states it
     on scores rescaled to [0, 1].
-
-    >>> from dnm_sklearn.calibration.thresholds import threshold_from_pythresh
-    >>> class AboveMean:
-    ...     def eval(self, scores):
-    ...         return (scores > scores.mean()).astype(int)
-    >>> threshold_from_pythresh(AboveMean(), [0.0, 1.0, 5.0])
-    3.0
     """
     own, values = deepcopy(thresholder), as_floats(scores)
     if hasattr(own, "fit"):
@@ -146,12 +113,6 @@ def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np
     """``expit((score - threshold) / unit)``: a monotone map to (0, 1) that is 0.5 at the threshold.
 
     `unit` is the difference of scores that counts as one unit of log-odds.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import logistic_probability
-    >>> logistic_probability([2.0], 2.0).tolist()
-    [0.5]
     """
     from scipy.special import expit
 
@@ -159,26 +120,14 @@ def logistic_probability(scores: Any, threshold: float, unit: float = 1.0) -> np
 
 
 def linear_probability(scores: Any, fit_scores: Any) -> np.ndarray:
-    """PyOD's ``method="linear"``: min-max scaling by the scores of the rows given to fit, clipped.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.calibration.thresholds import linear_probability
-    >>> linear_probability([1.0, 9.0], [0.0, 4.0]).tolist()
-    [0.25, 1.0]
-    """
+    """PyOD's ``method="linear"``: min-max scaling by the scores of the rows of fit, clipped."""
     low, high = np.nanmin(fit_scores), np.nanmax(fit_scores)
     span = (high - low) or 1.0
     return np.clip((as_floats(scores) - low) / span, 0, 1)
 
 
 def unify_probability(scores: Any, fit_scores: Any) -> np.ndarray:
-    """PyOD's ``method="unify"``: Gaussian scaling (Kriegel et al., 2011), clipped at 0.
-
-    >>> from dnm_sklearn.calibration.thresholds import unify_probability
-    >>> unify_probability([1.0], [0.0, 2.0]).tolist()
-    [0.0]
-    """
+    """PyOD's ``method="unify"``: Gaussian scaling (Kriegel et al., 2011), clipped at 0."""
     from scipy.special import erf
 
     spread = np.nanstd(fit_scores) or 1.0
@@ -194,10 +143,6 @@ def prediction_confidence(
     `flagged` is 1 where the row is flagged, and `contamination` the proportion of the rows given to
     fit that is. Perini et al., "Quantifying the confidence of anomaly detectors in their
     example-wise predictions", ECML PKDD 2020.
-
-    >>> from dnm_sklearn.calibration.thresholds import prediction_confidence
-    >>> prediction_confidence([9.0], [0.0, 1.0, 2.0, 3.0], [1], 0.25).round(3).tolist()
-    [0.482]
     """
     from scipy.stats import binom
 

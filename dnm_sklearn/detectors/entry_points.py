@@ -14,14 +14,7 @@ GROUP = "dnm_sklearn.detectors"
 
 @lru_cache(maxsize=1)
 def foreign_detectors() -> dict[str, EntryPoint]:
-    """Entry points of detectors by the name of their class; nothing is imported.
-
-    Examples
-    --------
-    >>> from dnm_sklearn.detectors.entry_points import foreign_detectors
-    >>> isinstance(foreign_detectors(), dict)
-    True
-    """
+    """Entry points of detectors by the name of their class; nothing is imported."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         # A class inside another one is no detector that a file or a command line can name.

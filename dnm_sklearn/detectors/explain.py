@@ -55,11 +55,6 @@ def label_probabilities(
 
     Classes come first. In the softmax, not in the cosines, `id_prototypes` (K, D) take the place of
     `class_embeddings`, and `log_weights` (M,) are added to the logits of the negative labels.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.detectors.explain import label_probabilities
-    >>> label_probabilities(np.eye(2)[:1], np.eye(2), None, temperature=1.0)[1].round(2)
-    array([[0.73, 0.27]])
     """
     n_classes = len(class_embeddings)
     text = class_embeddings

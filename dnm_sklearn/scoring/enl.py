@@ -72,11 +72,6 @@ def class_logsumexp(
     b_k are the rows of `class_embeddings` (K, D): text embeddings, or text plus weighted
     prototypes. For image i, ``own_row[i]`` takes the place of row ``own_class[i]``: leave-one-out
     prototypes.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import class_logsumexp
-    >>> class_logsumexp(np.eye(2)[:1], np.eye(2), temperature=1.0).round(4)
-    array([1.3133])
     """
     import torch
 
@@ -99,11 +94,6 @@ def class_prototypes(X: Any, class_index: Any, fallback: Any) -> tuple[np.ndarra
 
     Both are unit rows, float64. `fallback` (K, D) has the direction of a class without images (see
     :meth:`~dnm_sklearn.scoring.enl_prior.ZeroShotPrior.class_means`).
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import class_prototypes
-    >>> class_prototypes(np.eye(2), [0, 0], np.ones((1, 2)))[1].tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
     """
     X, index = np.asarray(X, dtype=float), np.asarray(class_index)
     fallback = np.asarray(fallback, dtype=float)
@@ -134,15 +124,6 @@ def expectation(
     some classes only; all log Z are first shifted by the median over j of ``LSE_k log E_kj - LSE_k
     log Z_kj`` over the classes that have images. `class_logsumexp` (n,) is that of the images, and
     `prior` the guess from names, with how many images of each class it counts as.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import class_logsumexp, expectation
-    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
-    >>> images, ids = np.eye(2)[:1], np.eye(2)[:1]
-    >>> log_sums = class_logsumexp(images, ids, temperature=1.0)
-    >>> strata = {"class_index": [0], "prior": ZeroShotPrior(ids, images[0], strength=0.0)}
-    >>> expectation(images, log_sums, np.eye(2), temperature=1.0, **strata).log_mean.tolist()
-    [0.0, -1.0]
     """
     import torch
 
@@ -206,14 +187,6 @@ def leave_one_out_scores(
 
     The arguments are those of :func:`expectation`, and the `shift` that it found, which is kept. Of
     a single image the guess from names is all that is left.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import leave_one_out_scores
-    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior
-    >>> strata = {"class_index": [0, 0], "prior": ZeroShotPrior(np.eye(2)[:1], [0, 0], strength=0)}
-    >>> scores = leave_one_out_scores(np.eye(2), np.zeros(2), np.eye(2), temperature=1.0, **strata)
-    >>> scores.round(3)
-    array([-0.434, -0.434])
     """
     import torch
 
@@ -285,12 +258,6 @@ def expectation_score(
     `log_expectation` and `log_weights` have a number per corpus label, None = 0; a weight may be 0
     (-inf). Float64 (n,), higher = more ID; 0 where the image activates the labels as much as an ID
     image does on average.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl import expectation_score
-    >>> labels = np.eye(3)
-    >>> expectation_score(labels, labels[:1], labels[1:], temperature=0.1).round(2)
-    array([10.  , -9.31, -9.31])
     """
     # log(w_j / E_j) is added to the logits.
     offset = np.zeros(len(corpus_embeddings))

@@ -58,13 +58,6 @@ def margin(
     """C(x) of unit rows (n, D): the largest ``x . b_k - d_k``; float64 (n,), higher = more ID.
 
     For image i, ``own_value[i]`` takes the place of class ``own_class[i]``'s: leaving one out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl_margin import margin, margin_of_names
-    >>> margin(np.eye(2), margin_of_names(np.eye(2)[:1], np.array([0.0, 0.5]))).tolist()
-    [1.0, -0.5]
     """
     import torch
 

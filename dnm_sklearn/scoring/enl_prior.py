@@ -90,12 +90,6 @@ def names_only_weights(
     ``min(1, p / level)`` with p the proportion of class names whose nearest other class name is at
     least as close as the corpus label's nearest class name. All are 1 with a single class name, or
     where every weight would be 0.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl_prior import names_only_weights
-    >>> ids = np.array([[1.0, 0.0], [0.6, 0.8]])
-    >>> names_only_weights(ids, np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
-    [0.0, 1.0]
     """
     # One name has no other that could be near: nothing to compare with.
     if len(class_embeddings) == 1:
@@ -109,14 +103,7 @@ def names_only_weights(
 def zero_shot_log_expectation(
     prior: ZeroShotPrior, corpus: Any, *, temperature: float, device: Device = "auto"
 ) -> np.ndarray:
-    """``log mean_k Z_kj`` (N,) without its clip: what E is taken for where there are no ID images.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, zero_shot_log_expectation
-    >>> prior = ZeroShotPrior(np.eye(2, 3), np.zeros(3))
-    >>> zero_shot_log_expectation(prior, np.eye(3), temperature=1.0).round(3)
-    array([-0.219, -0.219, -0.499])
-    """
+    """``log mean_k Z_kj`` (N,) without its clip: what E is taken for without ID images."""
     scale, per_label, per_class = prior.log_z_terms(corpus, temperature)
 
     # The corpus labels are the rows here, and the class names the bank that is summed over.
@@ -148,13 +135,6 @@ def trusted_images(
     where a whole class has low values, its name is to blame. Of a class above the median size only
     a third of that is spared, and the only image of a class only if no other class name is nearer
     to it.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.enl_prior import ZeroShotPrior, trusted_images
-    >>> text, images = np.eye(3), np.eye(3)[[0, 0, 0, 2]]
-    >>> prior = ZeroShotPrior(text[:2], images.mean(axis=0))
-    >>> trusted_images(images, [0] * 4, prior, text[2:], temperature=0.1, proportion=0.25).tolist()
-    [True, True, True, False]
     """
     text, index = prior.class_embeddings, np.asarray(class_index)
 

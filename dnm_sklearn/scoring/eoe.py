@@ -31,12 +31,6 @@ def outlier_exposure(
 
     The softmax is over both kinds of names. Float64 (n,), in [-outlier_weight, 1], higher = more
     ID.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.eoe import outlier_exposure
-    >>> labels = np.eye(3)
-    >>> outlier_exposure(labels, labels[:1], labels[1:]).round(3)
-    array([0.523, 0.068, 0.068])
     """
     X, class_embeddings, outlier_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, outlier_embeddings=outlier_embeddings

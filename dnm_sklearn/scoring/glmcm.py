@@ -20,11 +20,6 @@ def patch_mcm(
 
     X is (n, 1 + P, D): unit embeddings of images (first) and of their patches; the result (n, 1 +
     P).
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.glmcm import patch_mcm
-    >>> patch_mcm(np.eye(2)[None], np.eye(2)).round(4)
-    array([[0.7311, 0.7311]])
     """
     X = np.asarray(X)
     if X.ndim != 3:
@@ -48,11 +43,6 @@ def global_local_mcm(
 
     X is that of :func:`patch_mcm`. The weight is the paper's lambda, 0 = MCM's probability; one
     patch is GL-MCM.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.glmcm import global_local_mcm
-    >>> global_local_mcm(np.eye(2)[None], np.eye(2)).round(4)
-    array([1.4621])
     """
     check_positive("1 + local_weight", 1 + local_weight)
     values = patch_mcm(X, class_embeddings, temperature=temperature, device=device)

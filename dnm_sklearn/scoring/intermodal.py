@@ -22,14 +22,7 @@ _SAME_COSINE = 1e-6
 
 
 def class_images(X: Any, class_index: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit mean (K, D) of the images of each class, 0 where there are none, and their number (K,).
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.intermodal import class_images
-    >>> class_images(np.eye(2), [0, 0], 2)[0].round(3)
-    array([[0.707, 0.707],
-           [0.   , 0.   ]])
-    """
+    """Unit mean (K, D) of the images of each class, 0 without any, and their number (K,)."""
     sums = np.zeros((n_classes, np.shape(X)[1]))
     np.add.at(sums, class_index, np.asarray(X, dtype=np.float64))
     return unit_rows(sums), np.bincount(class_index, minlength=n_classes)
@@ -49,11 +42,6 @@ def separation(
     Returned are the mean separation over the classes, in cosines (the papers keep the labels with
     the **largest**), and the proportion of classes in which the label passes (the papers ask for
     1); float64 (N,).
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.intermodal import separation
-    >>> separation(np.eye(2), np.array([[0.6, 0.8]]), np.array([[1.0, 0.0]]))
-    (array([-0.4,  0.6]), array([0., 1.]))
     """
     own = np.einsum("kd,kd->k", class_embeddings, image_embeddings, dtype=float)
 
@@ -76,10 +64,6 @@ def select_separated(
 
     First adjectives by falling separation (``floor(M * their share of those that pass)``), then
     nouns. Ties keep corpus order.
-
-    >>> from dnm_sklearn.scoring.intermodal import select_separated
-    >>> select_separated([0.1, 0.3, 0.2, 0.4], [1, 1, 1, 0], [0, 0, 1, 0], 3)
-    array([2, 1, 0])
     """
     passes, is_adjective = np.asarray(passes, dtype=bool), np.asarray(is_adjective, dtype=bool)
     best_first = np.argsort(-np.asarray(mean_separation, dtype=np.float64), kind="stable")

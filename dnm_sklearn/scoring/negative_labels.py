@@ -119,15 +119,6 @@ def dnm_log_confidence(
     stand for the ID part of the corpus (the paper: noisy ID labels). A c(x) below `min_id_scale` is
     set to it: at c <= 0 the score would turn negative for the most confident ID images. Also
     returns how many images that happened to. The rest is as in :func:`negative_label_log_odds`.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import dnm_log_confidence
-    >>> labels = np.eye(3)
-    >>> score, n_floored = dnm_log_confidence(
-    ...     labels, labels[:1], labels[1:], labels[:1], temperature=0.1, negative_prior=0.9
-    ... )
-    >>> score.round(2), n_floored
-    (array([  0.25, -10.11, -10.11]), 0)
     """
     X, class_embeddings, negative_embeddings, positives = check_matrices(
         X=X,
@@ -182,12 +173,6 @@ def clamped_log_odds(
     Q e^{b / T})`, with b the `clamp`, the smallest cosine a negative label may have, and the result
     is the log-odds of the mean over groups of ``S / (S + D_j)``. The bound ties the images it binds
     on. The rest is as in :func:`dnm_log_confidence`.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring import clamped_log_odds
-    >>> labels = np.eye(3)
-    >>> clamped_log_odds(labels, labels[:1], labels[1:], temperature=0.5).round(2)
-    array([ 3.31, -2.69, -2.69])
     """
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings

@@ -27,12 +27,6 @@ def otsu_of_log_odds(scores: np.ndarray, *, least_gap: float = 0.0) -> float:
 
     Scores below it are the lower side. It is -inf for fewer than ten scores, for equal scores, and
     for sides whose means are not `least_gap` apart.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.reneg import otsu_of_log_odds
-    >>> scores = np.repeat([-3.0, 3.0], 10)
-    >>> -3 < otsu_of_log_odds(scores) <= 3, otsu_of_log_odds(scores, least_gap=7)
-    (True, -inf)
     """
     n = len(scores)
     if n < _LEAST_SCORES:
@@ -72,14 +66,6 @@ def name_weights(
     cluster (0..G-1); a lower bound of it, in standard deviations of all margins, `least_deviation`
     at least, becomes a weight, times what the base detector's `votes` say of its images (None =
     votes play no part). In [0, 1]; 0.2 for names that caught fewer than two images.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.reneg import name_weights
-    >>> caught, sums = np.array([10.0, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])
-    >>> name_weights(
-    ...     caught, sums, 0.2, None, np.array([0, 1, 2]), least_deviation=1e-3
-    ... ).round(2)
-    array([0.54, 0.2 , 0.09])
     """
     n_caught = caught.sum()
     if not n_caught:

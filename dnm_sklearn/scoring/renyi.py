@@ -88,12 +88,6 @@ def renyi_log_ratio(
     radius of 1 or less F has no minimum.
 
     "A Closer Look at Negative-Label Guided OOD Detection", ICML 2026.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.renyi import renyi_log_ratio
-    >>> labels = np.eye(3)
-    >>> renyi_log_ratio(labels, labels[:1], labels[1:], temperature=0.1).round(2)
-    array([  0., -10., -10.])
     """
     dual_order = _dual_order(order)
     radius = check_positive("radius", radius)
@@ -127,12 +121,6 @@ def stepped_renyi_log_ratio(
     ``beta_start``, a cosine, takes `n_steps` steps ``beta - learning_rate * (1 - G(beta))``, where
     ``1 - G`` is the slope of F. The start and the number of steps act as two more parameters.
     Scores are finite where the released code divides 0 by 0: there the slope is 1.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.renyi import stepped_renyi_log_ratio
-    >>> labels = np.eye(3)
-    >>> stepped_renyi_log_ratio(labels, labels[:1], labels[1:], temperature=0.1).round(2)
-    array([ -1.5, -11.5, -11.5])
     """
     dual_order = _dual_order(order)
     radius = check_positive("radius", radius)

@@ -42,12 +42,6 @@ def activation_log_odds(
     the confidence is the mean of ``sigmoid(a - c_m)`` over m = k, 2k, ... (the last one M), for k =
     `step`; with ``step=0`` it is ``sigmoid(a - c_M)``. Float64 (n,), higher = more ID; ``expit`` of
     it is the paper's score. It saturates at about +-700.
-
-    >>> import numpy as np
-    >>> from dnm_sklearn.scoring.tanl import activation_log_odds
-    >>> labels = np.eye(3)
-    >>> activation_log_odds(labels, labels[:1], labels[1:], temperature=0.1).round(2)
-    array([  9.59, -10.  ,  -1.1 ])
     """
     X, class_embeddings, negative_embeddings = check_matrices(
         X=X, class_embeddings=class_embeddings, negative_embeddings=negative_embeddings
@@ -69,11 +63,6 @@ def otsu_threshold(scores: torch.Tensor) -> torch.Tensor:
     It minimises the variance within ``score >= t`` and ``score < t``, each weighted by its size; of
     n exact minimisers the one with index ``n // 2`` is taken (all, if no threshold splits the
     scores).
-
-    >>> import torch
-    >>> from dnm_sklearn.scoring.tanl import otsu_threshold
-    >>> float(otsu_threshold(torch.tensor([0.1, 0.15, 0.8, 0.9], dtype=torch.float64)))
-    0.48
     """
     import torch
 

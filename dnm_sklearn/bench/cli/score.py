@@ -268,10 +268,10 @@ def _score_on_ray(detector: Any, options: SimpleNamespace) -> None:
 
 def _score_here(detector: Any, options: SimpleNamespace) -> None:
     """Score chunk by chunk, and write what was asked for."""
+    from dnm_sklearn._utils.digest import digest_file
     from dnm_sklearn.bench.run import job_files
     from dnm_sklearn.bench.run.own_data import read_items
     from dnm_sklearn.bench.run.scoring_job import Job
-    from dnm_sklearn._utils.digest import digest_file
 
     items = read_items(options.images, options.column)
     if options.html is not None and items.rows is not None:

@@ -1,5 +1,8 @@
 """``dnm-bench score`` and ``embed`` with ``--engine ray``."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -98,3 +101,10 @@ def test_gpus_that_are_not_there(monkeypatch, tmp_path):
     result = invoke(*given, "--gpus-per-worker", 1000)
     assert result.exit_code == 2
     assert "--gpus-per-worker 1000: this machine has 0 GPUs" in result.output
+
+
+@pytest.mark.parametrize("missing", ["ray", "pyarrow"])
+def test_what_is_not_installed_is_named(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; from dnm_sklearn.distributed import embed"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "needs Ray: pip install 'dnm_sklearn[ray]'" in done.stderr

@@ -70,6 +70,14 @@ def test_a_clamped_detector_whose_scale_is_below_zero(tmp_path):
     )
 
 
+def test_a_scale_below_zero_without_a_clamp_is_damage(tmp_path):
+    detector = DebiasedNegMiningDetector(WORLD.names, embedder=WORLD.table, n_groups=1).fit()
+    detector.id_scale_ = -0.5
+    detector.save(tmp_path / "det.skops")
+    with pytest.raises(FileContentError, match=r"id_scale_ is -0\.5"):
+        load(tmp_path / "det.skops")
+
+
 def test_a_file_holds_no_foreign_types_no_memory_and_no_weights(tmp_path):
     path = tmp_path / "det.skops"
     fitted(memory=str(tmp_path / "secret-cache")).save(path)

@@ -182,7 +182,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "threshold_": (-sys.float_info.max, sys.float_info.max),
     "n_groups_": (1, 1e18),
     **dict.fromkeys(("outlier_weight_", "learning_rate_", "omega_"), (0, 1e308)),
-    # With a clamp, which bounds DNM's score by itself, c may be below 0.
+    # Below 0 only with a clamp: see `checked_fitted`.
     "id_scale_": (-1e308, 1e308),
     **dict.fromkeys(("n_steps_", "n_floored_"), (0, 1e18)),
     "effective_negative_prior_": (0, 1),
@@ -240,6 +240,9 @@ def checked_fitted(
         )
     if len(found.get("group_embeddings_", ())) % found.get("n_groups_", 1):
         raise FileContentError(f"{path}: its groups of labels are not of one size; it is damaged.")
+    # A clamp bounds DNM's score by itself, so that c plays no part in it.
+    if found.get("id_scale_", 0) < 0 and found.get("clamp_") is None:
+        raise FileContentError(f"{path}: its id_scale_ is {found['id_scale_']}; it is damaged.")
     if found["embedder_fingerprint_"] != record["fingerprint"]:
         raise FileContentError(f"{path}: it names two models; it is damaged.")
     return found
